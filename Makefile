@@ -1,0 +1,54 @@
+# Thin targets: each line is a command that you could type yourself.
+# Needed: the Rust toolchain, a C compiler, git, make, and bash.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+CARGO ?= cargo
+# The crates that no clock, thread or file may enter.
+CORE := -p quorate-model -p quorate-scheduler -p quorate-dispatch
+
+.PHONY: help setup build test core verify fix cluster demo bench-tasks deny
+
+help: ## What there is to make
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-12s %s\n", $$1, $$2 }'
+
+setup: ## Fetch the dependencies, so that the rest works offline
+	$(CARGO) fetch --locked
+
+build: ## Build the `quorate` binary (release): target/release/quorate
+	$(CARGO) build --locked --release --package quorate
+
+test: verify ## verify, then every test there is
+	scripts/test
+
+core: ## Only the pure core's tests: seconds, no sockets, no disk
+	$(CARGO) test --locked $(CORE)
+
+verify: ## Read-only checks: formatting, lints, tidiness, documentation
+	$(CARGO) fmt --all --check
+	scripts/tidy
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --quiet
+
+fix: ## Format, apply the lints' own fixes, rewrite the golden scripts
+	$(CARGO) clippy --workspace --all-targets --fix --allow-dirty --allow-staged
+	$(CARGO) fmt --all
+	QUORATE_UPDATE_GOLDEN=1 $(CARGO) test $(CORE)
+
+cluster: ## A development cluster in the foreground; Ctrl-C stops it
+	$(CARGO) run --locked --release --package quorate -- dev
+
+demo: ## Real work on a real cluster whose leader is killed half-way; nothing is lost
+	$(CARGO) build --locked --release --package quorate --package cluster-tests
+	$(CARGO) run --locked --quiet --release --package cluster-tests --bin demo
+
+bench-tasks: ## Tasks per second, latency and fsyncs at 1, 16, 64 and 256 in flight
+	$(CARGO) build --locked --release --package quorate --package cluster-tests
+	$(CARGO) run --locked --quiet --release --package cluster-tests --bin bench-tasks
+
+deny: ## Licences, sources and banned crates (needs cargo-deny)
+	@$(CARGO) deny --version >/dev/null 2>&1 || { echo "make deny needs cargo-deny: cargo install --locked cargo-deny" >&2; exit 1; }
+	$(CARGO) deny --locked check licenses bans sources
