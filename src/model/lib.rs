@@ -1,1 +1,58 @@
-//! model
+//! What the cluster knows, and every way it may change. Pure: no IO, clock, randomness, float or
+//! hash-map order.
+//!
+//! A [`Command`] comes from outside, a [`SystemCommand`] from the leader; both travel as [`Op`]s
+//! in an [`Entry`] of the replicated log. [`State::apply`] is the only writer: it checks every
+//! precondition again at that index, changes the tables and answers with replies and [`Event`]s.
+//! The same entries give the same state, and the same [`State::hash`], on every controller.
+//!
+//! Left out on purpose: who is connected, heartbeats and loads (soft state of each controller),
+//! and where the bytes of the log are kept (crate `raft`).
+
+mod access;
+mod address;
+mod agent;
+mod apply;
+mod backoff;
+mod command;
+mod entry;
+mod event;
+mod hash;
+mod id;
+mod index;
+pub mod invariant;
+pub mod label;
+mod limit;
+mod outcome;
+mod principal;
+mod rejected;
+mod spec;
+mod state;
+mod table;
+mod task;
+mod time;
+mod trace;
+
+#[cfg(test)]
+mod tests;
+
+pub use address::Addresses;
+pub use agent::{Agent, AgentProfile, AgentState};
+pub use command::{
+    Assignment, Command, Op, Placement, Reply, RequestId, Submit, SystemCommand, Verdict,
+};
+pub use entry::{DecodeError, Entry, Stamped};
+pub use event::{Applied, Event};
+pub use id::{
+    AgentId, ControllerId, Epoch, Fence, Generation, Incarnation, Namespace, ParseIdError, TaskId,
+};
+pub use label::Expression;
+pub use limit::*;
+pub use outcome::{Disposition, End, Outcome};
+pub use principal::{Principal, Role};
+pub use rejected::Rejected;
+pub use spec::{Class, Kind, TaskSpec};
+pub use state::State;
+pub use task::{Attempt, Cancellation, Phase, StateName, Task};
+pub use time::{Millis, Timestamp};
+pub use trace::{Reason, Scored, Trace};

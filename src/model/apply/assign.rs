@@ -1,0 +1,87 @@
+//! A queued task gets an agent. The plan may be stale by now, so everything is checked again, and
+//! the epoch is the index of this entry.
+
+use crate::agent::{Agent, AgentState};
+use crate::apply::{Outcome, Step};
+use crate::command::{Placement, Reply};
+use crate::event::Event;
+use crate::id::{Epoch, Fence, TaskId};
+use crate::limit;
+use crate::rejected::Rejected;
+use crate::state::State;
+use crate::task::{Attempt, Phase, Task};
+
+impl State {
+    pub(super) fn assign(
+        &mut self,
+        id: TaskId,
+        placement: &Placement,
+        step: &mut Step<'_>,
+    ) -> Outcome {
+        let task = self.tasks.get(&id).ok_or(Rejected::NoSuchTask(id))?;
+        assignable(task, step)?;
+        let agent = self
+            .agents
+            .get(&placement.agent)
+            .ok_or_else(|| Rejected::NoSuchAgent(placement.agent.clone()))?;
+        self.accepts(agent, task, placement)?;
+        let attempt = Attempt {
+            agent: placement.agent.clone(),
+            incarnation: placement.incarnation,
+            epoch: Epoch(step.index),
+        };
+        let mut task = task.clone();
+        task.attempts = task.attempts.saturating_add(1);
+        task.last_index = step.index;
+        task.latest = Some(attempt.clone());
+        task.trace = Some(placement.trace.clone());
+        task.phase = Phase::Assigned { attempt, cancel: None };
+        self.write_task(task);
+        step.events.push(Event::TaskAssigned {
+            fence: Fence {
+                task: id,
+                generation: self.meta.generation,
+                epoch: Epoch(step.index),
+            },
+            agent: placement.agent.clone(),
+            incarnation: placement.incarnation,
+        });
+        Ok(Reply::Done)
+    }
+
+    fn accepts(&self, agent: &Agent, task: &Task, placement: &Placement) -> Result<(), Rejected> {
+        let stale = |why: &str| Err(Rejected::Stale(format!("agent {} {why}", placement.agent)));
+        if agent.state != AgentState::Ready {
+            return stale("is lost");
+        }
+        if agent.profile.incarnation != placement.incarnation {
+            return stale("has another incarnation");
+        }
+        let capacity = agent.profile.slots.saturating_add(limit::PREFETCH_MAX);
+        if self.busy(&placement.agent) >= capacity {
+            return stale("is full");
+        }
+        let satisfied = self.specs.get(&task.id).is_some_and(|spec| {
+            spec.require.iter().all(|expression| expression.matches(&agent.profile.labels))
+        });
+        if !satisfied {
+            return stale("does not satisfy the task's labels");
+        }
+        Ok(())
+    }
+}
+
+/// Whether a task may be assigned now. One entry assigns a task at most once: its epoch would not
+/// be its own otherwise.
+fn assignable(task: &Task, step: &Step<'_>) -> Result<(), Rejected> {
+    let Phase::Queued { not_before, .. } = &task.phase else {
+        return Err(Rejected::Stale(format!("task {} is {}", task.id, task.state().as_str())));
+    };
+    if not_before.is_some_and(|at| at > step.now) {
+        return Err(Rejected::Stale(format!("task {} waits for its retry", task.id)));
+    }
+    if task.latest.as_ref().is_some_and(|attempt| attempt.epoch.0 >= step.index) {
+        return Err(Rejected::Stale(format!("task {} was assigned in this entry", task.id)));
+    }
+    Ok(())
+}

@@ -1,0 +1,66 @@
+//! What ends by time. The leader proposes; nothing here reads a clock, and what can be checked at
+//! this index is checked again.
+
+use crate::agent::AgentState;
+use crate::apply::{Outcome, Step};
+use crate::command::Reply;
+use crate::event::Event;
+use crate::id::{AgentId, Incarnation, TaskId};
+use crate::limit;
+use crate::rejected::Rejected;
+use crate::state::State;
+use crate::task::Phase;
+
+impl State {
+    /// Leases are soft state, so the leader's word counts here; an incarnation that holds nothing
+    /// and is not ready has nothing to lose.
+    pub(super) fn expire_lease(
+        &mut self,
+        agent: &AgentId,
+        incarnation: Incarnation,
+        step: &mut Step<'_>,
+    ) -> Outcome {
+        let ready = self.agents.get(agent).is_some_and(|known| {
+            known.profile.incarnation == incarnation && known.state == AgentState::Ready
+        });
+        let holds = self
+            .held_by(agent)
+            .any(|task| task.live().is_some_and(|live| live.incarnation == incarnation));
+        if !ready && !holds {
+            return Err(Rejected::Stale(format!("agent {agent} is lost already")));
+        }
+        self.lose_agent(agent, incarnation, step);
+        Ok(Reply::Done)
+    }
+
+    pub(super) fn expire_deadline(&mut self, id: TaskId, step: &mut Step<'_>) -> Outcome {
+        let task = self.tasks.get(&id).ok_or(Rejected::NoSuchTask(id))?;
+        let due = task.deadline.is_some_and(|deadline| deadline <= step.now);
+        if !due || !matches!(task.phase, Phase::Queued { .. }) {
+            return Err(Rejected::Stale(format!("task {id} has met its deadline")));
+        }
+        let mut task = task.clone();
+        task.phase = Phase::Failed { reason: "not assigned before its deadline".into() };
+        self.write_ended(task, step);
+        Ok(Reply::Done)
+    }
+
+    /// Only what ended long enough ago goes, whoever asks.
+    pub(super) fn forget(&mut self, tasks: &[TaskId], step: &mut Step<'_>) -> Outcome {
+        let mut count = 0;
+        for id in tasks {
+            let old = self.tasks.get(id).and_then(|task| task.ended);
+            if old.is_some_and(|ended| step.now.since(ended) >= limit::RETENTION) {
+                let namespace = self.specs.get(id).map(|spec| spec.namespace.clone());
+                if let Some(task) = self.forget_task(*id)
+                    && let Some(namespace) = namespace
+                {
+                    self.forget_request(&task, &namespace);
+                }
+                count += 1;
+            }
+        }
+        step.events.push(Event::TasksForgotten { count });
+        Ok(Reply::Done)
+    }
+}

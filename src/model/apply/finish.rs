@@ -1,0 +1,199 @@
+//! An agent's report. It counts only under the live fence; every other one is answered with what
+//! it is (duplicate, stale, unknown), so that the agent can forget it, and changes nothing.
+
+use crate::apply::{Outcome as Answer, Step};
+use crate::backoff::backoff;
+use crate::command::{Reply, Verdict};
+use crate::event::Event;
+use crate::id::{AgentId, Fence};
+use crate::limit;
+use crate::outcome::{Disposition, End, Outcome};
+use crate::principal::Principal;
+use crate::rejected::Rejected;
+use crate::state::State;
+use crate::task::{Attempt, Cancellation, Phase, Task};
+
+impl State {
+    pub(super) fn finish_attempt(
+        &mut self,
+        principal: &Principal,
+        verdict: &Verdict,
+        step: &mut Step<'_>,
+    ) -> Answer {
+        let fence = verdict.fence;
+        let finished =
+            |disposition| Ok(Reply::Finished { task: fence.task, disposition });
+        let Some(task) = self.tasks.get(&fence.task) else {
+            return finished(Disposition::UnknownTask);
+        };
+        if fence.generation != self.meta.generation {
+            return finished(Disposition::Stale);
+        }
+        if task.settled == Some(fence.epoch) {
+            return finished(Disposition::Duplicate);
+        }
+        let Some(attempt) = open_attempt(task).filter(|attempt| attempt.epoch == fence.epoch)
+        else {
+            return finished(Disposition::Stale);
+        };
+        if attempt.agent.as_str() != principal.name {
+            return Err(Rejected::Forbidden {
+                principal: principal.name.clone(),
+                need: format!("task {} is held by agent {}", task.id, attempt.agent),
+            });
+        }
+        let (task, attempt) = (task.clone(), attempt.clone());
+        self.settle(task, &attempt, verdict.outcome.bounded(), step);
+        finished(Disposition::Accepted)
+    }
+
+    fn settle(&mut self, task: Task, attempt: &Attempt, outcome: Outcome, step: &mut Step<'_>) {
+        let fence =
+            Fence { task: task.id, generation: self.meta.generation, epoch: attempt.epoch };
+        let held_slot = task.live().is_some();
+        let at_most_once = self.specs.get(&task.id).is_none_or(|spec| spec.at_most_once);
+        let retries = self.specs.get(&task.id).map_or(0, |spec| spec.retries);
+        let mut next = task;
+        next.settled = Some(attempt.epoch);
+        next.started_at = Some(outcome.started_at).filter(|at| at.0 > 0);
+        next.finished_at = Some(outcome.finished_at).filter(|at| at.0 > 0);
+        next.phase = match &outcome.end {
+            End::Exited { code: 0 } => Phase::Succeeded,
+            End::Interrupted { .. } | End::Declined { .. } => {
+                let lost = matches!(outcome.end, End::Interrupted { .. });
+                let reason = describe(&outcome.end, &attempt.agent);
+                after_unfinished(&mut next, attempt, at_most_once, lost.then_some(&attempt.agent), reason)
+            }
+            End::Exited { .. } | End::Signalled { .. } | End::TimedOut | End::NotStarted { .. } => {
+                let reason = describe(&outcome.end, &attempt.agent);
+                after_failure(&mut next, retries, reason, step)
+            }
+            End::Killed => after_kill(&next, &attempt.agent),
+        };
+        self.results.put(next.id, outcome);
+        if held_slot {
+            step.events.push(Event::AttemptEnded { fence, agent: attempt.agent.clone() });
+        }
+        self.write_ended(next, step);
+    }
+
+    /// The agent is lost: what becomes of a task it held.
+    pub(super) fn lose_attempt(&mut self, id: crate::id::TaskId, step: &mut Step<'_>) {
+        let Some(task) = self.tasks.get(&id) else { return };
+        let Some(attempt) = task.live().cloned() else { return };
+        let at_most_once = self.specs.get(&id).is_none_or(|spec| spec.at_most_once);
+        let fence = Fence { task: id, generation: self.meta.generation, epoch: attempt.epoch };
+        let mut next = task.clone();
+        let reason = format!("agent {} was lost: its lease ran out", attempt.agent);
+        next.phase = after_unfinished(&mut next, &attempt, at_most_once, Some(&attempt.agent), reason);
+        step.events.push(Event::AttemptEnded { fence, agent: attempt.agent });
+        self.write_ended(next, step);
+    }
+
+    /// Writes a task that left an attempt, or the queue, and says so.
+    pub(super) fn write_ended(&mut self, mut task: Task, step: &mut Step<'_>) {
+        task.last_index = step.index;
+        if task.is_terminal() {
+            task.ended = Some(step.now);
+            task.finished_at = task.finished_at.or(Some(step.wall));
+            step.events.push(Event::TaskEnded { task: task.id, state: task.state() });
+        } else {
+            task.started_at = None;
+            task.finished_at = None;
+            step.events.push(Event::TaskRequeued { task: task.id });
+        }
+        self.write_task(task);
+    }
+}
+
+/// The attempt that a report may still settle: the live one, or that of an unknown task.
+fn open_attempt(task: &Task) -> Option<&Attempt> {
+    match &task.phase {
+        Phase::Assigned { attempt, .. } | Phase::Unknown { attempt } => Some(attempt),
+        Phase::Queued { .. }
+        | Phase::Succeeded
+        | Phase::Failed { .. }
+        | Phase::Cancelled(_)
+        | Phase::DeadLetter { .. } => None,
+    }
+}
+
+fn cancellation(task: &Task) -> Option<Cancellation> {
+    match &task.phase {
+        Phase::Assigned { cancel, .. } => cancel.clone(),
+        Phase::Queued { .. }
+        | Phase::Succeeded
+        | Phase::Failed { .. }
+        | Phase::Cancelled(_)
+        | Phase::Unknown { .. }
+        | Phase::DeadLetter { .. } => None,
+    }
+}
+
+/// It failed by itself: that uses up a retry.
+fn after_failure(task: &mut Task, retries: u32, reason: String, step: &Step<'_>) -> Phase {
+    if let Some(cancel) = cancellation(task) {
+        return Phase::Cancelled(cancel);
+    }
+    task.failures = task.failures.saturating_add(1);
+    if matches!(task.phase, Phase::Unknown { .. }) || retries == 0 {
+        Phase::Failed { reason }
+    } else if task.failures <= retries {
+        let not_before = step.now.plus(backoff(task.id, task.failures));
+        let reason = format!("retry {} of {retries}: {reason}", task.failures);
+        Phase::Queued { not_before: Some(not_before), reason }
+    } else {
+        Phase::DeadLetter { reason: format!("all {retries} retries failed; the last: {reason}") }
+    }
+}
+
+/// It did not come to an end of its own: no retry is used up, but a task under which several
+/// agents are lost is taken for the cause.
+fn after_unfinished(
+    task: &mut Task,
+    attempt: &Attempt,
+    at_most_once: bool,
+    lost: Option<&AgentId>,
+    reason: String,
+) -> Phase {
+    if let Some(cancel) = cancellation(task) {
+        return Phase::Cancelled(cancel);
+    }
+    if at_most_once {
+        return Phase::Unknown { attempt: attempt.clone() };
+    }
+    if let Some(agent) = lost {
+        task.lost_agents.push(agent.clone());
+    }
+    if task.lost_agents.len() >= limit::LOST_AGENTS_MAX as usize {
+        let agents: Vec<&str> = task.lost_agents.iter().map(AgentId::as_str).collect();
+        let reason = format!(
+            "{} agents were lost under it ({}); the last: {reason}",
+            agents.len(),
+            agents.join(", ")
+        );
+        Phase::DeadLetter { reason }
+    } else {
+        Phase::Queued { not_before: None, reason }
+    }
+}
+
+/// Killed by its agent: because it was cancelled, else by a mistake that must not hide.
+fn after_kill(task: &Task, agent: &AgentId) -> Phase {
+    match cancellation(task) {
+        Some(cancel) => Phase::Cancelled(cancel),
+        None => Phase::Failed { reason: format!("agent {agent} killed it unasked") },
+    }
+}
+
+fn describe(end: &End, agent: &AgentId) -> String {
+    match end {
+        End::Exited { code } => format!("exited with code {code} on {agent}"),
+        End::Signalled { signal } => format!("killed by signal {signal} on {agent}"),
+        End::TimedOut => format!("timed out on {agent}"),
+        End::Killed => format!("killed by {agent}"),
+        End::NotStarted { reason } => format!("could not be started on {agent}: {reason}"),
+        End::Declined { reason } => format!("declined by {agent}: {reason}"),
+        End::Interrupted { reason } => format!("interrupted on {agent}: {reason}"),
+    }
+}

@@ -1,0 +1,142 @@
+//! The only writer. An entry's operations are applied one after another; each either changes the
+//! state and answers, or is refused and changes nothing. Split by what is asked for:
+//!
+//! - [`submit`]: a new task, its request id, and its assignment in the same entry;
+//! - [`assign`]: a queued task gets an agent and an epoch;
+//! - [`finish`]: an agent's report, behind the fence; retries;
+//! - [`cancel`], [`agents`], [`expire`]: cancels, registrations, leases, deadlines, retention.
+//!
+//! Refusals are values. No input, however odd, panics.
+
+mod agents;
+mod assign;
+mod cancel;
+mod expire;
+mod finish;
+mod submit;
+
+use crate::access;
+use crate::command::{Command, Op, Placement, Reply, SystemCommand};
+use crate::entry::{Entry, Stamped};
+use crate::event::{Applied, Event};
+use crate::id::Generation;
+use crate::limit;
+use crate::principal::Principal;
+use crate::rejected::Rejected;
+use crate::state::State;
+use crate::time::Timestamp;
+
+type Outcome = Result<Reply, Rejected>;
+
+/// Where in the log an operation is applied, and what it says happened.
+pub(crate) struct Step<'a> {
+    pub index: u64,
+    /// State time.
+    pub now: Timestamp,
+    /// Wall time, for display.
+    pub wall: Timestamp,
+    pub events: &'a mut Vec<Event>,
+}
+
+impl State {
+    /// Applies an entry at its index. An entry at or below the last applied index changes
+    /// nothing: Raft never does that, and it must not count twice if a bug did.
+    pub fn apply(&mut self, stamped: &Stamped<'_>) -> Applied {
+        let Stamped { index, term, entry } = *stamped;
+        let mut applied = Applied::default();
+        if index <= self.meta.last_applied {
+            let stale = Err(Rejected::Stale(format!("index {index} is applied already")));
+            applied.replies = vec![stale; entry.ops.len()];
+            return applied;
+        }
+        self.advance_time(entry, term);
+        self.meta.last_applied = index;
+        self.meta.last_term = self.meta.last_term.max(term);
+        for (position, op) in entry.ops.iter().enumerate() {
+            let mut step = Step {
+                index,
+                now: self.meta.time,
+                wall: entry.wall,
+                events: &mut applied.events,
+            };
+            let outcome = if position < limit::OPS_MAX {
+                self.apply_op(op, &mut step)
+            } else {
+                Err(Rejected::over("entry", limit::OPS_MAX, "operations"))
+            };
+            applied.replies.push(outcome);
+        }
+        self.keep_hash();
+        applied
+    }
+
+    /// State time never goes back; with a new leader it rises by a bounded step. The very first
+    /// stamp sets it.
+    fn advance_time(&mut self, entry: &Entry, term: u64) {
+        let last = self.meta.time;
+        let mut stamp = entry.stamp.max(last);
+        if term > self.meta.last_term && last > Timestamp(0) {
+            stamp = stamp.min(last.plus(limit::ELECTION_JUMP_MAX));
+        }
+        self.meta.time = stamp;
+    }
+
+    fn apply_op(&mut self, op: &Op, step: &mut Step<'_>) -> Outcome {
+        match op {
+            Op::Client { principal, command, placement } => {
+                access::allows(principal, command)?;
+                self.apply_command(principal, command, placement.as_ref(), step)
+            }
+            Op::System(command) => self.apply_system(command, step),
+        }
+    }
+
+    fn apply_command(
+        &mut self,
+        principal: &Principal,
+        command: &Command,
+        placement: Option<&Placement>,
+        step: &mut Step<'_>,
+    ) -> Outcome {
+        match command {
+            Command::SubmitTask(submit) => self.submit(principal, submit, placement, step),
+            Command::CancelTask { task, reason } => self.cancel(principal, *task, reason, step),
+            Command::RegisterAgent(profile) => self.register_agent(profile, step),
+            Command::FinishAttempt(verdict) => self.finish_attempt(principal, verdict, step),
+        }
+    }
+
+    fn apply_system(&mut self, command: &SystemCommand, step: &mut Step<'_>) -> Outcome {
+        match command {
+            SystemCommand::Found { cluster_id, generation } => {
+                self.found(cluster_id, *generation, step)
+            }
+            SystemCommand::Assign(assignment) => {
+                self.assign(assignment.task, &assignment.placement, step)
+            }
+            SystemCommand::ExpireLease { agent, incarnation } => {
+                self.expire_lease(agent, *incarnation, step)
+            }
+            SystemCommand::ExpireDeadline { task } => self.expire_deadline(*task, step),
+            SystemCommand::Forget { tasks } => self.forget(tasks, step),
+        }
+    }
+
+    /// The first entry of a cluster, or of a new generation of it. Attempts of an older
+    /// generation can't report any more, so they are lost.
+    fn found(&mut self, cluster_id: &str, generation: Generation, step: &mut Step<'_>) -> Outcome {
+        if generation <= self.meta.generation {
+            return Err(Rejected::Stale(format!(
+                "the cluster is at generation {}",
+                self.meta.generation.0
+            )));
+        }
+        self.meta.cluster_id = cluster_id.to_owned();
+        let holders: Vec<_> = self.agents.iter().map(|(id, a)| (id.clone(), a.profile.incarnation)).collect();
+        for (agent, incarnation) in holders {
+            self.lose_agent(&agent, incarnation, step);
+        }
+        self.meta.generation = generation;
+        Ok(Reply::Done)
+    }
+}

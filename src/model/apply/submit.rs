@@ -1,0 +1,128 @@
+//! A new task. The request id makes it idempotent: the same id gives the same task for as long as
+//! that task's record is kept, and the same id with another spec is refused.
+
+use sha2::{Digest, Sha256};
+
+use crate::apply::{Outcome, Step};
+use crate::command::{Placement, Reply, RequestId, Submit};
+use crate::entry::encode;
+use crate::event::Event;
+use crate::id::{Namespace, TaskId};
+use crate::limit;
+use crate::principal::Principal;
+use crate::rejected::Rejected;
+use crate::spec::TaskSpec;
+use crate::state::{Request, RequestKey, State};
+use crate::task::{Phase, Task};
+
+impl State {
+    pub(super) fn submit(
+        &mut self,
+        principal: &Principal,
+        submit: &Submit,
+        placement: Option<&Placement>,
+        step: &mut Step<'_>,
+    ) -> Outcome {
+        submit.spec.validate()?;
+        let request = submit
+            .request_id
+            .as_ref()
+            .map(|id| request_of(principal, id, &submit.spec))
+            .transpose()?;
+        if let Some((key, spec)) = &request
+            && let Some(known) = self.requests.get(key)
+        {
+            return same_request(known, *spec, submit.request_id.as_ref());
+        }
+        if self.tasks.len() >= limit::TASKS_MAX {
+            return Err(Rejected::over("the number of kept tasks", limit::TASKS_MAX, "tasks"));
+        }
+        let id = TaskId(self.meta.last_task.0 + 1);
+        self.meta.last_task = id;
+        if let Some((key, spec)) = request {
+            self.requests.put(key, Request { task: id, spec });
+        }
+        self.specs.put(id, submit.spec.clone());
+        self.write_task(new_task(id, principal, submit, step));
+        step.events.push(Event::TaskQueued { task: id });
+        if let Some(placement) = placement {
+            // The submit stands whatever becomes of the assignment: it then waits in the queue.
+            let _refused_or_done = self.assign(id, placement, step);
+        }
+        Ok(Reply::Submitted { task: id, duplicate: false })
+    }
+
+    /// Drops the request id of a forgotten task.
+    pub(super) fn forget_request(&mut self, task: &Task, namespace: &Namespace) {
+        if let Some(id) = &task.request_id {
+            self.requests.remove(&request_key(namespace, &task.user, id));
+        }
+    }
+}
+
+fn same_request(known: &Request, spec: [u8; 16], id: Option<&RequestId>) -> Outcome {
+    if known.spec == spec {
+        Ok(Reply::Submitted { task: known.task, duplicate: true })
+    } else {
+        Err(Rejected::RequestIdReused {
+            request_id: id.map(|id| id.0.clone()).unwrap_or_default(),
+            task: known.task,
+        })
+    }
+}
+
+fn request_of(
+    principal: &Principal,
+    id: &RequestId,
+    spec: &TaskSpec,
+) -> Result<(RequestKey, [u8; 16]), Rejected> {
+    if id.0.is_empty() {
+        return Err(Rejected::Invalid("a request id can't be empty".into()));
+    }
+    if id.0.len() > limit::REQUEST_ID_MAX_BYTES {
+        return Err(Rejected::over("request id", limit::REQUEST_ID_MAX_BYTES, "bytes"));
+    }
+    let key = request_key(&spec.namespace, &principal.name, &id.0);
+    Ok((key, half(Sha256::digest(encode(1, spec)).into())))
+}
+
+/// The parts are prefixed by their lengths, so that no two triples run together.
+fn request_key(namespace: &Namespace, user: &str, id: &str) -> RequestKey {
+    let mut hasher = Sha256::new();
+    for part in [namespace.as_str(), user, id] {
+        hasher.update((part.len() as u64).to_be_bytes());
+        hasher.update(part.as_bytes());
+    }
+    RequestKey(half(hasher.finalize().into()))
+}
+
+fn half(digest: [u8; 32]) -> [u8; 16] {
+    let mut half = [0; 16];
+    half.copy_from_slice(&digest[..16]);
+    half
+}
+
+fn new_task(id: TaskId, principal: &Principal, submit: &Submit, step: &Step<'_>) -> Task {
+    let kind = submit.spec.kind();
+    Task {
+        id,
+        kind,
+        class: kind.default_class(),
+        user: principal.name.clone(),
+        phase: Phase::Queued { not_before: None, reason: String::new() },
+        submit_index: step.index,
+        last_index: step.index,
+        submitted_at: step.wall,
+        started_at: None,
+        finished_at: None,
+        deadline: submit.spec.deadline.map(|span| step.now.plus(span)),
+        ended: None,
+        attempts: 0,
+        failures: 0,
+        lost_agents: Vec::new(),
+        settled: None,
+        latest: None,
+        trace: None,
+        request_id: submit.request_id.as_ref().map(|id| id.0.clone()),
+    }
+}

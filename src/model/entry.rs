@@ -1,0 +1,76 @@
+//! What one Raft entry carries, and its bytes in the log.
+//!
+//! The encoding is positional MessagePack behind one byte that names the format. Bytes that can't
+//! be decoded are never a refusal, for another build might decode them: the process must stop
+//! before it applies them.
+
+use serde::{Deserialize, Serialize};
+
+use crate::command::Op;
+use crate::time::Timestamp;
+
+/// The format that this release writes.
+const FORMAT: u8 = 1;
+
+/// A batch of operations under one stamp.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Entry {
+    /// State time.
+    pub stamp: Timestamp,
+    /// The leader's wall clock, for display only.
+    pub wall: Timestamp,
+    pub ops: Vec<Op>,
+}
+
+/// An entry at its place in the log.
+#[derive(Debug, Clone, Copy)]
+pub struct Stamped<'a> {
+    pub index: u64,
+    pub term: u64,
+    pub entry: &'a Entry,
+}
+
+/// Bytes that this release can't read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    #[error("no bytes")]
+    Empty,
+    #[error("format {found} is not one that this release reads (it reads {FORMAT})")]
+    Format { found: u8 },
+    #[error("{0}")]
+    Body(String),
+}
+
+impl Entry {
+    pub fn encode(&self) -> Vec<u8> {
+        encode(FORMAT, self)
+    }
+
+    pub fn decode(bytes: &[u8]) -> Result<Entry, DecodeError> {
+        decode(FORMAT, bytes)
+    }
+}
+
+pub(crate) fn encode(format: u8, value: &impl Serialize) -> Vec<u8> {
+    let mut bytes = vec![format];
+    rmp_serde::encode::write(&mut bytes, value).expect("our own types encode into memory");
+    bytes
+}
+
+pub(crate) fn decode<T: for<'de> Deserialize<'de>>(
+    format: u8,
+    bytes: &[u8],
+) -> Result<T, DecodeError> {
+    let (&found, mut body) = bytes.split_first().ok_or(DecodeError::Empty)?;
+    if found != format {
+        return Err(DecodeError::Format { found });
+    }
+    let value = rmp_serde::decode::from_read(&mut body)
+        .map_err(|error| DecodeError::Body(error.to_string()))?;
+    if body.is_empty() {
+        Ok(value)
+    } else {
+        Err(DecodeError::Body(format!("{} bytes too many", body.len())))
+    }
+}

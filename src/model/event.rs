@@ -1,0 +1,31 @@
+//! What `apply` says happened. The leader acts on events; every controller wakes its waiting
+//! clients with them.
+
+use crate::command::Reply;
+use crate::id::{AgentId, Fence, Incarnation, TaskId};
+use crate::rejected::Rejected;
+use crate::task::StateName;
+
+/// Something that happened at an index.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    TaskQueued { task: TaskId },
+    TaskAssigned { fence: Fence, agent: AgentId, incarnation: Incarnation },
+    /// Back in the queue: a retry, or its agent was lost.
+    TaskRequeued { task: TaskId },
+    /// The agent has to end this attempt and report.
+    CancelRequested { fence: Fence, agent: AgentId, reason: String },
+    TaskEnded { task: TaskId, state: StateName },
+    /// An attempt's slot is free again (whatever became of the task).
+    AttemptEnded { fence: Fence, agent: AgentId },
+    AgentRegistered { agent: AgentId },
+    AgentLost { agent: AgentId, incarnation: Incarnation },
+    TasksForgotten { count: u64 },
+}
+
+/// What an entry did: a reply for each of its operations, in their order, and the events.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Applied {
+    pub replies: Vec<Result<Reply, Rejected>>,
+    pub events: Vec<Event>,
+}

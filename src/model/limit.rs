@@ -1,0 +1,38 @@
+//! The limits that `apply` enforces, each with its unit and why it is what it is.
+
+use crate::time::Millis;
+
+/// Bytes of an encoded task spec. Larger payloads belong beside the log, not in it.
+pub const SPEC_MAX_BYTES: usize = 256 * 1024;
+/// Bytes of a task's name: it is a column of a table.
+pub const NAME_MAX_BYTES: usize = 256;
+/// Labels of a task or an agent.
+pub const LABELS_MAX: usize = 64;
+/// Bytes of a label's key or value.
+pub const LABEL_MAX_BYTES: usize = 256;
+/// Bytes of a request id: a UUID or a digest with room to spare.
+pub const REQUEST_ID_MAX_BYTES: usize = 256;
+/// Bytes of a reason given by a person or an agent.
+pub const REASON_MAX_BYTES: usize = 1024;
+/// Bytes kept of each of stdout and stderr with a result; the agent keeps the rest.
+pub const TAIL_MAX_BYTES: usize = 64 * 1024;
+/// Retries that a task may ask for.
+pub const RETRIES_MAX: u32 = 100;
+/// Slots of one agent.
+pub const SLOTS_MAX: u32 = 65_536;
+/// Attempts that an agent may hold beyond its slots, so that it never idles for a round trip.
+pub const PREFETCH_MAX: u32 = 1;
+/// Agents that a cluster registers.
+pub const AGENTS_MAX: usize = 10_000;
+/// Task records kept, live and finished: about 1 KiB each in memory. Submits beyond are refused,
+/// because a request id that was forgotten early could run a task twice.
+pub const TASKS_MAX: usize = 1_000_000;
+/// How long a finished task's record, and so its request id, is kept.
+pub const RETENTION: Millis = Millis(24 * 60 * 60 * 1000);
+/// Agents that may be lost under one task before it counts as the cause.
+pub const LOST_AGENTS_MAX: u32 = 3;
+/// Operations in one entry; more than a full round of the dispatcher proposes.
+pub const OPS_MAX: usize = 4_096;
+/// The most that state time may rise at the first entry of a term: a new leader's wall clock
+/// must not fire every lease at once.
+pub const ELECTION_JUMP_MAX: Millis = Millis(5_000);

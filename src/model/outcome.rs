@@ -1,0 +1,102 @@
+//! How an attempt ended, as its agent reports it, and what became of that report.
+
+use serde::{Deserialize, Serialize};
+
+use crate::limit;
+use crate::time::Timestamp;
+
+/// The end of an attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum End {
+    Exited { code: i32 },
+    /// Ended by a signal that the agent did not send.
+    Signalled { signal: i32 },
+    /// Killed by the agent at the task's timeout.
+    TimedOut,
+    /// Killed by the agent because the task was cancelled.
+    Killed,
+    /// The process could not be started: no such program, no permission, no such directory.
+    NotStarted { reason: String },
+    /// The agent would not take it: it is stopping. Nothing ran.
+    Declined { reason: String },
+    /// Journaled as started, and the agent was restarted since: what became of it is not known.
+    Interrupted { reason: String },
+}
+
+/// What an agent reports of an attempt, and what is kept of it as the task's result.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Outcome {
+    pub end: End,
+    /// The last bytes of each stream.
+    #[serde(with = "serde_bytes")]
+    pub stdout: Vec<u8>,
+    #[serde(with = "serde_bytes")]
+    pub stderr: Vec<u8>,
+    /// How many bytes each stream had in all.
+    pub stdout_bytes: u64,
+    pub stderr_bytes: u64,
+    /// The agent's wall time, for display.
+    pub started_at: Timestamp,
+    pub finished_at: Timestamp,
+}
+
+impl Outcome {
+    /// An end without output.
+    pub fn bare(end: End) -> Outcome {
+        Outcome {
+            end,
+            stdout: Vec::new(),
+            stderr: Vec::new(),
+            stdout_bytes: 0,
+            stderr_bytes: 0,
+            started_at: Timestamp(0),
+            finished_at: Timestamp(0),
+        }
+    }
+
+    /// Whether the kept tails are less than what was written.
+    pub fn truncated(&self) -> bool {
+        self.stdout.len() as u64 != self.stdout_bytes || self.stderr.len() as u64 != self.stderr_bytes
+    }
+
+    /// Within the limits, whatever an agent sent.
+    pub(crate) fn bounded(&self) -> Outcome {
+        let mut kept = self.clone();
+        kept.stdout = tail(&self.stdout);
+        kept.stderr = tail(&self.stderr);
+        kept.stdout_bytes = self.stdout_bytes.max(self.stdout.len() as u64);
+        kept.stderr_bytes = self.stderr_bytes.max(self.stderr.len() as u64);
+        match &mut kept.end {
+            End::NotStarted { reason } | End::Declined { reason } | End::Interrupted { reason } => {
+                *reason = bounded_reason(reason);
+            }
+            End::Exited { .. } | End::Signalled { .. } | End::TimedOut | End::Killed => {}
+        }
+        kept
+    }
+}
+
+fn tail(bytes: &[u8]) -> Vec<u8> {
+    bytes[bytes.len().saturating_sub(limit::TAIL_MAX_BYTES)..].to_vec()
+}
+
+/// At most so many bytes of a reason, cut between characters.
+pub(crate) fn bounded_reason(text: &str) -> String {
+    let mut end = text.len().min(limit::REASON_MAX_BYTES);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].to_owned()
+}
+
+/// What became of a report; whichever it is, the agent may forget it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Disposition {
+    Accepted,
+    /// This very report was accepted before.
+    Duplicate,
+    /// Not the live attempt (any more): it changed nothing.
+    Stale,
+    UnknownTask,
+}

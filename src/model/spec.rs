@@ -1,0 +1,193 @@
+//! What a person asks for: the task's spec, its kind and class.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::Namespace;
+use crate::label::Expression;
+use crate::limit;
+use crate::rejected::Rejected;
+use crate::time::Millis;
+
+/// What sort of work it is, and so which executor runs it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Kind {
+    Process,
+}
+
+impl Kind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Process => "process",
+        }
+    }
+
+    /// Retries where the submitter did not say.
+    pub fn default_retries(self) -> u32 {
+        match self {
+            Kind::Process => 0,
+        }
+    }
+
+    pub fn default_class(self) -> Class {
+        match self {
+            Kind::Process => Class::Standard,
+        }
+    }
+}
+
+/// Priority band: all of a higher one goes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Class {
+    Critical,
+    Interactive,
+    Standard,
+    Batch,
+    Scavenger,
+}
+
+impl Class {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Class::Critical => "critical",
+            Class::Interactive => "interactive",
+            Class::Standard => "standard",
+            Class::Batch => "batch",
+            Class::Scavenger => "scavenger",
+        }
+    }
+}
+
+/// A process to run on one agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TaskSpec {
+    /// For people; empty where none was given.
+    pub name: String,
+    pub namespace: Namespace,
+    /// Program and arguments; the program is looked up in `PATH` on the agent.
+    pub command: Vec<String>,
+    /// Beside what the agent sets itself.
+    pub env: BTreeMap<String, String>,
+    /// Empty: the attempt's own scratch directory.
+    pub cwd: String,
+    pub labels: BTreeMap<String, String>,
+    /// Each must hold for an agent's labels.
+    pub require: Vec<Expression>,
+    /// How long an attempt may run.
+    pub timeout: Option<Millis>,
+    /// How long after the submit it must have been assigned.
+    pub deadline: Option<Millis>,
+    /// Attempts after a failed one.
+    pub retries: u32,
+    /// Never assigned again once assigned.
+    pub at_most_once: bool,
+    pub memory_mib: Option<u64>,
+}
+
+impl TaskSpec {
+    /// A spec with nothing but a command.
+    pub fn process(namespace: Namespace, command: Vec<String>) -> TaskSpec {
+        TaskSpec {
+            name: String::new(),
+            namespace,
+            command,
+            env: BTreeMap::new(),
+            cwd: String::new(),
+            labels: BTreeMap::new(),
+            require: Vec::new(),
+            timeout: None,
+            deadline: None,
+            retries: Kind::Process.default_retries(),
+            at_most_once: false,
+            memory_mib: None,
+        }
+    }
+
+    pub fn kind(&self) -> Kind {
+        Kind::Process
+    }
+
+    /// Everything that `apply` would refuse, so that an edge can say it early.
+    pub fn validate(&self) -> Result<(), Rejected> {
+        self.validate_texts()?;
+        self.validate_labels()?;
+        if self.retries > limit::RETRIES_MAX {
+            return Err(Rejected::over("retries", limit::RETRIES_MAX as usize, "retries"));
+        }
+        if self.at_most_once && self.retries > 0 {
+            return Err(Rejected::Invalid(
+                "at-most-once and retries exclude each other: a task that may run only once \
+                 cannot be tried again"
+                    .into(),
+            ));
+        }
+        if self.timeout == Some(Millis(0)) || self.deadline == Some(Millis(0)) {
+            return Err(Rejected::Invalid("a timeout or deadline of 0 could never be met".into()));
+        }
+        if self.memory_mib == Some(0) {
+            return Err(Rejected::Invalid("a memory limit of 0 leaves nothing to run in".into()));
+        }
+        if self.size() > limit::SPEC_MAX_BYTES {
+            return Err(Rejected::over("spec", limit::SPEC_MAX_BYTES, "bytes"));
+        }
+        Ok(())
+    }
+
+    fn validate_texts(&self) -> Result<(), Rejected> {
+        if !self.namespace.is_valid() {
+            return Err(Rejected::Invalid(format!("bad namespace `{}`", self.namespace)));
+        }
+        if self.command.first().is_none_or(String::is_empty) {
+            return Err(Rejected::Invalid("no command: say what to run after `--`".into()));
+        }
+        if self.name.len() > limit::NAME_MAX_BYTES {
+            return Err(Rejected::over("name", limit::NAME_MAX_BYTES, "bytes"));
+        }
+        let bad_key = |key: &String| key.is_empty() || key.contains('=') || key.contains('\0');
+        if let Some(key) = self.env.keys().find(|key| bad_key(key)) {
+            return Err(Rejected::Invalid(format!("`{key}` can't name an environment variable")));
+        }
+        let mut texts = self.command.iter().chain(self.env.values()).chain([&self.cwd]);
+        if texts.any(|text| text.contains('\0')) {
+            return Err(Rejected::Invalid(
+                "a command, environment or directory can't contain a NUL byte".into(),
+            ));
+        }
+        Ok(())
+    }
+
+    fn validate_labels(&self) -> Result<(), Rejected> {
+        validate_labels(&self.labels)?;
+        if self.require.len() > limit::LABELS_MAX {
+            return Err(Rejected::over("require", limit::LABELS_MAX, "expressions"));
+        }
+        Ok(())
+    }
+
+    /// About how many bytes it takes in the log: the texts, and a little for each field.
+    pub fn size(&self) -> usize {
+        let pairs = self.env.iter().chain(&self.labels);
+        64 + self.name.len()
+            + self.cwd.len()
+            + self.command.iter().map(|text| text.len() + 5).sum::<usize>()
+            + pairs.map(|(key, value)| key.len() + value.len() + 10).sum::<usize>()
+            + self.require.iter().map(Expression::size).sum::<usize>()
+    }
+}
+
+/// The limits on labels, which tasks and agents share.
+pub fn validate_labels(labels: &BTreeMap<String, String>) -> Result<(), Rejected> {
+    if labels.len() > limit::LABELS_MAX {
+        return Err(Rejected::over("labels", limit::LABELS_MAX, "labels"));
+    }
+    let long = |text: &String| text.len() > limit::LABEL_MAX_BYTES;
+    if labels.iter().any(|(key, value)| long(key) || long(value)) {
+        return Err(Rejected::over("label", limit::LABEL_MAX_BYTES, "bytes"));
+    }
+    match labels.keys().find(|key| !crate::label::is_key(key)) {
+        Some(key) => Err(Rejected::Invalid(format!("`{key}` can't be a label's key"))),
+        None => Ok(()),
+    }
+}

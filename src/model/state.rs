@@ -1,0 +1,328 @@
+//! The hot state: tables, counters, and the questions that others ask of them.
+//!
+//! Cloning costs O(1) (persistent maps), so a reader takes a whole consistent state and keeps it.
+//! Writes are in `apply/`; every one goes through [`State::write_task`] or a table's `put`, which
+//! keep the hash and the indexes true.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::agent::Agent;
+use crate::entry::{DecodeError, decode, encode};
+use crate::hash::{Sum, digest};
+use crate::id::{AgentId, Fence, Generation, TaskId};
+use crate::index::Index;
+use crate::outcome::Outcome;
+use crate::spec::{Class, TaskSpec};
+use crate::table::{Rows, Table};
+use crate::task::{StateName, Task};
+use crate::time::Timestamp;
+
+/// The snapshot format that this release writes.
+const FORMAT: u8 = 1;
+/// How often the hash is kept for comparison under load, in log indexes.
+const HASH_EVERY: u64 = 256;
+
+/// Which task a request id stands for. The key is a 16-byte hash of namespace, principal and id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Request {
+    pub task: TaskId,
+    /// Digest of the spec, so that the same id with another spec is refused.
+    #[serde(with = "serde_bytes")]
+    pub spec: [u8; 16],
+}
+
+/// The key of a request in the dedupe window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RequestKey(#[serde(with = "serde_bytes")] pub [u8; 16]);
+
+/// What is neither task nor agent.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Meta {
+    pub cluster_id: String,
+    pub generation: Generation,
+    /// Decides which branch `apply` takes; raised once all members support it.
+    pub state_version: u32,
+    pub time: Timestamp,
+    pub last_applied: u64,
+    pub last_term: u64,
+    /// The id that the latest task got.
+    pub last_task: TaskId,
+}
+
+/// Everything that the log decided so far.
+#[derive(Debug, Clone)]
+pub struct State {
+    pub(crate) meta: Meta,
+    pub(crate) tasks: Table<TaskId, Task>,
+    pub(crate) specs: Table<TaskId, TaskSpec>,
+    pub(crate) results: Table<TaskId, Outcome>,
+    pub(crate) agents: Table<AgentId, Agent>,
+    pub(crate) requests: Table<RequestKey, Request>,
+    pub(crate) index: Index,
+    hash_at: (u64, [u8; 32]),
+}
+
+impl Default for State {
+    fn default() -> State {
+        State {
+            meta: Meta { state_version: 1, ..Meta::default() },
+            tasks: Table::new("task"),
+            specs: Table::new("spec"),
+            results: Table::new("result"),
+            agents: Table::new("agent"),
+            requests: Table::new("request"),
+            index: Index::default(),
+            hash_at: (0, [0; 32]),
+        }
+    }
+}
+
+/// Reading.
+impl State {
+    pub fn cluster_id(&self) -> &str {
+        &self.meta.cluster_id
+    }
+
+    pub fn generation(&self) -> Generation {
+        self.meta.generation
+    }
+
+    pub fn state_version(&self) -> u32 {
+        self.meta.state_version
+    }
+
+    /// State time: the stamp of the last entry.
+    pub fn time(&self) -> Timestamp {
+        self.meta.time
+    }
+
+    pub fn last_applied(&self) -> u64 {
+        self.meta.last_applied
+    }
+
+    pub fn last_term(&self) -> u64 {
+        self.meta.last_term
+    }
+
+    pub fn task(&self, id: TaskId) -> Option<&Task> {
+        self.tasks.get(&id)
+    }
+
+    pub fn spec(&self, id: TaskId) -> Option<Arc<TaskSpec>> {
+        self.specs.shared(&id)
+    }
+
+    /// The accepted report of the latest attempt.
+    pub fn result(&self, id: TaskId) -> Option<Arc<Outcome>> {
+        self.results.shared(&id)
+    }
+
+    pub fn task_count(&self) -> usize {
+        self.tasks.len()
+    }
+
+    pub fn count(&self, state: StateName) -> u64 {
+        self.index.counts.get(&state).copied().unwrap_or(0)
+    }
+
+    /// Tasks older than `before` (all where `None`), the newest first.
+    pub fn tasks_newest_first(&self, before: Option<TaskId>) -> impl Iterator<Item = &Task> {
+        self.tasks.below(before.unwrap_or(TaskId(u64::MAX))).map(|(_, task)| task)
+    }
+
+    pub fn agent(&self, id: &AgentId) -> Option<&Agent> {
+        self.agents.get(id)
+    }
+
+    /// By id.
+    pub fn agents(&self) -> impl Iterator<Item = &Agent> {
+        self.agents.iter().map(|(_, agent)| agent)
+    }
+
+    /// The tasks whose live attempt this agent holds, by id.
+    pub fn held_by(&self, agent: &AgentId) -> impl Iterator<Item = &Task> {
+        let held = self.index.held.get(agent);
+        held.into_iter().flatten().filter_map(|id| self.tasks.get(id))
+    }
+
+    /// Live attempts on this agent.
+    pub fn busy(&self, agent: &AgentId) -> u32 {
+        let held = self.index.held.get(agent).map_or(0, imbl::OrdSet::len);
+        u32::try_from(held).unwrap_or(u32::MAX)
+    }
+
+    /// The agents that hold live attempts, even such as are no longer registered as they were.
+    pub fn holders(&self) -> impl Iterator<Item = &AgentId> {
+        self.index.held.keys()
+    }
+
+    /// The fence of a task's live attempt.
+    pub fn live_fence(&self, id: TaskId) -> Option<Fence> {
+        let epoch = self.task(id)?.live()?.epoch;
+        Some(Fence { task: id, generation: self.generation(), epoch })
+    }
+
+    /// Queued tasks that may go now, in the order of class and age.
+    pub fn queue(&self) -> impl Iterator<Item = &Task> {
+        self.index.ready.iter().filter_map(|(_, id)| self.tasks.get(id))
+    }
+
+    pub fn queue_is_empty(&self) -> bool {
+        self.index.ready.is_empty()
+    }
+
+    /// Queued tasks that wait for a time, the earliest first.
+    pub fn delayed(&self) -> impl Iterator<Item = (Timestamp, &Task)> {
+        self.index.delayed.iter().filter_map(|(at, id)| Some((*at, self.tasks.get(id)?)))
+    }
+
+    /// Deadlines of queued tasks, the earliest first.
+    pub fn deadlines(&self) -> impl Iterator<Item = (Timestamp, TaskId)> {
+        self.index.deadlines.iter().copied()
+    }
+
+    /// Finished tasks by the time of their end, the earliest first.
+    pub fn ended(&self) -> impl Iterator<Item = (Timestamp, TaskId)> {
+        self.index.ended.iter().copied()
+    }
+
+    /// Tasks queued before this one in the order of class and age: its place is one more.
+    pub fn ahead_of(&self, task: &Task) -> usize {
+        let key: (Class, TaskId) = (task.class, task.id);
+        self.index.ready.range(..key).count()
+    }
+}
+
+/// The hash.
+impl State {
+    /// The same on every replica at the same index; costs O(1).
+    pub fn hash(&self) -> [u8; 32] {
+        self.summed(|tables| tables.map(|table| table.sum()))
+    }
+
+    /// The hash from nothing but the records, to be compared with [`State::hash`].
+    pub fn recompute_hash(&self) -> [u8; 32] {
+        self.summed(|tables| tables.map(|table| table.recomputed_sum()))
+    }
+
+    /// The hash at the last common multiple of 256, comparable while entries flow.
+    pub fn hash_at(&self) -> (u64, [u8; 32]) {
+        self.hash_at
+    }
+
+    fn summed(&self, sums: impl FnOnce([&dyn Summed; 5]) -> [Sum; 5]) -> [u8; 32] {
+        let mut total = Sum::default();
+        total.add(digest("meta", &(), &self.meta));
+        let tables: [&dyn Summed; 5] =
+            [&self.tasks, &self.specs, &self.results, &self.agents, &self.requests];
+        for sum in sums(tables) {
+            total.merge(sum);
+        }
+        total.bytes()
+    }
+}
+
+trait Summed {
+    fn sum(&self) -> Sum;
+    fn recomputed_sum(&self) -> Sum;
+}
+
+impl<K: Ord + Clone + Serialize, V: Serialize> Summed for Table<K, V> {
+    fn sum(&self) -> Sum {
+        Table::sum(self)
+    }
+
+    fn recomputed_sum(&self) -> Sum {
+        Table::recomputed_sum(self)
+    }
+}
+
+/// Writing, for `apply/` only.
+impl State {
+    /// Puts a task's record and keeps the indexes true.
+    pub(crate) fn write_task(&mut self, task: Task) {
+        if let Some(old) = self.tasks.get(&task.id) {
+            self.index.remove(old);
+        }
+        self.index.add(&task);
+        self.tasks.put(task.id, task);
+    }
+
+    /// Removes all that is known of a task.
+    pub(crate) fn forget_task(&mut self, id: TaskId) -> Option<Arc<Task>> {
+        let task = self.tasks.remove(&id)?;
+        self.index.remove(&task);
+        self.specs.remove(&id);
+        self.results.remove(&id);
+        Some(task)
+    }
+
+    /// Advances the position without an entry of ours: a blank or membership entry of Raft's.
+    pub fn note_index(&mut self, index: u64, term: u64) {
+        self.meta.last_applied = index;
+        self.meta.last_term = self.meta.last_term.max(term);
+        self.keep_hash();
+    }
+
+    pub(crate) fn keep_hash(&mut self) {
+        if self.meta.last_applied.is_multiple_of(HASH_EVERY) {
+            self.hash_at = (self.meta.last_applied, self.hash());
+        }
+    }
+}
+
+/// Snapshots.
+impl State {
+    pub fn encode(&self) -> Vec<u8> {
+        let dump = (
+            &self.meta,
+            self.tasks.dump(),
+            self.specs.dump(),
+            self.results.dump(),
+            self.agents.dump(),
+            self.requests.dump(),
+            (self.hash_at.0, serde_bytes::Bytes::new(&self.hash_at.1)),
+        );
+        encode(FORMAT, &dump)
+    }
+
+    /// The state, its indexes rebuilt.
+    pub fn decode(bytes: &[u8]) -> Result<State, DecodeError> {
+        type Dumped = (
+            Meta,
+            Rows<TaskId, Task>,
+            Rows<TaskId, TaskSpec>,
+            Rows<TaskId, Outcome>,
+            Rows<AgentId, Agent>,
+            Rows<RequestKey, Request>,
+            (u64, serde_bytes::ByteArray<32>),
+        );
+        let dumped: Dumped = decode(FORMAT, bytes)?;
+        let (meta, tasks, specs, results, agents, requests, (hash_index, hash)) = dumped;
+        let mut state = State {
+            meta,
+            tasks: Table::restore("task", tasks),
+            specs: Table::restore("spec", specs),
+            results: Table::restore("result", results),
+            agents: Table::restore("agent", agents),
+            requests: Table::restore("request", requests),
+            index: Index::default(),
+            hash_at: (hash_index, hash.into_array()),
+        };
+        state.index = state.rebuilt_index();
+        Ok(state)
+    }
+
+    pub(crate) fn rebuilt_index(&self) -> Index {
+        let mut index = Index::default();
+        for (_, task) in self.tasks.iter() {
+            index.add(task);
+        }
+        index
+    }
+}

@@ -1,0 +1,117 @@
+//! A persistent map that keeps the sum of its records' digests. `put` and `remove` are the only
+//! functions that write, so the hash can't be forgotten. Cloning costs O(1).
+
+use std::sync::Arc;
+
+use imbl::OrdMap;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::hash::{RecordDigest, Sum, digest};
+
+#[derive(Debug)]
+struct Row<V> {
+    value: Arc<V>,
+    digest: RecordDigest,
+}
+
+/// Not derived: that would ask for `V: Clone`, which sharing exists to avoid.
+impl<V> Clone for Row<V> {
+    fn clone(&self) -> Row<V> {
+        Row { value: Arc::clone(&self.value), digest: self.digest }
+    }
+}
+
+/// A hashed map under a name that goes into every digest.
+#[derive(Debug, Clone)]
+pub struct Table<K: Ord + Clone, V> {
+    name: &'static str,
+    rows: OrdMap<K, Row<V>>,
+    sum: Sum,
+}
+
+impl<K: Ord + Clone + Serialize, V: Serialize> Table<K, V> {
+    pub fn new(name: &'static str) -> Table<K, V> {
+        Table { name, rows: OrdMap::new(), sum: Sum::default() }
+    }
+
+    pub fn get(&self, key: &K) -> Option<&V> {
+        self.rows.get(key).map(|row| &*row.value)
+    }
+
+    /// The record itself, to keep beyond this state.
+    pub fn shared(&self, key: &K) -> Option<Arc<V>> {
+        self.rows.get(key).map(|row| Arc::clone(&row.value))
+    }
+
+    pub fn put(&mut self, key: K, value: V) {
+        let digest = digest(self.name, &key, &value);
+        self.sum.add(digest);
+        if let Some(old) = self.rows.insert(key, Row { value: Arc::new(value), digest }) {
+            self.sum.remove(old.digest);
+        }
+    }
+
+    pub fn remove(&mut self, key: &K) -> Option<Arc<V>> {
+        let old = self.rows.remove(key)?;
+        self.sum.remove(old.digest);
+        Some(old.value)
+    }
+
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&K, &V)> {
+        self.rows.iter().map(|(key, row)| (key, &*row.value))
+    }
+
+    /// Rows with a key below `end`, the highest first.
+    pub fn below(&self, end: K) -> impl Iterator<Item = (&K, &V)> {
+        self.rows.range(..end).rev().map(|(key, row)| (key, &*row.value))
+    }
+
+    pub fn sum(&self) -> Sum {
+        self.sum
+    }
+
+    /// The sum as it should be, from nothing but the rows.
+    pub fn recomputed_sum(&self) -> Sum {
+        let mut sum = Sum::default();
+        for (key, row) in &self.rows {
+            sum.add(digest(self.name, key, &*row.value));
+        }
+        sum
+    }
+
+    /// The rows in a form that serde can carry.
+    pub fn dump(&self) -> Dump<'_, K, V> {
+        Dump(self)
+    }
+
+    pub fn restore(name: &'static str, rows: Rows<K, V>) -> Table<K, V> {
+        let mut table = Table::new(name);
+        for (key, value) in rows.0 {
+            table.put(key, value);
+        }
+        table
+    }
+}
+
+/// Serializes a table as a sequence of pairs, in the order of the keys.
+pub struct Dump<'a, K: Ord + Clone, V>(&'a Table<K, V>);
+
+impl<K: Ord + Clone + Serialize, V: Serialize> Serialize for Dump<'_, K, V> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.rows.iter().map(|(key, row)| (key, &*row.value)))
+    }
+}
+
+/// What a dumped table decodes into.
+pub struct Rows<K, V>(Vec<(K, V)>);
+
+impl<'de, K: DeserializeOwned, V: DeserializeOwned> Deserialize<'de> for Rows<K, V> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Vec::deserialize(deserializer).map(Rows)
+    }
+}

@@ -1,0 +1,201 @@
+//! A task's record: where it is in its life, and what happened to it so far.
+//!
+//! The spec and the result stand in tables of their own, written once each, so that a step of a
+//! task's life rewrites (and hashes) only this small record.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{AgentId, Epoch, Incarnation, TaskId};
+use crate::spec::{Class, Kind};
+use crate::time::Timestamp;
+use crate::trace::Trace;
+
+/// One try of a task on one agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    pub agent: AgentId,
+    pub incarnation: Incarnation,
+    pub epoch: Epoch,
+}
+
+/// Somebody asked for the end of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cancellation {
+    pub by: String,
+    pub reason: String,
+}
+
+/// Where a task is in its life.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Phase {
+    Queued {
+        /// Not before this state time (a retry's backoff).
+        not_before: Option<Timestamp>,
+        /// Why it came back; empty for a new task.
+        reason: String,
+    },
+    /// Decided. Whether it runs already is soft state: its agent says so.
+    Assigned {
+        attempt: Attempt,
+        /// The agent was told; the slot is free once it reports the end.
+        cancel: Option<Cancellation>,
+    },
+    Succeeded,
+    Failed {
+        reason: String,
+    },
+    Cancelled(Cancellation),
+    /// At most once, and its agent was lost. The late result under that epoch may still settle it.
+    Unknown {
+        attempt: Attempt,
+    },
+    DeadLetter {
+        reason: String,
+    },
+}
+
+/// The name of a state, as every interface shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum StateName {
+    Queued,
+    Assigned,
+    Succeeded,
+    Failed,
+    Cancelled,
+    Unknown,
+    DeadLetter,
+}
+
+impl StateName {
+    pub const ALL: [StateName; 7] = [
+        StateName::Queued,
+        StateName::Assigned,
+        StateName::Succeeded,
+        StateName::Failed,
+        StateName::Cancelled,
+        StateName::Unknown,
+        StateName::DeadLetter,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            StateName::Queued => "queued",
+            StateName::Assigned => "assigned",
+            StateName::Succeeded => "succeeded",
+            StateName::Failed => "failed",
+            StateName::Cancelled => "cancelled",
+            StateName::Unknown => "unknown",
+            StateName::DeadLetter => "dead_letter",
+        }
+    }
+
+    pub fn is_terminal(self) -> bool {
+        !matches!(self, StateName::Queued | StateName::Assigned)
+    }
+}
+
+impl Phase {
+    pub fn name(&self) -> StateName {
+        match self {
+            Phase::Queued { .. } => StateName::Queued,
+            Phase::Assigned { .. } => StateName::Assigned,
+            Phase::Succeeded => StateName::Succeeded,
+            Phase::Failed { .. } => StateName::Failed,
+            Phase::Cancelled(_) => StateName::Cancelled,
+            Phase::Unknown { .. } => StateName::Unknown,
+            Phase::DeadLetter { .. } => StateName::DeadLetter,
+        }
+    }
+}
+
+/// A task's record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Task {
+    pub id: TaskId,
+    pub kind: Kind,
+    pub class: Class,
+    /// The name of the principal that submitted it.
+    pub user: String,
+    pub phase: Phase,
+    pub submit_index: u64,
+    /// The entry that changed it last.
+    pub last_index: u64,
+    /// Wall time of the leader, for display.
+    pub submitted_at: Timestamp,
+    /// Wall time, for display: as its agent reported, or when the cluster ended it.
+    pub started_at: Option<Timestamp>,
+    pub finished_at: Option<Timestamp>,
+    /// State time by which it must have been assigned.
+    pub deadline: Option<Timestamp>,
+    /// State time of its end; what retention counts from.
+    pub ended: Option<Timestamp>,
+    /// Attempts begun.
+    pub attempts: u32,
+    /// Attempts that failed, and so used up a retry.
+    pub failures: u32,
+    /// Agents that were lost under it, oldest first (at most [`crate::LOST_AGENTS_MAX`]).
+    pub lost_agents: Vec<AgentId>,
+    /// The attempt whose report was accepted last, so that the same report is known again.
+    pub settled: Option<Epoch>,
+    /// The agent and epoch of the latest attempt, kept after its end.
+    pub latest: Option<Attempt>,
+    /// How the latest attempt was decided.
+    pub trace: Option<Trace>,
+    pub request_id: Option<String>,
+}
+
+impl Task {
+    pub fn state(&self) -> StateName {
+        self.phase.name()
+    }
+
+    pub fn is_terminal(&self) -> bool {
+        self.state().is_terminal()
+    }
+
+    /// The attempt that holds a slot, if any.
+    pub fn live(&self) -> Option<&Attempt> {
+        match &self.phase {
+            Phase::Assigned { attempt, .. } => Some(attempt),
+            Phase::Queued { .. }
+            | Phase::Succeeded
+            | Phase::Failed { .. }
+            | Phase::Cancelled(_)
+            | Phase::Unknown { .. }
+            | Phase::DeadLetter { .. } => None,
+        }
+    }
+
+    /// Why it is in this state, in words; empty where the state says it all.
+    pub fn reason(&self) -> String {
+        match &self.phase {
+            Phase::Queued { reason, .. }
+            | Phase::Failed { reason }
+            | Phase::DeadLetter { reason } => reason.clone(),
+            Phase::Assigned { cancel: Some(cancel), .. } => {
+                format!("cancel requested by {}, waiting for {} to end it", cancel, self.holder())
+            }
+            Phase::Cancelled(cancel) => format!("cancelled by {cancel}"),
+            Phase::Unknown { attempt } => format!(
+                "agent {} was lost while it may have run; at-most-once tasks are not tried again",
+                attempt.agent
+            ),
+            Phase::Assigned { cancel: None, .. } | Phase::Succeeded => String::new(),
+        }
+    }
+
+    fn holder(&self) -> &str {
+        self.live().map_or("its agent", |attempt| attempt.agent.as_str())
+    }
+}
+
+impl std::fmt::Display for Cancellation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.by)?;
+        if !self.reason.is_empty() {
+            write!(f, ": {}", self.reason)?;
+        }
+        Ok(())
+    }
+}
