@@ -1,0 +1,257 @@
+//! The log's place in a data directory, and how it is opened.
+//!
+//! ```text
+//! <data>/log.mark        witness: number of the last acknowledged batch (mark.rs)
+//! <data>/log/CURRENT     number of the database in use
+//! <data>/log/7/          sled
+//! ```
+//!
+//! Opening never guesses. A log that was once acknowledged and is now missing, empty, shorter or damaged
+//! is an error that names the file and the next step; a fresh log is created only where the witness says
+//! that nothing was ever acknowledged. Every entry is read and checked, which also fills the cache.
+
+use std::fs;
+use std::io;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use openraft::AsyncRuntime;
+
+use super::cache::Cache;
+use super::codec::{Meta, decode_meta, encode_meta};
+use super::engine::{Batch, LogEngine};
+use super::journal::{Journal, Opened};
+use super::key;
+use super::log::{CACHE_BYTES, LogStore, Shared, Tail, scan_entries};
+use super::mark::Mark;
+use super::rotate::Rotation;
+use super::sled::SledEngine;
+use super::writer::Writer;
+use crate::consensus::{Entry, next_index};
+use crate::durable::{self, at};
+use crate::fatal::FatalSignal;
+use crate::member::LogIdentity;
+
+/// Why a log can't be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error(
+        "the log of this controller is damaged: {reason}; nothing was changed. Restore {} from a \
+         copy of this very directory, or remove this member from the cluster and let the machine \
+         join again with an empty data directory under a new id", dir.display()
+    )]
+    Damaged { dir: PathBuf, reason: String },
+    #[error("the log can't be opened: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// Opens the log of a data directory, or creates it where there never was one.
+pub fn open<R: AsyncRuntime>(data: &Path, fatal: FatalSignal) -> Result<LogStore<R>, OpenError> {
+    let dir = data.join("log");
+    let mark_path = data.join("log.mark");
+    let (mark, acknowledged) = match Mark::open(&mark_path)? {
+        Some(found) => found,
+        None if has_content(&dir)? => {
+            let reason = format!("{} is missing beside the log", mark_path.display());
+            return Err(OpenError::Damaged { dir: data.to_owned(), reason });
+        }
+        None => (Mark::create(&mark_path)?, 0),
+    };
+    let current = current(&dir)?;
+    let (engine, number) = match current {
+        Some(number) => (reopen(data, &dir, number)?, number),
+        None if acknowledged > 0 => {
+            let reason = format!("{} is missing", dir.join("CURRENT").display());
+            return Err(OpenError::Damaged { dir: data.to_owned(), reason });
+        }
+        None => (create(&dir)?, 1),
+    };
+    remove_others(&dir, number)?;
+    let path = database_path(&dir, number);
+    let loaded = load(&engine, acknowledged).map_err(|reason| OpenError::Damaged {
+        dir: data.to_owned(),
+        reason: format!("{}: {reason}", path.join("db").display()),
+    })?;
+    let rotation = Rotation::new(&dir, number);
+    let store = assemble(Arc::new(engine), loaded, Some(mark), Some(rotation), fatal);
+    let (shared, journal) = store;
+    Ok(LogStore::new(shared, Writer::spawn(journal)?))
+}
+
+/// A log on an engine of the caller's, written in the caller's own step: for simulations and tests.
+pub fn open_inline<R: AsyncRuntime>(
+    engine: Arc<dyn LogEngine>,
+    identity: LogIdentity,
+    fatal: FatalSignal,
+) -> Result<LogStore<R>, OpenError> {
+    if engine.get(key::META)?.is_none() {
+        engine.commit(first_batch(identity))?;
+    }
+    let loaded = load(&*engine, 0).map_err(|reason| OpenError::Damaged {
+        dir: PathBuf::from("memory"),
+        reason,
+    })?;
+    let (shared, journal) = assemble(engine, loaded, None, None, fatal);
+    Ok(LogStore::new(shared, Writer::inline(journal)))
+}
+
+pub fn database_path(dir: &Path, number: u64) -> PathBuf {
+    dir.join(number.to_string())
+}
+
+/// Makes a database the one in use.
+pub fn point_at(dir: &Path, number: u64) -> io::Result<()> {
+    durable::replace(&dir.join("CURRENT"), format!("{number}\n").as_bytes())
+}
+
+fn current(dir: &Path) -> Result<Option<u64>, OpenError> {
+    let path = dir.join("CURRENT");
+    let Some(content) = durable::read_optional(&path)? else { return Ok(None) };
+    let number = std::str::from_utf8(&content).ok().and_then(|text| text.trim().parse().ok());
+    match number {
+        Some(number) => Ok(Some(number)),
+        None => Err(OpenError::Damaged {
+            dir: dir.to_owned(),
+            reason: format!("{} does not hold a number", path.display()),
+        }),
+    }
+}
+
+fn has_content(dir: &Path) -> io::Result<bool> {
+    match fs::read_dir(dir) {
+        Ok(mut entries) => Ok(entries.next().is_some()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(at(dir)(error)),
+    }
+}
+
+/// The witness says that nothing was ever acknowledged: what lies here is a creation that a crash
+/// cut short.
+fn create(dir: &Path) -> io::Result<SledEngine> {
+    if dir.exists() {
+        fs::remove_dir_all(dir).map_err(at(dir))?;
+    }
+    durable::create_dir(dir)?;
+    let engine = SledEngine::create(&database_path(dir, 1))?;
+    engine.commit(first_batch(LogIdentity::random()))?;
+    point_at(dir, 1)?;
+    Ok(engine)
+}
+
+fn first_batch(identity: LogIdentity) -> Batch {
+    let meta = Meta { identity, ..Meta::default() };
+    Batch::from([(key::META.to_vec(), Some(encode_meta(&meta).to_vec()))])
+}
+
+fn reopen(data: &Path, dir: &Path, number: u64) -> Result<SledEngine, OpenError> {
+    SledEngine::open(&database_path(dir, number)).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound
+        | io::ErrorKind::InvalidData
+        | io::ErrorKind::UnexpectedEof
+        | io::ErrorKind::InvalidInput
+        | io::ErrorKind::Other => {
+            OpenError::Damaged { dir: data.to_owned(), reason: error.to_string() }
+        }
+        _ => OpenError::Io(error),
+    })
+}
+
+/// What a rotation left behind.
+fn remove_others(dir: &Path, number: u64) -> io::Result<()> {
+    for entry in fs::read_dir(dir).map_err(at(dir))? {
+        let path = entry.map_err(at(dir))?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let other = name.parse::<u64>().is_ok_and(|found| found != number);
+        if other {
+            tracing::info!(path = %path.display(), "removing a log database that is not in use");
+            fs::remove_dir_all(&path).map_err(at(&path))?;
+        }
+    }
+    Ok(())
+}
+
+struct Loaded {
+    meta: Meta,
+    entries: Vec<(Entry, usize)>,
+    first_stored: u64,
+}
+
+/// Reads and checks the whole log. The reason of a refusal is for a person.
+fn load(engine: &dyn LogEngine, acknowledged: u64) -> Result<Loaded, String> {
+    let text = |error: io::Error| error.to_string();
+    let meta = engine.get(key::META).map_err(text)?.ok_or("its meta record is missing")?;
+    let meta = decode_meta(&Bytes::from(meta)).map_err(|error| format!("meta record: {error}"))?;
+    if meta.sequence < acknowledged {
+        return Err(format!(
+            "it ends at batch {}, but batch {acknowledged} was acknowledged",
+            meta.sequence
+        ));
+    }
+    let first_stored = lowest_stored(engine).map_err(text)?;
+    let first = next_index(meta.purged.as_ref());
+    let mut entries = Vec::new();
+    scan_entries(engine, key::entries_from(first), &mut |entry, size| {
+        entries.push((entry, size));
+        ControlFlow::Continue(())
+    })
+    .map_err(text)?;
+    check_ends(&meta, &entries, first)?;
+    Ok(Loaded { meta, entries, first_stored: first_stored.unwrap_or(first) })
+}
+
+fn check_ends(meta: &Meta, entries: &[(Entry, usize)], first: u64) -> Result<(), String> {
+    if let Some((entry, _)) = entries.first()
+        && meta.purged.is_some()
+        && entry.log_id.index != first
+    {
+        return Err(format!("entries {first} to {} are missing", entry.log_id.index - 1));
+    }
+    let last = entries.last().map(|(entry, _)| entry.log_id).or(meta.purged);
+    match last == meta.last {
+        true => Ok(()),
+        false => Err(format!("it ends at {last:?} instead of {:?}", meta.last)),
+    }
+}
+
+/// Purged entries whose removal was still outstanding when the process ended.
+fn lowest_stored(engine: &dyn LogEngine) -> io::Result<Option<u64>> {
+    let mut lowest = None;
+    engine.scan(key::entries_from(0), &mut |key, _| {
+        lowest = key::PartKey::decode(key).map(|key| key.index);
+        ControlFlow::Break(())
+    })?;
+    Ok(lowest)
+}
+
+fn assemble(
+    engine: Arc<dyn LogEngine>,
+    loaded: Loaded,
+    mark: Option<Mark>,
+    rotation: Option<Rotation>,
+    fatal: FatalSignal,
+) -> (Arc<Shared>, Journal) {
+    let Loaded { meta, entries, first_stored } = loaded;
+    let start = entries.first().map_or(next_index(meta.last.as_ref()), |(entry, _)| {
+        entry.log_id.index
+    });
+    let mut cache = Cache::new(CACHE_BYTES, start);
+    let mut live_bytes = 0;
+    for (entry, size) in entries {
+        live_bytes += size as u64;
+        let next = entry.log_id.index + 1;
+        cache.push(entry, size);
+        cache.set_durable(next, 0);
+    }
+    let tail = Tail {
+        cache,
+        vote: meta.vote,
+        committed: meta.committed,
+        purged: meta.purged,
+        last: meta.last,
+    };
+    let shared = Arc::new(Shared::new(engine, meta.identity, tail));
+    let opened = Opened { meta, mark, live_bytes, purged_from: first_stored, rotation };
+    (shared.clone(), Journal::new(shared, opened, fatal))
+}

@@ -1,0 +1,251 @@
+//! Turns what the log wants into one batch of the engine, and acknowledges it once it is on disk.
+//!
+//! ```text
+//!  vote, entries, truncate, purge ──► queue ──► write(group): one batch ──► engine.commit (fdatasync)
+//!                                                                            │
+//!                          acknowledgements, in order ◄── cache ◄── witness ◄┘
+//! ```
+//!
+//! Everything goes through here in the order in which it was asked for, since a vote and an append must
+//! not change places. The first error ends it: whether the failed bytes are on disk is unknown, and a
+//! second fsync would report success for pages that the kernel has dropped. So it answers every later
+//! write with the same error and raises the fatal signal.
+
+use std::io;
+use std::ops::{ControlFlow, Range};
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::codec::{Meta, PART_BYTES, encode_meta};
+use super::engine::{Batch, Key, LogEngine};
+use super::key::{self, PartKey};
+use super::log::Shared;
+use super::mark::Mark;
+use super::rotate::Rotation;
+use crate::consensus::{LogId, Vote, next_index};
+use crate::fatal::FatalSignal;
+use crate::sync::lock;
+
+/// Called once, with the outcome, after the write is durable.
+pub type Ack = Box<dyn FnOnce(io::Result<()>) + Send>;
+
+pub struct Write {
+    pub change: Change,
+    pub ack: Option<Ack>,
+}
+
+pub enum Change {
+    Append { records: Vec<(u64, Bytes)>, last: LogId, truncations: u64 },
+    Vote(Vote),
+    /// Keeps entries up to `last`.
+    Truncate { last: Option<LogId> },
+    /// Drops entries up to and including this one.
+    Purge(LogId),
+    /// Nothing but what rides along: the last word before an orderly end.
+    Flush,
+}
+
+impl Change {
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Append { records, .. } => records.iter().map(|(_, record)| record.len()).sum(),
+            Self::Vote(_) | Self::Truncate { .. } | Self::Purge(_) | Self::Flush => 0,
+        }
+    }
+
+    pub fn entries(&self) -> usize {
+        match self {
+            Self::Append { records, .. } => records.len(),
+            Self::Vote(_) | Self::Truncate { .. } | Self::Purge(_) | Self::Flush => 0,
+        }
+    }
+}
+
+/// Keys of purged entries that one batch removes; the rest waits for later ones, so that a purge of
+/// thousands of entries never delays an append.
+const REMOVALS_PER_BATCH: usize = 2048;
+
+pub struct Journal {
+    shared: Arc<Shared>,
+    mark: Option<Mark>,
+    meta: Meta,
+    /// Bytes of the entries that are not purged.
+    live_bytes: u64,
+    /// Purged entries before this index are gone from the engine.
+    purged_from: u64,
+    rotation: Option<Rotation>,
+    fatal: FatalSignal,
+    failed: Option<String>,
+}
+
+impl Journal {
+    /// Without a witness file (`mark`) where a simulation looks after the disk itself.
+    pub fn new(shared: Arc<Shared>, opened: Opened, fatal: FatalSignal) -> Self {
+        let Opened { meta, mark, live_bytes, purged_from, rotation } = opened;
+        Self { shared, mark, meta, live_bytes, purged_from, rotation, fatal, failed: None }
+    }
+
+    /// Makes a group of writes durable as one batch, then acknowledges each, in order.
+    pub fn write(&mut self, group: Vec<Write>) {
+        let result = match &self.failed {
+            Some(reason) => Err(io::Error::other(reason.clone())),
+            None => self.commit(&group),
+        };
+        if let Err(error) = &result {
+            let reason = error.to_string();
+            self.fatal.raise(&format!("the log can't be written: {reason}"));
+            self.failed.get_or_insert(reason);
+        }
+        for write in group {
+            if let Some(ack) = write.ack {
+                ack(match &result {
+                    Ok(()) => Ok(()),
+                    Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
+                });
+            }
+        }
+        if result.is_ok() {
+            self.rotate_if_due();
+        }
+    }
+
+    fn commit(&mut self, group: &[Write]) -> io::Result<()> {
+        let started = Instant::now();
+        let engine = self.shared.engine();
+        let mut batch = Batch::new();
+        let mut durable = Vec::new();
+        for write in group {
+            match &write.change {
+                Change::Append { records, last, truncations } => {
+                    self.put_entries(&mut batch, records);
+                    self.meta.last = Some(*last);
+                    durable.push((last.index + 1, *truncations));
+                }
+                Change::Vote(vote) => self.meta.vote = Some(*vote),
+                Change::Truncate { last } => {
+                    self.truncate(&*engine, &mut batch, *last)?;
+                }
+                Change::Purge(upto) => {
+                    self.meta.purged = Some(*upto);
+                    self.meta.last = self.meta.last.max(Some(*upto));
+                }
+                Change::Flush => {}
+            }
+        }
+        self.remove_purged(&*engine, &mut batch)?;
+        self.meta.committed = lock(&self.shared.tail).committed;
+        self.meta.sequence += 1;
+        batch.insert(key::META.to_vec(), Some(encode_meta(&self.meta).to_vec()));
+        engine.commit(batch)?;
+        if let Some(mark) = &self.mark {
+            mark.raise(self.meta.sequence)?;
+        }
+        let mut tail = lock(&self.shared.tail);
+        for (index, truncations) in durable {
+            tail.cache.set_durable(index, truncations);
+        }
+        drop(tail);
+        let entries = group.iter().map(|write| write.change.entries() as u64).sum();
+        let bytes = group.iter().map(|write| write.change.bytes() as u64).sum();
+        self.shared.stats.record_commit(started.elapsed(), entries, bytes, self.live_bytes);
+        Ok(())
+    }
+
+    fn put_entries(&mut self, batch: &mut Batch, records: &[(u64, Bytes)]) {
+        for (index, record) in records {
+            for (part, chunk) in (0..).zip(record.chunks(PART_BYTES)) {
+                let key = PartKey { index: *index, part };
+                batch.insert(key.encode(), Some(chunk.to_vec()));
+            }
+            self.live_bytes += record.len() as u64;
+        }
+    }
+
+    fn truncate(
+        &mut self,
+        engine: &dyn LogEngine,
+        batch: &mut Batch,
+        last: Option<LogId>,
+    ) -> io::Result<()> {
+        let doomed = key::entries_from(next_index(last.as_ref()));
+        self.forget_pending(batch, doomed.clone());
+        self.remove(engine, batch, doomed, usize::MAX)?;
+        self.meta.last = last.max(self.meta.purged);
+        Ok(())
+    }
+
+    fn remove_purged(&mut self, engine: &dyn LogEngine, batch: &mut Batch) -> io::Result<()> {
+        let Some(purged) = self.meta.purged else { return Ok(()) };
+        if self.purged_from > purged.index {
+            return Ok(());
+        }
+        let doomed = key::entries(self.purged_from..purged.index + 1);
+        self.forget_pending(batch, doomed.clone());
+        let stopped_at = self.remove(engine, batch, doomed, REMOVALS_PER_BATCH)?;
+        self.purged_from = match stopped_at {
+            // Parts of this entry may be left.
+            Some(last) => last.index,
+            None => purged.index + 1,
+        };
+        Ok(())
+    }
+
+    /// Takes back what this very batch was about to put into a range.
+    fn forget_pending(&mut self, batch: &mut Batch, range: Range<Key>) {
+        for (_, value) in batch.range_mut(range) {
+            if let Some(value) = value.take() {
+                self.live_bytes = self.live_bytes.saturating_sub(value.len() as u64);
+            }
+        }
+    }
+
+    /// Removes keys of a range that the engine holds. Returns the last one if the limit stopped it.
+    fn remove(
+        &mut self,
+        engine: &dyn LogEngine,
+        batch: &mut Batch,
+        range: Range<Key>,
+        limit: usize,
+    ) -> io::Result<Option<PartKey>> {
+        let mut left = limit;
+        let mut stopped_at = None;
+        engine.scan(range, &mut |key, value| {
+            batch.insert(key.to_vec(), None);
+            self.live_bytes = self.live_bytes.saturating_sub(value.len() as u64);
+            left -= 1;
+            if left == 0 {
+                stopped_at = PartKey::decode(key);
+                return ControlFlow::Break(());
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok(stopped_at)
+    }
+
+    fn rotate_if_due(&mut self) {
+        let Some(rotation) = &mut self.rotation else { return };
+        let engine = self.shared.engine();
+        let rotated = rotation.run_if_due(&*engine, &self.meta, self.live_bytes, &self.shared.stats);
+        match rotated {
+            Ok(None) => {}
+            Ok(Some(fresh)) => self.shared.replace_engine(fresh),
+            Err(error) => {
+                let reason = format!("the log database can't be rotated: {error}");
+                self.fatal.raise(&reason);
+                self.failed = Some(reason);
+            }
+        }
+    }
+}
+
+/// What a journal starts from: the state of a log that was just opened.
+pub struct Opened {
+    pub meta: Meta,
+    pub mark: Option<Mark>,
+    pub live_bytes: u64,
+    /// Lowest index of which the engine may hold a part.
+    pub purged_from: u64,
+    pub rotation: Option<Rotation>,
+}

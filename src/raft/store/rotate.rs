@@ -1,0 +1,125 @@
+//! Keeps the log database from growing without end.
+//!
+//! sled reclaims space slowly: a log that is purged from its tail stays at about five times its live
+//! bytes. When a database has grown past its limit, the live entries are copied into a fresh one, on the
+//! writer's thread between two groups, and `CURRENT` is pointed at it. A crash at any moment leaves one
+//! complete database that `CURRENT` names, and perhaps another that the next start removes.
+
+use std::fs;
+use std::io;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::codec::{Meta, encode_meta};
+use super::directory::{database_path, point_at};
+use super::engine::{Batch, LogEngine};
+use super::key;
+use super::sled::SledEngine;
+use super::stats::StatsRecorder;
+use crate::consensus::next_index;
+use crate::durable::at;
+
+/// Below this nobody minds the space.
+const FLOOR_BYTES: u64 = 256 << 20;
+
+/// sled needs about 5x for a log; twice that is growth that does not come back.
+const FACTOR: u64 = 10;
+
+/// How often the size is looked at, in commits: it costs a few system calls.
+const LOOK_EVERY: u64 = 256;
+
+/// Bytes that one batch of the copy carries.
+const COPY_BYTES: usize = 4 << 20;
+
+pub struct Rotation {
+    /// `<data>/log`.
+    dir: PathBuf,
+    /// Number of the database in use.
+    number: u64,
+    floor: u64,
+    commits: u64,
+    /// The database before the last rotation; removed when its readers are gone.
+    retired: Option<PathBuf>,
+}
+
+impl Rotation {
+    pub fn new(dir: &Path, number: u64) -> Self {
+        Self { dir: dir.to_owned(), number, floor: FLOOR_BYTES, commits: 0, retired: None }
+    }
+
+    #[cfg(test)]
+    pub fn with_floor(mut self, floor: u64) -> Self {
+        self.floor = floor;
+        self
+    }
+
+    /// Returns the fresh engine if the database was replaced.
+    pub fn run_if_due(
+        &mut self,
+        engine: &dyn LogEngine,
+        meta: &Meta,
+        live_bytes: u64,
+        stats: &StatsRecorder,
+    ) -> io::Result<Option<Arc<dyn LogEngine>>> {
+        self.commits += 1;
+        if !self.commits.is_multiple_of(LOOK_EVERY) {
+            return Ok(None);
+        }
+        self.remove_retired();
+        let size = engine.size_on_disk()?;
+        stats.record_size(size);
+        if size <= self.floor.max(live_bytes.saturating_mul(FACTOR)) {
+            return Ok(None);
+        }
+        let fresh = self.rotate(engine, meta)?;
+        tracing::info!(from_bytes = size, live_bytes, number = self.number, "rotated the log");
+        stats.record_rotation();
+        Ok(Some(fresh))
+    }
+
+    fn rotate(&mut self, old: &dyn LogEngine, meta: &Meta) -> io::Result<Arc<dyn LogEngine>> {
+        let number = self.number + 1;
+        let path = database_path(&self.dir, number);
+        if path.exists() {
+            fs::remove_dir_all(&path).map_err(at(&path))?;
+        }
+        let fresh = SledEngine::create(&path)?;
+        copy(old, &fresh, meta)?;
+        point_at(&self.dir, number)?;
+        self.retired = Some(database_path(&self.dir, self.number));
+        self.number = number;
+        Ok(Arc::new(fresh))
+    }
+
+    /// Readers may still hold the old engine for a moment; by the next look they are done. What a
+    /// failure leaves is removed at the next start.
+    fn remove_retired(&mut self) {
+        if let Some(path) = self.retired.take()
+            && let Err(error) = fs::remove_dir_all(&path)
+        {
+            tracing::warn!(%error, path = %path.display(), "can't remove the old log database");
+        }
+    }
+}
+
+fn copy(old: &dyn LogEngine, fresh: &dyn LogEngine, meta: &Meta) -> io::Result<()> {
+    let mut batch = Batch::new();
+    let mut bytes = 0;
+    let mut outcome = Ok(());
+    old.scan(key::entries_from(next_index(meta.purged.as_ref())), &mut |key, value| {
+        bytes += value.len();
+        batch.insert(key.to_vec(), Some(value.to_vec()));
+        if bytes >= COPY_BYTES {
+            bytes = 0;
+            outcome = fresh.commit(std::mem::take(&mut batch));
+        }
+        match outcome {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        }
+    })?;
+    outcome?;
+    batch.insert(key::META.to_vec(), Some(encode_meta(meta).to_vec()));
+    fresh.commit(batch)
+}

@@ -1,0 +1,216 @@
+//! sled as the log's engine, with the durability that it does not give by itself.
+//!
+//! `flush()` of sled 0.34 ends in `sync_file_range`, which does not survive a power cut. So a commit
+//! applies one batch, flushes, and then calls `fdatasync` on a descriptor of its own of sled's `db`
+//! file. Pages of sled that outgrow a quarter of a segment become files in `blobs/` that nothing
+//! syncs; our values are too small for that, and should one appear after all, nothing is acknowledged.
+//!
+//! A damaged file can make sled panic, at open and later. Every call runs inside `catch_unwind`, and a
+//! panic becomes an error that names the directory; the panic's own message goes to the log instead of
+//! standard error.
+
+use std::cell::Cell;
+use std::fs::{self, File};
+use std::io;
+use std::ops::{ControlFlow, Range};
+use std::panic::{self, AssertUnwindSafe};
+use std::path::{Path, PathBuf};
+use std::sync::Once;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::engine::{Batch, Key, LogEngine, Value};
+use crate::durable::{self, at};
+
+/// sled takes about twice what it is told. Recent entries are cached above it, so it needs little.
+const CACHE_BYTES: u64 = 64 << 20;
+
+/// Dropping a database does not wait for its file lock: somebody who reopens may find it taken.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+const LOCK_RETRY: Duration = Duration::from_millis(50);
+
+pub struct SledEngine {
+    db: sled::Db,
+    /// Our own descriptor of `<dir>/db`, for fdatasync.
+    file: File,
+    dir: PathBuf,
+    blobs: PathBuf,
+}
+
+impl SledEngine {
+    /// Creates a database in `dir`, which must not hold one.
+    pub fn create(dir: &Path) -> io::Result<Self> {
+        durable::create_dir(dir)?;
+        let engine = Self::open_files(dir)?;
+        engine.flush()?;
+        engine.file.sync_all().map_err(at(dir))?;
+        durable::sync_dir(dir)?;
+        durable::sync_dir(durable::parent(dir))?;
+        Ok(engine)
+    }
+
+    /// Opens an existing database. A missing or empty one is an error: sled would create it anew.
+    pub fn open(dir: &Path) -> io::Result<Self> {
+        let db = dir.join("db");
+        let length = fs::metadata(&db).map_err(at(&db))?.len();
+        if length == 0 {
+            let text = format!("{}: the file is empty", db.display());
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        }
+        remove_torn_snapshots(dir)?;
+        Self::open_files(dir)
+    }
+
+    fn open_files(dir: &Path) -> io::Result<Self> {
+        let config = sled::Config::new()
+            .path(dir)
+            .cache_capacity(CACHE_BYTES)
+            // Our writer decides when to flush.
+            .flush_every_ms(None);
+        let deadline = Instant::now() + LOCK_PATIENCE;
+        let db = loop {
+            match guarded(dir, || config.open().map_err(io_error)) {
+                Err(error) if is_locked(&error) && Instant::now() < deadline => {
+                    thread::sleep(LOCK_RETRY);
+                }
+                result => break result?,
+            }
+        };
+        let path = dir.join("db");
+        let file = File::open(&path).map_err(at(&path))?;
+        Ok(Self { db, file, dir: dir.to_owned(), blobs: dir.join("blobs") })
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        guarded(&self.dir, || self.db.flush().map_err(io_error)).map(|_| ())
+    }
+
+    fn refuse_blobs(&self) -> io::Result<()> {
+        let any = match fs::read_dir(&self.blobs) {
+            Ok(mut files) => files.next().is_some(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            Err(error) => return Err(at(&self.blobs)(error)),
+        };
+        match any {
+            false => Ok(()),
+            true => Err(io::Error::other(format!(
+                "{}: sled moved a page into a file that is never synced; nothing is acknowledged",
+                self.blobs.display()
+            ))),
+        }
+    }
+}
+
+impl LogEngine for SledEngine {
+    fn commit(&self, batch: Batch) -> io::Result<()> {
+        guarded(&self.dir, || {
+            let mut changes = sled::Batch::default();
+            for (key, value) in batch {
+                match value {
+                    Some(value) => changes.insert(key, value),
+                    None => changes.remove(key),
+                }
+            }
+            self.db.apply_batch(changes).map_err(io_error)
+        })?;
+        self.flush()?;
+        self.refuse_blobs()?;
+        self.file.sync_data().map_err(at(&self.dir))
+    }
+
+    fn get(&self, key: &[u8]) -> io::Result<Option<Value>> {
+        guarded(&self.dir, || {
+            let value = self.db.get(key).map_err(io_error)?;
+            Ok(value.map(|value| value.to_vec()))
+        })
+    }
+
+    fn scan(
+        &self,
+        range: Range<Key>,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> io::Result<()> {
+        guarded(&self.dir, || {
+            for pair in self.db.range(range) {
+                let (key, value) = pair.map_err(io_error)?;
+                if visit(&key, &value).is_break() {
+                    break;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn size_on_disk(&self) -> io::Result<u64> {
+        guarded(&self.dir, || self.db.size_on_disk().map_err(io_error))
+    }
+}
+
+/// A crash while sled opens leaves one behind, after which it refuses to open at all.
+fn remove_torn_snapshots(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir).map_err(at(dir))? {
+        let path = entry.map_err(at(dir))?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if name.starts_with("snap.") && name.ends_with(".generating") {
+            tracing::warn!(file = %path.display(), "removing a torn snapshot of sled");
+            fs::remove_file(&path).map_err(at(&path))?;
+        }
+    }
+    durable::sync_dir(dir)
+}
+
+fn is_locked(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock
+}
+
+fn io_error(error: sled::Error) -> io::Error {
+    match error {
+        // sled wraps the kind of a lock conflict into the text of another error.
+        sled::Error::Io(error) if error.to_string().contains("WouldBlock") => {
+            io::Error::new(io::ErrorKind::WouldBlock, "the log is in use by another process")
+        }
+        sled::Error::Io(error) => error,
+        other => io::Error::new(io::ErrorKind::InvalidData, other.to_string()),
+    }
+}
+
+thread_local! {
+    static GUARDED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs a call into sled and turns a panic into an error that names the directory.
+fn guarded<T>(dir: &Path, call: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    quieten_guarded_panics();
+    GUARDED.set(true);
+    let outcome = panic::catch_unwind(AssertUnwindSafe(call));
+    GUARDED.set(false);
+    match outcome {
+        Ok(result) => result.map_err(|error| match is_locked(&error) {
+            true => error,
+            false => at(dir)(error),
+        }),
+        Err(panic) => {
+            let reason = panic
+                .downcast_ref::<String>()
+                .map(String::as_str)
+                .or_else(|| panic.downcast_ref::<&str>().copied())
+                .unwrap_or("no reason given");
+            let text = format!("{}: sled panicked: {reason}", dir.join("db").display());
+            Err(io::Error::new(io::ErrorKind::InvalidData, text))
+        }
+    }
+}
+
+/// The default hook prints every panic, also those that are caught. Only for threads inside
+/// `guarded` it is left out; everybody else's panics are printed as before.
+fn quieten_guarded_panics() {
+    static INSTALL: Once = Once::new();
+    INSTALL.call_once(|| {
+        let previous = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if !GUARDED.get() {
+                previous(info);
+            }
+        }));
+    });
+}

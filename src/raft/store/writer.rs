@@ -1,0 +1,90 @@
+//! The one thread that writes the log, and its queue.
+//!
+//! It takes what it finds in the queue, up to a cap, as one group: while it waits for the disk the next
+//! group gathers by itself, which is all that group commit is. A plain thread and channel: it blocks on
+//! the disk nearly all of the time.
+//!
+//! A simulation runs the same journal in place of the thread, in the caller's own step.
+
+use std::io;
+use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::{self, JoinHandle};
+
+use super::journal::{Change, Journal, Write};
+use crate::sync::lock;
+
+/// Caps of one group: above them a sync takes long enough to delay those behind it.
+const GROUP_ENTRIES: usize = 4096;
+const GROUP_BYTES: usize = 4 << 20;
+
+pub enum Writer {
+    Thread { queue: Mutex<Option<Sender<Write>>>, thread: Mutex<Option<JoinHandle<()>>> },
+    Inline(Mutex<Journal>),
+}
+
+impl Writer {
+    pub fn spawn(journal: Journal) -> io::Result<Self> {
+        let (queue, writes) = channel();
+        let thread = thread::Builder::new()
+            .name("quorate-log".to_owned())
+            .spawn(move || run(journal, &writes))?;
+        Ok(Self::Thread { queue: Mutex::new(Some(queue)), thread: Mutex::new(Some(thread)) })
+    }
+
+    pub fn inline(journal: Journal) -> Self {
+        Self::Inline(Mutex::new(journal))
+    }
+
+    /// Queues a write. Its acknowledgement is called exactly once, also if the writer is gone.
+    pub fn submit(&self, write: Write) {
+        let refused = match self {
+            Self::Inline(journal) => {
+                lock(journal).write(vec![write]);
+                None
+            }
+            Self::Thread { queue, .. } => match &*lock(queue) {
+                Some(queue) => queue.send(write).err().map(|error| error.0),
+                None => Some(write),
+            },
+        };
+        if let Some(ack) = refused.and_then(|write| write.ack) {
+            ack(Err(io::Error::new(io::ErrorKind::BrokenPipe, "the log is closed")));
+        }
+    }
+
+    /// Writes what is queued and what rides along, then ends the thread and drops the engine.
+    pub fn close(&self) {
+        self.submit(Write { change: Change::Flush, ack: None });
+        let Self::Thread { queue, thread } = self else { return };
+        lock(queue).take();
+        let thread = lock(thread).take();
+        if let Some(thread) = thread
+            && thread.join().is_err()
+        {
+            tracing::error!("the log's writer panicked");
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if matches!(self, Self::Thread { queue, .. } if lock(queue).is_some()) {
+            self.close();
+        }
+    }
+}
+
+fn run(mut journal: Journal, writes: &Receiver<Write>) {
+    while let Ok(first) = writes.recv() {
+        let (mut entries, mut bytes) = (first.change.entries(), first.change.bytes());
+        let mut group = vec![first];
+        while entries < GROUP_ENTRIES && bytes < GROUP_BYTES {
+            let Ok(write) = writes.try_recv() else { break };
+            entries += write.change.entries();
+            bytes += write.change.bytes();
+            group.push(write);
+        }
+        journal.write(group);
+    }
+}
