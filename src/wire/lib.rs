@@ -8,6 +8,8 @@
 //! What it leaves out: who may call what (that is the gateways' work) and where certificates come from
 //! (`security` makes the TLS configurations that are passed in here).
 
+pub mod convert;
+
 /// Messages, clients and servers of `quorate.v1`, as generated.
 pub mod v1 {
     tonic::include_proto!("quorate.v1");

@@ -1,0 +1,98 @@
+//! The only place where wire and model types meet. Out of the model it can't fail; into the model
+//! it checks what the wire could not express, and says in words what is wrong.
+
+mod agent;
+mod session;
+mod spec;
+mod task;
+
+use std::collections::BTreeMap;
+
+use crate::v1;
+
+pub use agent::hello;
+pub use task::{state, states, task};
+
+/// A message that the other side should not have sent.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Malformed(pub String);
+
+impl Malformed {
+    fn missing(what: &str) -> Malformed {
+        Malformed(format!("{what} is missing"))
+    }
+}
+
+impl From<model::ParseIdError> for Malformed {
+    fn from(error: model::ParseIdError) -> Malformed {
+        Malformed(error.to_string())
+    }
+}
+
+impl From<&model::Fence> for v1::Fence {
+    fn from(fence: &model::Fence) -> v1::Fence {
+        v1::Fence { task: fence.task.0, generation: fence.generation.0, epoch: fence.epoch.0 }
+    }
+}
+
+impl From<model::Fence> for v1::Fence {
+    fn from(fence: model::Fence) -> v1::Fence {
+        v1::Fence::from(&fence)
+    }
+}
+
+impl From<v1::Fence> for model::Fence {
+    fn from(fence: v1::Fence) -> model::Fence {
+        model::Fence {
+            task: model::TaskId(fence.task),
+            generation: model::Generation(fence.generation),
+            epoch: model::Epoch(fence.epoch),
+        }
+    }
+}
+
+/// A fence that a frame must carry.
+pub fn fence(fence: Option<v1::Fence>) -> Result<model::Fence, Malformed> {
+    fence.map(model::Fence::from).ok_or_else(|| Malformed::missing("the fence"))
+}
+
+impl From<&model::Addresses> for v1::Addresses {
+    fn from(addresses: &model::Addresses) -> v1::Addresses {
+        v1::Addresses {
+            grpc: addresses.grpc.clone(),
+            raft: addresses.raft.clone(),
+            https: addresses.https.clone(),
+        }
+    }
+}
+
+impl From<v1::Addresses> for model::Addresses {
+    fn from(addresses: v1::Addresses) -> model::Addresses {
+        model::Addresses {
+            grpc: addresses.grpc,
+            raft: addresses.raft,
+            https: addresses.https,
+        }
+    }
+}
+
+/// Labels, in the order of their keys.
+pub fn labels_out(labels: &BTreeMap<String, String>) -> Vec<v1::Label> {
+    let label = |(key, value): (&String, &String)| v1::Label { key: key.clone(), value: value.clone() };
+    labels.iter().map(label).collect()
+}
+
+/// Labels, each key once.
+pub fn labels_in(labels: Vec<v1::Label>) -> Result<BTreeMap<String, String>, Malformed> {
+    let mut map = BTreeMap::new();
+    for v1::Label { key, value } in labels {
+        if map.insert(key.clone(), value).is_some() {
+            return Err(Malformed(format!("label `{key}` is given twice")));
+        }
+    }
+    Ok(map)
+}
+
+#[cfg(test)]
+mod tests;
