@@ -1,1 +1,29 @@
-//! scheduler
+//! Who runs next, where, and why; and what has run out of time. Pure: reduce the cluster to
+//! numbers ([`model::State`] and a [`Fleet`]), then decide.
+//!
+//! [`plan`] walks the queue by class and age. For each task every agent is filtered (each refusal
+//! has a [`model::Reason`]), the rest are scored, and the best is taken while it has room: filter →
+//! score → fit. The decision carries its trace. A plan may be stale when it is applied; `apply`
+//! checks all of it again.
+//!
+//! Wanted: the same input gives the same plan; nothing is assigned beyond slots and prefetch; a
+//! task that can't be placed never holds up those behind it; a round is bounded by steps, never by
+//! time; every waiting task can say why it waits.
+//!
+//! Left out so far: fair share, preemption, other strategies than least loaded, learned terms.
+
+mod due;
+mod explain;
+mod filter;
+mod fleet;
+mod plan;
+mod score;
+
+#[cfg(test)]
+mod tests;
+
+pub use due::{Clock, LEASE, Leases, due};
+pub use explain::{AgentVerdict, Explanation, explain};
+pub use fleet::{AgentView, Fleet};
+pub use plan::{Plan, Planner, plan};
+pub use score::{POLICY_VERSION, TERMS, WEIGHTS};

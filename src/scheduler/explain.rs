@@ -1,0 +1,117 @@
+//! Why a task waits, or why it runs where it does: `task why`.
+
+use model::{AgentId, Phase, Reason, State, Task, TaskId, Timestamp};
+
+use crate::filter;
+use crate::fleet::Fleet;
+use crate::score;
+
+/// How one agent stands towards a waiting task now: its score, or why not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentVerdict {
+    pub agent: AgentId,
+    pub standing: Result<model::Scored, Reason>,
+}
+
+/// What can be said about a task now, beyond its recorded decision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Explanation {
+    /// One sentence.
+    pub summary: String,
+    /// For a queued task: 1 is next.
+    pub position: Option<usize>,
+    /// For a queued task: each agent, by id.
+    pub agents: Vec<AgentVerdict>,
+}
+
+/// Explains a task; `None` where it is not known.
+pub fn explain(state: &State, fleet: &Fleet, now: Timestamp, id: TaskId) -> Option<Explanation> {
+    let task = state.task(id)?;
+    Some(match &task.phase {
+        Phase::Queued { not_before, .. } => waiting(state, fleet, now, task, *not_before),
+        Phase::Assigned { .. } => settled(format!("It was assigned to {}.", decided(task))),
+        Phase::Succeeded => settled(format!("It succeeded. It ran on {}.", decided(task))),
+        Phase::Failed { reason } => settled(format!("It failed: {reason}.")),
+        Phase::Cancelled(cancel) => settled(format!("It was cancelled by {cancel}.")),
+        Phase::Unknown { .. } => settled(format!("Nobody knows how it ended: {}.", task.reason())),
+        Phase::DeadLetter { reason } => settled(format!("It was given up: {reason}.")),
+    })
+}
+
+fn settled(summary: String) -> Explanation {
+    Explanation { summary, position: None, agents: Vec::new() }
+}
+
+fn decided(task: &Task) -> String {
+    let Some(trace) = &task.trace else { return "no agent yet".into() };
+    let others = match trace.runners_up.first() {
+        Some(second) => format!("; next was {} with {}", second.agent, second.score),
+        None => "; no other agent could take it".into(),
+    };
+    format!(
+        "{}, the least loaded that fits, with a score of {}{others}",
+        trace.winner.agent, trace.winner.score
+    )
+}
+
+fn waiting(
+    state: &State,
+    fleet: &Fleet,
+    now: Timestamp,
+    task: &Task,
+    not_before: Option<Timestamp>,
+) -> Explanation {
+    let agents: Vec<AgentVerdict> =
+        state.agents().map(|agent| verdict(state, fleet, task, agent)).collect();
+    let position = state.ahead_of(task) + 1;
+    let summary = match not_before.filter(|at| *at > now) {
+        Some(at) => {
+            let millis = at.since(now).0;
+            let seconds = format!("{}.{}", millis / 1_000, millis % 1_000 / 100);
+            format!("It waits for its next try, in {seconds} s: {}.", task.reason())
+        }
+        None => summary(&agents, position),
+    };
+    Explanation { summary, position: Some(position), agents }
+}
+
+fn verdict(state: &State, fleet: &Fleet, task: &Task, agent: &model::Agent) -> AgentVerdict {
+    let id = &agent.profile.id;
+    let view = fleet.agents.get(id).cloned().unwrap_or_default();
+    let room = filter::room(state, agent, &view);
+    // What can't change by waiting comes first: it is the better answer.
+    let fits = state.spec(task.id).map_or(Ok(()), |spec| filter::fits(agent, &spec));
+    let standing = fits
+        .and_then(|()| filter::accepts_work(agent, &view, room))
+        .map(|()| score::score(id, room));
+    AgentVerdict { agent: id.clone(), standing }
+}
+
+fn summary(agents: &[AgentVerdict], position: usize) -> String {
+    if agents.is_empty() {
+        return "It waits: no agent has ever registered.".into();
+    }
+    let count = |reason: &Reason| agents.iter().filter(|a| a.standing.as_ref() == Err(reason)).count();
+    let free = agents.iter().filter(|agent| agent.standing.is_ok()).count();
+    let total = agents.len();
+    if free > 0 {
+        return format!("It is number {position} in the queue; {free} of {total} agents can take it.");
+    }
+    let mut reasons = Vec::new();
+    for (reason, words) in [
+        (Reason::LabelMismatch, "do not satisfy its `require`"),
+        (Reason::NoFreeSlot, "have no free slot"),
+        (Reason::Lost, "are lost"),
+        (Reason::NotConnected, "are not connected"),
+        (Reason::Suspect, "are suspect"),
+    ] {
+        match count(&reason) {
+            0 => {}
+            some => reasons.push(format!("{some} {words}")),
+        }
+    }
+    format!(
+        "It waits as number {position} in the queue: of {total} agents {}.",
+        reasons.join(", ")
+    )
+}

@@ -1,0 +1,48 @@
+//! Filters: why an agent is no candidate for a task. Each refusal can be shown to a person.
+
+use model::{Agent, AgentState, Reason, State, TaskSpec};
+
+use crate::fleet::AgentView;
+
+/// What an agent could take now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    pub slots: u32,
+    /// Live attempts, and those that are decided but not applied.
+    pub taken: u32,
+    /// The most that it may hold.
+    pub capacity: u32,
+}
+
+/// An agent's room by the log and by what was reserved since.
+pub fn room(state: &State, agent: &Agent, view: &AgentView) -> Room {
+    let slots = agent.profile.slots;
+    Room {
+        slots,
+        taken: state.busy(&agent.profile.id).saturating_add(view.reserved),
+        capacity: slots.saturating_add(view.prefetch.min(model::PREFETCH_MAX)),
+    }
+}
+
+/// Whether an agent can get any task at all.
+pub fn accepts_work(agent: &Agent, view: &AgentView, room: Room) -> Result<(), Reason> {
+    if agent.state == AgentState::Lost {
+        return Err(Reason::Lost);
+    }
+    if !view.connected {
+        return Err(Reason::NotConnected);
+    }
+    if view.suspect {
+        return Err(Reason::Suspect);
+    }
+    if room.taken >= room.capacity {
+        return Err(Reason::NoFreeSlot);
+    }
+    Ok(())
+}
+
+/// Whether an agent fits this task.
+pub fn fits(agent: &Agent, spec: &TaskSpec) -> Result<(), Reason> {
+    let satisfied = spec.require.iter().all(|expression| expression.matches(&agent.profile.labels));
+    if satisfied { Ok(()) } else { Err(Reason::LabelMismatch) }
+}

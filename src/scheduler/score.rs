@@ -1,0 +1,33 @@
+//! Scores: integers in thousandths, lower is better.
+//!
+//! Policy version 1 is least loaded by what is *assigned*: a reported load is up to 5 s old, and
+//! going by it would send the whole herd to one agent. Ties are broken by a hash of task and
+//! agent, so that equal agents share equally and every machine decides alike.
+
+use model::{AgentId, Scored};
+
+use crate::filter::Room;
+
+/// Names the terms and weights of a trace.
+pub const POLICY_VERSION: u32 = 1;
+/// The terms of a score, in the order of a trace's values.
+pub const TERMS: [&str; 1] = ["queue"];
+/// Their weights, in thousandths.
+pub const WEIGHTS: [i64; 1] = [1_000];
+
+/// The score of an agent that could take a task.
+pub fn score(agent: &AgentId, room: Room) -> Scored {
+    let queue = i64::from(room.taken) * 1_000 / i64::from(room.slots.max(1));
+    let terms = vec![queue];
+    let weighted: i64 = terms.iter().zip(WEIGHTS).map(|(term, weight)| term * weight).sum();
+    Scored { agent: agent.clone(), score: weighted / 1_000, terms }
+}
+
+/// Breaks ties: FNV-1a over the task's number and the agent's name.
+pub fn tie(seed: u64, agent: &AgentId) -> u64 {
+    const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
+    const PRIME: u64 = 0x0000_0100_0000_01b3;
+    let bytes = seed.to_be_bytes();
+    let bytes = bytes.iter().chain(agent.as_str().as_bytes());
+    bytes.fold(OFFSET, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(PRIME))
+}
