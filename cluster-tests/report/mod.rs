@@ -1,0 +1,47 @@
+//! Numbers made readable: quantiles, medians with their spread, tables, durations.
+
+mod figures;
+mod progress;
+mod table;
+
+pub use figures::{Samples, Spread};
+pub use progress::Progress;
+pub use table::Table;
+
+use std::time::Duration;
+
+/// As a person would say it: `640 ms`, `1.21 s`, `2 min 5 s`.
+pub fn span(duration: Duration) -> String {
+    let millis = duration.as_secs_f64() * 1_000.0;
+    match millis {
+        m if m < 10.0 => format!("{m:.2} ms"),
+        m if m < 1_000.0 => format!("{m:.0} ms"),
+        m if m < 60_000.0 => format!("{:.2} s", m / 1_000.0),
+        _ => format!(
+            "{} min {} s",
+            duration.as_secs() / 60,
+            duration.as_secs() % 60
+        ),
+    }
+}
+
+/// `1 task`, `2 tasks`.
+pub fn count(number: usize, noun: &str) -> String {
+    match number {
+        1 => format!("1 {noun}"),
+        _ => format!("{number} {noun}s"),
+    }
+}
+
+/// With thousands apart: `12,345`.
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::with_capacity(digits.len() * 4 / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
