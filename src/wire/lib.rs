@@ -9,6 +9,7 @@
 //! (`security` makes the TLS configurations that are passed in here).
 
 pub mod convert;
+pub mod transport;
 
 /// Messages, clients and servers of `quorate.v1`, as generated.
 pub mod v1 {

@@ -1,0 +1,44 @@
+//! How long a connection may be silent before it counts as dead.
+
+use std::time::Duration;
+
+/// The defaults are for a LAN: a silent peer is noticed within 4 s, and after a network comes back the
+/// next attempt to connect begins within a second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timers {
+    /// For TCP to connect to one address. Default 1 s: a lost packet of the handshake is sent again by
+    /// the kernel after 1 s, 3 s, 7 s, and a fresh attempt is quicker than that.
+    pub connect: Duration,
+    /// For TLS and the server's first frame. Default 5 s: a busy machine may take its time, and a server
+    /// gives up by itself after as long.
+    pub handshake: Duration,
+    /// How often to ask a silent peer whether it is there. Default 1 s.
+    pub keepalive_interval: Duration,
+    /// How long it may take to answer. Default 3 s.
+    pub keepalive_timeout: Duration,
+    /// How long sent bytes may stay unacknowledged (`TCP_USER_TIMEOUT`). Default 3 s.
+    pub unacknowledged: Duration,
+}
+
+impl Timers {
+    /// For links with seconds of delay or loss.
+    pub const WAN: Self = Self {
+        connect: Duration::from_secs(5),
+        handshake: Duration::from_secs(10),
+        keepalive_interval: Duration::from_secs(5),
+        keepalive_timeout: Duration::from_secs(10),
+        unacknowledged: Duration::from_secs(15),
+    };
+}
+
+impl Default for Timers {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(1),
+            handshake: Duration::from_secs(5),
+            keepalive_interval: Duration::from_secs(1),
+            keepalive_timeout: Duration::from_secs(3),
+            unacknowledged: Duration::from_secs(3),
+        }
+    }
+}
