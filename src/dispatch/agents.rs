@@ -1,0 +1,189 @@
+//! Sessions and what is softly known of agents: leases, silence, how long their attempts take.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use model::{AgentId, AgentProfile, Fence, Incarnation, Millis, Principal};
+use scheduler::Leases;
+
+use crate::io::{Load, SessionId};
+
+/// Without a word for so long an agent gets no new work. It speaks every 5 s.
+const SUSPECT_AFTER: Millis = Millis(15_000);
+/// Attempts shorter than this are worth sending ahead: an agent would idle a round trip between
+/// two of them. One behind a longer attempt would only wait where another agent could run it.
+const SHORT: Millis = Millis(1_000);
+
+/// An open session.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub profile: AgentProfile,
+    pub principal: Principal,
+    /// Under this leader, it has said what it knows.
+    reconciled: bool,
+}
+
+impl Session {
+    pub fn new(profile: AgentProfile, principal: Principal) -> Session {
+        Session { profile, principal, reconciled: false }
+    }
+}
+
+/// An agent that has, or had, a session with this controller.
+#[derive(Debug, Default)]
+pub(crate) struct Agent {
+    pub current: Option<SessionId>,
+    heard: Millis,
+    pub load: Load,
+    /// When its live attempts were assigned, as far as this controller saw it.
+    began: BTreeMap<Fence, Millis>,
+    /// Smoothed time from assignment to accepted end; unknown before the first.
+    service: Option<Millis>,
+}
+
+impl Agent {
+    pub fn is_silent(&self, now: Millis) -> bool {
+        now.0 >= self.heard.0.saturating_add(SUSPECT_AFTER.0)
+    }
+
+    /// One attempt ahead where attempts are short.
+    pub fn prefetch(&self) -> u32 {
+        u32::from(self.service.is_some_and(|service| service < SHORT))
+    }
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(crate) struct Agents {
+    agents: BTreeMap<AgentId, Agent>,
+    sessions: BTreeMap<SessionId, Session>,
+    leases: Leases,
+}
+
+impl Agents {
+    pub fn iter(&self) -> impl Iterator<Item = (&AgentId, &Agent)> {
+        self.agents.iter()
+    }
+
+    pub fn sessions(&self) -> Vec<SessionId> {
+        self.sessions.keys().copied().collect()
+    }
+
+    pub fn session(&self, id: SessionId) -> Option<&Session> {
+        self.sessions.get(&id)
+    }
+
+    pub fn leases(&self) -> &Leases {
+        &self.leases
+    }
+
+    /// The newest session of an agent counts; the older one, if any, is to be closed.
+    pub fn open(&mut self, id: SessionId, session: Session, now: Millis) -> Option<SessionId> {
+        let agent = self.agents.entry(session.profile.id.clone()).or_default();
+        let older = agent.current.replace(id);
+        agent.heard = now;
+        self.sessions.insert(id, session);
+        if let Some(older) = older {
+            self.sessions.remove(&older);
+        }
+        older
+    }
+
+    pub fn close(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.remove(&id) else { return };
+        if let Some(agent) = self.agents.get_mut(&session.profile.id)
+            && agent.current == Some(id)
+        {
+            agent.current = None;
+        }
+    }
+
+    pub fn heard(&mut self, id: SessionId, load: Load, now: Millis) {
+        let Some(session) = self.sessions.get(&id) else { return };
+        if let Some(agent) = self.agents.get_mut(&session.profile.id) {
+            agent.heard = now;
+            agent.load = load;
+        }
+    }
+
+    pub fn reconcile(&mut self, id: SessionId) -> Option<&Session> {
+        let session = self.sessions.get_mut(&id)?;
+        session.reconciled = true;
+        Some(session)
+    }
+
+    pub fn is_reconciled(&self, id: SessionId) -> bool {
+        self.sessions.get(&id).is_some_and(|session| session.reconciled)
+    }
+
+    pub fn forget_reconciliations(&mut self) {
+        for session in self.sessions.values_mut() {
+            session.reconciled = false;
+        }
+    }
+
+    /// A new leader: whatever was renewed with another counts for nothing, and nobody has been
+    /// silent to it yet.
+    pub fn restart_leases(&mut self, now: Millis) {
+        self.leases = Leases { since: now, renewed: BTreeMap::new() };
+        self.forget_reconciliations();
+        for agent in self.agents.values_mut() {
+            agent.heard = now;
+        }
+    }
+
+    pub fn renewed(&mut self, id: SessionId, received: Millis) {
+        let Some(session) = self.sessions.get(&id) else { return };
+        let key = (session.profile.id.clone(), session.profile.incarnation);
+        let renewed = self.leases.renewed.entry(key).or_default();
+        *renewed = received.max(*renewed);
+        if let Some(agent) = self.agents.get_mut(&session.profile.id) {
+            agent.heard = agent.heard.max(received);
+        }
+    }
+
+    /// A registration starts a lease: the agent can't have renewed one that it did not have.
+    pub fn start_lease(&mut self, agent: &AgentId, incarnation: Incarnation, now: Millis) {
+        self.leases.renewed.insert((agent.clone(), incarnation), now);
+    }
+
+    /// The lease ended in the log.
+    pub fn end_lease(&mut self, agent: &AgentId, incarnation: Incarnation) {
+        self.leases.renewed.remove(&(agent.clone(), incarnation));
+    }
+
+    pub fn current(&self, agent: &AgentId) -> Option<SessionId> {
+        self.agents.get(agent)?.current
+    }
+
+    pub fn session_of(&self, agent: &AgentId, incarnation: Incarnation) -> Option<SessionId> {
+        let id = self.current(agent)?;
+        (self.sessions.get(&id)?.profile.incarnation == incarnation).then_some(id)
+    }
+
+    /// The session on which an assignment may be sent.
+    pub fn ready_session(&self, agent: &AgentId, incarnation: Incarnation) -> Option<SessionId> {
+        self.session_of(agent, incarnation).filter(|id| self.is_reconciled(*id))
+    }
+
+    pub fn began(&mut self, agent: &AgentId, fence: Fence, now: Millis) {
+        if let Some(agent) = self.agents.get_mut(agent) {
+            agent.began.insert(fence, now);
+        }
+    }
+
+    /// Keeps an average in which the latest attempt counts an eighth.
+    pub fn ended(&mut self, agent: &AgentId, fence: Fence, now: Millis) {
+        let Some(agent) = self.agents.get_mut(agent) else { return };
+        let Some(began) = agent.began.remove(&fence) else { return };
+        let took = now.0.saturating_sub(began.0);
+        let smoothed = agent.service.map_or(took, |service| (service.0 * 7 + took) / 8);
+        agent.service = Some(Millis(smoothed));
+    }
+
+    /// Attempts that this controller does not know to be live any more.
+    pub fn retain_began(&mut self, live: &BTreeSet<Fence>) {
+        for agent in self.agents.values_mut() {
+            agent.began.retain(|fence, _| live.contains(fence));
+        }
+    }
+}

@@ -1,0 +1,303 @@
+//! The reactor: one small handler for each input. Sessions are in `agents`, the way to the log in
+//! `batch`, reports in `verdicts`.
+
+use model::{AgentId, Event, Fence, Incarnation, State};
+use scheduler::{AgentView, Clock, Fleet};
+
+use crate::agents::{Agents, Session};
+use crate::batch::Batch;
+use crate::io::{Cause, Input, Message, Output, Refusal, SessionId};
+
+/// The leader's soft state, and what a follower keeps ready for the day it leads.
+#[derive(Debug, Default)]
+pub struct Dispatcher {
+    pub(crate) leading: bool,
+    pub(crate) agents: Agents,
+    pub(crate) batch: Batch,
+}
+
+impl Dispatcher {
+    pub fn new() -> Dispatcher {
+        Dispatcher::default()
+    }
+
+    pub fn is_leading(&self) -> bool {
+        self.leading
+    }
+
+    /// The agents as the scheduler should see them now.
+    pub fn fleet(&self, clock: Clock) -> Fleet {
+        let mut fleet = Fleet::default();
+        for (id, agent) in self.agents.iter() {
+            let view = AgentView {
+                connected: agent.current.is_some_and(|session| self.agents.is_reconciled(session)),
+                suspect: agent.is_silent(clock.monotonic),
+                prefetch: agent.prefetch(),
+                reserved: self.batch.reserved(id),
+            };
+            fleet.agents.insert(id.clone(), view);
+        }
+        fleet
+    }
+
+    pub fn handle(&mut self, state: &State, clock: Clock, input: Input, out: &mut Vec<Output>) {
+        match input {
+            Input::Lead { term: _ } => self.lead(state, clock, out),
+            Input::Follow => self.follow(out),
+            Input::Request { ticket, principal, command } if self.leading => {
+                self.batch.request(ticket, principal, command);
+            }
+            Input::Request { ticket, .. } => {
+                out.push(Output::Answer { ticket, result: Err(Refusal::NotLeader) });
+            }
+            Input::SessionOpened { session, profile, principal } => {
+                let opened = Session::new(profile, principal);
+                self.open(state, clock, (session, opened), out);
+            }
+            Input::Known { session, attempts } => self.reconcile(state, session, &attempts, out),
+            Input::SessionClosed { session } => self.agents.close(session),
+            Input::Status { session, load } => self.agents.heard(session, load, clock.monotonic),
+            Input::LeaseConfirmed { session, nonce, received } => {
+                self.renew(state, session, (nonce, received), out);
+            }
+            Input::Verdict { session, verdict } => self.verdict(session, verdict),
+            Input::Applied { events } => self.applied(state, &events, clock, out),
+            Input::Proposed { proposal, result } => self.proposed(proposal, result, out),
+            Input::Tick => self.batch.want_due(),
+        }
+    }
+
+    /// Proposes what is due, what can be placed, and what was asked for. Call it after each burst.
+    pub fn flush(&mut self, state: &State, clock: Clock, out: &mut Vec<Output>) {
+        if !self.leading {
+            return;
+        }
+        if self.batch.take_due() {
+            for command in scheduler::due(state, self.agents.leases(), clock) {
+                self.batch.system(command);
+            }
+            self.register_unknown(state);
+        }
+        if self.batch.wants_proposal() {
+            let fleet = self.fleet(clock);
+            self.batch.propose(state, &fleet, clock, out);
+        }
+    }
+
+    /// Every lease starts anew, in full; every agent is asked what it knows.
+    fn lead(&mut self, state: &State, clock: Clock, out: &mut Vec<Output>) {
+        self.leading = true;
+        self.batch.reset();
+        self.agents.restart_leases(clock.monotonic);
+        let holders = state.holders().flat_map(|agent| state.held_by(agent));
+        let live = holders.filter_map(|task| state.live_fence(task.id)).collect();
+        self.agents.retain_began(&live);
+        self.announce(true, out);
+    }
+
+    fn follow(&mut self, out: &mut Vec<Output>) {
+        if !self.leading {
+            return;
+        }
+        self.leading = false;
+        self.batch.abandon(out);
+        self.agents.forget_reconciliations();
+        self.announce(false, out);
+    }
+
+    fn announce(&self, leading: bool, out: &mut Vec<Output>) {
+        for session in self.agents.sessions() {
+            out.push(Output::Send { session, message: Message::Leader(leading) });
+        }
+    }
+
+    fn open(
+        &mut self,
+        state: &State,
+        clock: Clock,
+        (id, session): (SessionId, Session),
+        out: &mut Vec<Output>,
+    ) {
+        if let Some(older) = self.agents.open(id, session, clock.monotonic) {
+            let reason = "another session of this agent was opened".to_owned();
+            out.push(Output::Close { session: older, reason });
+        }
+        out.push(Output::Send { session: id, message: Message::Leader(self.leading) });
+        if self.leading {
+            self.register(state, id);
+        }
+    }
+
+    fn register(&mut self, state: &State, id: SessionId) {
+        let Some(session) = self.agents.session(id) else { return };
+        let ready = state.agent(&session.profile.id).is_some_and(|agent| {
+            agent.profile == session.profile && agent.state == model::AgentState::Ready
+        });
+        if !ready {
+            self.batch.register(session.principal.clone(), session.profile.clone());
+        }
+    }
+
+    /// Sessions whose agent is not (or no longer) registered as it is.
+    fn register_unknown(&mut self, state: &State) {
+        for session in self.agents.sessions() {
+            self.register(state, session);
+        }
+    }
+
+    /// Brings the agent and the log to one view: what is assigned to it and not known there is
+    /// sent (again); what it knows and is not live has to end.
+    fn reconcile(
+        &mut self,
+        state: &State,
+        id: SessionId,
+        known: &[Fence],
+        out: &mut Vec<Output>,
+    ) {
+        if !self.leading {
+            return;
+        }
+        let Some(session) = self.agents.reconcile(id) else { return };
+        let (agent, incarnation) = (session.profile.id.clone(), session.profile.incarnation);
+        for fence in known {
+            if state.live_fence(fence.task) != Some(*fence) {
+                let reason = "this attempt is not the live one".to_owned();
+                let message = Message::Cancel { fence: *fence, cause: Cause::Stale, reason };
+                out.push(Output::Send { session: id, message });
+            }
+        }
+        let live: Vec<Fence> = state
+            .held_by(&agent)
+            .filter(|task| task.live().is_some_and(|live| live.incarnation == incarnation))
+            .filter_map(|task| state.live_fence(task.id))
+            .collect();
+        for fence in live {
+            if !known.contains(&fence) {
+                self.send_assign(state, fence, &agent, incarnation, out);
+            }
+            self.send_cancel_if_asked(state, fence, id, out);
+        }
+        self.batch.want_plan();
+    }
+
+    fn send_cancel_if_asked(
+        &self,
+        state: &State,
+        fence: Fence,
+        session: SessionId,
+        out: &mut Vec<Output>,
+    ) {
+        let phase = state.task(fence.task).map(|task| &task.phase);
+        if let Some(model::Phase::Assigned { cancel: Some(cancel), .. }) = phase {
+            let reason = cancel.to_string();
+            let message = Message::Cancel { fence, cause: Cause::Cancelled, reason };
+            out.push(Output::Send { session, message });
+        }
+    }
+
+    fn renew(
+        &mut self,
+        state: &State,
+        id: SessionId,
+        (nonce, received): (u64, model::Millis),
+        out: &mut Vec<Output>,
+    ) {
+        if !self.leading {
+            return;
+        }
+        let Some(session) = self.agents.session(id) else { return };
+        let agent = state.agent(&session.profile.id);
+        let same = agent.filter(|agent| agent.profile.incarnation == session.profile.incarnation);
+        match same.map(|agent| agent.state) {
+            Some(model::AgentState::Ready) => {
+                self.agents.renewed(id, received);
+                out.push(Output::Send { session: id, message: Message::RenewAck { nonce } });
+            }
+            // It registers anew with a new session; its old attempts are lost.
+            Some(model::AgentState::Lost) => {
+                self.agents.close(id);
+                let reason = "the lease ran out; connect again".to_owned();
+                out.push(Output::Close { session: id, reason });
+            }
+            // Its registration is on the way.
+            None => {}
+        }
+    }
+
+    /// Acts on what the log decided.
+    fn applied(&mut self, state: &State, events: &[Event], clock: Clock, out: &mut Vec<Output>) {
+        for event in events {
+            match event {
+                Event::TaskAssigned { fence, agent, incarnation } => {
+                    self.agents.began(agent, *fence, clock.monotonic);
+                    self.send_assign(state, *fence, agent, *incarnation, out);
+                }
+                Event::CancelRequested { fence, agent, reason } => {
+                    self.send_cancel(*fence, agent, reason, out);
+                }
+                Event::AttemptEnded { fence, agent } => {
+                    self.agents.ended(agent, *fence, clock.monotonic);
+                    self.batch.want_plan();
+                }
+                Event::AgentLost { agent, incarnation } => {
+                    self.lose(agent, *incarnation, out);
+                }
+                Event::AgentRegistered { agent } => self.registered(state, agent, clock),
+                Event::TaskQueued { .. } | Event::TaskRequeued { .. } => self.batch.want_plan(),
+                Event::TaskEnded { .. } | Event::TasksForgotten { .. } => {}
+            }
+        }
+    }
+
+    /// Its first lease begins: it can't have renewed one before.
+    fn registered(&mut self, state: &State, id: &AgentId, clock: Clock) {
+        if let Some(agent) = state.agent(id) {
+            self.agents.start_lease(id, agent.profile.incarnation, clock.monotonic);
+        }
+        self.batch.want_plan();
+    }
+
+    fn send_assign(
+        &self,
+        state: &State,
+        fence: Fence,
+        agent: &AgentId,
+        incarnation: Incarnation,
+        out: &mut Vec<Output>,
+    ) {
+        if !self.leading || state.live_fence(fence.task) != Some(fence) {
+            return;
+        }
+        let Some(session) = self.agents.ready_session(agent, incarnation) else { return };
+        let (Some(task), Some(spec)) = (state.task(fence.task), state.spec(fence.task)) else {
+            return;
+        };
+        let message = Message::Assign { fence, attempt: task.attempts, spec };
+        out.push(Output::Send { session, message });
+    }
+
+    fn send_cancel(&self, fence: Fence, agent: &AgentId, reason: &str, out: &mut Vec<Output>) {
+        if !self.leading {
+            return;
+        }
+        if let Some(session) = self.agents.current(agent) {
+            let reason = reason.to_owned();
+            let message = Message::Cancel { fence, cause: Cause::Cancelled, reason };
+            out.push(Output::Send { session, message });
+        }
+    }
+
+    /// The session of a lost incarnation ends, so that the agent comes back and registers.
+    fn lose(&mut self, agent: &AgentId, incarnation: Incarnation, out: &mut Vec<Output>) {
+        self.agents.end_lease(agent, incarnation);
+        self.batch.want_plan();
+        if !self.leading {
+            return;
+        }
+        if let Some(session) = self.agents.session_of(agent, incarnation) {
+            self.agents.close(session);
+            let reason = "the lease ran out; connect again".to_owned();
+            out.push(Output::Close { session, reason });
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! What goes in and what comes out.
+
+use std::sync::Arc;
+
+use model::{
+    AgentProfile, Command, Disposition, Event, Fence, Millis, Op, Principal, Rejected, Reply,
+    TaskSpec, Verdict,
+};
+
+/// A client's request, numbered by the shell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// A session with an agent, numbered by the shell; never used twice in a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(pub u64);
+
+/// A proposal on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ProposalId(pub u64);
+
+/// What an agent said of its load, in thousandths; soft.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Load {
+    pub cpu: u32,
+    pub memory: u32,
+    /// Round trip in microseconds.
+    pub latency_us: u32,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum Input {
+    /// This controller leads, and has applied an entry of its own term.
+    Lead {
+        term: u64,
+    },
+    Follow,
+    Request {
+        ticket: Ticket,
+        principal: Principal,
+        command: Command,
+    },
+    SessionOpened {
+        session: SessionId,
+        profile: AgentProfile,
+        principal: Principal,
+    },
+    /// The agent's answer to `Leader(true)`: what its journal holds.
+    Known {
+        session: SessionId,
+        attempts: Vec<Fence>,
+    },
+    SessionClosed {
+        session: SessionId,
+    },
+    Status {
+        session: SessionId,
+        load: Load,
+    },
+    /// A quorum round that began after this renewal arrived has ended well.
+    LeaseConfirmed {
+        session: SessionId,
+        nonce: u64,
+        /// When the renewal arrived, by the monotonic clock.
+        received: Millis,
+    },
+    Verdict {
+        session: SessionId,
+        verdict: Verdict,
+    },
+    /// Events of applied entries, in log order.
+    Applied {
+        events: Vec<Event>,
+    },
+    Proposed {
+        proposal: ProposalId,
+        result: Result<Vec<Result<Reply, Rejected>>, Failure>,
+    },
+    /// Every 100 ms or so.
+    Tick,
+}
+
+/// Why a proposal has no replies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Failure {
+    /// Surely not in the log.
+    NotLeader,
+    /// Surely not in the log.
+    Unavailable(String),
+    /// Perhaps in the log.
+    Unknown,
+}
+
+/// Why a request has no reply.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    Rejected(Rejected),
+    NotLeader,
+    Unavailable(String),
+    /// It may or may not have been committed.
+    Unknown,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    Propose { proposal: ProposalId, ops: Vec<Op> },
+    Answer { ticket: Ticket, result: Result<Reply, Refusal> },
+    Send { session: SessionId, message: Message },
+    Close { session: SessionId, reason: String },
+}
+
+/// A frame for an agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Message {
+    Leader(bool),
+    Assign { fence: Fence, attempt: u32, spec: Arc<TaskSpec> },
+    Cancel { fence: Fence, cause: Cause, reason: String },
+    VerdictAck { fence: Fence, disposition: Disposition },
+    RenewAck { nonce: u64 },
+}
+
+/// Why an attempt has to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// Somebody cancelled the task.
+    Cancelled,
+    /// It is not the live attempt (any more).
+    Stale,
+}

@@ -1,0 +1,92 @@
+//! Reports of ended attempts on their way in, and the answers to all proposals on their way out.
+//!
+//! A verdict is acknowledged only from the reply of `apply`, so an agent's outbox forgets nothing
+//! that is not on a majority of disks. What gets no answer is sent again by the agent.
+
+use model::{Disposition, Fence, Rejected, Reply, Verdict};
+
+use crate::batch::Origin;
+use crate::dispatcher::Dispatcher;
+use crate::io::{Failure, Message, Output, ProposalId, Refusal, SessionId};
+
+impl Dispatcher {
+    pub(crate) fn verdict(&mut self, session: SessionId, verdict: Verdict) {
+        if !self.leading {
+            return;
+        }
+        if let Some(open) = self.agents.session(session) {
+            self.batch.verdict(session, open.principal.clone(), verdict);
+        }
+    }
+
+    pub(crate) fn proposed(
+        &mut self,
+        proposal: ProposalId,
+        result: Result<Vec<Result<Reply, Rejected>>, Failure>,
+        out: &mut Vec<Output>,
+    ) {
+        let Some(sent) = self.batch.answered(proposal) else { return };
+        match result {
+            Ok(replies) => {
+                for (origin, reply) in sent.origins.into_iter().zip(replies) {
+                    self.replied(origin, reply, out);
+                }
+            }
+            Err(failure) => {
+                self.batch.want_due();
+                for origin in sent.origins {
+                    if let Origin::Ticket(ticket) = origin {
+                        out.push(Output::Answer { ticket, result: Err(refusal(&failure)) });
+                    }
+                }
+            }
+        }
+    }
+
+    fn replied(
+        &mut self,
+        origin: Origin,
+        reply: Result<Reply, Rejected>,
+        out: &mut Vec<Output>,
+    ) {
+        match origin {
+            Origin::Ticket(ticket) => {
+                let result = reply.map_err(Refusal::Rejected);
+                out.push(Output::Answer { ticket, result });
+            }
+            Origin::Verdict { session, fence } => {
+                out.push(acknowledge(session, fence, &reply));
+            }
+            Origin::Registration(agent) => {
+                if let (Err(rejected), Some(session)) = (reply, self.agents.current(&agent)) {
+                    self.agents.close(session);
+                    let reason = format!("registration refused: {rejected}");
+                    out.push(Output::Close { session, reason });
+                }
+            }
+            // A refused decision was stale: the next round decides again.
+            Origin::Leader => {
+                if reply.is_err() {
+                    self.batch.want_plan();
+                }
+            }
+        }
+    }
+}
+
+fn acknowledge(session: SessionId, fence: Fence, reply: &Result<Reply, Rejected>) -> Output {
+    let disposition = match reply {
+        Ok(Reply::Finished { disposition, .. }) => *disposition,
+        // Refused for good: it is not this agent's to report.
+        Ok(_) | Err(_) => Disposition::Stale,
+    };
+    Output::Send { session, message: Message::VerdictAck { fence, disposition } }
+}
+
+fn refusal(failure: &Failure) -> Refusal {
+    match failure {
+        Failure::NotLeader => Refusal::NotLeader,
+        Failure::Unavailable(why) => Refusal::Unavailable(why.clone()),
+        Failure::Unknown => Refusal::Unknown,
+    }
+}
