@@ -24,7 +24,11 @@ pub(crate) struct Session {
 
 impl Session {
     pub fn new(profile: AgentProfile, principal: Principal) -> Session {
-        Session { profile, principal, reconciled: false }
+        Session {
+            profile,
+            principal,
+            reconciled: false,
+        }
     }
 }
 
@@ -89,7 +93,9 @@ impl Agents {
     }
 
     pub fn close(&mut self, id: SessionId) {
-        let Some(session) = self.sessions.remove(&id) else { return };
+        let Some(session) = self.sessions.remove(&id) else {
+            return;
+        };
         if let Some(agent) = self.agents.get_mut(&session.profile.id)
             && agent.current == Some(id)
         {
@@ -98,7 +104,9 @@ impl Agents {
     }
 
     pub fn heard(&mut self, id: SessionId, load: Load, now: Millis) {
-        let Some(session) = self.sessions.get(&id) else { return };
+        let Some(session) = self.sessions.get(&id) else {
+            return;
+        };
         if let Some(agent) = self.agents.get_mut(&session.profile.id) {
             agent.heard = now;
             agent.load = load;
@@ -112,7 +120,9 @@ impl Agents {
     }
 
     pub fn is_reconciled(&self, id: SessionId) -> bool {
-        self.sessions.get(&id).is_some_and(|session| session.reconciled)
+        self.sessions
+            .get(&id)
+            .is_some_and(|session| session.reconciled)
     }
 
     pub fn forget_reconciliations(&mut self) {
@@ -124,7 +134,10 @@ impl Agents {
     /// A new leader: whatever was renewed with another counts for nothing, and nobody has been
     /// silent to it yet.
     pub fn restart_leases(&mut self, now: Millis) {
-        self.leases = Leases { since: now, renewed: BTreeMap::new() };
+        self.leases = Leases {
+            since: now,
+            renewed: BTreeMap::new(),
+        };
         self.forget_reconciliations();
         for agent in self.agents.values_mut() {
             agent.heard = now;
@@ -132,7 +145,9 @@ impl Agents {
     }
 
     pub fn renewed(&mut self, id: SessionId, received: Millis) {
-        let Some(session) = self.sessions.get(&id) else { return };
+        let Some(session) = self.sessions.get(&id) else {
+            return;
+        };
         let key = (session.profile.id.clone(), session.profile.incarnation);
         let renewed = self.leases.renewed.entry(key).or_default();
         *renewed = received.max(*renewed);
@@ -143,7 +158,9 @@ impl Agents {
 
     /// A registration starts a lease: the agent can't have renewed one that it did not have.
     pub fn start_lease(&mut self, agent: &AgentId, incarnation: Incarnation, now: Millis) {
-        self.leases.renewed.insert((agent.clone(), incarnation), now);
+        self.leases
+            .renewed
+            .insert((agent.clone(), incarnation), now);
     }
 
     /// The lease ended in the log.
@@ -162,7 +179,8 @@ impl Agents {
 
     /// The session on which an assignment may be sent.
     pub fn ready_session(&self, agent: &AgentId, incarnation: Incarnation) -> Option<SessionId> {
-        self.session_of(agent, incarnation).filter(|id| self.is_reconciled(*id))
+        self.session_of(agent, incarnation)
+            .filter(|id| self.is_reconciled(*id))
     }
 
     pub fn began(&mut self, agent: &AgentId, fence: Fence, now: Millis) {
@@ -173,10 +191,16 @@ impl Agents {
 
     /// Keeps an average in which the latest attempt counts an eighth.
     pub fn ended(&mut self, agent: &AgentId, fence: Fence, now: Millis) {
-        let Some(agent) = self.agents.get_mut(agent) else { return };
-        let Some(began) = agent.began.remove(&fence) else { return };
+        let Some(agent) = self.agents.get_mut(agent) else {
+            return;
+        };
+        let Some(began) = agent.began.remove(&fence) else {
+            return;
+        };
         let took = now.0.saturating_sub(began.0);
-        let smoothed = agent.service.map_or(took, |service| (service.0 * 7 + took) / 8);
+        let smoothed = agent
+            .service
+            .map_or(took, |service| (service.0 * 7 + took) / 8);
         agent.service = Some(Millis(smoothed));
     }
 

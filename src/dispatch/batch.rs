@@ -32,7 +32,10 @@ const PENDING_MAX: usize = 16_384;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Origin {
     Ticket(Ticket),
-    Verdict { session: SessionId, fence: model::Fence },
+    Verdict {
+        session: SessionId,
+        fence: model::Fence,
+    },
     Registration(AgentId),
     Leader,
 }
@@ -79,16 +82,37 @@ impl Batch {
         }
         let bytes = match &command {
             Command::SubmitTask(submit) => submit.spec.size(),
-            Command::FinishAttempt(_) | Command::CancelTask { .. } | Command::RegisterAgent(_) => 256,
+            Command::FinishAttempt(_) | Command::CancelTask { .. } | Command::RegisterAgent(_) => {
+                256
+            }
         };
-        self.push(Op::Client { principal, command, placement: None }, Origin::Ticket(ticket), bytes);
+        self.push(
+            Op::Client {
+                principal,
+                command,
+                placement: None,
+            },
+            Origin::Ticket(ticket),
+            bytes,
+        );
     }
 
     pub fn verdict(&mut self, session: SessionId, principal: Principal, verdict: model::Verdict) {
         let bytes = 256 + verdict.outcome.stdout.len() + verdict.outcome.stderr.len();
-        let origin = Origin::Verdict { session, fence: verdict.fence };
+        let origin = Origin::Verdict {
+            session,
+            fence: verdict.fence,
+        };
         let command = Command::FinishAttempt(verdict);
-        self.push(Op::Client { principal, command, placement: None }, origin, bytes);
+        self.push(
+            Op::Client {
+                principal,
+                command,
+                placement: None,
+            },
+            origin,
+            bytes,
+        );
     }
 
     /// Once at a time for an agent.
@@ -96,7 +120,15 @@ impl Batch {
         if self.registering.insert(profile.id.clone()) {
             let origin = Origin::Registration(profile.id.clone());
             let command = Command::RegisterAgent(profile);
-            self.push(Op::Client { principal, command, placement: None }, origin, 1_024);
+            self.push(
+                Op::Client {
+                    principal,
+                    command,
+                    placement: None,
+                },
+                origin,
+                1_024,
+            );
         }
     }
 
@@ -139,7 +171,10 @@ impl Batch {
     pub fn propose(&mut self, state: &State, fleet: &Fleet, clock: Clock, out: &mut Vec<Output>) {
         for ticket in self.refused.drain(..) {
             let why = format!("{PENDING_MAX} requests are waiting already");
-            out.push(Output::Answer { ticket, result: Err(Refusal::Unavailable(why)) });
+            out.push(Output::Answer {
+                ticket,
+                result: Err(Refusal::Unavailable(why)),
+            });
         }
         let mut sent = Sent::default();
         let mut ops = Vec::new();
@@ -188,13 +223,21 @@ impl Batch {
             if full && !ops.is_empty() {
                 return;
             }
-            let Some(Pending { mut op, origin, bytes: size }) = self.pending.pop_front() else {
+            let Some(Pending {
+                mut op,
+                origin,
+                bytes: size,
+            }) = self.pending.pop_front()
+            else {
                 return;
             };
             bytes += size;
             if may_place && let Some(placement) = self.place(planner, &op) {
                 sent.placed_on.push(placement.agent.clone());
-                if let Op::Client { placement: place, .. } = &mut op {
+                if let Op::Client {
+                    placement: place, ..
+                } = &mut op
+                {
                     *place = Some(placement);
                 }
             }
@@ -205,7 +248,13 @@ impl Batch {
     }
 
     fn place(&mut self, planner: &mut Planner<'_>, op: &Op) -> Option<Placement> {
-        let Op::Client { command: Command::SubmitTask(submit), .. } = op else { return None };
+        let Op::Client {
+            command: Command::SubmitTask(submit),
+            ..
+        } = op
+        else {
+            return None;
+        };
         self.seed = self.seed.wrapping_add(1);
         planner.place(&submit.spec, self.seed, &[])
     }
@@ -257,13 +306,19 @@ impl Batch {
 
     /// No longer the leader: what was not proposed will not be.
     pub fn abandon(&mut self, out: &mut Vec<Output>) {
-        let waiting = self.pending.drain(..).filter_map(|pending| match pending.origin {
-            Origin::Ticket(ticket) => Some(ticket),
-            Origin::Verdict { .. } | Origin::Registration(_) | Origin::Leader => None,
-        });
+        let waiting = self
+            .pending
+            .drain(..)
+            .filter_map(|pending| match pending.origin {
+                Origin::Ticket(ticket) => Some(ticket),
+                Origin::Verdict { .. } | Origin::Registration(_) | Origin::Leader => None,
+            });
         let tickets: Vec<Ticket> = waiting.chain(self.refused.drain(..)).collect();
         for ticket in tickets {
-            out.push(Output::Answer { ticket, result: Err(Refusal::NotLeader) });
+            out.push(Output::Answer {
+                ticket,
+                result: Err(Refusal::NotLeader),
+            });
         }
         self.registering.clear();
     }

@@ -30,7 +30,9 @@ impl Dispatcher {
         let mut fleet = Fleet::default();
         for (id, agent) in self.agents.iter() {
             let view = AgentView {
-                connected: agent.current.is_some_and(|session| self.agents.is_reconciled(session)),
+                connected: agent
+                    .current
+                    .is_some_and(|session| self.agents.is_reconciled(session)),
                 suspect: agent.is_silent(clock.monotonic),
                 prefetch: agent.prefetch(),
                 reserved: self.batch.reserved(id),
@@ -44,20 +46,35 @@ impl Dispatcher {
         match input {
             Input::Lead { term: _ } => self.lead(state, clock, out),
             Input::Follow => self.follow(out),
-            Input::Request { ticket, principal, command } if self.leading => {
+            Input::Request {
+                ticket,
+                principal,
+                command,
+            } if self.leading => {
                 self.batch.request(ticket, principal, command);
             }
             Input::Request { ticket, .. } => {
-                out.push(Output::Answer { ticket, result: Err(Refusal::NotLeader) });
+                out.push(Output::Answer {
+                    ticket,
+                    result: Err(Refusal::NotLeader),
+                });
             }
-            Input::SessionOpened { session, profile, principal } => {
+            Input::SessionOpened {
+                session,
+                profile,
+                principal,
+            } => {
                 let opened = Session::new(profile, principal);
                 self.open(state, clock, (session, opened), out);
             }
             Input::Known { session, attempts } => self.reconcile(state, session, &attempts, out),
             Input::SessionClosed { session } => self.agents.close(session),
             Input::Status { session, load } => self.agents.heard(session, load, clock.monotonic),
-            Input::LeaseConfirmed { session, nonce, received } => {
+            Input::LeaseConfirmed {
+                session,
+                nonce,
+                received,
+            } => {
                 self.renew(state, session, (nonce, received), out);
             }
             Input::Verdict { session, verdict } => self.verdict(session, verdict),
@@ -90,7 +107,9 @@ impl Dispatcher {
         self.batch.reset();
         self.agents.restart_leases(clock.monotonic);
         let holders = state.holders().flat_map(|agent| state.held_by(agent));
-        let live = holders.filter_map(|task| state.live_fence(task.id)).collect();
+        let live = holders
+            .filter_map(|task| state.live_fence(task.id))
+            .collect();
         self.agents.retain_began(&live);
         self.announce(true, out);
     }
@@ -107,7 +126,10 @@ impl Dispatcher {
 
     fn announce(&self, leading: bool, out: &mut Vec<Output>) {
         for session in self.agents.sessions() {
-            out.push(Output::Send { session, message: Message::Leader(leading) });
+            out.push(Output::Send {
+                session,
+                message: Message::Leader(leading),
+            });
         }
     }
 
@@ -120,21 +142,30 @@ impl Dispatcher {
     ) {
         if let Some(older) = self.agents.open(id, session, clock.monotonic) {
             let reason = "another session of this agent was opened".to_owned();
-            out.push(Output::Close { session: older, reason });
+            out.push(Output::Close {
+                session: older,
+                reason,
+            });
         }
-        out.push(Output::Send { session: id, message: Message::Leader(self.leading) });
+        out.push(Output::Send {
+            session: id,
+            message: Message::Leader(self.leading),
+        });
         if self.leading {
             self.register(state, id);
         }
     }
 
     fn register(&mut self, state: &State, id: SessionId) {
-        let Some(session) = self.agents.session(id) else { return };
+        let Some(session) = self.agents.session(id) else {
+            return;
+        };
         let ready = state.agent(&session.profile.id).is_some_and(|agent| {
             agent.profile == session.profile && agent.state == model::AgentState::Ready
         });
         if !ready {
-            self.batch.register(session.principal.clone(), session.profile.clone());
+            self.batch
+                .register(session.principal.clone(), session.profile.clone());
         }
     }
 
@@ -147,28 +178,34 @@ impl Dispatcher {
 
     /// Brings the agent and the log to one view: what is assigned to it and not known there is
     /// sent (again); what it knows and is not live has to end.
-    fn reconcile(
-        &mut self,
-        state: &State,
-        id: SessionId,
-        known: &[Fence],
-        out: &mut Vec<Output>,
-    ) {
+    fn reconcile(&mut self, state: &State, id: SessionId, known: &[Fence], out: &mut Vec<Output>) {
         if !self.leading {
             return;
         }
-        let Some(session) = self.agents.reconcile(id) else { return };
+        let Some(session) = self.agents.reconcile(id) else {
+            return;
+        };
         let (agent, incarnation) = (session.profile.id.clone(), session.profile.incarnation);
         for fence in known {
             if state.live_fence(fence.task) != Some(*fence) {
                 let reason = "this attempt is not the live one".to_owned();
-                let message = Message::Cancel { fence: *fence, cause: Cause::Stale, reason };
-                out.push(Output::Send { session: id, message });
+                let message = Message::Cancel {
+                    fence: *fence,
+                    cause: Cause::Stale,
+                    reason,
+                };
+                out.push(Output::Send {
+                    session: id,
+                    message,
+                });
             }
         }
         let live: Vec<Fence> = state
             .held_by(&agent)
-            .filter(|task| task.live().is_some_and(|live| live.incarnation == incarnation))
+            .filter(|task| {
+                task.live()
+                    .is_some_and(|live| live.incarnation == incarnation)
+            })
             .filter_map(|task| state.live_fence(task.id))
             .collect();
         for fence in live {
@@ -188,9 +225,17 @@ impl Dispatcher {
         out: &mut Vec<Output>,
     ) {
         let phase = state.task(fence.task).map(|task| &task.phase);
-        if let Some(model::Phase::Assigned { cancel: Some(cancel), .. }) = phase {
+        if let Some(model::Phase::Assigned {
+            cancel: Some(cancel),
+            ..
+        }) = phase
+        {
             let reason = cancel.to_string();
-            let message = Message::Cancel { fence, cause: Cause::Cancelled, reason };
+            let message = Message::Cancel {
+                fence,
+                cause: Cause::Cancelled,
+                reason,
+            };
             out.push(Output::Send { session, message });
         }
     }
@@ -205,19 +250,27 @@ impl Dispatcher {
         if !self.leading {
             return;
         }
-        let Some(session) = self.agents.session(id) else { return };
+        let Some(session) = self.agents.session(id) else {
+            return;
+        };
         let agent = state.agent(&session.profile.id);
         let same = agent.filter(|agent| agent.profile.incarnation == session.profile.incarnation);
         match same.map(|agent| agent.state) {
             Some(model::AgentState::Ready) => {
                 self.agents.renewed(id, received);
-                out.push(Output::Send { session: id, message: Message::RenewAck { nonce } });
+                out.push(Output::Send {
+                    session: id,
+                    message: Message::RenewAck { nonce },
+                });
             }
             // It registers anew with a new session; its old attempts are lost.
             Some(model::AgentState::Lost) => {
                 self.agents.close(id);
                 let reason = "the lease ran out; connect again".to_owned();
-                out.push(Output::Close { session: id, reason });
+                out.push(Output::Close {
+                    session: id,
+                    reason,
+                });
             }
             // Its registration is on the way.
             None => {}
@@ -228,11 +281,19 @@ impl Dispatcher {
     fn applied(&mut self, state: &State, events: &[Event], clock: Clock, out: &mut Vec<Output>) {
         for event in events {
             match event {
-                Event::TaskAssigned { fence, agent, incarnation } => {
+                Event::TaskAssigned {
+                    fence,
+                    agent,
+                    incarnation,
+                } => {
                     self.agents.began(agent, *fence, clock.monotonic);
                     self.send_assign(state, *fence, agent, *incarnation, out);
                 }
-                Event::CancelRequested { fence, agent, reason } => {
+                Event::CancelRequested {
+                    fence,
+                    agent,
+                    reason,
+                } => {
                     self.send_cancel(*fence, agent, reason, out);
                 }
                 Event::AttemptEnded { fence, agent } => {
@@ -252,7 +313,8 @@ impl Dispatcher {
     /// Its first lease begins: it can't have renewed one before.
     fn registered(&mut self, state: &State, id: &AgentId, clock: Clock) {
         if let Some(agent) = state.agent(id) {
-            self.agents.start_lease(id, agent.profile.incarnation, clock.monotonic);
+            self.agents
+                .start_lease(id, agent.profile.incarnation, clock.monotonic);
         }
         self.batch.want_plan();
     }
@@ -268,11 +330,17 @@ impl Dispatcher {
         if !self.leading || state.live_fence(fence.task) != Some(fence) {
             return;
         }
-        let Some(session) = self.agents.ready_session(agent, incarnation) else { return };
+        let Some(session) = self.agents.ready_session(agent, incarnation) else {
+            return;
+        };
         let (Some(task), Some(spec)) = (state.task(fence.task), state.spec(fence.task)) else {
             return;
         };
-        let message = Message::Assign { fence, attempt: task.attempts, spec };
+        let message = Message::Assign {
+            fence,
+            attempt: task.attempts,
+            spec,
+        };
         out.push(Output::Send { session, message });
     }
 
@@ -282,7 +350,11 @@ impl Dispatcher {
         }
         if let Some(session) = self.agents.current(agent) {
             let reason = reason.to_owned();
-            let message = Message::Cancel { fence, cause: Cause::Cancelled, reason };
+            let message = Message::Cancel {
+                fence,
+                cause: Cause::Cancelled,
+                reason,
+            };
             out.push(Output::Send { session, message });
         }
     }

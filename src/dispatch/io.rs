@@ -105,20 +105,45 @@ pub enum Refusal {
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
-    Propose { proposal: ProposalId, ops: Vec<Op> },
-    Answer { ticket: Ticket, result: Result<Reply, Refusal> },
-    Send { session: SessionId, message: Message },
-    Close { session: SessionId, reason: String },
+    Propose {
+        proposal: ProposalId,
+        ops: Vec<Op>,
+    },
+    Answer {
+        ticket: Ticket,
+        result: Result<Reply, Refusal>,
+    },
+    Send {
+        session: SessionId,
+        message: Message,
+    },
+    Close {
+        session: SessionId,
+        reason: String,
+    },
 }
 
 /// A frame for an agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
     Leader(bool),
-    Assign { fence: Fence, attempt: u32, spec: Arc<TaskSpec> },
-    Cancel { fence: Fence, cause: Cause, reason: String },
-    VerdictAck { fence: Fence, disposition: Disposition },
-    RenewAck { nonce: u64 },
+    Assign {
+        fence: Fence,
+        attempt: u32,
+        spec: Arc<TaskSpec>,
+    },
+    Cancel {
+        fence: Fence,
+        cause: Cause,
+        reason: String,
+    },
+    VerdictAck {
+        fence: Fence,
+        disposition: Disposition,
+    },
+    RenewAck {
+        nonce: u64,
+    },
 }
 
 /// Why an attempt has to end.

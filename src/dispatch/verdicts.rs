@@ -25,7 +25,9 @@ impl Dispatcher {
         result: Result<Vec<Result<Reply, Rejected>>, Failure>,
         out: &mut Vec<Output>,
     ) {
-        let Some(sent) = self.batch.answered(proposal) else { return };
+        let Some(sent) = self.batch.answered(proposal) else {
+            return;
+        };
         match result {
             Ok(replies) => {
                 for (origin, reply) in sent.origins.into_iter().zip(replies) {
@@ -36,19 +38,17 @@ impl Dispatcher {
                 self.batch.want_due();
                 for origin in sent.origins {
                     if let Origin::Ticket(ticket) = origin {
-                        out.push(Output::Answer { ticket, result: Err(refusal(&failure)) });
+                        out.push(Output::Answer {
+                            ticket,
+                            result: Err(refusal(&failure)),
+                        });
                     }
                 }
             }
         }
     }
 
-    fn replied(
-        &mut self,
-        origin: Origin,
-        reply: Result<Reply, Rejected>,
-        out: &mut Vec<Output>,
-    ) {
+    fn replied(&mut self, origin: Origin, reply: Result<Reply, Rejected>, out: &mut Vec<Output>) {
         match origin {
             Origin::Ticket(ticket) => {
                 let result = reply.map_err(Refusal::Rejected);
@@ -80,7 +80,10 @@ fn acknowledge(session: SessionId, fence: Fence, reply: &Result<Reply, Rejected>
         // Refused for good: it is not this agent's to report.
         Ok(_) | Err(_) => Disposition::Stale,
     };
-    Output::Send { session, message: Message::VerdictAck { fence, disposition } }
+    Output::Send {
+        session,
+        message: Message::VerdictAck { fence, disposition },
+    }
 }
 
 fn refusal(failure: &Failure) -> Refusal {

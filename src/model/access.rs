@@ -9,7 +9,10 @@ use crate::rejected::Rejected;
 /// speaks for itself only.
 pub fn allows(principal: &Principal, command: &Command) -> Result<(), Rejected> {
     let need = |need: &str| {
-        Err(Rejected::Forbidden { principal: principal.name.clone(), need: need.to_owned() })
+        Err(Rejected::Forbidden {
+            principal: principal.name.clone(),
+            need: need.to_owned(),
+        })
     };
     match command {
         Command::SubmitTask(_) | Command::CancelTask { .. } => match principal.role {

@@ -61,14 +61,24 @@ pub struct Assignment {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SystemCommand {
     /// The first entry of a cluster, and of each generation.
-    Found { cluster_id: String, generation: Generation },
+    Found {
+        cluster_id: String,
+        generation: Generation,
+    },
     Assign(Assignment),
     /// This incarnation's lease ran out: its attempts are lost.
-    ExpireLease { agent: AgentId, incarnation: Incarnation },
+    ExpireLease {
+        agent: AgentId,
+        incarnation: Incarnation,
+    },
     /// It was not assigned in time.
-    ExpireDeadline { task: TaskId },
+    ExpireDeadline {
+        task: TaskId,
+    },
     /// Retention: these ended long enough ago.
-    Forget { tasks: Vec<TaskId> },
+    Forget {
+        tasks: Vec<TaskId>,
+    },
 }
 
 /// One operation of an entry.
@@ -86,9 +96,17 @@ pub enum Op {
 /// What an accepted operation answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
-    Submitted { task: TaskId, duplicate: bool },
-    Cancelled { task: TaskId },
+    Submitted {
+        task: TaskId,
+        duplicate: bool,
+    },
+    Cancelled {
+        task: TaskId,
+    },
     Registered,
-    Finished { task: TaskId, disposition: Disposition },
+    Finished {
+        task: TaskId,
+        disposition: Disposition,
+    },
     Done,
 }

@@ -9,18 +9,43 @@ use crate::task::StateName;
 /// Something that happened at an index.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    TaskQueued { task: TaskId },
-    TaskAssigned { fence: Fence, agent: AgentId, incarnation: Incarnation },
+    TaskQueued {
+        task: TaskId,
+    },
+    TaskAssigned {
+        fence: Fence,
+        agent: AgentId,
+        incarnation: Incarnation,
+    },
     /// Back in the queue: a retry, or its agent was lost.
-    TaskRequeued { task: TaskId },
+    TaskRequeued {
+        task: TaskId,
+    },
     /// The agent has to end this attempt and report.
-    CancelRequested { fence: Fence, agent: AgentId, reason: String },
-    TaskEnded { task: TaskId, state: StateName },
+    CancelRequested {
+        fence: Fence,
+        agent: AgentId,
+        reason: String,
+    },
+    TaskEnded {
+        task: TaskId,
+        state: StateName,
+    },
     /// An attempt's slot is free again (whatever became of the task).
-    AttemptEnded { fence: Fence, agent: AgentId },
-    AgentRegistered { agent: AgentId },
-    AgentLost { agent: AgentId, incarnation: Incarnation },
-    TasksForgotten { count: u64 },
+    AttemptEnded {
+        fence: Fence,
+        agent: AgentId,
+    },
+    AgentRegistered {
+        agent: AgentId,
+    },
+    AgentLost {
+        agent: AgentId,
+        incarnation: Incarnation,
+    },
+    TasksForgotten {
+        count: u64,
+    },
 }
 
 /// What an entry did: a reply for each of its operations, in their order, and the events.

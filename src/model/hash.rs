@@ -67,7 +67,10 @@ impl Sum {
 fn limbs(bytes: [u8; 32]) -> [u64; 4] {
     let mut limbs = [0; 4];
     for (limb, chunk) in limbs.iter_mut().zip(bytes.chunks_exact(8)) {
-        *limb = chunk.iter().rev().fold(0, |limb, byte| (limb << 8) | u64::from(*byte));
+        *limb = chunk
+            .iter()
+            .rev()
+            .fold(0, |limb, byte| (limb << 8) | u64::from(*byte));
     }
     limbs
 }

@@ -165,5 +165,8 @@ fn is_name(given: &str) -> bool {
         |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'_' | b'-');
     given.len() <= NAME_MAX
         && given.bytes().all(allowed)
-        && given.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric())
+        && given
+            .bytes()
+            .next()
+            .is_some_and(|b| b.is_ascii_alphanumeric())
 }

@@ -38,7 +38,10 @@ impl Index {
                 }
             }
             Phase::Assigned { attempt, .. } => {
-                self.held.entry(attempt.agent.clone()).or_default().insert(task.id);
+                self.held
+                    .entry(attempt.agent.clone())
+                    .or_default()
+                    .insert(task.id);
             }
             Phase::Succeeded
             | Phase::Failed { .. }
@@ -53,6 +56,9 @@ impl Index {
     pub fn remove(&mut self, task: &Task) {
         if let Some(count) = self.counts.get_mut(&task.state()) {
             *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.counts.remove(&task.state());
+            }
         }
         match &task.phase {
             Phase::Queued { not_before, .. } => {
@@ -70,7 +76,8 @@ impl Index {
             | Phase::Cancelled(_)
             | Phase::Unknown { .. }
             | Phase::DeadLetter { .. } => {
-                self.ended.remove(&(task.ended.unwrap_or_default(), task.id));
+                self.ended
+                    .remove(&(task.ended.unwrap_or_default(), task.id));
             }
         }
     }
@@ -82,15 +89,5 @@ impl Index {
                 self.held.remove(agent);
             }
         }
-    }
-}
-
-impl Index {
-    /// Itself, with the empty counts that `other` has kept: comparing needs the same keys.
-    pub(crate) fn with_zeros_of(mut self, other: &Index) -> Index {
-        for name in other.counts.keys() {
-            self.counts.entry(*name).or_insert(0);
-        }
-        self
     }
 }

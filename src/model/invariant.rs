@@ -21,7 +21,7 @@ pub fn check(state: &State) -> Vec<String> {
             found.push(format!("{} holds {busy} of {capacity}", agent.profile.id));
         }
     }
-    if state.index != state.rebuilt_index().with_zeros_of(&state.index) {
+    if state.index != state.rebuilt_index() {
         found.push("the indexes differ from the tasks".into());
     }
     if state.hash() != state.recompute_hash() {
@@ -29,7 +29,10 @@ pub fn check(state: &State) -> Vec<String> {
     }
     for (_, request) in state.requests.iter() {
         if state.task(request.task).is_none() {
-            found.push(format!("a request id names {}, which is gone", request.task));
+            found.push(format!(
+                "a request id names {}, which is gone",
+                request.task
+            ));
         }
     }
     found
@@ -40,7 +43,11 @@ fn check_task(state: &State, task: &Task, found: &mut Vec<String>) {
         found.push(format!("{} has no spec", task.id));
     }
     if task.is_terminal() != task.ended.is_some() {
-        found.push(format!("{} is {} but its end says otherwise", task.id, task.state().as_str()));
+        found.push(format!(
+            "{} is {} but its end says otherwise",
+            task.id,
+            task.state().as_str()
+        ));
     }
     let Some(attempt) = &task.latest else {
         if task.attempts > 0 {
@@ -59,7 +66,10 @@ fn check_task(state: &State, task: &Task, found: &mut Vec<String>) {
             found.push(format!("{} runs under an epoch that was settled", task.id));
         }
     }
-    let at_most_once = state.specs.get(&task.id).is_some_and(|spec| spec.at_most_once);
+    let at_most_once = state
+        .specs
+        .get(&task.id)
+        .is_some_and(|spec| spec.at_most_once);
     if at_most_once && task.attempts > 1 {
         found.push(format!("{} was begun {} times", task.id, task.attempts));
     }

@@ -73,10 +73,14 @@ impl FromStr for Expression {
         let fail = |what, byte: usize| ParseError {
             text: text.to_owned(),
             what,
-            at: text.get(..byte).map_or(1, |before| before.chars().count() + 1),
+            at: text
+                .get(..byte)
+                .map_or(1, |before| before.chars().count() + 1),
         };
         let start = text.len() - text.trim_start().len();
-        let key_len = text[start..].find(|c: char| !is_key_char(c)).unwrap_or(text.len() - start);
+        let key_len = text[start..]
+            .find(|c: char| !is_key_char(c))
+            .unwrap_or(text.len() - start);
         let key = text[start..start + key_len].to_owned();
         if key.is_empty() {
             return Err(fail("a key is missing", start));
@@ -86,14 +90,25 @@ impl FromStr for Expression {
         if rest.is_empty() {
             Ok(Expression::Exists(key))
         } else if let Some(value) = rest.strip_prefix("!=") {
-            Ok(Expression::Differs(key, value_of(value).ok_or_else(|| fail(VALUE, at + 2))?))
+            Ok(Expression::Differs(
+                key,
+                value_of(value).ok_or_else(|| fail(VALUE, at + 2))?,
+            ))
         } else if let Some(value) = rest.strip_prefix('=') {
-            Ok(Expression::Equals(key, value_of(value).ok_or_else(|| fail(VALUE, at + 1))?))
+            Ok(Expression::Equals(
+                key,
+                value_of(value).ok_or_else(|| fail(VALUE, at + 1))?,
+            ))
         } else if let Some(list) = rest.strip_prefix("in").map(str::trim) {
-            let inner = list.strip_prefix('(').and_then(|list| list.strip_suffix(')'));
+            let inner = list
+                .strip_prefix('(')
+                .and_then(|list| list.strip_suffix(')'));
             let inner = inner.ok_or_else(|| fail("`(a,b)` is missing", at + 2))?;
             let values: Option<BTreeSet<String>> = inner.split(',').map(value_of).collect();
-            Ok(Expression::In(key, values.ok_or_else(|| fail(VALUE, at + 2))?))
+            Ok(Expression::In(
+                key,
+                values.ok_or_else(|| fail(VALUE, at + 2))?,
+            ))
         } else {
             Err(fail("`=`, `!=` or `in` is expected", at))
         }

@@ -8,19 +8,29 @@ use crate::time::Timestamp;
 /// The end of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum End {
-    Exited { code: i32 },
+    Exited {
+        code: i32,
+    },
     /// Ended by a signal that the agent did not send.
-    Signalled { signal: i32 },
+    Signalled {
+        signal: i32,
+    },
     /// Killed by the agent at the task's timeout.
     TimedOut,
     /// Killed by the agent because the task was cancelled.
     Killed,
     /// The process could not be started: no such program, no permission, no such directory.
-    NotStarted { reason: String },
+    NotStarted {
+        reason: String,
+    },
     /// The agent would not take it: it is stopping. Nothing ran.
-    Declined { reason: String },
+    Declined {
+        reason: String,
+    },
     /// Journaled as started, and the agent was restarted since: what became of it is not known.
-    Interrupted { reason: String },
+    Interrupted {
+        reason: String,
+    },
 }
 
 /// What an agent reports of an attempt, and what is kept of it as the task's result.
@@ -57,7 +67,8 @@ impl Outcome {
 
     /// Whether the kept tails are less than what was written.
     pub fn truncated(&self) -> bool {
-        self.stdout.len() as u64 != self.stdout_bytes || self.stderr.len() as u64 != self.stderr_bytes
+        self.stdout.len() as u64 != self.stdout_bytes
+            || self.stderr.len() as u64 != self.stderr_bytes
     }
 
     /// Within the limits, whatever an agent sent.

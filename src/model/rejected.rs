@@ -10,7 +10,11 @@ pub enum Rejected {
     #[error("{0}")]
     Invalid(String),
     #[error("{what} is over its limit of {limit} {unit}")]
-    OverLimit { what: String, limit: u64, unit: String },
+    OverLimit {
+        what: String,
+        limit: u64,
+        unit: String,
+    },
     #[error("there is no task {0}")]
     NoSuchTask(TaskId),
     #[error("there is no agent {0}")]
@@ -28,6 +32,10 @@ pub enum Rejected {
 
 impl Rejected {
     pub(crate) fn over(what: &str, limit: usize, unit: &str) -> Rejected {
-        Rejected::OverLimit { what: what.into(), limit: limit as u64, unit: unit.into() }
+        Rejected::OverLimit {
+            what: what.into(),
+            limit: limit as u64,
+            unit: unit.into(),
+        }
     }
 }

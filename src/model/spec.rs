@@ -114,7 +114,11 @@ impl TaskSpec {
         self.validate_texts()?;
         self.validate_labels()?;
         if self.retries > limit::RETRIES_MAX {
-            return Err(Rejected::over("retries", limit::RETRIES_MAX as usize, "retries"));
+            return Err(Rejected::over(
+                "retries",
+                limit::RETRIES_MAX as usize,
+                "retries",
+            ));
         }
         if self.at_most_once && self.retries > 0 {
             return Err(Rejected::Invalid(
@@ -124,10 +128,14 @@ impl TaskSpec {
             ));
         }
         if self.timeout == Some(Millis(0)) || self.deadline == Some(Millis(0)) {
-            return Err(Rejected::Invalid("a timeout or deadline of 0 could never be met".into()));
+            return Err(Rejected::Invalid(
+                "a timeout or deadline of 0 could never be met".into(),
+            ));
         }
         if self.memory_mib == Some(0) {
-            return Err(Rejected::Invalid("a memory limit of 0 leaves nothing to run in".into()));
+            return Err(Rejected::Invalid(
+                "a memory limit of 0 leaves nothing to run in".into(),
+            ));
         }
         if self.size() > limit::SPEC_MAX_BYTES {
             return Err(Rejected::over("spec", limit::SPEC_MAX_BYTES, "bytes"));
@@ -137,19 +145,30 @@ impl TaskSpec {
 
     fn validate_texts(&self) -> Result<(), Rejected> {
         if !self.namespace.is_valid() {
-            return Err(Rejected::Invalid(format!("bad namespace `{}`", self.namespace)));
+            return Err(Rejected::Invalid(format!(
+                "bad namespace `{}`",
+                self.namespace
+            )));
         }
         if self.command.first().is_none_or(String::is_empty) {
-            return Err(Rejected::Invalid("no command: say what to run after `--`".into()));
+            return Err(Rejected::Invalid(
+                "no command: say what to run after `--`".into(),
+            ));
         }
         if self.name.len() > limit::NAME_MAX_BYTES {
             return Err(Rejected::over("name", limit::NAME_MAX_BYTES, "bytes"));
         }
         let bad_key = |key: &String| key.is_empty() || key.contains('=') || key.contains('\0');
         if let Some(key) = self.env.keys().find(|key| bad_key(key)) {
-            return Err(Rejected::Invalid(format!("`{key}` can't name an environment variable")));
+            return Err(Rejected::Invalid(format!(
+                "`{key}` can't name an environment variable"
+            )));
         }
-        let mut texts = self.command.iter().chain(self.env.values()).chain([&self.cwd]);
+        let mut texts = self
+            .command
+            .iter()
+            .chain(self.env.values())
+            .chain([&self.cwd]);
         if texts.any(|text| text.contains('\0')) {
             return Err(Rejected::Invalid(
                 "a command, environment or directory can't contain a NUL byte".into(),
@@ -171,8 +190,14 @@ impl TaskSpec {
         let pairs = self.env.iter().chain(&self.labels);
         64 + self.name.len()
             + self.cwd.len()
-            + self.command.iter().map(|text| text.len() + 5).sum::<usize>()
-            + pairs.map(|(key, value)| key.len() + value.len() + 10).sum::<usize>()
+            + self
+                .command
+                .iter()
+                .map(|text| text.len() + 5)
+                .sum::<usize>()
+            + pairs
+                .map(|(key, value)| key.len() + value.len() + 10)
+                .sum::<usize>()
             + self.require.iter().map(Expression::size).sum::<usize>()
     }
 }

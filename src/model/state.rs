@@ -70,7 +70,10 @@ pub struct State {
 impl Default for State {
     fn default() -> State {
         State {
-            meta: Meta { state_version: 1, ..Meta::default() },
+            meta: Meta {
+                state_version: 1,
+                ..Meta::default()
+            },
             tasks: Table::new("task"),
             specs: Table::new("spec"),
             results: Table::new("result"),
@@ -132,7 +135,9 @@ impl State {
 
     /// Tasks older than `before` (all where `None`), the newest first.
     pub fn tasks_newest_first(&self, before: Option<TaskId>) -> impl Iterator<Item = &Task> {
-        self.tasks.below(before.unwrap_or(TaskId(u64::MAX))).map(|(_, task)| task)
+        self.tasks
+            .below(before.unwrap_or(TaskId(u64::MAX)))
+            .map(|(_, task)| task)
     }
 
     pub fn agent(&self, id: &AgentId) -> Option<&Agent> {
@@ -147,7 +152,9 @@ impl State {
     /// The tasks whose live attempt this agent holds, by id.
     pub fn held_by(&self, agent: &AgentId) -> impl Iterator<Item = &Task> {
         let held = self.index.held.get(agent);
-        held.into_iter().flatten().filter_map(|id| self.tasks.get(id))
+        held.into_iter()
+            .flatten()
+            .filter_map(|id| self.tasks.get(id))
     }
 
     /// Live attempts on this agent.
@@ -164,12 +171,19 @@ impl State {
     /// The fence of a task's live attempt.
     pub fn live_fence(&self, id: TaskId) -> Option<Fence> {
         let epoch = self.task(id)?.live()?.epoch;
-        Some(Fence { task: id, generation: self.generation(), epoch })
+        Some(Fence {
+            task: id,
+            generation: self.generation(),
+            epoch,
+        })
     }
 
     /// Queued tasks that may go now, in the order of class and age.
     pub fn queue(&self) -> impl Iterator<Item = &Task> {
-        self.index.ready.iter().filter_map(|(_, id)| self.tasks.get(id))
+        self.index
+            .ready
+            .iter()
+            .filter_map(|(_, id)| self.tasks.get(id))
     }
 
     pub fn queue_is_empty(&self) -> bool {
@@ -178,7 +192,10 @@ impl State {
 
     /// Queued tasks that wait for a time, the earliest first.
     pub fn delayed(&self) -> impl Iterator<Item = (Timestamp, &Task)> {
-        self.index.delayed.iter().filter_map(|(at, id)| Some((*at, self.tasks.get(id)?)))
+        self.index
+            .delayed
+            .iter()
+            .filter_map(|(at, id)| Some((*at, self.tasks.get(id)?)))
     }
 
     /// Deadlines of queued tasks, the earliest first.
@@ -218,8 +235,13 @@ impl State {
     fn summed(&self, sums: impl FnOnce([&dyn Summed; 5]) -> [Sum; 5]) -> [u8; 32] {
         let mut total = Sum::default();
         total.add(digest("meta", &(), &self.meta));
-        let tables: [&dyn Summed; 5] =
-            [&self.tasks, &self.specs, &self.results, &self.agents, &self.requests];
+        let tables: [&dyn Summed; 5] = [
+            &self.tasks,
+            &self.specs,
+            &self.results,
+            &self.agents,
+            &self.requests,
+        ];
         for sum in sums(tables) {
             total.merge(sum);
         }

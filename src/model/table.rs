@@ -18,7 +18,10 @@ struct Row<V> {
 /// Not derived: that would ask for `V: Clone`, which sharing exists to avoid.
 impl<V> Clone for Row<V> {
     fn clone(&self) -> Row<V> {
-        Row { value: Arc::clone(&self.value), digest: self.digest }
+        Row {
+            value: Arc::clone(&self.value),
+            digest: self.digest,
+        }
     }
 }
 
@@ -32,7 +35,11 @@ pub struct Table<K: Ord + Clone, V> {
 
 impl<K: Ord + Clone + Serialize, V: Serialize> Table<K, V> {
     pub fn new(name: &'static str) -> Table<K, V> {
-        Table { name, rows: OrdMap::new(), sum: Sum::default() }
+        Table {
+            name,
+            rows: OrdMap::new(),
+            sum: Sum::default(),
+        }
     }
 
     pub fn get(&self, key: &K) -> Option<&V> {
@@ -47,7 +54,13 @@ impl<K: Ord + Clone + Serialize, V: Serialize> Table<K, V> {
     pub fn put(&mut self, key: K, value: V) {
         let digest = digest(self.name, &key, &value);
         self.sum.add(digest);
-        if let Some(old) = self.rows.insert(key, Row { value: Arc::new(value), digest }) {
+        if let Some(old) = self.rows.insert(
+            key,
+            Row {
+                value: Arc::new(value),
+                digest,
+            },
+        ) {
             self.sum.remove(old.digest);
         }
     }
@@ -68,7 +81,10 @@ impl<K: Ord + Clone + Serialize, V: Serialize> Table<K, V> {
 
     /// Rows with a key below `end`, the highest first.
     pub fn below(&self, end: K) -> impl Iterator<Item = (&K, &V)> {
-        self.rows.range(..end).rev().map(|(key, row)| (key, &*row.value))
+        self.rows
+            .range(..end)
+            .rev()
+            .map(|(key, row)| (key, &*row.value))
     }
 
     pub fn sum(&self) -> Sum {

@@ -173,8 +173,15 @@ impl Task {
             Phase::Queued { reason, .. }
             | Phase::Failed { reason }
             | Phase::DeadLetter { reason } => reason.clone(),
-            Phase::Assigned { cancel: Some(cancel), .. } => {
-                format!("cancel requested by {}, waiting for {} to end it", cancel, self.holder())
+            Phase::Assigned {
+                cancel: Some(cancel),
+                ..
+            } => {
+                format!(
+                    "cancel requested by {}, waiting for {} to end it",
+                    cancel,
+                    self.holder()
+                )
             }
             Phase::Cancelled(cancel) => format!("cancelled by {cancel}"),
             Phase::Unknown { attempt } => format!(
@@ -186,7 +193,8 @@ impl Task {
     }
 
     fn holder(&self) -> &str {
-        self.live().map_or("its agent", |attempt| attempt.agent.as_str())
+        self.live()
+            .map_or("its agent", |attempt| attempt.agent.as_str())
     }
 }
 

@@ -1,1 +1,7 @@
-//! Tests of the whole model.
+//! Tests of the whole model: golden scripts that a person can read, and properties over random
+//! entries on three replicas.
+
+mod golden;
+mod property;
+mod rules;
+mod world;

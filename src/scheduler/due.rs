@@ -40,9 +40,14 @@ impl Leases {
 /// What the leader has to propose now.
 pub fn due(state: &State, leases: &Leases, clock: Clock) -> Vec<SystemCommand> {
     let mut commands = expired_leases(state, leases, clock.monotonic);
-    let late = state.deadlines().take_while(|(at, _)| *at <= clock.state).take(DEADLINES_MAX);
+    let late = state
+        .deadlines()
+        .take_while(|(at, _)| *at <= clock.state)
+        .take(DEADLINES_MAX);
     commands.extend(late.map(|(_, task)| SystemCommand::ExpireDeadline { task }));
-    let old = state.ended().take_while(|(at, _)| clock.state.since(*at) >= model::RETENTION);
+    let old = state
+        .ended()
+        .take_while(|(at, _)| clock.state.since(*at) >= model::RETENTION);
     let tasks: Vec<_> = old.take(FORGET_MAX).map(|(_, task)| task).collect();
     if !tasks.is_empty() {
         commands.push(SystemCommand::Forget { tasks });
@@ -52,7 +57,10 @@ pub fn due(state: &State, leases: &Leases, clock: Clock) -> Vec<SystemCommand> {
 
 fn expired_leases(state: &State, leases: &Leases, now: Millis) -> Vec<SystemCommand> {
     let mut watched: BTreeSet<(&AgentId, Incarnation)> = BTreeSet::new();
-    for agent in state.agents().filter(|agent| agent.state == AgentState::Ready) {
+    for agent in state
+        .agents()
+        .filter(|agent| agent.state == AgentState::Ready)
+    {
         watched.insert((&agent.profile.id, agent.profile.incarnation));
     }
     // An earlier incarnation's attempts live on its own lease.
@@ -60,8 +68,13 @@ fn expired_leases(state: &State, leases: &Leases, now: Millis) -> Vec<SystemComm
         let live = state.held_by(holder).filter_map(model::Task::live);
         watched.extend(live.map(|attempt| (holder, attempt.incarnation)));
     }
-    let expired = watched.into_iter().filter(|(agent, inc)| leases.expired(agent, *inc, now));
+    let expired = watched
+        .into_iter()
+        .filter(|(agent, inc)| leases.expired(agent, *inc, now));
     expired
-        .map(|(agent, incarnation)| SystemCommand::ExpireLease { agent: agent.clone(), incarnation })
+        .map(|(agent, incarnation)| SystemCommand::ExpireLease {
+            agent: agent.clone(),
+            incarnation,
+        })
         .collect()
 }

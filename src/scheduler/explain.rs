@@ -39,11 +39,17 @@ pub fn explain(state: &State, fleet: &Fleet, now: Timestamp, id: TaskId) -> Opti
 }
 
 fn settled(summary: String) -> Explanation {
-    Explanation { summary, position: None, agents: Vec::new() }
+    Explanation {
+        summary,
+        position: None,
+        agents: Vec::new(),
+    }
 }
 
 fn decided(task: &Task) -> String {
-    let Some(trace) = &task.trace else { return "no agent yet".into() };
+    let Some(trace) = &task.trace else {
+        return "no agent yet".into();
+    };
     let others = match trace.runners_up.first() {
         Some(second) => format!("; next was {} with {}", second.agent, second.score),
         None => "; no other agent could take it".into(),
@@ -61,18 +67,27 @@ fn waiting(
     task: &Task,
     not_before: Option<Timestamp>,
 ) -> Explanation {
-    let agents: Vec<AgentVerdict> =
-        state.agents().map(|agent| verdict(state, fleet, task, agent)).collect();
+    let agents: Vec<AgentVerdict> = state
+        .agents()
+        .map(|agent| verdict(state, fleet, task, agent))
+        .collect();
     let position = state.ahead_of(task) + 1;
     let summary = match not_before.filter(|at| *at > now) {
         Some(at) => {
             let millis = at.since(now).0;
             let seconds = format!("{}.{}", millis / 1_000, millis % 1_000 / 100);
-            format!("It waits for its next try, in {seconds} s: {}.", task.reason())
+            format!(
+                "It waits for its next try, in {seconds} s: {}.",
+                task.reason()
+            )
         }
         None => summary(&agents, position),
     };
-    Explanation { summary, position: Some(position), agents }
+    Explanation {
+        summary,
+        position: Some(position),
+        agents,
+    }
 }
 
 fn verdict(state: &State, fleet: &Fleet, task: &Task, agent: &model::Agent) -> AgentVerdict {
@@ -80,22 +95,34 @@ fn verdict(state: &State, fleet: &Fleet, task: &Task, agent: &model::Agent) -> A
     let view = fleet.agents.get(id).cloned().unwrap_or_default();
     let room = filter::room(state, agent, &view);
     // What can't change by waiting comes first: it is the better answer.
-    let fits = state.spec(task.id).map_or(Ok(()), |spec| filter::fits(agent, &spec));
+    let fits = state
+        .spec(task.id)
+        .map_or(Ok(()), |spec| filter::fits(agent, &spec));
     let standing = fits
         .and_then(|()| filter::accepts_work(agent, &view, room))
         .map(|()| score::score(id, room));
-    AgentVerdict { agent: id.clone(), standing }
+    AgentVerdict {
+        agent: id.clone(),
+        standing,
+    }
 }
 
 fn summary(agents: &[AgentVerdict], position: usize) -> String {
     if agents.is_empty() {
         return "It waits: no agent has ever registered.".into();
     }
-    let count = |reason: &Reason| agents.iter().filter(|a| a.standing.as_ref() == Err(reason)).count();
+    let count = |reason: &Reason| {
+        agents
+            .iter()
+            .filter(|a| a.standing.as_ref() == Err(reason))
+            .count()
+    };
     let free = agents.iter().filter(|agent| agent.standing.is_ok()).count();
     let total = agents.len();
     if free > 0 {
-        return format!("It is number {position} in the queue; {free} of {total} agents can take it.");
+        return format!(
+            "It is number {position} in the queue; {free} of {total} agents can take it."
+        );
     }
     let mut reasons = Vec::new();
     for (reason, words) in [

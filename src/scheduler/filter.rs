@@ -43,6 +43,13 @@ pub fn accepts_work(agent: &Agent, view: &AgentView, room: Room) -> Result<(), R
 
 /// Whether an agent fits this task.
 pub fn fits(agent: &Agent, spec: &TaskSpec) -> Result<(), Reason> {
-    let satisfied = spec.require.iter().all(|expression| expression.matches(&agent.profile.labels));
-    if satisfied { Ok(()) } else { Err(Reason::LabelMismatch) }
+    let satisfied = spec
+        .require
+        .iter()
+        .all(|expression| expression.matches(&agent.profile.labels));
+    if satisfied {
+        Ok(())
+    } else {
+        Err(Reason::LabelMismatch)
+    }
 }

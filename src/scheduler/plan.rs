@@ -59,7 +59,11 @@ impl<'a> Planner<'a> {
             hopeless: BTreeSet::new(),
         };
         for agent in state.agents() {
-            let view = fleet.agents.get(&agent.profile.id).cloned().unwrap_or_default();
+            let view = fleet
+                .agents
+                .get(&agent.profile.id)
+                .cloned()
+                .unwrap_or_default();
             let room = filter::room(state, agent, &view);
             match filter::accepts_work(agent, &view, room) {
                 Ok(()) => {
@@ -91,9 +95,14 @@ impl<'a> Planner<'a> {
             if taken.contains(&task.id) {
                 continue;
             }
-            let Some(spec) = state.spec(task.id) else { continue };
+            let Some(spec) = state.spec(task.id) else {
+                continue;
+            };
             if let Some(placement) = self.place(&spec, task.id.0, &task.lost_agents) {
-                plan.assignments.push(Assignment { task: task.id, placement });
+                plan.assignments.push(Assignment {
+                    task: task.id,
+                    placement,
+                });
             }
         }
         plan
@@ -148,14 +157,22 @@ impl<'a> Planner<'a> {
             runners_up: ranked,
             refusals: refused.into_iter().collect(),
         };
-        Placement { agent, incarnation, trace }
+        Placement {
+            agent,
+            incarnation,
+            trace,
+        }
     }
 }
 
 /// Queued tasks that may go now: by class, then age, those whose retry is ripe among the others.
 fn in_order(state: &State, now: Timestamp) -> impl Iterator<Item = &Task> {
-    let mut ripe: Vec<&Task> =
-        state.delayed().take_while(|(at, _)| *at <= now).take(SCAN_MAX).map(|(_, task)| task).collect();
+    let mut ripe: Vec<&Task> = state
+        .delayed()
+        .take_while(|(at, _)| *at <= now)
+        .take(SCAN_MAX)
+        .map(|(_, task)| task)
+        .collect();
     ripe.sort_by_key(|task| (task.class, task.id));
     let mut ripe = ripe.into_iter().peekable();
     let mut ready = state.queue().peekable();

@@ -19,8 +19,16 @@ pub const WEIGHTS: [i64; 1] = [1_000];
 pub fn score(agent: &AgentId, room: Room) -> Scored {
     let queue = i64::from(room.taken) * 1_000 / i64::from(room.slots.max(1));
     let terms = vec![queue];
-    let weighted: i64 = terms.iter().zip(WEIGHTS).map(|(term, weight)| term * weight).sum();
-    Scored { agent: agent.clone(), score: weighted / 1_000, terms }
+    let weighted: i64 = terms
+        .iter()
+        .zip(WEIGHTS)
+        .map(|(term, weight)| term * weight)
+        .sum();
+    Scored {
+        agent: agent.clone(),
+        score: weighted / 1_000,
+        terms,
+    }
 }
 
 /// Breaks ties: FNV-1a over the task's number and the agent's name.
@@ -29,5 +37,7 @@ pub fn tie(seed: u64, agent: &AgentId) -> u64 {
     const PRIME: u64 = 0x0000_0100_0000_01b3;
     let bytes = seed.to_be_bytes();
     let bytes = bytes.iter().chain(agent.as_str().as_bytes());
-    bytes.fold(OFFSET, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(PRIME))
+    bytes.fold(OFFSET, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(PRIME)
+    })
 }

@@ -21,7 +21,11 @@ impl State {
         validate_profile(profile)?;
         let known = self.agents.get(&profile.id);
         if known.is_none() && self.agents.len() >= limit::AGENTS_MAX {
-            return Err(Rejected::over("the number of agents", limit::AGENTS_MAX, "agents"));
+            return Err(Rejected::over(
+                "the number of agents",
+                limit::AGENTS_MAX,
+                "agents",
+            ));
         }
         let registered_index = match known {
             Some(agent) if agent.profile.incarnation == profile.incarnation => {
@@ -29,10 +33,15 @@ impl State {
             }
             Some(_) | None => step.index,
         };
-        let agent =
-            Agent { profile: profile.clone(), state: AgentState::Ready, registered_index };
+        let agent = Agent {
+            profile: profile.clone(),
+            state: AgentState::Ready,
+            registered_index,
+        };
         self.agents.put(profile.id.clone(), agent);
-        step.events.push(Event::AgentRegistered { agent: profile.id.clone() });
+        step.events.push(Event::AgentRegistered {
+            agent: profile.id.clone(),
+        });
         Ok(Reply::Registered)
     }
 
@@ -52,13 +61,19 @@ impl State {
         }
         let held: Vec<TaskId> = self
             .held_by(id)
-            .filter(|task| task.live().is_some_and(|live| live.incarnation == incarnation))
+            .filter(|task| {
+                task.live()
+                    .is_some_and(|live| live.incarnation == incarnation)
+            })
             .map(|task| task.id)
             .collect();
         for task in held {
             self.lose_attempt(task, step);
         }
-        step.events.push(Event::AgentLost { agent: id.clone(), incarnation });
+        step.events.push(Event::AgentLost {
+            agent: id.clone(),
+            incarnation,
+        });
     }
 }
 
@@ -72,9 +87,14 @@ fn validate_profile(profile: &AgentProfile) -> Result<(), Rejected> {
     if profile.slots > limit::SLOTS_MAX {
         return Err(Rejected::over("slots", limit::SLOTS_MAX as usize, "slots"));
     }
-    if profile.version.len() > limit::LABEL_MAX_BYTES || profile.limits.len() > limit::LABEL_MAX_BYTES
+    if profile.version.len() > limit::LABEL_MAX_BYTES
+        || profile.limits.len() > limit::LABEL_MAX_BYTES
     {
-        return Err(Rejected::over("an agent's version", limit::LABEL_MAX_BYTES, "bytes"));
+        return Err(Rejected::over(
+            "an agent's version",
+            limit::LABEL_MAX_BYTES,
+            "bytes",
+        ));
     }
     validate_labels(&profile.labels)
 }

@@ -35,7 +35,10 @@ impl State {
         task.last_index = step.index;
         task.latest = Some(attempt.clone());
         task.trace = Some(placement.trace.clone());
-        task.phase = Phase::Assigned { attempt, cancel: None };
+        task.phase = Phase::Assigned {
+            attempt,
+            cancel: None,
+        };
         self.write_task(task);
         step.events.push(Event::TaskAssigned {
             fence: Fence {
@@ -62,7 +65,9 @@ impl State {
             return stale("is full");
         }
         let satisfied = self.specs.get(&task.id).is_some_and(|spec| {
-            spec.require.iter().all(|expression| expression.matches(&agent.profile.labels))
+            spec.require
+                .iter()
+                .all(|expression| expression.matches(&agent.profile.labels))
         });
         if !satisfied {
             return stale("does not satisfy the task's labels");
@@ -75,13 +80,27 @@ impl State {
 /// be its own otherwise.
 fn assignable(task: &Task, step: &Step<'_>) -> Result<(), Rejected> {
     let Phase::Queued { not_before, .. } = &task.phase else {
-        return Err(Rejected::Stale(format!("task {} is {}", task.id, task.state().as_str())));
+        return Err(Rejected::Stale(format!(
+            "task {} is {}",
+            task.id,
+            task.state().as_str()
+        )));
     };
     if not_before.is_some_and(|at| at > step.now) {
-        return Err(Rejected::Stale(format!("task {} waits for its retry", task.id)));
+        return Err(Rejected::Stale(format!(
+            "task {} waits for its retry",
+            task.id
+        )));
     }
-    if task.latest.as_ref().is_some_and(|attempt| attempt.epoch.0 >= step.index) {
-        return Err(Rejected::Stale(format!("task {} was assigned in this entry", task.id)));
+    if task
+        .latest
+        .as_ref()
+        .is_some_and(|attempt| attempt.epoch.0 >= step.index)
+    {
+        return Err(Rejected::Stale(format!(
+            "task {} was assigned in this entry",
+            task.id
+        )));
     }
     Ok(())
 }

@@ -23,19 +23,28 @@ impl State {
             return Err(Rejected::over("reason", limit::REASON_MAX_BYTES, "bytes"));
         }
         let task = self.tasks.get(&id).ok_or(Rejected::NoSuchTask(id))?;
-        let cancel = Cancellation { by: principal.name.clone(), reason: reason.to_owned() };
+        let cancel = Cancellation {
+            by: principal.name.clone(),
+            reason: reason.to_owned(),
+        };
         match &task.phase {
             Phase::Queued { .. } => {
                 let mut task = task.clone();
                 task.phase = Phase::Cancelled(cancel);
                 self.write_ended(task, step);
             }
-            Phase::Assigned { attempt, cancel: None } => {
+            Phase::Assigned {
+                attempt,
+                cancel: None,
+            } => {
                 let attempt = attempt.clone();
                 self.request_cancel(id, &attempt, cancel, step);
             }
             // Asked for before: the same answer, nothing new.
-            Phase::Assigned { cancel: Some(_), .. } | Phase::Cancelled(_) => {}
+            Phase::Assigned {
+                cancel: Some(_), ..
+            }
+            | Phase::Cancelled(_) => {}
             Phase::Succeeded
             | Phase::Failed { .. }
             | Phase::Unknown { .. }
@@ -54,15 +63,24 @@ impl State {
         cancel: Cancellation,
         step: &mut Step<'_>,
     ) {
-        let Some(task) = self.tasks.get(&id) else { return };
+        let Some(task) = self.tasks.get(&id) else {
+            return;
+        };
         let mut task = task.clone();
         step.events.push(Event::CancelRequested {
-            fence: Fence { task: id, generation: self.meta.generation, epoch: attempt.epoch },
+            fence: Fence {
+                task: id,
+                generation: self.meta.generation,
+                epoch: attempt.epoch,
+            },
             agent: attempt.agent.clone(),
             reason: cancel.to_string(),
         });
         task.last_index = step.index;
-        task.phase = Phase::Assigned { attempt: attempt.clone(), cancel: Some(cancel) };
+        task.phase = Phase::Assigned {
+            attempt: attempt.clone(),
+            cancel: Some(cancel),
+        };
         self.write_task(task);
     }
 }

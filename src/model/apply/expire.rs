@@ -23,9 +23,10 @@ impl State {
         let ready = self.agents.get(agent).is_some_and(|known| {
             known.profile.incarnation == incarnation && known.state == AgentState::Ready
         });
-        let holds = self
-            .held_by(agent)
-            .any(|task| task.live().is_some_and(|live| live.incarnation == incarnation));
+        let holds = self.held_by(agent).any(|task| {
+            task.live()
+                .is_some_and(|live| live.incarnation == incarnation)
+        });
         if !ready && !holds {
             return Err(Rejected::Stale(format!("agent {agent} is lost already")));
         }
@@ -40,7 +41,9 @@ impl State {
             return Err(Rejected::Stale(format!("task {id} has met its deadline")));
         }
         let mut task = task.clone();
-        task.phase = Phase::Failed { reason: "not assigned before its deadline".into() };
+        task.phase = Phase::Failed {
+            reason: "not assigned before its deadline".into(),
+        };
         self.write_ended(task, step);
         Ok(Reply::Done)
     }

@@ -21,8 +21,12 @@ impl State {
         step: &mut Step<'_>,
     ) -> Answer {
         let fence = verdict.fence;
-        let finished =
-            |disposition| Ok(Reply::Finished { task: fence.task, disposition });
+        let finished = |disposition| {
+            Ok(Reply::Finished {
+                task: fence.task,
+                disposition,
+            })
+        };
         let Some(task) = self.tasks.get(&fence.task) else {
             return finished(Disposition::UnknownTask);
         };
@@ -48,10 +52,16 @@ impl State {
     }
 
     fn settle(&mut self, task: Task, attempt: &Attempt, outcome: Outcome, step: &mut Step<'_>) {
-        let fence =
-            Fence { task: task.id, generation: self.meta.generation, epoch: attempt.epoch };
+        let fence = Fence {
+            task: task.id,
+            generation: self.meta.generation,
+            epoch: attempt.epoch,
+        };
         let held_slot = task.live().is_some();
-        let at_most_once = self.specs.get(&task.id).is_none_or(|spec| spec.at_most_once);
+        let at_most_once = self
+            .specs
+            .get(&task.id)
+            .is_none_or(|spec| spec.at_most_once);
         let retries = self.specs.get(&task.id).map_or(0, |spec| spec.retries);
         let mut next = task;
         next.settled = Some(attempt.epoch);
@@ -62,7 +72,13 @@ impl State {
             End::Interrupted { .. } | End::Declined { .. } => {
                 let lost = matches!(outcome.end, End::Interrupted { .. });
                 let reason = describe(&outcome.end, &attempt.agent);
-                after_unfinished(&mut next, attempt, at_most_once, lost.then_some(&attempt.agent), reason)
+                after_unfinished(
+                    &mut next,
+                    attempt,
+                    at_most_once,
+                    lost.then_some(&attempt.agent),
+                    reason,
+                )
             }
             End::Exited { .. } | End::Signalled { .. } | End::TimedOut | End::NotStarted { .. } => {
                 let reason = describe(&outcome.end, &attempt.agent);
@@ -72,21 +88,41 @@ impl State {
         };
         self.results.put(next.id, outcome);
         if held_slot {
-            step.events.push(Event::AttemptEnded { fence, agent: attempt.agent.clone() });
+            step.events.push(Event::AttemptEnded {
+                fence,
+                agent: attempt.agent.clone(),
+            });
         }
         self.write_ended(next, step);
     }
 
     /// The agent is lost: what becomes of a task it held.
     pub(super) fn lose_attempt(&mut self, id: crate::id::TaskId, step: &mut Step<'_>) {
-        let Some(task) = self.tasks.get(&id) else { return };
-        let Some(attempt) = task.live().cloned() else { return };
+        let Some(task) = self.tasks.get(&id) else {
+            return;
+        };
+        let Some(attempt) = task.live().cloned() else {
+            return;
+        };
         let at_most_once = self.specs.get(&id).is_none_or(|spec| spec.at_most_once);
-        let fence = Fence { task: id, generation: self.meta.generation, epoch: attempt.epoch };
+        let fence = Fence {
+            task: id,
+            generation: self.meta.generation,
+            epoch: attempt.epoch,
+        };
         let mut next = task.clone();
         let reason = format!("agent {} was lost: its lease ran out", attempt.agent);
-        next.phase = after_unfinished(&mut next, &attempt, at_most_once, Some(&attempt.agent), reason);
-        step.events.push(Event::AttemptEnded { fence, agent: attempt.agent });
+        next.phase = after_unfinished(
+            &mut next,
+            &attempt,
+            at_most_once,
+            Some(&attempt.agent),
+            reason,
+        );
+        step.events.push(Event::AttemptEnded {
+            fence,
+            agent: attempt.agent,
+        });
         self.write_ended(next, step);
     }
 
@@ -96,7 +132,10 @@ impl State {
         if task.is_terminal() {
             task.ended = Some(step.now);
             task.finished_at = task.finished_at.or(Some(step.wall));
-            step.events.push(Event::TaskEnded { task: task.id, state: task.state() });
+            step.events.push(Event::TaskEnded {
+                task: task.id,
+                state: task.state(),
+            });
         } else {
             task.started_at = None;
             task.finished_at = None;
@@ -141,9 +180,14 @@ fn after_failure(task: &mut Task, retries: u32, reason: String, step: &Step<'_>)
     } else if task.failures <= retries {
         let not_before = step.now.plus(backoff(task.id, task.failures));
         let reason = format!("retry {} of {retries}: {reason}", task.failures);
-        Phase::Queued { not_before: Some(not_before), reason }
+        Phase::Queued {
+            not_before: Some(not_before),
+            reason,
+        }
     } else {
-        Phase::DeadLetter { reason: format!("all {retries} retries failed; the last: {reason}") }
+        Phase::DeadLetter {
+            reason: format!("all {retries} retries failed; the last: {reason}"),
+        }
     }
 }
 
@@ -160,7 +204,9 @@ fn after_unfinished(
         return Phase::Cancelled(cancel);
     }
     if at_most_once {
-        return Phase::Unknown { attempt: attempt.clone() };
+        return Phase::Unknown {
+            attempt: attempt.clone(),
+        };
     }
     if let Some(agent) = lost {
         task.lost_agents.push(agent.clone());
@@ -174,7 +220,10 @@ fn after_unfinished(
         );
         Phase::DeadLetter { reason }
     } else {
-        Phase::Queued { not_before: None, reason }
+        Phase::Queued {
+            not_before: None,
+            reason,
+        }
     }
 }
 
@@ -182,7 +231,9 @@ fn after_unfinished(
 fn after_kill(task: &Task, agent: &AgentId) -> Phase {
     match cancellation(task) {
         Some(cancel) => Phase::Cancelled(cancel),
-        None => Phase::Failed { reason: format!("agent {agent} killed it unasked") },
+        None => Phase::Failed {
+            reason: format!("agent {agent} killed it unasked"),
+        },
     }
 }
 

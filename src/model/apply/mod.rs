@@ -83,7 +83,11 @@ impl State {
 
     fn apply_op(&mut self, op: &Op, step: &mut Step<'_>) -> Outcome {
         match op {
-            Op::Client { principal, command, placement } => {
+            Op::Client {
+                principal,
+                command,
+                placement,
+            } => {
                 access::allows(principal, command)?;
                 self.apply_command(principal, command, placement.as_ref(), step)
             }
@@ -108,9 +112,10 @@ impl State {
 
     fn apply_system(&mut self, command: &SystemCommand, step: &mut Step<'_>) -> Outcome {
         match command {
-            SystemCommand::Found { cluster_id, generation } => {
-                self.found(cluster_id, *generation, step)
-            }
+            SystemCommand::Found {
+                cluster_id,
+                generation,
+            } => self.found(cluster_id, *generation, step),
             SystemCommand::Assign(assignment) => {
                 self.assign(assignment.task, &assignment.placement, step)
             }
@@ -132,7 +137,11 @@ impl State {
             )));
         }
         self.meta.cluster_id = cluster_id.to_owned();
-        let holders: Vec<_> = self.agents.iter().map(|(id, a)| (id.clone(), a.profile.incarnation)).collect();
+        let holders: Vec<_> = self
+            .agents
+            .iter()
+            .map(|(id, a)| (id.clone(), a.profile.incarnation))
+            .collect();
         for (agent, incarnation) in holders {
             self.lose_agent(&agent, incarnation, step);
         }

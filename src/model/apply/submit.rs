@@ -35,7 +35,11 @@ impl State {
             return same_request(known, *spec, submit.request_id.as_ref());
         }
         if self.tasks.len() >= limit::TASKS_MAX {
-            return Err(Rejected::over("the number of kept tasks", limit::TASKS_MAX, "tasks"));
+            return Err(Rejected::over(
+                "the number of kept tasks",
+                limit::TASKS_MAX,
+                "tasks",
+            ));
         }
         let id = TaskId(self.meta.last_task.0 + 1);
         self.meta.last_task = id;
@@ -49,20 +53,27 @@ impl State {
             // The submit stands whatever becomes of the assignment: it then waits in the queue.
             let _refused_or_done = self.assign(id, placement, step);
         }
-        Ok(Reply::Submitted { task: id, duplicate: false })
+        Ok(Reply::Submitted {
+            task: id,
+            duplicate: false,
+        })
     }
 
     /// Drops the request id of a forgotten task.
     pub(super) fn forget_request(&mut self, task: &Task, namespace: &Namespace) {
         if let Some(id) = &task.request_id {
-            self.requests.remove(&request_key(namespace, &task.user, id));
+            self.requests
+                .remove(&request_key(namespace, &task.user, id));
         }
     }
 }
 
 fn same_request(known: &Request, spec: [u8; 16], id: Option<&RequestId>) -> Outcome {
     if known.spec == spec {
-        Ok(Reply::Submitted { task: known.task, duplicate: true })
+        Ok(Reply::Submitted {
+            task: known.task,
+            duplicate: true,
+        })
     } else {
         Err(Rejected::RequestIdReused {
             request_id: id.map(|id| id.0.clone()).unwrap_or_default(),
@@ -80,7 +91,11 @@ fn request_of(
         return Err(Rejected::Invalid("a request id can't be empty".into()));
     }
     if id.0.len() > limit::REQUEST_ID_MAX_BYTES {
-        return Err(Rejected::over("request id", limit::REQUEST_ID_MAX_BYTES, "bytes"));
+        return Err(Rejected::over(
+            "request id",
+            limit::REQUEST_ID_MAX_BYTES,
+            "bytes",
+        ));
     }
     let key = request_key(&spec.namespace, &principal.name, &id.0);
     Ok((key, half(Sha256::digest(encode(1, spec)).into())))
@@ -109,7 +124,10 @@ fn new_task(id: TaskId, principal: &Principal, submit: &Submit, step: &Step<'_>)
         kind,
         class: kind.default_class(),
         user: principal.name.clone(),
-        phase: Phase::Queued { not_before: None, reason: String::new() },
+        phase: Phase::Queued {
+            not_before: None,
+            reason: String::new(),
+        },
         submit_index: step.index,
         last_index: step.index,
         submitted_at: step.wall,

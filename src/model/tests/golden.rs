@@ -1,0 +1,212 @@
+//! Golden scripts: a task's life as a person would tell it, and what the model answers.
+//!
+//! The scripts are in `golden/`; `make fix` writes their outputs anew, and a diff shows what
+//! changed. Commands: `agent NAME slots=N inc=N KEY=VALUE…`, `submit [id=REQUEST] [retries=N]
+//! [once] [require=EXPRESSION] [on=AGENT] COMMAND…`, `assign TASK AGENT`, `finish TASK EPOCH AGENT
+//! END`, `cancel TASK`, `expire AGENT INC`, `deadline TASK`, `pass MILLIS`, `task TASK`, `agents`.
+
+use std::error::Error;
+use std::fmt::Write as _;
+
+use super::world::{
+    World, agent_id, client, fence, finish_op, incarnation, placement, profile, register_op, spec,
+    submit, submit_op,
+};
+use crate::{Command, End, Event, Op, Outcome, Reply, SystemCommand, TaskId};
+
+struct Script(World);
+
+type Answer = Result<String, Box<dyn Error>>;
+
+impl goldenscript::Runner for Script {
+    type Command = goldenscript::Command;
+
+    fn run(&mut self, command: &goldenscript::Command, _: &goldenscript::Context) -> Answer {
+        let mut args = command.consume_args();
+        let told = match command.name.as_str() {
+            "pass" => {
+                self.0.now += word(&mut args)?.parse::<u64>()?;
+                String::new()
+            }
+            "task" => self.task(word(&mut args)?)?,
+            "agents" => self.agents(),
+            name => {
+                let op = op(name, &mut args)?;
+                self.apply(op)
+            }
+        };
+        args.reject_next()?;
+        Ok(told)
+    }
+}
+
+type Args<'a> = goldenscript::ArgumentConsumer<'a>;
+
+fn word<'a>(args: &mut Args<'a>) -> Result<&'a str, Box<dyn Error>> {
+    args.next_pos().ok_or_else(|| "a word is missing".into())
+}
+
+fn op(name: &str, args: &mut Args<'_>) -> Result<Op, Box<dyn Error>> {
+    Ok(match name {
+        "agent" => agent(args)?,
+        "submit" => submission(args)?,
+        "assign" => {
+            let task = word(args)?.parse()?;
+            let placement = placement(word(args)?);
+            Op::System(SystemCommand::Assign(crate::Assignment { task, placement }))
+        }
+        "finish" => {
+            let task: TaskId = word(args)?.parse()?;
+            let fence = fence(task.0, word(args)?.parse()?);
+            let agent = word(args)?;
+            finish_op(fence, agent, Outcome::bare(end(word(args)?)?))
+        }
+        "cancel" => {
+            let command = Command::CancelTask {
+                task: word(args)?.parse()?,
+                reason: "enough".into(),
+            };
+            Op::Client {
+                principal: client("ann"),
+                command,
+                placement: None,
+            }
+        }
+        "expire" => {
+            let (agent, incarnation) = (agent_id(word(args)?), incarnation(word(args)?.parse()?));
+            Op::System(SystemCommand::ExpireLease { agent, incarnation })
+        }
+        "deadline" => Op::System(SystemCommand::ExpireDeadline {
+            task: word(args)?.parse()?,
+        }),
+        other => return Err(format!("unknown command {other}").into()),
+    })
+}
+
+fn agent(args: &mut Args<'_>) -> Result<Op, Box<dyn Error>> {
+    let slots = args.take_key("slots").map_or(Ok(1), str::parse)?;
+    let inc = args.take_key("inc").map_or(Ok(1), str::parse)?;
+    let mut profile = profile(word(args)?, slots, inc);
+    while let Some((key, value)) = args.next_key() {
+        profile.labels.insert(key.to_owned(), value.to_owned());
+    }
+    Ok(register_op(profile))
+}
+
+fn submission(args: &mut Args<'_>) -> Result<Op, Box<dyn Error>> {
+    let request = args.take_key("id");
+    let retries = args.take_key("retries").map_or(Ok(0), str::parse)?;
+    let once = args.take_key("once").map_or(Ok(false), str::parse)?;
+    let deadline = args.take_key("deadline").map(str::parse).transpose()?;
+    let require = args.take_key("require").map(str::parse).transpose()?;
+    let place = args.take_key("on").map(placement);
+    let words: Vec<&str> = std::iter::from_fn(|| args.next_pos()).collect();
+    let mut spec = spec(&words.join(" "));
+    spec.retries = retries;
+    spec.at_most_once = once;
+    spec.deadline = deadline.map(crate::Millis);
+    spec.require = require.into_iter().collect();
+    Ok(submit_op(submit(spec, request), place))
+}
+
+impl Script {
+    fn apply(&mut self, op: Op) -> String {
+        let applied = self.0.apply(vec![op]);
+        let mut told = format!("{}: ", self.0.index);
+        match &applied.replies[0] {
+            Ok(Reply::Submitted {
+                task,
+                duplicate: true,
+            }) => write!(told, "{task}, known before"),
+            Ok(Reply::Submitted {
+                task,
+                duplicate: false,
+            }) => write!(told, "{task}"),
+            Ok(Reply::Finished { disposition, .. }) => write!(told, "{disposition:?}"),
+            Ok(Reply::Cancelled { .. } | Reply::Registered | Reply::Done) => write!(told, "ok"),
+            Err(rejected) => write!(told, "refused: {rejected}"),
+        }
+        .expect("writing into a string");
+        for event in &applied.events {
+            write!(told, "\n    {}", event_words(event)).expect("writing into a string");
+        }
+        told
+    }
+
+    fn task(&self, id: &str) -> Answer {
+        let task = self.0.state.task(id.parse()?).ok_or("no such task")?;
+        let mut told = format!("{}: {}", task.id, task.state().as_str());
+        if let Some(live) = task.live() {
+            write!(told, " to {} under {}", live.agent, live.epoch.0)?;
+        }
+        write!(
+            told,
+            ", {} attempts, {} failures",
+            task.attempts, task.failures
+        )?;
+        if !task.reason().is_empty() {
+            write!(told, "\n    {}", task.reason())?;
+        }
+        Ok(told)
+    }
+
+    fn agents(&self) -> String {
+        let agents = self.0.state.agents().map(|agent| {
+            let id = &agent.profile.id;
+            let busy = self.0.state.busy(id);
+            format!(
+                "{id}: {:?}, {busy} of {} slots",
+                agent.state, agent.profile.slots
+            )
+        });
+        agents.collect::<Vec<_>>().join("\n")
+    }
+}
+
+fn end(word: &str) -> Result<End, Box<dyn Error>> {
+    Ok(match word {
+        "ok" => End::Exited { code: 0 },
+        "timeout" => End::TimedOut,
+        "killed" => End::Killed,
+        "declined" => End::Declined {
+            reason: "stopping".into(),
+        },
+        "interrupted" => End::Interrupted {
+            reason: "the agent was restarted".into(),
+        },
+        "missing" => End::NotStarted {
+            reason: "no such program".into(),
+        },
+        code => End::Exited {
+            code: code.parse()?,
+        },
+    })
+}
+
+fn event_words(event: &Event) -> String {
+    match event {
+        Event::TaskQueued { task } => format!("{task} queued"),
+        Event::TaskAssigned { fence, agent, .. } => format!("{fence} assigned to {agent}"),
+        Event::TaskRequeued { task } => format!("{task} queued again"),
+        Event::CancelRequested { fence, agent, .. } => format!("{agent} has to end {fence}"),
+        Event::TaskEnded { task, state } => format!("{task} ended: {}", state.as_str()),
+        Event::AttemptEnded { fence, agent } => format!("{fence} left {agent}"),
+        Event::AgentRegistered { agent } => format!("{agent} registered"),
+        Event::AgentLost { agent, .. } => format!("{agent} lost"),
+        Event::TasksForgotten { count } => format!("{count} tasks forgotten"),
+    }
+}
+
+#[test]
+fn golden_scripts_give_what_they_gave() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/golden");
+    let mut scripts: Vec<_> = std::fs::read_dir(folder)
+        .expect("the folder is committed")
+        .map(|entry| entry.expect("it can be listed").path())
+        .collect();
+    scripts.sort();
+    assert!(!scripts.is_empty());
+    for script in scripts {
+        goldenscript::run(&mut Script(World::new()), &script).expect("the script holds");
+    }
+}

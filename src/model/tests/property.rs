@@ -1,0 +1,192 @@
+//! Properties over random entries: three replicas agree, invariants hold after each entry, a
+//! snapshot anywhere and the tail give the same as a full replay, and no bytes make it panic.
+
+use proptest::prelude::*;
+
+use super::world::{
+    agent_id, client, fence, finish_op, incarnation, placement_on, profile, register_op, spec,
+    submit, submit_op,
+};
+use crate::{
+    Assignment, Command, End, Entry, Generation, Op, Outcome, Stamped, State, SystemCommand,
+    TaskId, Timestamp, invariant,
+};
+
+const AGENTS: [&str; 3] = ["a1", "a2", "a3"];
+
+fn agent() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(&AGENTS[..])
+}
+
+fn end() -> impl Strategy<Value = End> {
+    prop_oneof![
+        4 => Just(End::Exited { code: 0 }),
+        2 => Just(End::Exited { code: 1 }),
+        1 => Just(End::Signalled { signal: 9 }),
+        1 => Just(End::TimedOut),
+        1 => Just(End::Killed),
+        1 => Just(End::NotStarted { reason: "no such program".into() }),
+        1 => Just(End::Declined { reason: "stopping".into() }),
+        1 => Just(End::Interrupted { reason: "restarted".into() }),
+    ]
+}
+
+/// Few tasks, agents and epochs, so that operations meet: `epoch` counts back from the index.
+fn op(index: u64) -> impl Strategy<Value = Op> {
+    let task = 1..12u64;
+    let inc = 1..3u8;
+    prop_oneof![
+        4 => (0..6u8, 0..3u32, any::<bool>(), prop::option::of((agent(), inc.clone()))).prop_map(
+            |(request, retries, once, place)| {
+                let mut spec = spec(["true", "false"][usize::from(request % 2)]);
+                spec.at_most_once = once;
+                spec.retries = if once { 0 } else { retries };
+                let id = format!("r{request}");
+                let request = (request < 4).then_some(id.as_str());
+                submit_op(submit(spec, request), place.map(|(agent, inc)| placement_on(agent, inc)))
+            }
+        ),
+        4 => (task.clone(), agent(), inc.clone()).prop_map(|(task, agent, inc)| {
+            let placement = placement_on(agent, inc);
+            Op::System(SystemCommand::Assign(Assignment { task: TaskId(task), placement }))
+        }),
+        5 => (task.clone(), 0..8u64, agent(), end()).prop_map(move |(task, back, agent, end)| {
+            finish_op(fence(task, index.saturating_sub(back)), agent, Outcome::bare(end))
+        }),
+        2 => task.clone().prop_map(|task| Op::Client {
+            principal: client("ann"),
+            command: Command::CancelTask { task: TaskId(task), reason: String::new() },
+            placement: None,
+        }),
+        2 => (agent(), inc.clone()).prop_map(|(agent, inc)| register_op(profile(agent, 2, inc))),
+        1 => (agent(), inc).prop_map(|(agent, inc)| {
+            let (agent, incarnation) = (agent_id(agent), incarnation(inc));
+            Op::System(SystemCommand::ExpireLease { agent, incarnation })
+        }),
+        1 => task.clone().prop_map(|task| {
+            Op::System(SystemCommand::ExpireDeadline { task: TaskId(task) })
+        }),
+        1 => task.prop_map(|task| {
+            Op::System(SystemCommand::Forget { tasks: vec![TaskId(task)] })
+        }),
+    ]
+}
+
+/// A log: each entry with its term's step, the clock's step and its operations.
+fn log() -> impl Strategy<Value = Vec<(u64, Entry)>> {
+    let steps = 5..60usize;
+    steps.prop_flat_map(|length| {
+        let entries = (0..length).map(|position| {
+            let index = position as u64 + 2;
+            (
+                0..10u8,
+                0..90_000_000u64,
+                prop::collection::vec(op(index), 0..4),
+            )
+        });
+        entries.collect::<Vec<_>>().prop_map(|entries| {
+            let (mut term, mut now) = (1, 1_000_000);
+            let stamped = |(new_term, step, ops): (u8, u64, Vec<Op>)| {
+                term += u64::from(new_term == 0);
+                // Mostly small steps, now and then one over the retention.
+                now += if step % 7 == 0 { step } else { step % 3_000 };
+                (
+                    term,
+                    Entry {
+                        stamp: Timestamp(now),
+                        wall: Timestamp(now),
+                        ops,
+                    },
+                )
+            };
+            entries.into_iter().map(stamped).collect()
+        })
+    })
+}
+
+fn founded() -> State {
+    let mut state = State::default();
+    let found = SystemCommand::Found {
+        cluster_id: "test".into(),
+        generation: Generation(1),
+    };
+    let stamp = Timestamp(1_000_000);
+    let entry = Entry {
+        stamp,
+        wall: stamp,
+        ops: vec![Op::System(found)],
+    };
+    state.apply(&Stamped {
+        index: 1,
+        term: 1,
+        entry: &entry,
+    });
+    state
+}
+
+fn replay(state: &mut State, from: usize, log: &[(u64, Entry)]) {
+    for (position, (term, entry)) in log.iter().enumerate() {
+        let index = (from + position) as u64 + 2;
+        state.apply(&Stamped {
+            index,
+            term: *term,
+            entry,
+        });
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn replicas_agree_and_stay_sound(log in log()) {
+        let mut replicas = [founded(), founded(), founded()];
+        for (position, (term, entry)) in log.iter().enumerate() {
+            let stamped = Stamped { index: position as u64 + 2, term: *term, entry };
+            let answers = replicas.each_mut().map(|state| state.apply(&stamped));
+            prop_assert!(answers.iter().all(|answer| *answer == answers[0]));
+            prop_assert!(replicas.iter().all(|state| state.hash() == replicas[0].hash()));
+            prop_assert_eq!(invariant::check(&replicas[0]), Vec::<String>::new());
+        }
+    }
+
+    #[test]
+    fn a_snapshot_and_the_tail_are_a_full_replay(log in log(), at in any::<prop::sample::Index>()) {
+        let cut = at.index(log.len());
+        let mut whole = founded();
+        replay(&mut whole, 0, &log);
+        let mut early = founded();
+        replay(&mut early, 0, &log[..cut]);
+        let mut restored = State::decode(&early.encode()).expect("it was just encoded");
+        replay(&mut restored, cut, &log[cut..]);
+        prop_assert_eq!(restored.hash(), whole.hash());
+        prop_assert_eq!(restored.encode(), whole.encode());
+    }
+
+    #[test]
+    fn replaying_what_was_applied_changes_nothing(log in log()) {
+        let mut state = founded();
+        replay(&mut state, 0, &log);
+        let hash = state.hash();
+        replay(&mut state, 0, &log);
+        prop_assert_eq!(state.hash(), hash);
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), flip in any::<prop::sample::Index>()) {
+        let _ = Entry::decode(&bytes);
+        let _ = State::decode(&bytes);
+        let mut nearly = Entry {
+            stamp: Timestamp(1_000_000),
+            wall: Timestamp(0),
+            ops: vec![submit_op(submit(spec("true"), Some("r")), Some(placement_on("a1", 1)))],
+        }.encode();
+        let at = flip.index(nearly.len());
+        nearly[at] ^= bytes.first().copied().unwrap_or(1);
+        if let Ok(entry) = Entry::decode(&nearly) {
+            let mut state = founded();
+            state.apply(&Stamped { index: 2, term: 1, entry: &entry });
+            prop_assert_eq!(invariant::check(&state), Vec::<String>::new());
+        }
+    }
+}

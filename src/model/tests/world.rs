@@ -1,0 +1,203 @@
+//! A small world for tests: a client, three agents, and a log that counts by itself.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    AgentId, AgentProfile, Applied, Assignment, Command, End, Entry, Epoch, Fence, Generation,
+    Incarnation, Namespace, Op, Outcome, Placement, Principal, Rejected, Reply, RequestId, Role,
+    Scored, Stamped, State, Submit, SystemCommand, TaskId, TaskSpec, Timestamp, Trace, Verdict,
+    invariant,
+};
+
+/// Where the world's clock starts: not at zero, so that a mistaken zero shows.
+pub const START: u64 = 1_000_000;
+
+/// One replica and its log's position.
+pub struct World {
+    pub state: State,
+    pub index: u64,
+    pub term: u64,
+    pub now: u64,
+}
+
+impl World {
+    /// A founded cluster; its first entry is at index 1.
+    pub fn new() -> World {
+        let mut world = World {
+            state: State::default(),
+            index: 0,
+            term: 1,
+            now: START,
+        };
+        world.system(SystemCommand::Found {
+            cluster_id: "test".into(),
+            generation: Generation(1),
+        });
+        world
+    }
+
+    /// Applies one entry and checks every invariant after it.
+    pub fn apply(&mut self, ops: Vec<Op>) -> Applied {
+        self.index += 1;
+        let stamp = Timestamp(self.now);
+        let entry = Entry {
+            stamp,
+            wall: stamp,
+            ops,
+        };
+        let decoded = Entry::decode(&entry.encode());
+        assert_eq!(
+            decoded.as_ref(),
+            Ok(&entry),
+            "an entry survives its encoding"
+        );
+        let stamped = Stamped {
+            index: self.index,
+            term: self.term,
+            entry: &entry,
+        };
+        let applied = self.state.apply(&stamped);
+        assert_eq!(applied.replies.len(), entry.ops.len());
+        assert_eq!(invariant::check(&self.state), Vec::<String>::new());
+        applied
+    }
+
+    pub fn one(&mut self, op: Op) -> Result<Reply, Rejected> {
+        self.apply(vec![op]).replies.remove(0)
+    }
+
+    pub fn system(&mut self, command: SystemCommand) -> Result<Reply, Rejected> {
+        self.one(Op::System(command))
+    }
+
+    pub fn submit(&mut self, submit: Submit) -> Result<Reply, Rejected> {
+        self.one(submit_op(submit, None))
+    }
+
+    pub fn register(&mut self, profile: AgentProfile) -> Result<Reply, Rejected> {
+        self.one(register_op(profile))
+    }
+
+    pub fn assign(&mut self, task: u64, agent: &str) -> Result<Reply, Rejected> {
+        let placement = placement(agent);
+        self.system(SystemCommand::Assign(Assignment {
+            task: TaskId(task),
+            placement,
+        }))
+    }
+
+    pub fn finish(
+        &mut self,
+        task: u64,
+        epoch: u64,
+        agent: &str,
+        end: End,
+    ) -> Result<Reply, Rejected> {
+        self.one(finish_op(fence(task, epoch), agent, Outcome::bare(end)))
+    }
+}
+
+pub fn agent_id(name: &str) -> AgentId {
+    AgentId::new(name).expect("tests use good names")
+}
+
+pub fn client(name: &str) -> Principal {
+    Principal {
+        name: name.into(),
+        role: Role::Client,
+        fingerprint: [1; 32],
+    }
+}
+
+pub fn agent_principal(name: &str) -> Principal {
+    Principal {
+        name: name.into(),
+        role: Role::Agent,
+        fingerprint: [2; 32],
+    }
+}
+
+pub fn incarnation(n: u8) -> Incarnation {
+    Incarnation([n; 16])
+}
+
+pub fn profile(name: &str, slots: u32, inc: u8) -> AgentProfile {
+    AgentProfile {
+        id: agent_id(name),
+        incarnation: incarnation(inc),
+        slots,
+        labels: BTreeMap::new(),
+        version: "test".into(),
+        limits: "rlimit".into(),
+    }
+}
+
+pub fn spec(command: &str) -> TaskSpec {
+    let namespace = Namespace::new("default").expect("it is a name");
+    TaskSpec::process(namespace, command.split(' ').map(str::to_owned).collect())
+}
+
+pub fn submit(spec: TaskSpec, request_id: Option<&str>) -> Submit {
+    Submit {
+        spec,
+        request_id: request_id.map(|id| RequestId(id.into())),
+    }
+}
+
+pub fn submit_op(submit: Submit, placement: Option<Placement>) -> Op {
+    Op::Client {
+        principal: client("ann"),
+        command: Command::SubmitTask(submit),
+        placement,
+    }
+}
+
+pub fn register_op(profile: AgentProfile) -> Op {
+    let principal = agent_principal(profile.id.as_str());
+    Op::Client {
+        principal,
+        command: Command::RegisterAgent(profile),
+        placement: None,
+    }
+}
+
+pub fn finish_op(fence: Fence, agent: &str, outcome: Outcome) -> Op {
+    let command = Command::FinishAttempt(Verdict { fence, outcome });
+    Op::Client {
+        principal: agent_principal(agent),
+        command,
+        placement: None,
+    }
+}
+
+pub fn fence(task: u64, epoch: u64) -> Fence {
+    Fence {
+        task: TaskId(task),
+        generation: Generation(1),
+        epoch: Epoch(epoch),
+    }
+}
+
+/// Onto incarnation 1 of an agent.
+pub fn placement(agent: &str) -> Placement {
+    placement_on(agent, 1)
+}
+
+pub fn placement_on(agent: &str, inc: u8) -> Placement {
+    let winner = Scored {
+        agent: agent_id(agent),
+        score: 0,
+        terms: vec![0],
+    };
+    let trace = Trace {
+        policy_version: 1,
+        winner,
+        runners_up: vec![],
+        refusals: vec![],
+    };
+    Placement {
+        agent: agent_id(agent),
+        incarnation: incarnation(inc),
+        trace,
+    }
+}
