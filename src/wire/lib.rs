@@ -9,9 +9,15 @@
 //! (`security` makes the TLS configurations that are passed in here).
 
 pub mod convert;
+pub mod status;
 pub mod transport;
 
 /// Messages, clients and servers of `quorate.v1`, as generated.
+#[expect(
+    clippy::allow_attributes,
+    clippy::too_many_lines,
+    reason = "generated code keeps to its generator's style"
+)]
 pub mod v1 {
     tonic::include_proto!("quorate.v1");
 }
