@@ -9,7 +9,7 @@
 //! Left out on purpose: who is connected, heartbeats and loads (soft state of each controller),
 //! and where the bytes of the log are kept (crate `raft`).
 
-mod access;
+pub mod access;
 mod address;
 mod agent;
 mod apply;
