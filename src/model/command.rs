@@ -82,6 +82,10 @@ pub enum SystemCommand {
 }
 
 /// One operation of an entry.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are the large one; boxing it would cost an allocation each"
+)]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Op {
     Client {

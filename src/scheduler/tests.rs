@@ -1,1 +1,240 @@
-//! Tests of the scheduler.
+//! Properties of a round, on states made by applying real entries.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use model::{
+    AgentId, AgentProfile, Command, Entry, Expression, Generation, Incarnation, Millis, Namespace,
+    Op, Principal, Reason, Role, Stamped, State, Submit, SystemCommand, TaskId, TaskSpec,
+    Timestamp,
+};
+
+use crate::{AgentView, Clock, Fleet, LEASE, Leases, due, explain, plan};
+
+const NOW: Timestamp = Timestamp(1_000_000);
+
+/// A cluster with agents `(name, slots, zone)` and so many tasks in the queue.
+fn cluster(agents: &[(&str, u32, &str)], tasks: &[TaskSpec]) -> State {
+    let found = SystemCommand::Found {
+        cluster_id: "test".into(),
+        generation: Generation(1),
+    };
+    let mut ops = vec![Op::System(found)];
+    ops.extend(
+        agents
+            .iter()
+            .map(|(name, slots, zone)| registration(name, *slots, zone)),
+    );
+    ops.extend(tasks.iter().map(submission));
+    let mut state = State::default();
+    apply(&mut state, ops);
+    state
+}
+
+fn apply(state: &mut State, ops: Vec<Op>) {
+    let entry = Entry {
+        stamp: NOW,
+        wall: NOW,
+        ops,
+    };
+    let index = state.last_applied() + 1;
+    let applied = state.apply(&Stamped {
+        index,
+        term: 1,
+        entry: &entry,
+    });
+    assert!(
+        applied.replies.iter().all(Result::is_ok),
+        "{:?}",
+        applied.replies
+    );
+}
+
+fn registration(name: &str, slots: u32, zone: &str) -> Op {
+    let profile = AgentProfile {
+        id: id(name),
+        incarnation: Incarnation([1; 16]),
+        slots,
+        labels: BTreeMap::from([("zone".to_owned(), zone.to_owned())]),
+        version: "test".into(),
+        limits: "rlimit".into(),
+    };
+    let principal = Principal {
+        name: name.into(),
+        role: Role::Agent,
+        fingerprint: [0; 32],
+    };
+    Op::Client {
+        principal,
+        command: Command::RegisterAgent(profile),
+        placement: None,
+    }
+}
+
+fn submission(spec: &TaskSpec) -> Op {
+    let principal = Principal {
+        name: "ann".into(),
+        role: Role::Client,
+        fingerprint: [0; 32],
+    };
+    let command = Command::SubmitTask(Submit {
+        spec: spec.clone(),
+        request_id: None,
+    });
+    Op::Client {
+        principal,
+        command,
+        placement: None,
+    }
+}
+
+fn task(require: &str) -> TaskSpec {
+    let namespace = Namespace::new("default").expect("it is a name");
+    let mut spec = TaskSpec::process(namespace, vec!["true".into()]);
+    let require = (!require.is_empty()).then(|| require.parse::<Expression>().unwrap());
+    spec.require = require.into_iter().collect();
+    spec
+}
+
+fn id(name: &str) -> AgentId {
+    AgentId::new(name).expect("it is a name")
+}
+
+/// Everybody connected, nothing sent ahead.
+fn fleet(state: &State) -> Fleet {
+    let view = AgentView {
+        connected: true,
+        ..AgentView::default()
+    };
+    let agents = state
+        .agents()
+        .map(|agent| (agent.profile.id.clone(), view.clone()));
+    Fleet {
+        agents: agents.collect(),
+    }
+}
+
+fn chosen(state: &State, fleet: &Fleet) -> Vec<(u64, String)> {
+    let plan = plan(state, fleet, NOW, &BTreeSet::new(), 100);
+    let pair = |a: &model::Assignment| (a.task.0, a.placement.agent.to_string());
+    plan.assignments.iter().map(pair).collect()
+}
+
+#[test]
+fn tasks_spread_by_what_is_assigned_and_never_beyond_the_slots() {
+    let state = cluster(&[("a1", 2, "a"), ("a2", 4, "a")], &vec![task(""); 20]);
+    let mut counts = BTreeMap::new();
+    for (_, agent) in chosen(&state, &fleet(&state)) {
+        *counts.entry(agent).or_insert(0) += 1;
+    }
+    assert_eq!(counts, BTreeMap::from([("a1".into(), 2), ("a2".into(), 4)]));
+}
+
+#[test]
+fn a_task_that_fits_nowhere_does_not_hold_up_those_behind_it() {
+    let state = cluster(
+        &[("a1", 1, "a")],
+        &[task("zone=nowhere"), task(""), task("")],
+    );
+    assert_eq!(chosen(&state, &fleet(&state)), [(2, "a1".to_owned())]);
+}
+
+#[test]
+fn older_tasks_go_first_and_taken_ones_are_left_out() {
+    let state = cluster(&[("a1", 2, "a")], &vec![task(""); 4]);
+    let tasks: Vec<u64> = chosen(&state, &fleet(&state))
+        .iter()
+        .map(|(task, _)| *task)
+        .collect();
+    assert_eq!(tasks, [1, 2]);
+    let taken = BTreeSet::from([TaskId(1)]);
+    let plan = plan(&state, &fleet(&state), NOW, &taken, 100);
+    let tasks: Vec<u64> = plan.assignments.iter().map(|a| a.task.0).collect();
+    assert_eq!(tasks, [2, 3]);
+}
+
+#[test]
+fn placements_that_are_not_applied_yet_take_room() {
+    let state = cluster(&[("a1", 2, "a")], &vec![task(""); 4]);
+    let mut fleet = fleet(&state);
+    fleet.agents.get_mut(&id("a1")).unwrap().reserved = 1;
+    assert_eq!(chosen(&state, &fleet).len(), 1);
+}
+
+#[test]
+fn the_same_input_gives_the_same_plan_and_its_trace_adds_up() {
+    let state = cluster(
+        &[("a1", 3, "a"), ("a2", 3, "b"), ("a3", 3, "a")],
+        &vec![task("zone=a"); 5],
+    );
+    let fleet = fleet(&state);
+    let first = plan(&state, &fleet, NOW, &BTreeSet::new(), 100);
+    assert_eq!(first, plan(&state, &fleet, NOW, &BTreeSet::new(), 100));
+    for assignment in &first.assignments {
+        let trace = &assignment.placement.trace;
+        assert_eq!(trace.winner.agent, assignment.placement.agent);
+        assert!(
+            trace
+                .runners_up
+                .iter()
+                .all(|other| other.score >= trace.winner.score)
+        );
+        let refused: u32 = trace.refusals.iter().map(|(_, agents)| agents).sum();
+        assert_eq!(
+            1 + trace.runners_up.len() + refused as usize,
+            3,
+            "every agent is counted"
+        );
+    }
+}
+
+#[test]
+fn agents_without_a_session_or_silent_get_nothing_and_why_says_so() {
+    let state = cluster(
+        &[("a1", 1, "a"), ("a2", 1, "a"), ("a3", 1, "b")],
+        &[task("zone=a")],
+    );
+    let mut fleet = fleet(&state);
+    fleet.agents.get_mut(&id("a1")).unwrap().connected = false;
+    fleet.agents.get_mut(&id("a2")).unwrap().suspect = true;
+    assert_eq!(chosen(&state, &fleet), []);
+    let explanation = explain(&state, &fleet, NOW, TaskId(1)).expect("it is known");
+    let reasons: Vec<_> = explanation
+        .agents
+        .iter()
+        .map(|a| a.standing.clone())
+        .collect();
+    let refused = [Reason::NotConnected, Reason::Suspect, Reason::LabelMismatch];
+    assert_eq!(reasons, refused.map(Err));
+    assert_eq!(explanation.position, Some(1));
+    assert_eq!(
+        explanation.summary,
+        "It waits as number 1 in the queue: of 3 agents 1 do not satisfy its `require`, 1 are not \
+         connected, 1 are suspect."
+    );
+}
+
+#[test]
+fn a_lease_ends_after_fifteen_seconds_and_a_new_leader_starts_it_anew() {
+    let state = cluster(&[("a1", 1, "a")], &[]);
+    let at = |monotonic| Clock {
+        state: NOW,
+        monotonic: Millis(monotonic),
+    };
+    let mut leases = Leases {
+        since: Millis(100),
+        renewed: BTreeMap::new(),
+    };
+    assert_eq!(due(&state, &leases, at(100 + LEASE.0 - 1)), []);
+    assert_eq!(due(&state, &leases, at(100 + LEASE.0)).len(), 1);
+    leases
+        .renewed
+        .insert((id("a1"), Incarnation([1; 16])), Millis(5_000));
+    assert_eq!(due(&state, &leases, at(5_000 + LEASE.0 - 1)), []);
+    assert_eq!(due(&state, &leases, at(5_000 + LEASE.0)).len(), 1);
+    leases.since = Millis(9_000);
+    assert_eq!(
+        due(&state, &leases, at(5_000 + LEASE.0)),
+        [],
+        "renewed with an earlier leader"
+    );
+}

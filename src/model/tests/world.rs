@@ -29,10 +29,11 @@ impl World {
             term: 1,
             now: START,
         };
-        world.system(SystemCommand::Found {
+        let found = SystemCommand::Found {
             cluster_id: "test".into(),
             generation: Generation(1),
-        });
+        };
+        world.system(found).expect("a new cluster can be founded");
         world
     }
 
