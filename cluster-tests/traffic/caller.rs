@@ -156,9 +156,10 @@ impl Caller {
         F: Future<Output = Result<Response<T>, Status>>,
     {
         let begun = Instant::now();
-        let mut at = self.next.fetch_add(1, Ordering::Relaxed);
-        let mut is_unknown = false;
-        for tries in 1.. {
+        let (mut is_unknown, mut tries) = (false, 0);
+        loop {
+            tries += 1;
+            let at = self.next.fetch_add(1, Ordering::Relaxed);
             let client = self.clients[at % self.clients.len()].clone();
             let status = match tokio::time::timeout(TRY, call(client)).await {
                 Ok(Ok(reply)) => return Ok(reply.into_inner()),
@@ -176,10 +177,8 @@ impl Caller {
                     is_unknown,
                 });
             }
-            at += 1;
             tokio::time::sleep(PAUSE).await;
         }
-        unreachable!("the loop ends by returning")
     }
 }
 

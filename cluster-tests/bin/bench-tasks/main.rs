@@ -1,2 +1,102 @@
-//! x
-fn main() {}
+//! `make bench-tasks`: how many tasks a second, how long one takes, and what it costs.
+//!
+//! The default run measures, for 1, 16, 64 and 256 tasks in flight, (a) tasks that do nothing: submit,
+//! assign and finish, each committed, against agents that answer at once; and (b) real `true` processes on
+//! real agents. It prints beside them, from the same minutes on the same machine, what a bare fdatasync
+//! and a bare spawn can do, because absolute numbers mean little on a machine of unknown speed. Each
+//! figure is the median of several rounds, with their spread.
+//!
+//! `--failover N` kills the leader N times and measures the time to the next commit; `--steady MINUTES`
+//! holds full load and counts elections, of which there must be none.
+
+#![expect(clippy::print_stdout, reason = "a program that prints tables on stdout")]
+
+mod cost;
+mod failover;
+mod floor;
+mod rounds;
+mod site;
+mod steady;
+mod throughput;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use cluster_tests::Error;
+use tokio::runtime::Runtime;
+
+/// Measures tasks per second, latency, fsyncs and processor time of a cluster on this machine
+#[derive(Debug, Clone, Parser)]
+#[command(name = "bench-tasks")]
+pub struct Arguments {
+    /// Tasks in flight, one table row each
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 16, 64, 256])]
+    in_flight: Vec<u32>,
+    /// Rounds for each row; the median is printed
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// Seconds of one round
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
+    seconds: u64,
+    /// Slots of each of the two real agents
+    #[arg(long, default_value_t = 16)]
+    slots: u32,
+    /// Only tasks that do nothing
+    #[arg(long, conflicts_with = "processes")]
+    no_ops: bool,
+    /// Only real processes
+    #[arg(long)]
+    processes: bool,
+    /// Instead: kill the leader so many times, and time the next commit
+    #[arg(long, value_name = "KILLS")]
+    failover: Option<u32>,
+    /// Instead: full load for so long, counting elections
+    #[arg(long, value_name = "MINUTES", conflicts_with = "failover")]
+    steady: Option<u64>,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let runtime = match Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("bench-tasks: no threads to run in: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    runtime.block_on(async {
+        tokio::select! {
+            measured = measure(&arguments) => match measured {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    eprintln!("bench-tasks: {error}");
+                    ExitCode::FAILURE
+                }
+            },
+            _ = tokio::signal::ctrl_c() => {
+                eprintln!("bench-tasks: interrupted");
+                ExitCode::from(130)
+            }
+        }
+    })
+}
+
+async fn measure(arguments: &Arguments) -> Result<(), Error> {
+    if cfg!(debug_assertions) {
+        println!("This is a debug build: the figures say little. `make bench-tasks` builds a release.\n");
+    }
+    if let Some(kills) = arguments.failover {
+        return failover::measure(kills).await;
+    }
+    if let Some(minutes) = arguments.steady {
+        return steady::measure(Duration::from_secs(minutes * 60)).await;
+    }
+    if !arguments.processes {
+        throughput::no_ops(arguments).await?;
+    }
+    if !arguments.no_ops {
+        throughput::processes(arguments).await?;
+    }
+    Ok(())
+}
