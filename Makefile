@@ -36,7 +36,7 @@ verify: ## Read-only checks: formatting, lints, tidiness, documentation
 fix: ## Format, apply the lints' own fixes, rewrite the golden scripts
 	$(CARGO) clippy --workspace --all-targets --fix --allow-dirty --allow-staged
 	$(CARGO) fmt --all
-	QUORATE_UPDATE_GOLDEN=1 $(CARGO) test $(CORE)
+	UPDATE_GOLDENFILES=1 $(CARGO) test $(CORE)
 
 cluster: ## A development cluster in the foreground; Ctrl-C stops it
 	$(CARGO) run --locked --release --package quorate -- dev
