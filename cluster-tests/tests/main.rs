@@ -1,1 +1,30 @@
-//! x
+//! Every test of this crate, in one binary: the pure parts first, then whole clusters.
+//!
+//! Each cluster test brings a cluster of its own, and they take turns, since their limits are those of
+//! a machine that does nothing else. What a test did and how long things took goes to stderr in any
+//! case. `QUORATE_KEEP=1` keeps the directories; a failed test always keeps its own.
+
+#[cfg(test)]
+mod agents;
+#[cfg(test)]
+mod bench_agent_protocol;
+#[cfg(test)]
+mod clock;
+#[cfg(test)]
+mod controllers;
+#[cfg(test)]
+mod history;
+#[cfg(test)]
+mod identity;
+#[cfg(test)]
+mod input;
+#[cfg(test)]
+mod interrupts;
+#[cfg(test)]
+mod leader;
+#[cfg(test)]
+mod parsing;
+#[cfg(test)]
+mod process_tasks;
+#[cfg(test)]
+mod site;

@@ -41,10 +41,19 @@ impl Reading {
         let controller = layout.controller(&leader).ok_or_else(missing)?;
         let tls = cluster::https_tls(&cluster.credentials()?)?;
         let metrics = Metrics::scrape(&controller.https, &tls).await?;
-        let processes = layout.controllers.iter().filter_map(|controller| controller.pid);
-        let processor_ticks =
-            processes.filter_map(Process::look).map(|found| found.processor_ticks).sum();
-        Ok(Reading { at: Instant::now(), leader: metrics, processor_ticks })
+        let processes = layout
+            .controllers
+            .iter()
+            .filter_map(|controller| controller.pid);
+        let processor_ticks = processes
+            .filter_map(Process::look)
+            .map(|found| found.processor_ticks)
+            .sum();
+        Ok(Reading {
+            at: Instant::now(),
+            leader: metrics,
+            processor_ticks,
+        })
     }
 
     /// From `self` until `later`.

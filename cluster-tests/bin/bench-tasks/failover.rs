@@ -17,7 +17,9 @@ use crate::site::Site;
 const LIMIT: Duration = Duration::from_secs(30);
 
 pub async fn measure(kills: u32) -> Result<(), Error> {
-    println!("Leader killed with SIGKILL, until the next commit reaches a client; {kills} times.\n");
+    println!(
+        "Leader killed with SIGKILL, until the next commit reaches a client; {kills} times.\n"
+    );
     let site = Site::with_bench_agents("bench-failover").await?;
     let mut times = Vec::new();
     for number in 1..=kills {
@@ -40,7 +42,11 @@ pub async fn measure(kills: u32) -> Result<(), Error> {
 async fn once(site: &Site) -> Result<Duration, Error> {
     let cluster = &site.cluster;
     cluster.until_whole().await?;
-    let prober = Prober::start(&cluster.addresses()?, site.tls(), &traffic::process(["true"]));
+    let prober = Prober::start(
+        &cluster.addresses()?,
+        site.tls(),
+        &traffic::process(["true"]),
+    );
     let before = prober.first(LIMIT).await?;
     let leader = cluster.leader().await?;
     let killed = faults::kill(cluster, &leader).await?;

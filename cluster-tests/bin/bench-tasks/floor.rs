@@ -21,7 +21,8 @@ pub fn fdatasyncs_per_second(directory: &Path) -> Result<f64, Error> {
     let begun = Instant::now();
     let mut done = 0_u32;
     while begun.elapsed() < SPAN {
-        file.write_all(&RECORD).map_err(Error::file("writing", &path))?;
+        file.write_all(&RECORD)
+            .map_err(Error::file("writing", &path))?;
         file.sync_data().map_err(Error::file("syncing", &path))?;
         done += 1;
     }
@@ -33,9 +34,14 @@ pub fn spawns_per_second() -> Result<f64, Error> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let begun = Instant::now();
     let counts: Vec<Result<u32, Error>> = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(|| spawn_until(begun + SPAN))).collect();
+        let workers: Vec<_> = (0..threads)
+            .map(|_| scope.spawn(|| spawn_until(begun + SPAN)))
+            .collect();
         let lost = |_| Err(Error::Invalid("a spawning thread died".to_owned()));
-        workers.into_iter().map(|worker| worker.join().unwrap_or_else(lost)).collect()
+        workers
+            .into_iter()
+            .map(|worker| worker.join().unwrap_or_else(lost))
+            .collect()
     });
     let total = counts.into_iter().sum::<Result<u32, Error>>()?;
     Ok(f64::from(total) / begun.elapsed().as_secs_f64())
@@ -45,7 +51,10 @@ fn spawn_until(end: Instant) -> Result<u32, Error> {
     let mut done = 0;
     while Instant::now() < end {
         let mut command = Command::new("true");
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         command.output().map_err(Error::io("spawning `true`"))?;
         done += 1;
     }

@@ -9,7 +9,10 @@
 //! `--failover N` kills the leader N times and measures the time to the next commit; `--steady MINUTES`
 //! holds full load and counts elections, of which there must be none.
 
-#![expect(clippy::print_stdout, reason = "a program that prints tables on stdout")]
+#![expect(
+    clippy::print_stdout,
+    reason = "a program that prints tables on stdout"
+)]
 
 mod cost;
 mod failover;
@@ -84,7 +87,9 @@ fn main() -> ExitCode {
 
 async fn measure(arguments: &Arguments) -> Result<(), Error> {
     if cfg!(debug_assertions) {
-        println!("This is a debug build: the figures say little. `make bench-tasks` builds a release.\n");
+        println!(
+            "This is a debug build: the figures say little. `make bench-tasks` builds a release.\n"
+        );
     }
     if let Some(kills) = arguments.failover {
         return failover::measure(kills).await;

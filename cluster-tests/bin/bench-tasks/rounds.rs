@@ -41,7 +41,11 @@ pub async fn run(clients: &[Client], in_flight: u32, span: Duration) -> Result<R
         latencies.extend(ended.map_err(|error| Error::Invalid(error.to_string()))??);
     }
     let tasks = latencies.len() as u64;
-    Ok(Round { tasks, took: begun.elapsed(), latencies: Samples::new(latencies) })
+    Ok(Round {
+        tasks,
+        took: begun.elapsed(),
+        latencies: Samples::new(latencies),
+    })
 }
 
 async fn closed_loop(mut client: Client, end: Instant) -> Result<Vec<Duration>, Error> {
@@ -50,11 +54,18 @@ async fn closed_loop(mut client: Client, end: Instant) -> Result<Vec<Duration>, 
         let begun = Instant::now();
         let mut request = traffic::submit(traffic::process(["true"]));
         request.wait_ms = u64::try_from(PATIENCE.as_millis()).unwrap_or(u64::MAX);
-        let reply = client.submit(request).await.map_err(Error::call("submit"))?.into_inner();
+        let reply = client
+            .submit(request)
+            .await
+            .map_err(Error::call("submit"))?
+            .into_inner();
         let task = reply.task.unwrap_or_default();
         if task.state() != v1::TaskState::Succeeded {
             let state = task.state().as_str_name();
-            return Err(Error::Invalid(format!("t{} ended as {state}: {}", task.id, task.reason)));
+            return Err(Error::Invalid(format!(
+                "t{} ended as {state}: {}",
+                task.id, task.reason
+            )));
         }
         latencies.push(begun.elapsed());
     }

@@ -52,7 +52,11 @@ impl Site {
     async fn start(options: Options) -> Result<Site, Error> {
         let cluster = Cluster::start(options).await?;
         let tls = cluster::grpc_tls(&cluster.credentials()?)?;
-        Ok(Site { cluster, tls, agents: Vec::new() })
+        Ok(Site {
+            cluster,
+            tls,
+            agents: Vec::new(),
+        })
     }
 
     pub fn tls(&self) -> &Arc<ClientConfig> {
@@ -61,7 +65,10 @@ impl Site {
 
     /// Assignments that the bench agents answered.
     pub fn assigned(&self) -> u64 {
-        self.agents.iter().map(|agent| agent.counts().assigned).sum()
+        self.agents
+            .iter()
+            .map(|agent| agent.counts().assigned)
+            .sum()
     }
 
     /// Connections to the present leader: the load does not measure forwarding.

@@ -14,7 +14,10 @@ const IN_FLIGHT: u32 = 256;
 const SLICE: Duration = Duration::from_secs(15);
 
 pub async fn measure(length: Duration) -> Result<(), Error> {
-    println!("{IN_FLIGHT} tasks in flight for {}; no election may happen.\n", span(length));
+    println!(
+        "{IN_FLIGHT} tasks in flight for {}; no election may happen.\n",
+        span(length)
+    );
     let site = Site::with_bench_agents("bench-steady").await?;
     let clients = site.clients().await?;
     let before = site.cluster.status().await?;
@@ -26,7 +29,11 @@ pub async fn measure(length: Duration) -> Result<(), Error> {
         let term = site.cluster.status().await?.term;
         tasks += round.tasks;
         rates.push(round.per_second());
-        println!("    {}: {:.0} tasks/s, term {term}", span(begun.elapsed()), round.per_second());
+        println!(
+            "    {}: {:.0} tasks/s, term {term}",
+            span(begun.elapsed()),
+            round.per_second()
+        );
     }
     let after = site.cluster.status().await?;
     let rate = Spread::of(rates).unwrap_or_default();

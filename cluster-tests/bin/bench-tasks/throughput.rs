@@ -19,19 +19,39 @@ pub async fn no_ops(arguments: &Arguments) -> Result<(), Error> {
     let site = Site::with_bench_agents("bench-no-ops").await?;
     let syncs = floor::fdatasyncs_per_second(site.cluster.scratch())?;
     let best = table(arguments, &site, "fdatasync", syncs).await?;
-    println!("    A bare append and fdatasync, one at a time: {}/s.", grouped(whole(syncs)));
-    println!("    Best: {} tasks/s, {:.2} for each bare fdatasync.", grouped(whole(best)), best / syncs);
-    println!("    The bench agents were given {} attempts.\n", grouped(site.assigned()));
+    println!(
+        "    A bare append and fdatasync, one at a time: {}/s.",
+        grouped(whole(syncs))
+    );
+    println!(
+        "    Best: {} tasks/s, {:.2} for each bare fdatasync.",
+        grouped(whole(best)),
+        best / syncs
+    );
+    println!(
+        "    The bench agents were given {} attempts.\n",
+        grouped(site.assigned())
+    );
     Ok(())
 }
 
 pub async fn processes(arguments: &Arguments) -> Result<(), Error> {
-    println!("(b) Real `true` processes on 2 agents with {} slots each.\n", arguments.slots);
+    println!(
+        "(b) Real `true` processes on 2 agents with {} slots each.\n",
+        arguments.slots
+    );
     let site = Site::with_agents("bench-processes", arguments.slots).await?;
     let spawns = floor::spawns_per_second()?;
     let best = table(arguments, &site, "spawn", spawns).await?;
-    println!("    `true` spawned and waited for, nothing else: {}/s.", grouped(whole(spawns)));
-    println!("    Best: {} tasks/s, {:.2} for each bare spawn.\n", grouped(whole(best)), best / spawns);
+    println!(
+        "    `true` spawned and waited for, nothing else: {}/s.",
+        grouped(whole(spawns))
+    );
+    println!(
+        "    Best: {} tasks/s, {:.2} for each bare spawn.\n",
+        grouped(whole(best)),
+        best / spawns
+    );
     Ok(())
 }
 
@@ -45,10 +65,23 @@ async fn table(
     let clients = site.clients().await?;
     let per_floor = format!("per {floor_name}");
     let mut table = Table::new([
-        "in flight", "tasks/s", "spread", "p50 ms", "p99 ms", "commits/s", "fsyncs/s", "entries/fsync",
-        "cores", &per_floor,
+        "in flight",
+        "tasks/s",
+        "spread",
+        "p50 ms",
+        "p99 ms",
+        "commits/s",
+        "fsyncs/s",
+        "entries/fsync",
+        "cores",
+        &per_floor,
     ]);
-    rounds::run(&clients, arguments.in_flight.iter().copied().max().unwrap_or(1), WARM_UP).await?;
+    rounds::run(
+        &clients,
+        arguments.in_flight.iter().copied().max().unwrap_or(1),
+        WARM_UP,
+    )
+    .await?;
     let mut best = 0.0_f64;
     for in_flight in &arguments.in_flight {
         let row = Row::measure(arguments, site, &clients, *in_flight).await?;
@@ -96,7 +129,8 @@ impl Row {
     fn cells(&self, in_flight: u32, floor: f64) -> Vec<String> {
         let rate = self.rate();
         let millis = |percent: u32| {
-            self.spread(|round, _| round.latencies.percentile(percent).as_secs_f64() * 1_000.0).median
+            self.spread(|round, _| round.latencies.percentile(percent).as_secs_f64() * 1_000.0)
+                .median
         };
         vec![
             in_flight.to_string(),
@@ -106,7 +140,10 @@ impl Row {
             format!("{:.2}", millis(99)),
             grouped(whole(self.spread(|_, cost| cost.commits).median)),
             grouped(whole(self.spread(|_, cost| cost.fsyncs).median)),
-            format!("{:.1}", self.spread(|_, cost| cost.entries_per_fsync).median),
+            format!(
+                "{:.1}",
+                self.spread(|_, cost| cost.entries_per_fsync).median
+            ),
             format!("{:.2}", self.spread(|_, cost| cost.cores).median),
             format!("{:.2}", rate.median / floor),
         ]

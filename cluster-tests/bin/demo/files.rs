@@ -41,11 +41,21 @@ pub fn collect(scratch: &Path) -> Result<Work, Error> {
 
 /// The committed files; none where this is not a checkout.
 fn committed() -> Result<Vec<PathBuf>, Error> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("/"));
-    let listed = Command::new("git").args(["ls-files", "-z"]).current_dir(root).output();
-    let Ok(listed) = listed else { return Ok(Vec::new()) };
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap_or(Path::new("/"));
+    let listed = Command::new("git")
+        .args(["ls-files", "-z"])
+        .current_dir(root)
+        .output();
+    let Ok(listed) = listed else {
+        return Ok(Vec::new());
+    };
     let names = String::from_utf8_lossy(&listed.stdout).into_owned();
-    let files = names.split('\0').filter(|name| !name.is_empty()).map(|name| root.join(name));
+    let files = names
+        .split('\0')
+        .filter(|name| !name.is_empty())
+        .map(|name| root.join(name));
     // One that was committed and is deleted just now can't be read by anybody.
     Ok(files.filter(|path| path.is_file()).collect())
 }
@@ -58,10 +68,16 @@ pub fn expected(files: &[PathBuf]) -> Result<BTreeMap<PathBuf, String>, Error> {
             let done = Command::new("sha256sum").arg(file).output();
             let done = done.map_err(Error::io("running sha256sum"))?;
             match done.status.success() {
-                true => Ok((file.clone(), String::from_utf8_lossy(&done.stdout).into_owned())),
+                true => Ok((
+                    file.clone(),
+                    String::from_utf8_lossy(&done.stdout).into_owned(),
+                )),
                 false => {
                     let said = String::from_utf8_lossy(&done.stderr).into_owned();
-                    Err(Error::Broken(format!("sha256sum {}: {said}", file.display())))
+                    Err(Error::Broken(format!(
+                        "sha256sum {}: {said}",
+                        file.display()
+                    )))
                 }
             }
         })

@@ -7,7 +7,10 @@
 //! the end each result is compared with what a plain `sha256sum` says, and both victims are started again,
 //! to see that all members hold the same state. Any difference ends it with exit code 1.
 
-#![expect(clippy::print_stdout, reason = "a program that tells a story on stdout")]
+#![expect(
+    clippy::print_stdout,
+    reason = "a program that tells a story on stdout"
+)]
 
 mod files;
 mod story;

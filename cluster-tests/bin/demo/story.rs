@@ -50,7 +50,10 @@ pub async fn tell() -> Result<(), Error> {
 
     let (ended, ending) = run(&cluster, &work).await?;
     let again = compare(&ended, &expected)?;
-    println!("  All {} results are what a plain `sha256sum` says.\n", ended.len());
+    println!(
+        "  All {} results are what a plain `sha256sum` says.\n",
+        ended.len()
+    );
 
     let status = bring_back(&cluster, &ending).await?;
     summarise(&ended, again, &ending);
@@ -76,15 +79,24 @@ async fn run(cluster: &Cluster, work: &Work) -> Result<(Vec<Done>, Ending), Erro
     let before = cluster.status().await?;
     let leader = cluster.leader().await?;
     let killed = faults::kill(cluster, &leader).await?;
-    bar.say(&format!("{leader}, the leader, killed with SIGKILL (pid {})", killed.pid));
+    bar.say(&format!(
+        "{leader}, the leader, killed with SIGKILL (pid {})",
+        killed.pid
+    ));
     let first = prober.committed_after_term(before.term, RECOVERY).await?;
     let outage = outage(&prober.acks(), &killed, &first);
     let successor = cluster.leader().await?;
-    bar.say(&format!("{successor} leads; nothing could be committed for {}", span(outage)));
+    bar.say(&format!(
+        "{successor} leads; nothing could be committed for {}",
+        span(outage)
+    ));
 
     running.until(total * 6 / 10).await?;
     let agent = faults::kill(cluster, "a1").await?;
-    bar.say(&format!("a1, an agent, killed with SIGKILL (pid {})", agent.pid));
+    bar.say(&format!(
+        "a1, an agent, killed with SIGKILL (pid {})",
+        agent.pid
+    ));
     bar.say("what it held runs again on a2, once its lease is over");
 
     let probes = prober.acks().len();
@@ -92,32 +104,62 @@ async fn run(cluster: &Cluster, work: &Work) -> Result<(Vec<Done>, Ending), Erro
     let ended = running.finish().await?;
     bar.close();
     let terms = (before.term, first.term);
-    Ok((ended, Ending { killed, successor, terms, outage, took: begun.elapsed(), probes }))
+    Ok((
+        ended,
+        Ending {
+            killed,
+            successor,
+            terms,
+            outage,
+            took: begun.elapsed(),
+            probes,
+        },
+    ))
 }
 
 /// From the last commit before the new leader's first, or from the kill if none came after it.
 fn outage(acks: &[Ack], killed: &Killed, first: &Ack) -> Duration {
-    let before = acks.iter().filter(|ack| ack.term < first.term).map(|ack| ack.at).max();
-    first.at.duration_since(before.unwrap_or(killed.at).max(killed.at))
+    let before = acks
+        .iter()
+        .filter(|ack| ack.term < first.term)
+        .map(|ack| ack.at)
+        .max();
+    first
+        .at
+        .duration_since(before.unwrap_or(killed.at).max(killed.at))
 }
 
 /// Gives how many attempts were made again.
 fn compare(ended: &[Done], expected: &BTreeMap<PathBuf, String>) -> Result<usize, Error> {
     let mut differences = Vec::new();
     for Done { file, task } in ended {
-        let stdout = task.result.as_ref().map(|result| &result.stdout[..]).unwrap_or_default();
+        let stdout = task
+            .result
+            .as_ref()
+            .map(|result| &result.stdout[..])
+            .unwrap_or_default();
         let said = String::from_utf8_lossy(stdout);
         let wanted = expected.get(file).map(String::as_str).unwrap_or_default();
         if task.state() != v1::TaskState::Succeeded || said != wanted {
             let state = task.state().as_str_name();
-            differences.push(format!("t{} {state} {:?} instead of {wanted:?}", task.id, said));
+            differences.push(format!(
+                "t{} {state} {:?} instead of {wanted:?}",
+                task.id, said
+            ));
         }
     }
     if ended.len() != expected.len() {
-        differences.push(format!("{} results for {} files", ended.len(), expected.len()));
+        differences.push(format!(
+            "{} results for {} files",
+            ended.len(),
+            expected.len()
+        ));
     }
     match differences.is_empty() {
-        true => Ok(ended.iter().map(|done| done.task.attempt.saturating_sub(1) as usize).sum()),
+        true => Ok(ended
+            .iter()
+            .map(|done| done.task.attempt.saturating_sub(1) as usize)
+            .sum()),
         false => Err(Error::Broken(differences.join("\n"))),
     }
 }
@@ -130,7 +172,11 @@ async fn bring_back(cluster: &Cluster, ending: &Ending) -> Result<Status, Error>
     cluster.until_whole().await?;
     wait::until("all members at the same index", RECOVERY, || async {
         let status = cluster.status().await.map_err(|error| error.to_string())?;
-        if checkers::is_converged(&status) { Ok(status) } else { Err(status.describe()) }
+        if checkers::is_converged(&status) {
+            Ok(status)
+        } else {
+            Err(status.describe())
+        }
     })
     .await
 }
@@ -139,14 +185,29 @@ fn summarise(ended: &[Done], again: usize, ending: &Ending) {
     let (from, to) = ending.terms;
     let changes = to.saturating_sub(from);
     let rows = [
-        ("tasks", format!("{} in {}, each result compared", ended.len(), span(ending.took))),
+        (
+            "tasks",
+            format!(
+                "{} in {}, each result compared",
+                ended.len(),
+                span(ending.took)
+            ),
+        ),
         (
             "failovers",
-            format!("1 ({} to {}, {})", ending.killed.id, ending.successor, count_terms(changes)),
+            format!(
+                "1 ({} to {}, {})",
+                ending.killed.id,
+                ending.successor,
+                count_terms(changes)
+            ),
         ),
         ("nothing could be committed for", span(ending.outage)),
         ("attempts made again", again.to_string()),
-        ("probes beside", format!("{} small tasks, to measure that", ending.probes)),
+        (
+            "probes beside",
+            format!("{} small tasks, to measure that", ending.probes),
+        ),
     ];
     println!();
     for (name, value) in rows {

@@ -57,7 +57,11 @@ impl Running {
     pub async fn until(&self, wanted: usize) -> Result<(), Error> {
         wait::until_now(&format!("{wanted} results"), PATIENCE, || {
             let done = *self.done.borrow();
-            if done >= wanted { Ok(()) } else { Err(format!("{done}")) }
+            if done >= wanted {
+                Ok(())
+            } else {
+                Err(format!("{done}"))
+            }
         })
         .await
     }

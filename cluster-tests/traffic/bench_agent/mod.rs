@@ -18,8 +18,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use wire::v1;
 
-pub use protocol::{Counts, Key, exited};
-use protocol::{Journal, Profile};
+pub use protocol::{Counts, Journal, Key, Profile, exited};
 
 use crate::{Error, cluster, wait};
 

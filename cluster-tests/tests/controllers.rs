@@ -1,0 +1,188 @@
+//! Controllers that die together, hang, or lose their disk.
+
+use std::fs;
+use std::time::Duration;
+
+use cluster_tests::cluster;
+use cluster_tests::faults::process::Process;
+use cluster_tests::faults::{self};
+use cluster_tests::traffic;
+use cluster_tests::wait;
+use tokio::test;
+use tonic::Code;
+use wire::v1;
+use wire::v1::tasks_client::TasksClient;
+
+use crate::site::{PATIENCE, Site, assert_succeeded};
+
+#[test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_controllers_killed_at_once_come_back_with_everything() {
+    let site = Site::start("all-killed", |options| options).await;
+    let load = site.flowing_load(8).await;
+    site.until_more(&load, 50).await;
+    let ids: Vec<String> = site
+        .cluster
+        .layout()
+        .unwrap()
+        .controllers
+        .into_iter()
+        .map(|one| one.id)
+        .collect();
+    faults::kill_together(&site.cluster, &ids).await.unwrap();
+    site.progress
+        .say(format!("{} killed at once", ids.join(", ")));
+    for id in &ids {
+        site.cluster.restart(id).await.unwrap();
+    }
+    site.cluster.until_whole().await.unwrap();
+    site.until_more(&load, 50).await;
+    site.judge(load, 100).await;
+}
+
+#[test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stopped_leader_is_replaced_and_never_answers_from_the_past() {
+    let site = Site::start("stopped-leader", |options| options).await;
+    let load = site.flowing_load(4).await;
+    let leader = site.cluster.leader().await.unwrap();
+    let address = site
+        .cluster
+        .layout()
+        .unwrap()
+        .controller(&leader)
+        .unwrap()
+        .grpc
+        .clone();
+    let pid = faults::stop(&site.cluster, &leader).await.unwrap();
+    let others: Vec<String> = site
+        .cluster
+        .addresses()
+        .unwrap()
+        .into_iter()
+        .filter(|other| *other != address)
+        .collect();
+    let caller = traffic::Caller::new(&others, &site.tls);
+    let request = traffic::submit(traffic::process(["echo", "decided without you"]));
+    let decided = caller
+        .submit(&request, PATIENCE)
+        .await
+        .unwrap()
+        .task
+        .unwrap()
+        .id;
+    site.progress
+        .say(format!("{leader} stopped; the others accepted t{decided}"));
+
+    faults::continue_stopped(&leader, pid).await.unwrap();
+    let mut past = TasksClient::new(cluster::channel(&address, &site.tls));
+    // It may say that it can't tell. It may not say that there is no such task.
+    let found = wait::until("an answer of the one that was stopped", PATIENCE, || {
+        let mut past = past.clone();
+        async move {
+            match past
+                .get(v1::GetTaskRequest {
+                    id: decided,
+                    stale: false,
+                })
+                .await
+            {
+                Ok(reply) => Ok(Ok(reply.into_inner())),
+                Err(status) if status.code() == Code::NotFound => Ok(Err(status)),
+                Err(status) => Err(status.to_string()),
+            }
+        }
+    })
+    .await
+    .unwrap();
+    assert_eq!(found.unwrap().task.unwrap().id, decided);
+    let whole = site.cluster.until_whole().await.unwrap();
+    site.progress
+        .say(format!("it came back: {}", whole.describe()));
+    assert_succeeded(&site.wait(decided).await);
+    drop(
+        past.get(v1::GetTaskRequest {
+            id: decided,
+            stale: true,
+        })
+        .await
+        .unwrap(),
+    );
+    site.judge(load, 20).await;
+}
+
+#[test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_whose_data_is_lost_does_not_vote_under_its_old_id() {
+    let site = Site::start("lost-data", |options| options.agents(1)).await;
+    let leader = site.cluster.leader().await.unwrap();
+    let mut others: Vec<String> = site
+        .cluster
+        .layout()
+        .unwrap()
+        .controllers
+        .into_iter()
+        .map(|one| one.id)
+        .collect();
+    others.retain(|id| *id != leader);
+    let [lost, spare] = <[String; 2]>::try_from(others).unwrap();
+
+    faults::kill(&site.cluster, &lost).await.unwrap();
+    let directory = site.cluster.member(&lost).unwrap().data_dir;
+    for part in ["log", "snapshots", "node.json"] {
+        let path = directory.join(part);
+        let removed = if path.is_dir() {
+            fs::remove_dir_all(&path)
+        } else {
+            fs::remove_file(&path)
+        };
+        assert!(
+            removed.is_ok() || part == "snapshots",
+            "INVALID: no {}",
+            path.display()
+        );
+    }
+    site.progress.say(format!("{lost} has lost its log"));
+    // Whether `dev start` refuses, the process ends, or it runs and is ignored: it must not count.
+    let started = site.cluster.restart(&lost).await;
+    site.progress.say(match started {
+        Ok(()) => format!("{lost} was started again"),
+        Err(error) => format!("{lost} was not started again: {error}"),
+    });
+    let task = site.submit(traffic::process(["true"])).await;
+    assert_succeeded(&site.wait(task).await);
+
+    faults::kill(&site.cluster, &spare).await.unwrap();
+    let request = traffic::submit(traffic::process(["true"]));
+    let two = site.caller.submit(&request, Duration::from_secs(8)).await;
+    let two = two.expect_err("one member and one without a past made a quorum");
+    site.progress
+        .say(format!("{leader} alone commits nothing: {two}"));
+
+    site.cluster.restart(&spare).await.unwrap();
+    let accepted = site
+        .caller
+        .submit(&request, PATIENCE)
+        .await
+        .unwrap()
+        .task
+        .unwrap()
+        .id;
+    assert_succeeded(&site.wait(accepted).await);
+}
+
+#[test(flavor = "multi_thread", worker_threads = 2)]
+async fn ctrl_c_ends_everything_that_dev_started() {
+    let site = Site::start("ctrl-c", |options| options).await;
+    let task = site.submit(traffic::process(["sleep", "3600"])).await;
+    site.until_running(task).await;
+    let pids: Vec<i32> = site
+        .cluster
+        .layout()
+        .unwrap()
+        .members()
+        .into_iter()
+        .filter_map(|one| one.pid)
+        .collect();
+    assert_eq!(pids.len(), 5, "INVALID: not everything runs");
+    let ended = site.cluster.stop().await.unwrap();
+    site.progress.say(format!("dev ended with {ended}"));
+    assert!(pids.iter().all(|pid| !Process::is_alive(*pid)));
+}

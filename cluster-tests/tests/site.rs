@@ -1,0 +1,227 @@
+//! What the cluster tests share: a cluster, a caller, a load whose history is judged at the end.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cluster_tests::checkers::{self, History, Outcome, Record};
+use cluster_tests::cluster::{self, Cluster, Options, Status};
+use cluster_tests::report::Progress;
+use cluster_tests::traffic::{self, Caller, ExecutionLog, Load, Running};
+use cluster_tests::wait;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio_rustls::rustls::ClientConfig;
+use wire::v1;
+use wire::v1::tasks_client::TasksClient;
+
+/// One cluster at a time.
+static TURN: Semaphore = Semaphore::const_new(1);
+
+/// For one answer or one result, whatever happens to the cluster meanwhile.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+/// For members to reach the same index once nothing is submitted any more.
+const CONVERGED: Duration = Duration::from_secs(30);
+
+/// One test's cluster.
+pub struct Site {
+    pub cluster: Cluster,
+    pub progress: Progress,
+    pub executions: ExecutionLog,
+    pub tls: Arc<ClientConfig>,
+    pub caller: Caller,
+    _turn: SemaphorePermit<'static>,
+}
+
+impl Site {
+    pub async fn start(name: &'static str, shape: impl FnOnce(Options) -> Options) -> Site {
+        let turn = TURN.acquire().await.unwrap();
+        let progress = Progress::new(name);
+        let cluster = Cluster::start(shape(Options::new(name))).await.unwrap();
+        progress.say("the cluster is up");
+        let tls = cluster::grpc_tls(&cluster.credentials().unwrap()).unwrap();
+        let caller = Caller::new(&cluster.addresses().unwrap(), &tls);
+        let executions = ExecutionLog::create(cluster.scratch()).unwrap();
+        Site {
+            cluster,
+            progress,
+            executions,
+            tls,
+            caller,
+            _turn: turn,
+        }
+    }
+
+    /// Short tasks that write down that they ran, so many in flight.
+    pub fn load(&self, in_flight: u32) -> Running {
+        let executions = self.executions.clone();
+        let spec = Arc::new(move |number: u64| executions.task(&format!("echo {number}")));
+        Load {
+            in_flight,
+            spec,
+            patience: PATIENCE,
+        }
+        .start(&self.caller)
+    }
+
+    pub async fn submit(&self, spec: v1::TaskSpec) -> u64 {
+        let reply = self
+            .caller
+            .submit(&traffic::submit(spec), PATIENCE)
+            .await
+            .unwrap();
+        reply.task.unwrap().id
+    }
+
+    pub async fn get(&self, id: u64) -> v1::Task {
+        self.caller.get(id, PATIENCE).await.unwrap()
+    }
+
+    pub async fn wait(&self, id: u64) -> v1::Task {
+        self.caller.wait(id, PATIENCE).await.unwrap()
+    }
+
+    /// Waits until a task is in a state that `wanted` likes.
+    pub async fn until(
+        &self,
+        id: u64,
+        what: &str,
+        limit: Duration,
+        wanted: impl Fn(&v1::Task) -> bool,
+    ) -> v1::Task {
+        wait::until(&format!("t{id} to be {what}"), limit, || async {
+            let task = self.get(id).await;
+            let seen = format!("{} on {:?}", task.state().as_str_name(), task.agent);
+            if wanted(&task) { Ok(task) } else { Err(seen) }
+        })
+        .await
+        .unwrap()
+    }
+
+    pub async fn until_running(&self, id: u64) -> v1::Task {
+        self.until(id, "running", PATIENCE, |task| {
+            task.state() == v1::TaskState::Running
+        })
+        .await
+    }
+
+    /// Starts a load, and waits until it flows.
+    pub async fn flowing_load(&self, in_flight: u32) -> Running {
+        let load = self.load(in_flight);
+        self.until_more(&load, 2 * u64::from(in_flight)).await;
+        load
+    }
+
+    /// Waits until the load has that many more submits acknowledged.
+    pub async fn until_more(&self, load: &Running, more: u64) {
+        let wanted = load.acknowledged() + more;
+        wait::until_now(
+            &format!("{more} more acknowledged submits"),
+            PATIENCE,
+            || {
+                let now = load.acknowledged();
+                if now >= wanted {
+                    Ok(())
+                } else {
+                    Err(format!("{} are missing", wanted - now))
+                }
+            },
+        )
+        .await
+        .unwrap();
+    }
+
+    /// Ends the load, waits until all members agree, and holds everything against the promises.
+    pub async fn judge(&self, load: Running, least: usize) {
+        let records = load.finish().await.unwrap();
+        let status = self.converged().await;
+        self.judge_records(records, &status, least).await;
+    }
+
+    /// Waits until all members have applied the same entries.
+    pub async fn converged(&self) -> Status {
+        wait::until("all members at the same index", CONVERGED, || async {
+            let status = self
+                .cluster
+                .status()
+                .await
+                .map_err(|error| error.to_string())?;
+            if checkers::is_converged(&status) {
+                Ok(status)
+            } else {
+                Err(status.describe())
+            }
+        })
+        .await
+        .unwrap()
+    }
+
+    async fn judge_records(&self, records: Vec<Record>, status: &Status, least: usize) {
+        let acknowledged = count(&records, |outcome| {
+            matches!(outcome, Outcome::Acknowledged { .. })
+        });
+        let unknown = count(&records, |outcome| *outcome == Outcome::Unknown);
+        assert!(
+            acknowledged >= least,
+            "INVALID: only {acknowledged} submits, {least} are wanted"
+        );
+        let history = History {
+            records,
+            finals: self.finals().await,
+            executions: self.executions.read().unwrap(),
+        };
+        self.progress.say(format!(
+            "{acknowledged} submits acknowledged, {unknown} unknown, {} processes started, all members \
+             at index {}",
+            history.executions.len(),
+            status.members.first().and_then(|member| member.applied).unwrap_or_default(),
+        ));
+        let mut violations = checkers::check(&history);
+        violations.extend(checkers::check_hashes([status]));
+        let texts: Vec<String> = violations
+            .iter()
+            .take(20)
+            .map(ToString::to_string)
+            .collect();
+        assert!(
+            violations.is_empty(),
+            "{} violations:\n{}",
+            violations.len(),
+            texts.join("\n")
+        );
+    }
+
+    /// Every controller's own list of tasks.
+    async fn finals(&self) -> BTreeMap<String, Vec<checkers::Final>> {
+        let mut finals = BTreeMap::new();
+        for controller in self.cluster.layout().unwrap().controllers {
+            let mut client = TasksClient::new(cluster::channel(&controller.grpc, &self.tls));
+            let tasks = Caller::list_own(&mut client).await.unwrap();
+            finals.insert(controller.id, traffic::finals(&tasks));
+        }
+        finals
+    }
+
+    /// Starts a member again, and waits until it takes part.
+    pub async fn restart(&self, id: &str) {
+        self.cluster.restart(id).await.unwrap();
+        self.cluster.until_whole().await.unwrap();
+    }
+}
+
+fn count(records: &[Record], wanted: impl Fn(&Outcome) -> bool) -> usize {
+    records
+        .iter()
+        .filter(|record| wanted(&record.outcome))
+        .count()
+}
+
+/// The state of a task whose process ended by itself, with what it printed.
+pub fn assert_succeeded(task: &v1::Task) {
+    assert_eq!(
+        task.state(),
+        v1::TaskState::Succeeded,
+        "t{}: {}",
+        task.id,
+        task.reason
+    );
+}
