@@ -1,9 +1,57 @@
-//! Consensus and storage behind one handle, `Cluster`: openraft on sled.
+//! Consensus and storage behind one handle, [`Cluster`]: openraft on sled.
+//!
+//! ```text
+//!            propose            read, confirm          add_member, transfer_leadership
+//!               │                    │                             │
+//!  clock ──► proposer              rounds ◄──── peers ────►    membership      leadership, status
+//!               │                    │                             │
+//!               └──────────────► openraft ◄────────────────────────┘
+//!                      ┌─────────────┼───────────────┐
+//!                    store        machine         network ◄─── election
+//!              (one writer, sled)  (State, snapshot)  (gRPC over mTLS)
+//! ```
+//!
+//! What leaves this crate is ours: `model` types, [`Committed`], [`Read`], [`Error`]. openraft's types stay
+//! inside. All but `cluster`, `election` and `network` runs on any runtime that openraft runs on, any
+//! network and any log engine, so that a deterministic simulation uses the same code.
+//!
+//! Left out: what the operations mean (`model`), who may ask for them (the gateways), and what a leader
+//! does with events (`dispatch`).
 
+mod blocking;
+mod clock;
+mod cluster;
+mod config;
 mod consensus;
+mod core;
 mod durable;
+mod election;
+mod error;
 mod fatal;
+mod leadership;
+mod machine;
 mod member;
+mod membership;
+mod network;
+mod node_file;
 mod payload;
+mod peers;
+mod proposer;
+mod read;
+mod snapshot;
+mod status;
 pub mod store;
 mod sync;
+
+pub use clock::{Clocks, Reading};
+pub use cluster::{Cluster, PeerTls};
+pub use config::{Config, Timers};
+pub use error::{Error, Leader};
+pub use leadership::Leadership;
+pub use machine::{AppliedBatch, BatchKind, EventStream};
+pub use member::{LogIdentity, Member, MemberRole};
+pub use node_file::{DirectoryLock, NodeFile};
+pub use proposer::Committed;
+pub use read::Read;
+pub use status::{Metrics, Status};
+pub use store::stats::StoreStats;

@@ -113,7 +113,7 @@ impl Journal {
 
     fn commit(&mut self, group: &[Write]) -> io::Result<()> {
         let started = Instant::now();
-        let engine = self.shared.engine();
+        let engine = self.shared.engine()?;
         let mut batch = Batch::new();
         let mut durable = Vec::new();
         for write in group {
@@ -135,7 +135,8 @@ impl Journal {
             }
         }
         self.remove_purged(&*engine, &mut batch)?;
-        self.meta.committed = lock(&self.shared.tail).committed;
+        // The mark may be ahead of what this group holds; on disk it never names an entry that is not.
+        self.meta.committed = lock(&self.shared.tail).committed.min(self.meta.last);
         self.meta.sequence += 1;
         batch.insert(key::META.to_vec(), Some(encode_meta(&self.meta).to_vec()));
         engine.commit(batch)?;
@@ -226,11 +227,12 @@ impl Journal {
 
     fn rotate_if_due(&mut self) {
         let Some(rotation) = &mut self.rotation else { return };
-        let engine = self.shared.engine();
-        let rotated = rotation.run_if_due(&*engine, &self.meta, self.live_bytes, &self.shared.stats);
+        let rotated = self.shared.engine().and_then(|engine| {
+            rotation.run_if_due(&*engine, &self.meta, self.live_bytes, &self.shared.stats)
+        });
         match rotated {
             Ok(None) => {}
-            Ok(Some(fresh)) => self.shared.replace_engine(fresh),
+            Ok(Some(fresh)) => self.shared.replace_engine(Some(fresh)),
             Err(error) => {
                 let reason = format!("the log database can't be rotated: {error}");
                 self.fatal.raise(&reason);

@@ -22,6 +22,7 @@ use super::journal::{Change, Write};
 use super::key::{self, PartKey};
 use super::stats::StatsRecorder;
 use super::writer::Writer;
+use crate::blocking;
 use crate::consensus::{Entry, LogId, Types, Vote, next_index};
 use crate::member::LogIdentity;
 use crate::sync::lock;
@@ -38,7 +39,8 @@ pub struct Shared {
     pub tail: Mutex<Tail>,
     pub stats: StatsRecorder,
     pub identity: LogIdentity,
-    engine: Mutex<Arc<dyn LogEngine>>,
+    /// `None` once it is closed.
+    engine: Mutex<Option<Arc<dyn LogEngine>>>,
 }
 
 pub struct Tail {
@@ -56,15 +58,16 @@ impl Shared {
             tail: Mutex::new(tail),
             stats: StatsRecorder::default(),
             identity,
-            engine: Mutex::new(engine),
+            engine: Mutex::new(Some(engine)),
         }
     }
 
-    pub fn engine(&self) -> Arc<dyn LogEngine> {
-        lock(&self.engine).clone()
+    pub fn engine(&self) -> io::Result<Arc<dyn LogEngine>> {
+        let closed = || io::Error::new(io::ErrorKind::BrokenPipe, "the log is closed");
+        lock(&self.engine).clone().ok_or_else(closed)
     }
 
-    pub fn replace_engine(&self, engine: Arc<dyn LogEngine>) {
+    pub fn replace_engine(&self, engine: Option<Arc<dyn LogEngine>>) {
         *lock(&self.engine) = engine;
     }
 }
@@ -109,9 +112,10 @@ impl<R> LogStore<R> {
         tail.vote.is_some() || tail.last.is_some()
     }
 
-    /// Ends the writer after what is queued. Blocks.
+    /// Ends the writer after what is queued, and lets go of the database. Blocks.
     pub fn close(&self) {
         self.writer.close();
+        self.shared.replace_engine(None);
     }
 
     fn submit(&self, change: Change, ack: Option<super::journal::Ack>) {
@@ -234,8 +238,8 @@ impl<R: AsyncRuntime> LogReader<R> {
             if older.is_empty() {
                 return Ok(held);
             }
-            let engine = self.shared.engine();
-            let read = R::spawn_blocking(move || read_engine(&*engine, older, bytes)).await?;
+            let engine = self.shared.engine()?;
+            let read = blocking::run::<R, _, _>(move || read_engine(&*engine, older, bytes)).await;
             match read {
                 Ok(mut entries) => {
                     entries.extend(held);

@@ -1,0 +1,378 @@
+//! The handle of a member: openraft on sled, tokio and gRPC, with everything it owns.
+//!
+//! ```text
+//!  open:  lock and claim the directory → log → snapshots → consensus (applies what was committed)
+//!         → peer port → quick election
+//!  stop:  hand over leadership → consensus → peer port → writer → database
+//! ```
+//!
+//! Raft has a runtime of its own, with its own threads, so that no load of clients can delay a heartbeat.
+//! The handle may be used from any tokio runtime.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use model::{Addresses, ControllerId, Op, State, Timestamp};
+use openraft::Raft;
+use openraft_rt_tokio::TokioRuntime;
+use rustls::{ClientConfig, ServerConfig};
+use tokio::runtime::Runtime;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use wire::transport;
+use wire::v1::peer_server::PeerServer;
+
+use crate::clock::{Clocks, Reading};
+use crate::config::Config;
+use crate::core::{Core, Parts, Patience};
+use crate::durable;
+use crate::election::QuickElection;
+use crate::error::Error;
+use crate::fatal::FatalSignal;
+use crate::leadership::Leadership;
+use crate::machine::{EventStream, Machine, Published};
+use crate::member::{Member, Node};
+use crate::membership::Me;
+use crate::network::calls::Calls;
+use crate::network::client::Network;
+use crate::network::dial::{Dialer, MESSAGE_BYTES};
+use crate::network::guard::Guard;
+use crate::network::service::Service;
+use crate::node_file::{DirectoryLock, NodeFile};
+use crate::proposer::{ClockSource, Committed};
+use crate::read::Read;
+use crate::snapshot::Shelf;
+use crate::status::{Metrics, Status};
+use crate::store::directory;
+use crate::store::log::LogStore;
+use crate::sync::lock;
+
+/// Threads of Raft's runtime: consensus itself is one task, the others serve the network and apply.
+const THREADS: usize = 2;
+
+/// How long stopping may wait for each of its steps.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
+
+/// TLS of the peer port. Both sides show a controller's certificate.
+#[derive(Clone, Debug)]
+pub struct PeerTls {
+    pub server: Arc<ServerConfig>,
+    pub client: Arc<ClientConfig>,
+}
+
+type LocalCore = Core<TokioRuntime, Calls>;
+
+/// One member of the cluster. Cheap to clone.
+#[derive(Clone)]
+pub struct Cluster {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    core: Arc<LocalCore>,
+    quick_elections: Arc<AtomicU64>,
+    stopping: CancellationToken,
+    port: Mutex<Option<JoinHandle<()>>>,
+    runtime: Mutex<Option<Runtime>>,
+    lock: Mutex<Option<DirectoryLock>>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.stopping.cancel();
+        if let Some(runtime) = lock(&self.runtime).take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Cluster {
+    /// Opens a member. The events begin after the state that `view` shows when this returns.
+    pub async fn open(config: Config, tls: PeerTls) -> Result<(Self, EventStream), Error> {
+        let consensus = config.consensus()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(THREADS)
+            .thread_name("quorate-raft")
+            .enable_all()
+            .build()?;
+        let handle = runtime.handle().clone();
+        let opening = handle.spawn(async move {
+            let opened = tokio::task::spawn_blocking(move || Disk::open(config)).await;
+            let disk = opened.map_err(|error| Error::Fatal(error.to_string()))??;
+            assemble(disk, consensus, tls).await
+        });
+        let outcome = opening.await.map_err(|error| Error::Fatal(error.to_string()));
+        match outcome.and_then(|outcome| outcome) {
+            Ok((inner, events)) => {
+                *lock(&inner.runtime) = Some(runtime);
+                Ok((Self { inner: Arc::new(inner) }, events))
+            }
+            Err(error) => {
+                runtime.shutdown_background();
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes this member the first of its cluster. Fine if it was done before.
+    pub async fn initialize(&self) -> Result<(), Error> {
+        let core = self.inner.core.clone();
+        self.on_runtime(async move { core.initialize().await }).await
+    }
+
+    /// Leader only. Stamps the operations as one entry, in the order of the calls, and returns when it is
+    /// committed and applied here.
+    pub async fn propose(&self, ops: Vec<Op>, wall: Timestamp) -> Result<Committed, Error> {
+        self.inner.core.propose(ops, wall).await
+    }
+
+    /// Linearizable, on any member.
+    pub async fn read<T>(&self, look: impl FnOnce(&State) -> T) -> Result<Read<T>, Error> {
+        self.inner.core.read(look).await
+    }
+
+    /// Leader only: a quorum has answered a round that began after this call. Calls share rounds.
+    pub async fn confirm(&self) -> Result<u64, Error> {
+        self.inner.core.confirm().await
+    }
+
+    /// The state as applied here: perhaps behind, never ahead. Costs nothing.
+    pub fn view(&self) -> Arc<State> {
+        self.inner.core.view().state.clone()
+    }
+
+    pub fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.inner.core.leadership.clone()
+    }
+
+    /// State time: on the leader what it would stamp now, elsewhere the last stamp applied.
+    pub fn now(&self) -> Reading {
+        self.inner.core.now()
+    }
+
+    pub fn members(&self) -> Vec<Member> {
+        self.inner.core.members.list()
+    }
+
+    pub fn address_of(&self, id: ControllerId) -> Option<Addresses> {
+        self.inner.core.address_of(id)
+    }
+
+    /// Whether this member belongs to a membership yet.
+    pub fn is_member(&self) -> bool {
+        let members = self.inner.core.members.effective();
+        members.get_node(&self.inner.core.members.me.id).is_some()
+    }
+
+    /// Leader only: adds a controller as a learner, waits until it has caught up, and gives it a vote. May be
+    /// called again after a failure, and goes on where it stopped.
+    pub async fn add_member(&self, id: ControllerId, addresses: Addresses) -> Result<(), Error> {
+        let core = self.inner.core.clone();
+        self.on_runtime(async move { core.members.add(id, addresses).await }).await
+    }
+
+    /// Leader only: takes a controller out for good.
+    pub async fn remove_member(&self, id: ControllerId) -> Result<(), Error> {
+        let core = self.inner.core.clone();
+        self.on_runtime(async move { core.members.remove(id).await }).await
+    }
+
+    /// Leader only: hands leadership to a voter, by default to the one with the most advanced log.
+    pub async fn transfer_leadership(&self, to: Option<ControllerId>) -> Result<(), Error> {
+        let core = self.inner.core.clone();
+        self.on_runtime(async move { core.members.transfer(to).await }).await
+    }
+
+    /// Takes a snapshot soon, whatever the policy says.
+    pub async fn snapshot(&self) -> Result<(), Error> {
+        let trigger = self.inner.core.raft.trigger();
+        trigger.snapshot().await.map_err(|fatal| Error::Fatal(fatal.to_string()))
+    }
+
+    pub fn status(&self) -> Status {
+        self.inner.core.status()
+    }
+
+    pub fn metrics(&self) -> Metrics {
+        Metrics {
+            quick_elections: self.inner.quick_elections.load(Ordering::Relaxed),
+            ..self.inner.core.metrics()
+        }
+    }
+
+    /// Holds the reason once this member can't go on: the process has to end then.
+    pub fn fatal(&self) -> watch::Receiver<Option<Arc<str>>> {
+        self.inner.core.fatal.subscribe()
+    }
+
+    /// Stops in order: leadership goes to another voter, then nothing is left running or open.
+    pub async fn shutdown(&self) {
+        let core = &self.inner.core;
+        if core.leadership.borrow().is_me
+            && let Err(error) = self.transfer_leadership(None).await
+        {
+            tracing::info!(%error, "leadership was not handed over");
+        }
+        self.inner.stopping.cancel();
+        if tokio::time::timeout(STOP_PATIENCE, core.raft.shutdown()).await.is_err() {
+            tracing::warn!("consensus did not stop in time");
+        }
+        let port = lock(&self.inner.port).take();
+        if let Some(port) = port
+            && tokio::time::timeout(STOP_PATIENCE, port).await.is_err()
+        {
+            tracing::warn!("the peer port did not close in time");
+        }
+        let log = core.log.clone();
+        if tokio::task::spawn_blocking(move || log.close()).await.is_err() {
+            tracing::error!("the log was not closed in order");
+        }
+        if let Some(runtime) = lock(&self.inner.runtime).take() {
+            runtime.shutdown_background();
+        }
+        lock(&self.inner.lock).take();
+    }
+
+    /// Runs what uses the network on Raft's own runtime.
+    async fn on_runtime<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, Error>> + Send + 'static,
+    ) -> Result<T, Error> {
+        let handle = lock(&self.inner.runtime).as_ref().map(|runtime| runtime.handle().clone());
+        let stopping = || Error::Unavailable("this controller is stopping".to_owned());
+        let handle = handle.ok_or_else(stopping)?;
+        handle.spawn(work).await.map_err(|_| stopping())?
+    }
+}
+
+/// What was opened on disk.
+struct Disk {
+    config: Config,
+    lock: DirectoryLock,
+    log: LogStore<TokioRuntime>,
+    shelf: Arc<Shelf>,
+    fatal: FatalSignal,
+}
+
+impl Disk {
+    fn open(config: Config) -> Result<Self, Error> {
+        let data: &Path = &config.data_dir;
+        durable::create_dir(data)?;
+        let lock = DirectoryLock::take(data)?;
+        let owner = NodeFile {
+            cluster_id: config.cluster_id.clone(),
+            node_id: config.id,
+            generation: config.generation,
+        };
+        owner.claim(data)?;
+        let fatal = FatalSignal::default();
+        let log = directory::open(data, fatal.clone())?;
+        let shelf = Arc::new(Shelf::open(data)?);
+        Ok(Self { config, lock, log, shelf, fatal })
+    }
+}
+
+async fn assemble(
+    disk: Disk,
+    consensus: Arc<openraft::Config>,
+    tls: PeerTls,
+) -> Result<(Inner, EventStream), Error> {
+    let Disk { config, lock, log, shelf, fatal } = disk;
+    let me = Me {
+        id: config.id.0,
+        cluster_id: config.cluster_id.clone(),
+        generation: config.generation,
+        node: Node { addresses: config.advertise.clone(), log: log.identity() },
+    };
+    let overrides: BTreeMap<_, _> =
+        config.peer_addresses.iter().map(|(id, address)| (id.0, address.clone())).collect();
+    let dialer = Dialer::new(me.clone(), tls.client.clone(), overrides);
+    let (published, events) = Published::new();
+    let machine = Machine::new(published.clone(), shelf.clone(), fatal.clone());
+    let network = Network::new(dialer.clone());
+    let raft = Raft::new(me.id, consensus, network, log.clone(), machine);
+    let raft = raft.await.map_err(|error| {
+        let reason = fatal.reason().map_or_else(|| error.to_string(), |reason| reason.to_string());
+        Error::Fatal(reason)
+    })?;
+    published.go_live();
+    let stopping = CancellationToken::new();
+    let calls = Arc::new(Calls::new(dialer.clone()));
+    let core = Core::start(Parts {
+        raft: raft.clone(),
+        log: log.clone(),
+        published,
+        peers: calls.clone(),
+        me: me.clone(),
+        clock: machine_clocks(),
+        patience: Patience { propose: config.propose_timeout, read: config.patience },
+        fatal,
+        stopping: stopping.clone(),
+    });
+    let service = Service {
+        guard: Guard::new(me),
+        raft: raft.clone(),
+        log: log.clone(),
+        shelf,
+        rounds: core.rounds.clone(),
+        dialer,
+        receiving: Semaphore::new(1),
+    };
+    let port = serve(service, config.raft_listener, tls.server, stopping.clone())?;
+    let quick_elections = Arc::new(AtomicU64::new(0));
+    let election = QuickElection {
+        raft,
+        log,
+        calls,
+        leadership: core.leadership.clone(),
+        held: quick_elections.clone(),
+    };
+    tokio::spawn(stopping.clone().run_until_cancelled_owned(election.run()));
+    let inner = Inner {
+        core,
+        quick_elections,
+        stopping,
+        port: Mutex::new(Some(port)),
+        runtime: Mutex::new(None),
+        lock: Mutex::new(Some(lock)),
+    };
+    Ok((inner, events))
+}
+
+fn serve(
+    service: Service,
+    listener: std::net::TcpListener,
+    tls: Arc<ServerConfig>,
+    stopping: CancellationToken,
+) -> Result<JoinHandle<()>, Error> {
+    listener.set_nonblocking(true)?;
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let api = PeerServer::new(service)
+        .max_decoding_message_size(MESSAGE_BYTES)
+        .max_encoding_message_size(MESSAGE_BYTES);
+    let server = transport::server(transport::Timers::default())
+        .add_service(api)
+        .serve_with_incoming(transport::incoming(listener, tls));
+    Ok(tokio::spawn(async move {
+        // Streams between members never end by themselves, so they are cut rather than drained.
+        if let Some(Err(error)) = stopping.run_until_cancelled(server).await {
+            tracing::error!(%error, "the peer port has failed");
+        }
+    }))
+}
+
+/// The machine's own clocks.
+fn machine_clocks() -> ClockSource {
+    let start = Instant::now();
+    Arc::new(move || {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Clocks {
+            monotonic_micros: u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX),
+            wall: Timestamp(u64::try_from(wall.as_millis()).unwrap_or(u64::MAX)),
+        }
+    })
+}

@@ -1,0 +1,168 @@
+//! What a member is told when it starts.
+
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::{Addresses, ControllerId, Generation};
+use openraft::SnapshotPolicy;
+
+use crate::error::Error;
+
+/// How long a heartbeat may be delayed by scheduling and the network before an election is due: below
+/// this many heartbeats per election timeout, a busy machine elects for nothing.
+const HEARTBEATS_PER_ELECTION: u32 = 3;
+
+/// Entries kept behind a snapshot, so that a member that was away shortly needs no snapshot.
+const KEEP_BEHIND_SNAPSHOT: u64 = 5_000;
+
+/// Entries in one message. Their bytes are capped where they are read.
+const PAYLOAD_ENTRIES: u64 = 512;
+
+/// The longest that installing a snapshot may take; openraft's default of 200 ms never ends.
+pub const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Raft's timers. The default is for a local network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timers {
+    pub heartbeat: Duration,
+    pub election_min: Duration,
+    pub election_max: Duration,
+}
+
+impl Default for Timers {
+    fn default() -> Self {
+        Self {
+            heartbeat: Duration::from_millis(100),
+            election_min: Duration::from_millis(300),
+            election_max: Duration::from_millis(600),
+        }
+    }
+}
+
+impl Timers {
+    pub fn validate(&self) -> Result<(), Error> {
+        if self.heartbeat.is_zero() {
+            return Err(Error::Rejected("the heartbeat interval must not be zero".to_owned()));
+        }
+        if self.election_min < self.heartbeat * HEARTBEATS_PER_ELECTION {
+            return Err(Error::Rejected(format!(
+                "the election timeout ({:?}) must be at least {HEARTBEATS_PER_ELECTION} times the \
+                 heartbeat interval ({:?})",
+                self.election_min, self.heartbeat
+            )));
+        }
+        if self.election_max <= self.election_min {
+            return Err(Error::Rejected(format!(
+                "the election timeout's upper end ({:?}) must be above its lower end ({:?})",
+                self.election_max, self.election_min
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// What a member needs to know.
+#[derive(Debug)]
+pub struct Config {
+    pub id: ControllerId,
+    pub cluster_id: String,
+    /// Raised when a cluster is recovered or restored; members of different ones don't talk.
+    pub generation: Generation,
+    pub data_dir: PathBuf,
+    /// Where others reach this controller.
+    pub advertise: Addresses,
+    /// The peer port, bound already, so that a port in use is known before anything is opened.
+    pub raft_listener: TcpListener,
+    pub timers: Timers,
+    /// Where to reach a peer instead of at the address that the membership has for it.
+    pub peer_addresses: BTreeMap<ControllerId, String>,
+    /// Entries after which a snapshot is taken.
+    pub snapshot_every: u64,
+    /// How long a proposal may take before its outcome is called unknown.
+    pub propose_timeout: Duration,
+    /// How long a read, or a proposal that was not taken yet, waits for a leader or a quorum.
+    pub patience: Duration,
+}
+
+impl Config {
+    /// A member with defaults for all that has one.
+    pub fn new(
+        id: ControllerId,
+        cluster_id: &str,
+        data_dir: PathBuf,
+        advertise: Addresses,
+        raft_listener: TcpListener,
+    ) -> Self {
+        Self {
+            id,
+            cluster_id: cluster_id.to_owned(),
+            generation: Generation(1),
+            data_dir,
+            advertise,
+            raft_listener,
+            timers: Timers::default(),
+            peer_addresses: BTreeMap::new(),
+            snapshot_every: 20_000,
+            propose_timeout: Duration::from_secs(10),
+            patience: Duration::from_secs(5),
+        }
+    }
+
+    pub fn validate(&self) -> Result<(), Error> {
+        self.timers.validate()?;
+        if self.id.0 == 0 {
+            return Err(Error::Rejected("controller ids begin at c1".to_owned()));
+        }
+        if self.cluster_id.is_empty() {
+            return Err(Error::Rejected("the cluster has no id".to_owned()));
+        }
+        if self.generation.0 == 0 {
+            return Err(Error::Rejected("generations begin at 1".to_owned()));
+        }
+        if self.snapshot_every == 0 {
+            return Err(Error::Rejected("snapshots need at least one entry".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// The same in openraft's words.
+    pub fn consensus(&self) -> Result<Arc<openraft::Config>, Error> {
+        self.validate()?;
+        let config = openraft::Config {
+            cluster_name: self.cluster_id.clone(),
+            heartbeat_interval: millis(self.timers.heartbeat),
+            election_timeout_min: millis(self.timers.election_min),
+            election_timeout_max: millis(self.timers.election_max),
+            install_snapshot_timeout: millis(SNAPSHOT_TIMEOUT),
+            max_payload_entries: PAYLOAD_ENTRIES,
+            snapshot_policy: SnapshotPolicy::LogsSinceLast(self.snapshot_every),
+            max_in_snapshot_log_to_keep: KEEP_BEHIND_SNAPSHOT.min(self.snapshot_every),
+            // Must exceed the snapshot interval, or a snapshot would not end the lag.
+            replication_lag_threshold: self.snapshot_every.saturating_mul(2),
+            enable_pre_vote: Some(true),
+            // A restarted leader asks for votes like anybody else.
+            enable_leader_restore: Some(false),
+            ..openraft::Config::default()
+        };
+        config.validate().map(Arc::new).map_err(|error| Error::Rejected(error.to_string()))
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_election_timeout_below_three_heartbeats_is_refused() {
+        let timers = Timers { election_min: Duration::from_millis(299), ..Timers::default() };
+        assert!(matches!(timers.validate(), Err(Error::Rejected(_))));
+        assert_eq!(Timers::default().validate(), Ok(()));
+    }
+}

@@ -1,0 +1,78 @@
+//! Who leads, as this member sees it, and whether it may act itself.
+//!
+//! Being elected is not enough to act: only once the first entry of its own term is applied has a leader
+//! applied everything that earlier leaders committed. That is what `ready` says.
+
+use std::sync::Arc;
+
+use model::ControllerId;
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::{AsyncRuntime, Raft, ServerState};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::consensus::{LogId, NodeId, Types, term_of};
+use crate::fatal::FatalSignal;
+use crate::machine::{Machine, Published};
+use crate::member::controller;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Leadership {
+    pub leader: Option<ControllerId>,
+    pub term: u64,
+    pub is_me: bool,
+    /// This member leads, and has applied the first entry of its term and all before it.
+    pub ready: bool,
+}
+
+/// Follows openraft's metrics until it stops; that it stops without being asked is fatal.
+pub async fn follow<R: AsyncRuntime>(
+    raft: Raft<Types<R>, Machine<R>>,
+    published: Arc<Published>,
+    leadership: watch::Sender<Leadership>,
+    fatal: FatalSignal,
+    stopping: CancellationToken,
+) {
+    let mut server = raft.server_metrics();
+    let mut applied = published.applied();
+    loop {
+        let next = {
+            let server = server.borrow_and_update();
+            let applied = *applied.borrow_and_update();
+            derive(server.id, server.state, server.current_leader, server.vote.leader_id.term, applied)
+        };
+        leadership.send_if_modified(|current| {
+            let changed = *current != next;
+            if changed {
+                tracing::info!(leader = ?next.leader, term = next.term, ready = next.ready, "leadership");
+                *current = next;
+            }
+            changed
+        });
+        tokio::select! {
+            alive = server.changed() => if alive.is_err() {
+                if !stopping.is_cancelled() {
+                    fatal.raise("the consensus core has stopped");
+                }
+                leadership.send_replace(Leadership { term: next.term, ..Leadership::default() });
+                return;
+            },
+            // The sender lives as long as the machine, so this never fails before the other.
+            alive = applied.changed() => if alive.is_err() {
+                return;
+            },
+        }
+    }
+}
+
+fn derive(
+    me: NodeId,
+    state: ServerState,
+    leader: Option<NodeId>,
+    term: u64,
+    applied: Option<LogId>,
+) -> Leadership {
+    let is_me = state == ServerState::Leader && leader == Some(me);
+    let ready = is_me && applied.is_some_and(|id| term_of(&id) == term);
+    Leadership { leader: leader.map(controller), term, is_me, ready }
+}

@@ -1,0 +1,320 @@
+//! openraft's state machine: applies committed entries to `model::State` and publishes the result.
+//!
+//! ```text
+//!  committed entries ──► State::apply ──► publish a view (O(1)) ──► answer the proposers
+//!                              └────────► events, in the order of the log
+//! ```
+//!
+//! A view is published before the proposers are answered, so whoever was answered finds its write in the
+//! view. The state lives in memory: on disk are snapshots and the log. While a member starts, entries are
+//! applied without events; the stream begins at the view that `Cluster::open` hands out.
+//!
+//! Bytes that can't be decoded, or a hash that does not agree, end the process: to go on would be to
+//! differ from the other members.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arc_swap::ArcSwap;
+use futures::{Stream, StreamExt};
+use model::{Stamped, State, Timestamp};
+use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
+use openraft::{AsyncRuntime, EntryPayload, OptionalSend};
+use tokio::sync::{mpsc, watch};
+
+use crate::blocking;
+use crate::consensus::{
+    Entry, LogId, NodeId, Snapshot, SnapshotMeta, StoredMembership, Types, term_of,
+};
+use crate::fatal::FatalSignal;
+use crate::payload::Response;
+use crate::snapshot::manifest::Position;
+use crate::snapshot::{Handle, Shelf, chunk};
+
+/// Batches that wait for the reader of events before apply waits for it.
+const EVENT_BACKLOG: usize = 65_536;
+
+/// Entries after which a view is published though more are ready: bounds how stale a view gets.
+const PUBLISH_EVERY: usize = 256;
+
+/// What one entry did.
+#[derive(Clone, Debug)]
+pub struct AppliedBatch {
+    pub index: u64,
+    pub term: u64,
+    pub stamp: Timestamp,
+    pub kind: BatchKind,
+    pub events: Vec<model::Event>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BatchKind {
+    Entry,
+    /// The state was replaced by a snapshot up to this index: there are no events for what it
+    /// skipped, so whoever follows them starts over from the view.
+    Snapshot,
+}
+
+/// Events of all applied entries, in the order of the log, from the moment of `Cluster::open`.
+/// It has to be read: a reader that stops for good ends up holding back apply.
+pub type EventStream = mpsc::Receiver<Arc<AppliedBatch>>;
+
+/// What others see of the state machine.
+pub struct Published {
+    view: ArcSwap<View>,
+    applied: watch::Sender<Option<LogId>>,
+    events: mpsc::Sender<Arc<AppliedBatch>>,
+    /// Events flow once the member has started.
+    live: AtomicBool,
+}
+
+/// The state after some entry.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    pub state: Arc<State>,
+    pub applied: Option<LogId>,
+    pub membership: StoredMembership,
+    /// Every node id that was ever a member.
+    pub used_ids: Arc<BTreeSet<NodeId>>,
+}
+
+impl Published {
+    pub fn new() -> (Arc<Self>, EventStream) {
+        let (events, stream) = mpsc::channel(EVENT_BACKLOG);
+        let published = Self {
+            view: ArcSwap::default(),
+            applied: watch::Sender::new(None),
+            events,
+            live: AtomicBool::new(false),
+        };
+        (Arc::new(published), stream)
+    }
+
+    pub fn view(&self) -> Arc<View> {
+        self.view.load_full()
+    }
+
+    pub fn applied(&self) -> watch::Receiver<Option<LogId>> {
+        self.applied.subscribe()
+    }
+
+    pub fn go_live(&self) {
+        self.live.store(true, Ordering::Release);
+    }
+
+    fn send(&self, batch: AppliedBatch) -> impl Future<Output = ()> + Send + 'static {
+        let live = self.live.load(Ordering::Acquire);
+        let events = self.events.clone();
+        async move {
+            if live {
+                // Nobody listens: a member that is stopping.
+                events.send(Arc::new(batch)).await.ok();
+            }
+        }
+    }
+}
+
+pub struct Machine<R> {
+    view: View,
+    /// The state that is being written to; a clone of it is in `view`.
+    state: State,
+    published: Arc<Published>,
+    shelf: Arc<Shelf>,
+    fatal: FatalSignal,
+    runtime: PhantomData<fn() -> R>,
+}
+
+type Waiting<R> = (ApplyResponder<Types<R>>, Response);
+
+impl<R: AsyncRuntime> Machine<R> {
+    pub fn new(published: Arc<Published>, shelf: Arc<Shelf>, fatal: FatalSignal) -> Self {
+        Self {
+            view: View::default(),
+            state: State::default(),
+            published,
+            shelf,
+            fatal,
+            runtime: PhantomData,
+        }
+    }
+
+    /// Applies one entry. The batch is what it did, for those who follow events.
+    fn apply_entry(&mut self, entry: &Entry) -> io::Result<(Response, Option<AppliedBatch>)> {
+        let (index, term) = (entry.log_id.index, term_of(&entry.log_id));
+        let mut applied = (Response::default(), None);
+        match &entry.payload {
+            EntryPayload::Blank => self.state.note_index(index, term),
+            EntryPayload::Membership(members) => {
+                self.state.note_index(index, term);
+                self.view.membership = StoredMembership::new(Some(entry.log_id), members.clone());
+                let used = Arc::make_mut(&mut self.view.used_ids);
+                used.extend(members.nodes().map(|(id, _)| *id));
+            }
+            EntryPayload::Normal(payload) => {
+                let decoded = payload.take_entry().map_err(|error| {
+                    self.stop(format!(
+                        "entry {index} can't be decoded, so it can't be applied as the other \
+                         members do: {error}; run the release that wrote it"
+                    ))
+                })?;
+                let done = self.state.apply(&Stamped { index, term, entry: &decoded });
+                applied.0.replies = done.replies;
+                applied.1 = Some(AppliedBatch {
+                    index,
+                    term,
+                    stamp: self.state.time(),
+                    kind: BatchKind::Entry,
+                    events: done.events,
+                });
+            }
+        }
+        self.view.applied = Some(entry.log_id);
+        Ok(applied)
+    }
+
+    fn publish(&mut self, waiting: &mut Vec<Waiting<R>>) {
+        self.view.state = Arc::new(self.state.clone());
+        self.published.view.store(Arc::new(self.view.clone()));
+        self.published.applied.send_replace(self.view.applied);
+        for (responder, response) in waiting.drain(..) {
+            responder.send(response);
+        }
+    }
+
+    fn stop(&self, reason: String) -> io::Error {
+        self.fatal.raise(&reason);
+        io::Error::new(io::ErrorKind::InvalidData, reason)
+    }
+
+    fn load(&self, handle: &Handle) -> io::Result<(State, Position)> {
+        let invalid = |text: String| io::Error::new(io::ErrorKind::InvalidData, text);
+        let state = State::decode(&handle.read()?).map_err(|error| invalid(error.to_string()))?;
+        let hash = chunk::hex(&state.recompute_hash());
+        if hash != handle.manifest.state_hash {
+            let told = &handle.manifest.state_hash;
+            return Err(invalid(format!("the state's hash is {hash}, the manifest says {told}")));
+        }
+        let position = handle.manifest.position().map_err(|error| invalid(error.to_string()))?;
+        Ok((state, position))
+    }
+}
+
+impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for Machine<R> {
+    type SnapshotData = Handle;
+    type SnapshotBuilder = Builder<R>;
+
+    async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
+        Ok((self.view.applied, self.view.membership.clone()))
+    }
+
+    async fn apply<S>(&mut self, mut entries: S) -> io::Result<()>
+    where
+        S: Stream<Item = io::Result<EntryResponder<Types<R>>>> + Unpin + OptionalSend,
+    {
+        let mut waiting = Vec::new();
+        let mut batches = Vec::new();
+        let mut unpublished = 0;
+        while let Some(next) = entries.next().await {
+            let (entry, responder) = next?;
+            let (response, batch) = self.apply_entry(&entry)?;
+            if let Some(responder) = responder {
+                waiting.push((responder, response));
+            }
+            batches.extend(batch);
+            unpublished += 1;
+            if unpublished == PUBLISH_EVERY {
+                unpublished = 0;
+                self.publish(&mut waiting);
+                for batch in batches.drain(..) {
+                    self.published.send(batch).await;
+                }
+            }
+        }
+        self.publish(&mut waiting);
+        for batch in batches {
+            self.published.send(batch).await;
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder<R> {
+        Builder {
+            view: self.view.clone(),
+            shelf: self.shelf.clone(),
+            fatal: self.fatal.clone(),
+            runtime: PhantomData,
+        }
+    }
+
+    async fn install_snapshot(&mut self, _: &SnapshotMeta, handle: Handle) -> io::Result<()> {
+        let (state, position) = self.load(&handle).map_err(|error| {
+            self.stop(format!("the snapshot can't be installed: {error}"))
+        })?;
+        let shelf = self.shelf.clone();
+        blocking::run::<R, _, _>(move || shelf.adopt(&handle)).await?;
+        self.state = state;
+        self.view.applied = Some(position.last_log);
+        self.view.membership = position.membership;
+        self.view.used_ids = Arc::new(position.used_ids);
+        self.publish(&mut Vec::new());
+        let batch = AppliedBatch {
+            index: position.last_log.index,
+            term: term_of(&position.last_log),
+            stamp: self.state.time(),
+            kind: BatchKind::Snapshot,
+            events: Vec::new(),
+        };
+        self.published.send(batch).await;
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot<Handle>>> {
+        self.shelf.current().map(snapshot).transpose()
+    }
+}
+
+fn snapshot(handle: Handle) -> io::Result<Snapshot<Handle>> {
+    let meta = handle.manifest.meta().map_err(|error| {
+        io::Error::new(io::ErrorKind::InvalidData, error.to_string())
+    })?;
+    Ok(Snapshot { meta, snapshot: handle })
+}
+
+/// Writes a view to disk beside apply, which goes on.
+pub struct Builder<R> {
+    view: View,
+    shelf: Arc<Shelf>,
+    fatal: FatalSignal,
+    runtime: PhantomData<fn() -> R>,
+}
+
+impl<R: AsyncRuntime> RaftSnapshotBuilder<Types<R>> for Builder<R> {
+    type SnapshotData = Handle;
+
+    async fn build_snapshot(&mut self) -> io::Result<Snapshot<Handle>> {
+        let (view, shelf, fatal) = (self.view.clone(), self.shelf.clone(), self.fatal.clone());
+        let handle = blocking::run::<R, _, _>(move || build(&view, &shelf, &fatal)).await?;
+        snapshot(handle)
+    }
+}
+
+fn build(view: &View, shelf: &Shelf, fatal: &FatalSignal) -> io::Result<Handle> {
+    let Some(last_log) = view.applied else {
+        return Err(io::Error::other("nothing was applied yet"));
+    };
+    let hash = view.state.recompute_hash();
+    if hash != view.state.hash() {
+        let reason = format!("at entry {} the state's hash is not the sum of its records", last_log);
+        fatal.raise(&reason);
+        return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+    }
+    let position = Position {
+        last_log,
+        membership: view.membership.clone(),
+        used_ids: BTreeSet::clone(&view.used_ids),
+    };
+    shelf.build(&position, &view.state.encode(), &chunk::hex(&hash))
+}

@@ -1,0 +1,264 @@
+//! Who belongs to the cluster, and how that changes: one member at a time, as a learner first.
+//!
+//! A controller is added under an id that was never used and with a log that never held anything. The one
+//! exception is the very log that the membership already knows under that id: then an interrupted join goes
+//! on where it stopped. A machine that lost its disk fails both tests, and has to take a new id: under the
+//! old one it would vote again in a term in which it voted already.
+//!
+//! A change that was cut short after its first half leaves a joint configuration; the next change, of any
+//! kind, finishes it first by issuing it again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::{Addresses, ControllerId};
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::errors::{InitializeError, RaftError};
+use openraft::{AsyncRuntime, ChangeMembers, Raft};
+use tokio::sync::Mutex;
+
+use crate::consensus::{Membership, NodeId, Types};
+use crate::error::Error;
+use crate::machine::{Machine, Published};
+use crate::member::{Member, MemberRole, Node, controller};
+use crate::peers::{Identified, Peers};
+use crate::proposer::refused;
+
+/// A learner this close to the end of the log is promoted.
+const CAUGHT_UP: u64 = 64;
+
+/// How long a learner may take to catch up before the caller is told to ask again.
+const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long handing over leadership may take: some elections' worth.
+const TRANSFER_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Who this member is.
+#[derive(Clone, Debug)]
+pub struct Me {
+    pub id: NodeId,
+    pub cluster_id: String,
+    pub generation: model::Generation,
+    pub node: Node,
+}
+
+pub struct Members<R: AsyncRuntime, P> {
+    pub raft: Raft<Types<R>, Machine<R>>,
+    pub published: Arc<Published>,
+    pub peers: Arc<P>,
+    pub me: Me,
+    pub one_at_a_time: Mutex<()>,
+}
+
+impl<R: AsyncRuntime, P: Peers> Members<R, P> {
+    /// Makes this member the first and only voter. Fine if it was done before.
+    pub async fn initialize(&self) -> Result<(), Error> {
+        let members = BTreeMap::from([(self.me.id, self.me.node.clone())]);
+        match self.raft.initialize(members).await {
+            Ok(()) => Ok(()),
+            Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {
+                match self.effective().get_node(&self.me.id) {
+                    Some(node) if *node == self.me.node => Ok(()),
+                    Some(_) => Ok(()),
+                    None => Err(Error::Rejected(
+                        "this controller's log belongs to a cluster already".to_owned(),
+                    )),
+                }
+            }
+            Err(RaftError::APIError(error)) => Err(Error::Rejected(error.to_string())),
+            Err(RaftError::Fatal(fatal)) => Err(Error::Fatal(fatal.to_string())),
+        }
+    }
+
+    /// Adds a controller: learner, caught up, voter.
+    pub async fn add(&self, id: ControllerId, addresses: Addresses) -> Result<(), Error> {
+        let _turn = self.one_at_a_time.lock().await;
+        let joiner = self.peers.identify(id.0, &addresses.raft).await?;
+        let node = Node { addresses, log: joiner.log };
+        self.check(id, &joiner)?;
+        self.finish_interrupted().await?;
+        let members = self.effective();
+        match members.get_node(&id.0) {
+            Some(known) if *known == node => {}
+            Some(_) => self.change(ChangeMembers::SetNodes(BTreeMap::from([(id.0, node)]))).await?,
+            None => self.change(ChangeMembers::AddNodes(BTreeMap::from([(id.0, node)]))).await?,
+        }
+        if members.voter_ids().any(|voter| voter == id.0) {
+            return Ok(());
+        }
+        self.wait_caught_up(id.0).await?;
+        self.change(ChangeMembers::AddVoterIds(BTreeSet::from([id.0]))).await
+    }
+
+    /// Takes a controller out for good: its id is never used again.
+    pub async fn remove(&self, id: ControllerId) -> Result<(), Error> {
+        let _turn = self.one_at_a_time.lock().await;
+        self.finish_interrupted().await?;
+        let members = self.effective();
+        if members.get_node(&id.0).is_none() {
+            return Err(Error::Rejected(format!("{id} is not a member")));
+        }
+        let voters: BTreeSet<_> = members.voter_ids().collect();
+        if voters.len() == 1 && voters.contains(&id.0) {
+            return Err(Error::Rejected(format!("{id} is the only voter")));
+        }
+        if voters.contains(&id.0) {
+            self.change(ChangeMembers::RemoveVoters(BTreeSet::from([id.0]))).await?;
+        }
+        if self.effective().get_node(&id.0).is_some() {
+            self.change(ChangeMembers::RemoveNodes(BTreeSet::from([id.0]))).await?;
+        }
+        Ok(())
+    }
+
+    /// May this log be added under this id?
+    fn check(&self, id: ControllerId, joiner: &Identified) -> Result<(), Error> {
+        let reject = |text: String| Err(Error::Rejected(text));
+        if joiner.cluster_id != self.me.cluster_id {
+            return reject(format!(
+                "{id} belongs to cluster {}, this is {}",
+                joiner.cluster_id, self.me.cluster_id
+            ));
+        }
+        if joiner.id != id {
+            return reject(format!("the controller at that address is {}, not {id}", joiner.id));
+        }
+        if joiner.generation != self.me.generation {
+            return reject(format!(
+                "{id} is of generation {}, the cluster of {}",
+                joiner.generation.0, self.me.generation.0
+            ));
+        }
+        if let Some(known) = self.effective().get_node(&id.0) {
+            return match known.log == joiner.log {
+                true => Ok(()),
+                false => reject(format!(
+                    "{id} is a member with another log: this machine has lost the one that it voted \
+                     with, and must not come back as {id}; remove {id}, and let it join under a new id"
+                )),
+            };
+        }
+        if self.published.view().used_ids.contains(&id.0) {
+            return reject(format!("{id} was a member once; ids are never used again"));
+        }
+        if joiner.used {
+            return reject(format!(
+                "the log of {id} is not empty, but no member of this cluster has that log; let it \
+                 join with an empty data directory"
+            ));
+        }
+        Ok(())
+    }
+
+    async fn finish_interrupted(&self) -> Result<(), Error> {
+        if self.effective().get_joint_config().len() > 1 {
+            tracing::info!("finishing a change of membership that was cut short");
+            self.change(ChangeMembers::AddVoterIds(BTreeSet::new())).await?;
+        }
+        Ok(())
+    }
+
+    async fn change(&self, change: ChangeMembers<NodeId, Node>) -> Result<(), Error> {
+        tracing::info!(%change, "changing the membership");
+        // Retained: a voter that is removed stays a learner until it is removed as a node.
+        match self.raft.change_membership(change, true).await {
+            Ok(_) => Ok(()),
+            Err(RaftError::APIError(error)) => Err(refused(error)),
+            Err(RaftError::Fatal(fatal)) => Err(Error::Fatal(fatal.to_string())),
+        }
+    }
+
+    async fn wait_caught_up(&self, id: NodeId) -> Result<(), Error> {
+        let wait = self.raft.wait(Some(CATCH_UP_TIMEOUT));
+        let caught_up = wait.metrics(
+            |metrics| {
+                let Some(replication) = &metrics.replication else { return true };
+                let last = metrics.last_log_index.unwrap_or_default();
+                let matched = replication.get(&id).and_then(|matched| matched.map(|id| id.index));
+                matched.is_some_and(|matched| matched + CAUGHT_UP >= last)
+            },
+            "learner caught up",
+        );
+        let metrics = caught_up.await.map_err(|error| {
+            Error::Unavailable(format!("{} has not caught up yet: {error}", controller(id)))
+        })?;
+        match metrics.replication.is_some() {
+            true => Ok(()),
+            false => Err(Error::NotLeader { leader: None }),
+        }
+    }
+
+    /// Hands leadership to a voter: the given one, or the one whose log reaches furthest.
+    pub async fn transfer(&self, to: Option<ControllerId>) -> Result<(), Error> {
+        let (voters, matched) = {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            let Some(replication) = metrics.replication.clone() else {
+                return Err(Error::NotLeader { leader: None });
+            };
+            let voters: BTreeSet<_> = metrics.membership_config.voter_ids().collect();
+            (voters, replication)
+        };
+        let target = match to {
+            Some(id) if voters.contains(&id.0) => id.0,
+            Some(id) => return Err(Error::Rejected(format!("{id} is not a voter"))),
+            None => voters
+                .iter()
+                .filter(|id| **id != self.me.id)
+                .max_by_key(|id| matched.get(*id).copied().flatten())
+                .copied()
+                .ok_or_else(|| Error::Rejected("there is no other voter".to_owned()))?,
+        };
+        if target == self.me.id {
+            return Ok(());
+        }
+        let fatal = |error: openraft::errors::Fatal<Types<R>>| Error::Fatal(error.to_string());
+        self.raft.trigger().transfer_leader(target).await.map_err(fatal)?;
+        let me = self.me.id;
+        let wait = self.raft.wait(Some(TRANSFER_TIMEOUT));
+        let moved = wait.metrics(
+            |metrics| metrics.current_leader.is_some_and(|leader| leader != me),
+            "leadership moved",
+        );
+        moved.await.map(|_| ()).map_err(|_| {
+            let target = controller(target);
+            Error::Unavailable(format!("{target} did not take over within {TRANSFER_TIMEOUT:?}"))
+        })
+    }
+
+    pub fn effective(&self) -> Membership {
+        let metrics = self.raft.server_metrics();
+        let members = metrics.borrow_watched().membership_config.membership().clone();
+        members
+    }
+
+    pub fn list(&self) -> Vec<Member> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let last = metrics.last_log_index;
+        let members = metrics.membership_config.membership();
+        let voters: BTreeSet<_> = members.voter_ids().collect();
+        let describe = |(id, node): (&NodeId, &Node)| {
+            let role = match voters.contains(id) {
+                true if metrics.current_leader == Some(*id) => MemberRole::Leader,
+                true => MemberRole::Voter,
+                false => MemberRole::Learner,
+            };
+            let told = metrics.replication.as_ref().and_then(|all| all.get(id).copied());
+            let matched = match *id == self.me.id {
+                true => last,
+                false => told.flatten().map(|id| id.index),
+            };
+            Member {
+                id: controller(*id),
+                addresses: node.addresses.clone(),
+                role,
+                log: node.log,
+                matched,
+                lag: matched.and_then(|matched| Some(last?.saturating_sub(matched))),
+            }
+        };
+        members.nodes().map(describe).collect()
+    }
+}

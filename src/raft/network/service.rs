@@ -1,0 +1,239 @@
+//! The answering side of the peer port.
+//!
+//! Every request passes the `Guard` before openraft sees it. A long-lived stream passes it once.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+
+use futures::{Stream, StreamExt, stream};
+use openraft::Raft;
+use openraft::errors::{Fatal, RaftError};
+use openraft_rt_tokio::TokioRuntime;
+use tokio::sync::Semaphore;
+use tonic::{Request, Response, Status, Streaming};
+use wire::transport::{self, PeerInfo, Timers};
+use wire::v1;
+use wire::v1::peer_server::Peer as PeerApi;
+
+use super::codec;
+use super::guard::Guard;
+use super::snapshots;
+use crate::consensus::{Snapshot, Types};
+use crate::error::Error;
+use crate::machine::Machine;
+use crate::proposer::node_of;
+use crate::read::Rounds;
+use crate::snapshot::Shelf;
+use crate::store::log::LogStore;
+use crate::sync::lock;
+
+type C = Types<TokioRuntime>;
+
+pub struct Service {
+    pub guard: Guard,
+    pub raft: Raft<C, Machine<TokioRuntime>>,
+    pub log: LogStore<TokioRuntime>,
+    pub shelf: Arc<Shelf>,
+    pub rounds: Arc<Rounds>,
+    pub dialer: super::dial::Dialer,
+    /// One snapshot comes in at a time.
+    pub receiving: Semaphore,
+}
+
+type ReplyStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+fn origin<T>(request: &Request<T>) -> Option<&PeerInfo> {
+    request.extensions().get()
+}
+
+fn stopped(error: &Fatal<C>) -> Status {
+    Status::unavailable(format!("consensus has stopped here: {error}"))
+}
+
+fn unwrap_fatal(error: RaftError<C>) -> Status {
+    stopped(&error.unwrap_fatal())
+}
+
+#[tonic::async_trait]
+impl PeerApi for Service {
+    type AppendStream = ReplyStream<v1::PeerAppendReply>;
+    type PresenceStream = ReplyStream<v1::PeerPresenceReply>;
+
+    async fn append(
+        &self,
+        request: Request<Streaming<v1::PeerAppendRequest>>,
+    ) -> Result<Response<Self::AppendStream>, Status> {
+        let origin = origin(&request).cloned();
+        let guard = self.guard.clone();
+        let failed = Arc::new(Mutex::new(None));
+        let (inbound, failure) = (request.into_inner(), failed.clone());
+        // Requests until one is refused; why is told after the replies to those before it.
+        let accepted = stream::unfold(Some((inbound, false)), move |state| {
+            let (guard, failure, origin) = (guard.clone(), failure.clone(), origin.clone());
+            async move {
+                let (mut inbound, checked) = state?;
+                let message = match inbound.message().await {
+                    Ok(message) => message?,
+                    Err(status) => {
+                        tracing::debug!(%status, "a replication stream broke");
+                        return None;
+                    }
+                };
+                let allowed = match checked {
+                    true => Ok(()),
+                    false => guard.check(origin.as_ref(), message.header.as_ref()),
+                };
+                match allowed.and_then(|()| codec::append(message)) {
+                    Ok(request) => Some((request, Some((inbound, true)))),
+                    Err(status) => {
+                        *lock(&failure) = Some(status);
+                        None
+                    }
+                }
+            }
+        });
+        let replies = self.raft.stream_append(Box::pin(accepted)).map(|reply| match reply {
+            Ok(result) => Ok(codec::put_append_reply::<TokioRuntime>(&result)),
+            Err(fatal) => Err(stopped(&fatal)),
+        });
+        let last = stream::once(async move { lock(&failed).take() });
+        let replies = replies.chain(last.filter_map(async |status| status.map(Err)));
+        Ok(Response::new(Box::pin(replies)))
+    }
+
+    async fn heartbeat(
+        &self,
+        request: Request<v1::PeerAppendRequest>,
+    ) -> Result<Response<v1::PeerAppendReply>, Status> {
+        self.guard.check(origin(&request), request.get_ref().header.as_ref())?;
+        let request = codec::append::<TokioRuntime>(request.into_inner())?;
+        let previous = request.prev_log_id;
+        let last = request.entries.last().map(|entry| entry.log_id).or(previous);
+        let answer = self.raft.append_entries(request).await.map_err(unwrap_fatal)?;
+        let result = answer.into_stream_result(previous, last);
+        Ok(Response::new(codec::put_append_reply::<TokioRuntime>(&result)))
+    }
+
+    async fn vote(
+        &self,
+        request: Request<v1::PeerVoteRequest>,
+    ) -> Result<Response<v1::PeerVoteReply>, Status> {
+        self.guard.check(origin(&request), request.get_ref().header.as_ref())?;
+        let request = codec::vote_request(request.into_inner())?;
+        let reply = self.raft.vote(request).await.map_err(unwrap_fatal)?;
+        Ok(Response::new(codec::put_vote_reply(&reply)))
+    }
+
+    async fn pre_vote(
+        &self,
+        request: Request<v1::PeerVoteRequest>,
+    ) -> Result<Response<v1::PeerVoteReply>, Status> {
+        self.guard.check(origin(&request), request.get_ref().header.as_ref())?;
+        let request = codec::vote_request(request.into_inner())?;
+        let reply = self.raft.pre_vote(request).await.map_err(unwrap_fatal)?;
+        Ok(Response::new(codec::put_vote_reply(&reply)))
+    }
+
+    async fn install_snapshot(
+        &self,
+        request: Request<Streaming<v1::PeerSnapshotPart>>,
+    ) -> Result<Response<v1::PeerSnapshotReply>, Status> {
+        let origin = origin(&request).cloned();
+        let mut parts = request.into_inner();
+        let announced = snapshots::announced(&mut parts).await?;
+        self.guard.check(origin.as_ref(), announced.header.as_ref())?;
+        let _turn = self
+            .receiving
+            .try_acquire()
+            .map_err(|_| Status::resource_exhausted("a snapshot is coming in already"))?;
+        let handle = snapshots::receive(&self.shelf, announced.manifest, &mut parts).await?;
+        let meta = handle
+            .manifest
+            .meta()
+            .map_err(|damage| Status::invalid_argument(damage.to_string()))?;
+        let snapshot = Snapshot { meta, snapshot: handle };
+        let installed = self.raft.install_full_snapshot(announced.vote, snapshot).await;
+        let vote = installed.map_err(|fatal| stopped(&fatal))?.vote;
+        Ok(Response::new(v1::PeerSnapshotReply { vote: Some(codec::put_vote(&vote)) }))
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<v1::PeerTransferRequest>,
+    ) -> Result<Response<v1::PeerTransferReply>, Status> {
+        self.guard.check(origin(&request), request.get_ref().header.as_ref())?;
+        let request = codec::transfer(request.into_inner())?;
+        let outcome = self.raft.handle_transfer_leader(request).await;
+        let reply = match outcome.map_err(|fatal| stopped(&fatal))? {
+            Ok(()) => v1::PeerTransferReply { accepted: true, reason: String::new() },
+            Err(refusal) => {
+                v1::PeerTransferReply { accepted: false, reason: refusal.to_string() }
+            }
+        };
+        Ok(Response::new(reply))
+    }
+
+    async fn read_index(
+        &self,
+        request: Request<v1::PeerReadIndexRequest>,
+    ) -> Result<Response<v1::PeerReadIndexReply>, Status> {
+        use v1::peer_read_index_reply::{NotLeader, Result as Told};
+
+        self.guard.check(origin(&request), request.get_ref().header.as_ref())?;
+        let told = match self.rounds.join().await {
+            Ok(read) => Told::Read(codec::put_log_id(&read)),
+            Err(Error::NotLeader { leader }) => {
+                Told::NotLeader(NotLeader { leader: leader.map(|leader| leader.id.0) })
+            }
+            Err(error) => return Err(Status::unavailable(error.to_string())),
+        };
+        Ok(Response::new(v1::PeerReadIndexReply { result: Some(told) }))
+    }
+
+    async fn identify(
+        &self,
+        request: Request<v1::PeerIdentifyRequest>,
+    ) -> Result<Response<v1::PeerIdentifyReply>, Status> {
+        self.guard.check_stranger(origin(&request), request.get_ref().header.as_ref())?;
+        let me = self.guard.me();
+        Ok(Response::new(v1::PeerIdentifyReply {
+            cluster_id: me.cluster_id.clone(),
+            node: me.id,
+            generation: me.generation.0,
+            log: me.node.log.0.to_vec().into(),
+            last_log: self.log.last_log_id().as_ref().map(codec::put_log_id),
+            used: self.log.is_used(),
+        }))
+    }
+
+    async fn suspect(
+        &self,
+        request: Request<v1::PeerSuspectRequest>,
+    ) -> Result<Response<v1::PeerSuspectReply>, Status> {
+        self.guard.check(origin(&request), request.get_ref().header.as_ref())?;
+        let leader = codec::vote(request.into_inner().leader)?.leader_id.voted_for;
+        let node = node_of(&self.raft, leader)
+            .ok_or_else(|| Status::not_found("that leader is no member"))?;
+        let address = self.dialer.address(leader, &node.addresses.raft);
+        Ok(Response::new(v1::PeerSuspectReply {
+            refused: refuses(&address).await,
+            vote: self.log.vote().as_ref().map(codec::put_vote),
+            last_log: self.log.last_log_id().as_ref().map(codec::put_log_id),
+        }))
+    }
+
+    async fn presence(
+        &self,
+        request: Request<v1::PeerPresenceRequest>,
+    ) -> Result<Response<Self::PresenceStream>, Status> {
+        self.guard.check(origin(&request), request.get_ref().header.as_ref())?;
+        let here = stream::once(async { Ok(v1::PeerPresenceReply {}) });
+        Ok(Response::new(Box::pin(here.chain(stream::pending()))))
+    }
+}
+
+/// The machine answers, and says that nobody listens there.
+pub async fn refuses(address: &str) -> bool {
+    let probed = transport::probe(address, Timers::default()).await;
+    probed.is_err_and(|error| error.failure == transport::DialFailure::Refused)
+}

@@ -1,0 +1,141 @@
+//! Whose data directory this is: `node.json`, and the lock that keeps a second process out.
+
+use std::fs::{File, OpenOptions};
+use std::path::Path;
+
+use model::{ControllerId, Generation};
+use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
+
+use crate::durable::{self, at};
+use crate::error::Error;
+
+const SCHEMA: u32 = 1;
+
+/// The identity of a controller's data directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeFile {
+    pub cluster_id: String,
+    pub node_id: ControllerId,
+    pub generation: Generation,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Record {
+    schema: u32,
+    cluster_id: String,
+    node_id: String,
+    generation: u64,
+}
+
+impl NodeFile {
+    /// Reads it; `None` where the directory is nobody's yet.
+    pub fn read(data_dir: &Path) -> Result<Option<Self>, Error> {
+        let path = data_dir.join("node.json");
+        let Some(bytes) = durable::read_optional(&path)? else { return Ok(None) };
+        let foreign = |what: String| {
+            Error::Rejected(format!("{}: {what}; is this a Quorate data directory?", path.display()))
+        };
+        let record: Record =
+            serde_json::from_slice(&bytes).map_err(|error| foreign(error.to_string()))?;
+        if record.schema != SCHEMA {
+            return Err(foreign(format!("schema {} is unknown to this release", record.schema)));
+        }
+        let node_id = record.node_id.parse().map_err(|_| {
+            foreign(format!("{:?} is not a controller id such as c1", record.node_id))
+        })?;
+        let generation = Generation(record.generation);
+        Ok(Some(Self { cluster_id: record.cluster_id, node_id, generation }))
+    }
+
+    /// Writes it so that it survives a power cut.
+    pub fn write(&self, data_dir: &Path) -> Result<(), Error> {
+        let record = Record {
+            schema: SCHEMA,
+            cluster_id: self.cluster_id.clone(),
+            node_id: self.node_id.to_string(),
+            generation: self.generation.0,
+        };
+        let mut bytes = serde_json::to_vec_pretty(&record).expect("plain data always serializes");
+        bytes.push(b'\n');
+        Ok(durable::replace(&data_dir.join("node.json"), &bytes)?)
+    }
+
+    /// Takes possession of a directory, or makes sure that it is this node's already.
+    pub fn claim(&self, data_dir: &Path) -> Result<(), Error> {
+        match Self::read(data_dir)? {
+            None => self.write(data_dir),
+            Some(found) if found == *self => Ok(()),
+            Some(found) => Err(Error::Rejected(format!(
+                "{} belongs to controller {} of cluster {} (generation {}), not to {} of {} \
+                 (generation {}); give each controller a data directory of its own",
+                data_dir.display(),
+                found.node_id,
+                found.cluster_id,
+                found.generation.0,
+                self.node_id,
+                self.cluster_id,
+                self.generation.0,
+            ))),
+        }
+    }
+}
+
+/// Held as long as a process works on a data directory.
+#[derive(Debug)]
+pub struct DirectoryLock(#[expect(dead_code, reason = "held, not read")] Flock<File>);
+
+impl DirectoryLock {
+    pub fn take(data_dir: &Path) -> Result<Self, Error> {
+        let path = data_dir.join("LOCK");
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(at(&path))?;
+        Flock::lock(file, FlockArg::LockExclusiveNonblock).map(Self).map_err(|(_, errno)| {
+            let dir = data_dir.display();
+            Error::Rejected(format!("{dir} is in use by another process ({errno}); stop it first"))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(id: u64) -> NodeFile {
+        NodeFile {
+            cluster_id: "a".to_owned(),
+            node_id: ControllerId(id),
+            generation: Generation(1),
+        }
+    }
+
+    #[test]
+    fn a_directory_belongs_to_its_first_owner() {
+        let dir = tempfile::tempdir().unwrap();
+        node(1).claim(dir.path()).unwrap();
+        node(1).claim(dir.path()).unwrap();
+        let refusal = node(2).claim(dir.path()).unwrap_err().to_string();
+        assert!(refusal.contains("belongs to controller c1 of cluster a"), "{refusal}");
+    }
+
+    #[test]
+    fn something_else_under_the_name_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("node.json"), "{}").unwrap();
+        assert!(matches!(NodeFile::read(dir.path()), Err(Error::Rejected(_))));
+    }
+
+    #[test]
+    fn a_second_process_is_kept_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = DirectoryLock::take(dir.path()).unwrap();
+        assert!(matches!(DirectoryLock::take(dir.path()), Err(Error::Rejected(_))));
+        drop(held);
+        DirectoryLock::take(dir.path()).unwrap();
+    }
+}

@@ -1,0 +1,143 @@
+//! Linearizable reads: the ReadIndex protocol, one round for all who wait.
+//!
+//! ```text
+//!  reader ─┐                    ┌─ leads: heartbeats to a quorum
+//!  reader ─┼─► one round ───────┤                                  ──► wait for apply ──► view
+//!  reader ─┘   (any member)     └─ follows: asks the leader, which runs such a round
+//! ```
+//!
+//! A round answers only those who came before it began; whoever comes while one runs waits for the next.
+//! No clock is trusted: a leader that was deposed without knowing it can't get a quorum's answer.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::errors::{LinearizableReadError, RaftError};
+use openraft::{AsyncRuntime, Raft, ReadPolicy};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::consensus::{LogId, Types};
+use crate::error::Error;
+use crate::leadership::Leadership;
+use crate::machine::Machine;
+use crate::peers::Peers;
+use crate::proposer::{forwarded, node_of};
+
+/// What was read, and where in the log the state stood.
+#[derive(Clone, Debug)]
+pub struct Read<T> {
+    pub value: T,
+    pub index: u64,
+    pub term: u64,
+}
+
+/// Pause before a round is tried again with the same leader.
+const RETRY_PAUSE: Duration = Duration::from_millis(20);
+
+type Waiter = oneshot::Sender<Result<LogId, Error>>;
+
+/// Shares rounds among callers.
+pub struct Rounds {
+    waiters: mpsc::UnboundedSender<Waiter>,
+}
+
+impl Rounds {
+    pub fn spawn<R, F, Fut>(round: F) -> Arc<Self>
+    where
+        R: AsyncRuntime,
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<LogId, Error>> + Send,
+    {
+        let (waiters, mut queue) = mpsc::unbounded_channel::<Waiter>();
+        // Ends when the last handle is dropped.
+        drop(R::spawn(async move {
+            while let Some(first) = queue.recv().await {
+                let mut served = vec![first];
+                while let Ok(next) = queue.try_recv() {
+                    served.push(next);
+                }
+                let result = round().await;
+                for waiter in served {
+                    // Who gave up needs no answer.
+                    waiter.send(result.clone()).ok();
+                }
+            }
+        }));
+        Arc::new(Self { waiters })
+    }
+
+    /// Waits for a round that begins after this call.
+    pub async fn join(&self) -> Result<LogId, Error> {
+        let stopped = || Error::Unavailable("this controller is stopping".to_owned());
+        let (waiter, answer) = oneshot::channel();
+        self.waiters.send(waiter).map_err(|_| stopped())?;
+        answer.await.map_err(|_| stopped())?
+    }
+}
+
+/// A round of the leader: a quorum answers heartbeats sent after it began.
+pub async fn leader_round<R: AsyncRuntime>(
+    raft: &Raft<Types<R>, Machine<R>>,
+) -> Result<LogId, Error> {
+    match raft.get_read_linearizer(ReadPolicy::ReadIndex).await {
+        Ok(linearizer) => Ok(*linearizer.read_log_id().log_id()),
+        Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
+            Err(forwarded(forward))
+        }
+        Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => {
+            Err(Error::Unavailable("no quorum of controllers answers".to_owned()))
+        }
+        Err(RaftError::Fatal(fatal)) => Err(Error::Fatal(fatal.to_string())),
+    }
+}
+
+/// What any member needs for its rounds.
+pub struct MemberRound<R: AsyncRuntime, P> {
+    pub raft: Raft<Types<R>, Machine<R>>,
+    pub peers: Arc<P>,
+    pub leadership: watch::Receiver<Leadership>,
+    pub own: Arc<Rounds>,
+    pub patience: Duration,
+}
+
+impl<R: AsyncRuntime, P: Peers> MemberRound<R, P> {
+    /// Repeats until there is an answer, for reading twice harms nobody.
+    pub async fn run(&self) -> Result<LogId, Error> {
+        let last = std::sync::Mutex::new(None);
+        let attempts = async {
+            loop {
+                match self.attempt().await {
+                    Ok(read) => return Ok(read),
+                    Err(error @ Error::Fatal(_)) => return Err(error),
+                    Err(error) => *crate::sync::lock(&last) = Some(error),
+                }
+                R::sleep(RETRY_PAUSE).await;
+            }
+        };
+        match R::timeout(self.patience, attempts).await {
+            Ok(result) => result,
+            Err(_) => {
+                let why = crate::sync::lock(&last).take().map(|error| error.to_string());
+                let why = why.unwrap_or_else(|| "no controller leads".to_owned());
+                Err(Error::Unavailable(format!("no answer within {:?}: {why}", self.patience)))
+            }
+        }
+    }
+
+    async fn attempt(&self) -> Result<LogId, Error> {
+        let stopped = |_| Error::Fatal("this controller is stopping".to_owned());
+        let mut leadership = self.leadership.clone();
+        let now = *leadership.wait_for(|now| now.leader.is_some()).await.map_err(stopped)?;
+        let Some(leader) = now.leader else {
+            return Err(Error::NotLeader { leader: None });
+        };
+        if now.is_me {
+            return self.own.join().await;
+        }
+        match node_of(&self.raft, leader.0) {
+            Some(node) => self.peers.read_index(leader.0, &node).await,
+            None => Err(Error::Unavailable(format!("the address of {leader} is not known"))),
+        }
+    }
+}
