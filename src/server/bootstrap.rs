@@ -1,0 +1,148 @@
+//! How a controller comes into its cluster: the first one founds it, every other one asks to join.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::{fs, io};
+
+use model::{Generation, Op, SystemCommand};
+use tokio_util::sync::CancellationToken;
+use tonic::Request;
+use tracing::{info, warn};
+use wire::status::Failure;
+use wire::v1;
+
+use crate::controller::Controller;
+use crate::dispatcher::wall_now;
+use crate::limit;
+
+/// Made by `cluster init`: this directory's first start founds the cluster.
+const MARKER: &str = "bootstrap";
+
+/// What a start needs to know.
+pub struct Start {
+    pub data_dir: PathBuf,
+    pub cluster_id: String,
+    pub generation: Generation,
+    /// gRPC addresses to ask for membership.
+    pub join: Vec<String>,
+}
+
+/// Founds or joins, as it is due, and is done; or gives up when the controller stops.
+pub async fn enter(controller: Arc<Controller>, start: Start, stopping: CancellationToken) {
+    let entered = async {
+        if start.data_dir.join(MARKER).exists() {
+            found(&controller, &start).await;
+        } else if is_member(&controller) {
+            info!("is a member already");
+        } else if start.join.is_empty() {
+            warn!(
+                "is no member of a cluster, and was told none: use --join on a new controller, \
+                 or `quorate cluster init` for a new cluster"
+            );
+        } else {
+            join(&controller, &start.join).await;
+        }
+    };
+    tokio::select! {
+        () = entered => {}
+        () = stopping.cancelled() => {}
+    }
+}
+
+fn is_member(controller: &Controller) -> bool {
+    controller.cluster.members().iter().any(|member| member.id == controller.id)
+}
+
+/// Each step may have been done by an earlier start that was cut short.
+async fn found(controller: &Controller, start: &Start) {
+    loop {
+        match try_to_found(controller, start).await {
+            Ok(()) => break,
+            Err(error) => warn!(%error, "founding the cluster is not done yet"),
+        }
+        tokio::time::sleep(limit::JOIN_PAUSE).await;
+    }
+    match remove_marker(&start.data_dir) {
+        Ok(()) => info!(cluster_id = %start.cluster_id, "founded cluster"),
+        // It is only done again, without effect, at the next start.
+        Err(error) => warn!(%error, "cannot remove the bootstrap marker"),
+    }
+}
+
+async fn try_to_found(controller: &Controller, start: &Start) -> Result<(), raft::Error> {
+    controller.cluster.initialize().await?;
+    let read = controller.cluster.read(|state| state.cluster_id().is_empty()).await?;
+    if !read.value {
+        return Ok(());
+    }
+    let found = SystemCommand::Found {
+        cluster_id: start.cluster_id.clone(),
+        generation: start.generation,
+    };
+    controller.cluster.propose(vec![Op::System(found)], wall_now()).await.map(drop)
+}
+
+fn remove_marker(data_dir: &Path) -> io::Result<()> {
+    fs::remove_file(data_dir.join(MARKER))?;
+    fs::File::open(data_dir)?.sync_all()
+}
+
+/// Asks each address in turn until one lets it in. Every reason is logged once.
+async fn join(controller: &Controller, addresses: &[String]) {
+    let mut logged = HashSet::new();
+    loop {
+        for address in addresses {
+            match ask_to_join(controller, address).await {
+                Ok(()) => {
+                    info!(%address, "joined the cluster");
+                    return;
+                }
+                Err(failure) => {
+                    let reason = format!("{address}: {failure}");
+                    if logged.len() < REASONS_MAX && logged.insert(reason.clone()) {
+                        warn!(%reason, "could not join yet, and goes on asking");
+                    }
+                }
+            }
+        }
+        tokio::time::sleep(limit::JOIN_PAUSE).await;
+    }
+}
+
+/// Reasons remembered: they may contain numbers that differ each time.
+const REASONS_MAX: usize = 64;
+
+async fn ask_to_join(controller: &Controller, address: &str) -> Result<(), Failure> {
+    let unusable = |error: security::Error| {
+        Failure::new(wire::status::Code::NotTrusted, error.to_string())
+    };
+    let channel = controller.others.anyone_at(address).map_err(unusable)?;
+    let mut request = Request::new(v1::JoinRequest {
+        id: controller.id.to_string(),
+        address: Some((&controller.addresses).into()),
+    });
+    request.set_timeout(limit::JOIN_TRY);
+    let answer = v1::cluster_client::ClusterClient::new(channel).join(request).await;
+    match answer {
+        Ok(_) => Ok(()),
+        Err(status) => Err(match wire::transport::dial_error(&status) {
+            Some(error) => Failure::new(wire::status::Code::Unreachable, error.to_string()),
+            None => Failure::read(&status),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_marker_is_removed_once() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(MARKER), "").unwrap();
+        remove_marker(dir.path()).unwrap();
+        assert!(!dir.path().join(MARKER).exists());
+        assert!(remove_marker(dir.path()).is_err());
+    }
+}

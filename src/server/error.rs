@@ -1,0 +1,38 @@
+//! Why a controller could not start, or had to stop.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::config::Invalid;
+
+/// All of them end the process; what to do next stands in the message.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("setting {0}")]
+    Config(#[from] Invalid),
+    #[error(transparent)]
+    Identity(#[from] security::Error),
+    #[error(
+        "the certificate in {} is {found}'s, and this is controller {wanted}; \
+         make one with `quorate cert create --role controller --id {wanted}`", path.display()
+    )]
+    WrongIdentity { path: PathBuf, found: String, wanted: model::ControllerId },
+    #[error("cannot listen on {address} ({port}): {source}; {}", next_step(source))]
+    Listen { address: String, port: &'static str, source: io::Error },
+    #[error(transparent)]
+    Raft(#[from] raft::Error),
+    #[error("the {port} port stopped: {reason}")]
+    Stopped { port: &'static str, reason: String },
+    /// Storage or consensus failed; what is on disk is the truth, and a restart goes on from it.
+    #[error("this controller can't go on: {0}")]
+    Fatal(String),
+}
+
+fn next_step(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::AddrInUse => "another process has the port: stop it, or use another --listen",
+        io::ErrorKind::AddrNotAvailable => "this machine does not have that address: see --listen",
+        io::ErrorKind::PermissionDenied => "ports below 1024 need a privilege: see --listen",
+        _ => "see --listen",
+    }
+}

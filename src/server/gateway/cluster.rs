@@ -1,0 +1,250 @@
+//! The cluster: how its members are, letting one in, handing over leadership.
+//!
+//! The asked member polls the others side by side, each with a short time limit, so that a status
+//! is quick and true about who does not answer. Without a quorum it answers from what it has, and
+//! says that this may be old.
+
+use std::time::Duration;
+
+use futures::future::join_all;
+use model::{ControllerId, Role};
+use raft::{Member, MemberRole};
+use tonic::{Request, Response, Status};
+use wire::status::{Code, Failure};
+use wire::v1;
+
+use super::request::{Hop, Leader, position_of};
+use super::{Deadline, Gateway, failure};
+use crate::limit;
+
+#[tonic::async_trait]
+impl v1::cluster_server::Cluster for Gateway {
+    async fn status(
+        &self,
+        request: Request<v1::StatusRequest>,
+    ) -> Result<Response<v1::StatusReply>, Status> {
+        self.reader(&request)?;
+        Ok(Response::new(self.cluster_status().await))
+    }
+
+    async fn member(
+        &self,
+        request: Request<v1::MemberRequest>,
+    ) -> Result<Response<v1::MemberReply>, Status> {
+        self.reader(&request)?;
+        Ok(Response::new(self.own_member()))
+    }
+
+    async fn join(
+        &self,
+        request: Request<v1::JoinRequest>,
+    ) -> Result<Response<v1::JoinReply>, Status> {
+        Ok(self.join_member(request).await?)
+    }
+
+    async fn transfer_leadership(
+        &self,
+        request: Request<v1::TransferLeadershipRequest>,
+    ) -> Result<Response<v1::TransferLeadershipReply>, Status> {
+        Ok(self.hand_over(request).await?)
+    }
+}
+
+/// Status.
+impl Gateway {
+    async fn cluster_status(&self) -> v1::StatusReply {
+        let deadline = Deadline::within(limit::MEMBER_ANSWER);
+        let members = self.0.cluster.members();
+        let asked = join_all(members.iter().map(|member| self.ask(member)));
+        let (read, answers) = tokio::join!(self.read(deadline), asked);
+        let (state, position) = match read {
+            Ok((state, position)) => (std::sync::Arc::new(state), position),
+            Err(_) => self.stale(),
+        };
+        let stale = position.stale;
+        let leadership = *self.0.cluster.leadership().borrow();
+        let leader = leadership.leader.filter(|_| !stale);
+        let furthest = answers.iter().flatten().map(|member| member.applied).max();
+        let furthest = furthest.unwrap_or_default().max(state.last_applied());
+        let shown = members.iter().zip(answers).map(|(member, answer)| match answer {
+            Some(mut answer) => {
+                answer.role = role_name(member.role).into();
+                answer.address = Some((&member.addresses).into());
+                answer.lag = furthest.saturating_sub(answer.applied);
+                answer
+            }
+            None => unreachable_member(member),
+        });
+        v1::StatusReply {
+            members: shown.collect(),
+            position: Some(position),
+            cluster_id: state.cluster_id().to_owned(),
+            leader: leader.map(|id| id.to_string()).unwrap_or_default(),
+            term: leadership.term,
+            stale,
+            generation: state.generation().0,
+            state_version: state.state_version(),
+        }
+    }
+
+    /// What a member says of itself; nothing where it does not answer in time.
+    async fn ask(&self, member: &Member) -> Option<v1::Member> {
+        if member.id == self.0.id {
+            return self.own_member().member;
+        }
+        let channel = self.0.others.channel(member.id, &member.addresses.grpc).ok()?;
+        let mut client = v1::cluster_client::ClusterClient::new(channel);
+        let mut request = Request::new(v1::MemberRequest {});
+        request.set_timeout(limit::MEMBER_ANSWER);
+        let answer = tokio::time::timeout(limit::MEMBER_ANSWER, client.member(request)).await;
+        answer.ok()?.ok()?.into_inner().member
+    }
+
+    fn own_member(&self) -> v1::MemberReply {
+        let state = self.0.cluster.view();
+        let leadership = *self.0.cluster.leadership().borrow();
+        let members = self.0.cluster.members();
+        let me = members.iter().find(|member| member.id == self.0.id);
+        let shown = match leadership.leader {
+            _ if leadership.is_me => "leader",
+            Some(_) => "follower",
+            None => "candidate",
+        };
+        let (hash_index, hash_at) = state.hash_at();
+        v1::MemberReply {
+            member: Some(v1::Member {
+                id: self.0.id.to_string(),
+                role: me.map_or("learner", |me| role_name(me.role)).into(),
+                address: Some((&self.0.addresses).into()),
+                state: shown.into(),
+                applied: state.last_applied(),
+                lag: me.and_then(|me| me.lag).unwrap_or_default(),
+                state_hash: hex::encode(state.hash()),
+                hash_index,
+                hash_at: hex::encode(hash_at),
+                version: env!("CARGO_PKG_VERSION").into(),
+            }),
+            term: leadership.term,
+            leader: leadership.leader.map(|id| id.to_string()).unwrap_or_default(),
+            cluster_id: state.cluster_id().to_owned(),
+        }
+    }
+}
+
+fn unreachable_member(member: &Member) -> v1::Member {
+    v1::Member {
+        id: member.id.to_string(),
+        role: role_name(member.role).into(),
+        address: Some((&member.addresses).into()),
+        state: "unreachable".into(),
+        lag: member.lag.unwrap_or_default(),
+        applied: member.matched.unwrap_or_default(),
+        ..v1::Member::default()
+    }
+}
+
+fn role_name(role: MemberRole) -> &'static str {
+    match role {
+        MemberRole::Leader | MemberRole::Voter => "voter",
+        MemberRole::Learner => "learner",
+    }
+}
+
+/// Membership.
+impl Gateway {
+    async fn join_member(
+        &self,
+        request: Request<v1::JoinRequest>,
+    ) -> Result<Response<v1::JoinReply>, Failure> {
+        let caller = self.0.callers.of(&request)?;
+        let deadline = Deadline::of(request.metadata());
+        let message = request.into_inner();
+        let id = controller_id(&message.id)?;
+        if caller.principal.role != Role::Controller || caller.principal.name != message.id {
+            let why = format!("only {id} itself may let {id} join, by its own certificate");
+            return Err(Failure::new(Code::Forbidden, why));
+        }
+        let addresses = message.address.clone();
+        let addresses = addresses.ok_or_else(|| Failure::new(Code::Invalid, "no address"))?;
+        let addresses = model::Addresses::from(addresses);
+        let reply = self
+            .led(
+                &caller,
+                deadline,
+                || self.join_here(id, addresses.clone()),
+                |hop| {
+                    let request = Hop::pass_on(&caller, deadline, message.clone());
+                    async move { hop.cluster().join(request).await }
+                },
+            )
+            .await?;
+        Ok(Response::new(reply))
+    }
+
+    /// Learner, caught up, voter. Repeating it is safe, whatever became of an earlier try.
+    async fn join_here(
+        &self,
+        id: ControllerId,
+        addresses: model::Addresses,
+    ) -> Result<v1::JoinReply, Failure> {
+        let added = self.0.cluster.add_member(id, addresses).await;
+        added.map_err(|error| failure::of_raft(&error))?;
+        for session in self.0.sessions.all() {
+            session.welcome(self.0.welcome());
+        }
+        let position = Some(position_of(&self.0.cluster.view()));
+        Ok(v1::JoinReply { position, voter: true })
+    }
+
+    async fn hand_over(
+        &self,
+        request: Request<v1::TransferLeadershipRequest>,
+    ) -> Result<Response<v1::TransferLeadershipReply>, Failure> {
+        let caller = self.reader(&request)?;
+        if caller.principal.role != Role::Client {
+            return Err(Failure::new(Code::Forbidden, "it needs a client's certificate"));
+        }
+        let deadline = Deadline::of(request.metadata());
+        let message = request.into_inner();
+        let to = match message.to.as_str() {
+            "" => None,
+            given => Some(controller_id(given)?),
+        };
+        // Not tried again: the first try may yet succeed, and another would hand over once more.
+        let reply = match self.leader(deadline).await? {
+            Leader::Here => self.hand_over_here(to).await?,
+            Leader::There(hop) if caller.forwarded => {
+                return Err(failure::not_leader(Some(hop.address)));
+            }
+            Leader::There(hop) => {
+                let passed_on = Hop::pass_on(&caller, deadline, message);
+                let answer = hop.cluster().transfer_leadership(passed_on).await;
+                answer.map_err(|status| failure::of_leader(&status))?.into_inner()
+            }
+        };
+        Ok(Response::new(reply))
+    }
+
+    async fn hand_over_here(
+        &self,
+        to: Option<ControllerId>,
+    ) -> Result<v1::TransferLeadershipReply, Failure> {
+        let handed_over = self.0.cluster.transfer_leadership(to).await;
+        handed_over.map_err(|error| failure::of_raft(&error))?;
+        let leader = self.0.cluster.leadership().borrow().leader;
+        Ok(v1::TransferLeadershipReply {
+            position: Some(position_of(&self.0.cluster.view())),
+            leader: leader.map(|id| id.to_string()).unwrap_or_default(),
+        })
+    }
+}
+
+fn controller_id(text: &str) -> Result<ControllerId, Failure> {
+    text.parse().map_err(|error: model::ParseIdError| Failure::new(Code::Invalid, error.to_string()))
+}
+
+impl Deadline {
+    fn within(time: Duration) -> Deadline {
+        Deadline(tokio::time::Instant::now() + time)
+    }
+}

@@ -1,0 +1,81 @@
+//! What ended badly, in the words of the one table (`wire::status`) that all gateways share.
+
+use dispatch::Refusal;
+use model::{AgentId, TaskId};
+use wire::status::{Code, Failure};
+
+/// This controller is on its way out; another one is not.
+pub fn stopping() -> Failure {
+    Failure::new(Code::ShuttingDown, "this controller is shutting down")
+}
+
+pub fn no_leader() -> Failure {
+    Failure::new(Code::NoLeader, "no controller leads, so nothing can be decided now")
+}
+
+pub fn not_leader(leader: Option<String>) -> Failure {
+    Failure::new(Code::NotLeader, "this controller does not lead").with_leader(leader)
+}
+
+/// Perhaps it was committed, perhaps not.
+pub fn unknown() -> Failure {
+    Failure::new(Code::OutcomeUnknown, "no answer came in time, so the outcome is unknown")
+}
+
+pub fn no_task(id: TaskId) -> Failure {
+    model::Rejected::NoSuchTask(id).into()
+}
+
+pub fn no_agent(id: &AgentId) -> Failure {
+    model::Rejected::NoSuchAgent(id.clone()).into()
+}
+
+/// The dispatcher's answer to a request.
+pub fn of_refusal(refusal: Refusal) -> Failure {
+    match refusal {
+        Refusal::Rejected(rejected) => rejected.into(),
+        Refusal::NotLeader => not_leader(None),
+        Refusal::Unavailable(why) => Failure::new(Code::Busy, why),
+        Refusal::Unknown => unknown(),
+    }
+}
+
+/// Of a read, or of a change to the membership.
+pub fn of_raft(error: &raft::Error) -> Failure {
+    let message = error.to_string();
+    match error {
+        raft::Error::NotLeader { leader } => {
+            not_leader(leader.as_ref().map(|leader| leader.addresses.grpc.clone()))
+        }
+        raft::Error::Unavailable(_) => Failure::new(Code::NoQuorum, message),
+        raft::Error::Unknown(_) => Failure::new(Code::OutcomeUnknown, message),
+        raft::Error::Rejected(_) => Failure::new(Code::Refused, message),
+        raft::Error::Fatal(_) => Failure::new(Code::Internal, message),
+    }
+}
+
+/// What the leader, or the way to it, answered to a request that was passed on.
+pub fn of_leader(status: &tonic::Status) -> Failure {
+    match wire::transport::dial_error(status) {
+        // Never sent. Who cannot reach the leader can do no better than wait for another.
+        Some(error) => Failure::new(Code::NoLeader, error.to_string()),
+        None => Failure::read(status),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_leader_answered_reaches_the_caller_unchanged() {
+        let said = Failure::new(Code::OverLimit, "spec is over its limit of 1 bytes");
+        assert_eq!(of_leader(&tonic::Status::from(said.clone())), said);
+    }
+
+    #[test]
+    fn a_connection_that_broke_leaves_the_outcome_unknown() {
+        let broken = tonic::Status::unknown("transport error");
+        assert_eq!(of_leader(&broken).code, Code::OutcomeUnknown);
+    }
+}

@@ -1,0 +1,258 @@
+//! The one path of a request: who asks, until when, who leads, and what to do when that changes
+//! half-way.
+//!
+//! A write is done where the leader is. A follower passes the very request on, with the principal
+//! that it has seen; the leader never passes it further, so a request crosses at most one more
+//! controller. Every write here may be repeated safely (a submit has a request id, the server's own
+//! if need be), so it is repeated until its deadline whenever its outcome is not known.
+
+use std::future::Future;
+use std::time::Duration;
+
+use model::{ControllerId, Role};
+use tokio::time::Instant;
+use tonic::Request;
+use tonic::metadata::MetadataMap;
+use tonic::transport::Channel;
+use wire::status::{Code, Failure, Reaction};
+use wire::transport::MESSAGE_LIMIT;
+use wire::v1;
+
+use super::{Gateway, failure};
+use crate::callers::{self, Caller};
+use crate::limit;
+
+/// When the caller stops waiting.
+#[derive(Debug, Clone, Copy)]
+pub struct Deadline(pub Instant);
+
+impl Deadline {
+    /// The caller's own, a little early, or our patience.
+    pub fn of(metadata: &MetadataMap) -> Deadline {
+        Deadline(Instant::now() + timeout_of(metadata).unwrap_or(limit::PATIENCE))
+    }
+
+    /// Our patience, counted on top of what the caller asked to wait; its own alarm where it set one.
+    pub fn waiting(metadata: &MetadataMap, wait: Duration) -> Deadline {
+        let wait = wait.min(limit::WAIT_MAX);
+        Deadline(Instant::now() + timeout_of(metadata).unwrap_or(wait + limit::PATIENCE))
+    }
+
+    pub fn left(self) -> Duration {
+        self.0.saturating_duration_since(Instant::now())
+    }
+
+    pub fn is_over(self) -> bool {
+        self.left().is_zero()
+    }
+
+    fn pause(self) -> tokio::time::Sleep {
+        tokio::time::sleep_until(self.0.min(Instant::now() + limit::RETRY_PAUSE))
+    }
+}
+
+/// `grpc-timeout`: up to eight digits and a unit.
+fn timeout_of(metadata: &MetadataMap) -> Option<Duration> {
+    let text = metadata.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let count = digits.parse::<u64>().ok().filter(|_| digits.len() <= 8)?;
+    let timeout = match unit {
+        "H" => Duration::from_secs(count * 3_600),
+        "M" => Duration::from_secs(count * 60),
+        "S" => Duration::from_secs(count),
+        "m" => Duration::from_millis(count),
+        "u" => Duration::from_micros(count),
+        "n" => Duration::from_nanos(count),
+        _ => return None,
+    };
+    // A year: what has no end in practice must not overflow an instant.
+    let timeout = timeout.min(Duration::from_secs(365 * 86_400));
+    Some(timeout.saturating_sub(limit::ANSWER_MARGIN.min(timeout / 10)))
+}
+
+/// Where a write is done.
+#[derive(Debug)]
+pub enum Leader {
+    Here,
+    There(Hop),
+}
+
+/// The way to the leader.
+#[derive(Debug)]
+pub struct Hop {
+    pub id: ControllerId,
+    pub address: String,
+    pub channel: Channel,
+}
+
+impl Hop {
+    pub fn tasks(&self) -> v1::tasks_client::TasksClient<Channel> {
+        v1::tasks_client::TasksClient::new(self.channel.clone())
+            .max_decoding_message_size(MESSAGE_LIMIT)
+    }
+
+    pub fn cluster(&self) -> v1::cluster_client::ClusterClient<Channel> {
+        v1::cluster_client::ClusterClient::new(self.channel.clone())
+            .max_decoding_message_size(MESSAGE_LIMIT)
+    }
+
+    /// The message on behalf of the caller.
+    pub fn pass_on<M>(caller: &Caller, deadline: Deadline, message: M) -> Request<M> {
+        let mut request = Request::new(message);
+        request.set_timeout(deadline.left());
+        callers::pass_on(&caller.principal, request.metadata_mut());
+        request
+    }
+}
+
+impl Gateway {
+    /// Who calls, provided that it may look at tasks and members.
+    pub fn reader<T>(&self, request: &Request<T>) -> Result<Caller, Failure> {
+        let caller = self.0.callers.of(request)?;
+        match caller.principal.role {
+            Role::Client | Role::Controller => Ok(caller),
+            Role::Agent => {
+                Err(Failure::new(Code::Forbidden, "an agent's certificate opens sessions only"))
+            }
+        }
+    }
+
+    /// The leader, once there is one that can commit.
+    pub async fn leader(&self, deadline: Deadline) -> Result<Leader, Failure> {
+        let mut leadership = self.0.cluster.leadership();
+        loop {
+            let (here, leader) = {
+                let now = leadership.borrow_and_update();
+                (now.is_me && now.ready, now.leader.filter(|_| !now.is_me))
+            };
+            if here {
+                return Ok(Leader::Here);
+            }
+            if let Some(hop) = leader.and_then(|id| self.hop(id)) {
+                return Ok(Leader::There(hop));
+            }
+            if self.0.stopping.is_cancelled() {
+                return Err(failure::stopping());
+            }
+            match tokio::time::timeout_at(deadline.0, leadership.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return Err(failure::stopping()),
+                Err(_) => return Err(failure::no_leader()),
+            }
+        }
+    }
+
+    fn hop(&self, id: ControllerId) -> Option<Hop> {
+        let address = self.0.cluster.address_of(id)?.grpc;
+        let channel = self.0.others.channel(id, &address).ok()?;
+        Some(Hop { id, address, channel })
+    }
+
+    /// Does a write where the leader is, and again while that is safe and there is time.
+    pub async fn led<T, Here, There>(
+        &self,
+        caller: &Caller,
+        deadline: Deadline,
+        here: impl Fn() -> Here,
+        there: impl Fn(Hop) -> There,
+    ) -> Result<T, Failure>
+    where
+        Here: Future<Output = Result<T, Failure>> + Send,
+        There: Future<Output = Result<tonic::Response<T>, tonic::Status>> + Send,
+    {
+        // Once a try may have been committed, only an answer makes the outcome known again.
+        let mut unknown = false;
+        loop {
+            let failure = match self.leader(deadline).await {
+                Ok(Leader::Here) => match here().await {
+                    Ok(answer) => return Ok(answer),
+                    Err(failure) => failure,
+                },
+                Ok(Leader::There(hop)) if caller.forwarded => {
+                    return Err(failure::not_leader(Some(hop.address)));
+                }
+                Ok(Leader::There(hop)) => {
+                    match tokio::time::timeout_at(deadline.0, there(hop)).await {
+                        Ok(Ok(answer)) => return Ok(answer.into_inner()),
+                        Ok(Err(status)) => failure::of_leader(&status),
+                        Err(_) => failure::unknown(),
+                    }
+                }
+                Err(failure) => return Err(if unknown { failure::unknown() } else { failure }),
+            };
+            if !may_pass(&failure) {
+                return Err(failure);
+            }
+            unknown |= failure.code.reaction() == Reaction::Unknown;
+            if deadline.is_over() {
+                return Err(if unknown { failure::unknown() } else { failure });
+            }
+            deadline.pause().await;
+        }
+    }
+
+    /// The state as it is now, or later: a majority agreed after the call.
+    pub async fn read(&self, deadline: Deadline) -> Result<(model::State, v1::Position), Failure> {
+        loop {
+            let read = self.0.cluster.read(model::State::clone);
+            let failure = match tokio::time::timeout_at(deadline.0, read).await {
+                Ok(Ok(read)) => {
+                    let position =
+                        v1::Position { log_index: read.index, term: read.term, stale: false };
+                    return Ok((read.value, position));
+                }
+                Ok(Err(error)) => failure::of_raft(&error),
+                Err(_) => return Err(failure::no_leader()),
+            };
+            if !may_pass(&failure) || deadline.is_over() {
+                return Err(failure);
+            }
+            deadline.pause().await;
+        }
+    }
+
+    /// This controller's own state, however old.
+    pub fn stale(&self) -> (std::sync::Arc<model::State>, v1::Position) {
+        let state = self.0.cluster.view();
+        let position = v1::Position { stale: true, ..position_of(&state) };
+        (state, position)
+    }
+}
+
+/// Whether the same request may fare better in a moment.
+fn may_pass(failure: &Failure) -> bool {
+    match failure.code.reaction() {
+        Reaction::Unavailable | Reaction::Unknown => true,
+        Reaction::Rejected | Reaction::Fatal => false,
+    }
+}
+
+/// Where a state stands that is known to be new enough.
+pub fn position_of(state: &model::State) -> v1::Position {
+    v1::Position { log_index: state.last_applied(), term: state.last_term(), stale: false }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn timeout(text: &str) -> Option<Duration> {
+        let mut metadata = MetadataMap::new();
+        metadata.insert("grpc-timeout", text.parse().unwrap());
+        timeout_of(&metadata)
+    }
+
+    #[test]
+    fn a_callers_timeout_is_read_in_every_unit_and_kept_a_little_short() {
+        assert_eq!(timeout("10S"), Some(Duration::from_millis(9_900)));
+        assert_eq!(timeout("2000m"), Some(Duration::from_millis(1_900)));
+        assert_eq!(timeout("100m"), Some(Duration::from_millis(90)));
+        assert_eq!(timeout("1M"), Some(Duration::from_millis(59_900)));
+        assert_eq!(timeout("1000000u"), Some(Duration::from_millis(900)));
+        assert!(timeout("99999999H").is_some());
+        for wrong in ["", "S", "10", "x0S", "123456789S", "10s"] {
+            assert_eq!(timeout(wrong), None, "{wrong}");
+        }
+        assert_eq!(timeout_of(&MetadataMap::new()), None);
+    }
+}

@@ -1,0 +1,224 @@
+//! Tasks: the service, with submit and cancel. What is longer has a file of its own.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use dispatch::Refusal;
+use futures::Stream;
+use model::{Command, Principal, RequestId, Submit, TaskId};
+use tokio::time::Instant;
+use tonic::{Request, Response, Status};
+use wire::status::{Code, Failure};
+use wire::v1;
+
+use super::request::Hop;
+use super::{Deadline, Gateway, failure};
+use crate::callers::Caller;
+use crate::dispatcher::Accepted;
+use crate::hub::Wants;
+use crate::limit;
+
+type Answer<T> = Result<Response<T>, Status>;
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl v1::tasks_server::Tasks for Gateway {
+    type LogsStream = Answers<v1::LogChunk>;
+    type WatchStream = Answers<v1::TaskReply>;
+
+    async fn submit(&self, request: Request<v1::SubmitRequest>) -> Answer<v1::SubmitReply> {
+        self.0.metrics.submits.inc();
+        Ok(self.submit_task(request).await?)
+    }
+
+    async fn get(&self, request: Request<v1::GetTaskRequest>) -> Answer<v1::TaskReply> {
+        Ok(self.get_task(request).await?)
+    }
+
+    async fn list(&self, request: Request<v1::ListTasksRequest>) -> Answer<v1::ListTasksReply> {
+        Ok(self.list_tasks(request).await?)
+    }
+
+    async fn wait(&self, request: Request<v1::WaitTaskRequest>) -> Answer<v1::TaskReply> {
+        Ok(self.wait_task(request).await?)
+    }
+
+    async fn cancel(&self, request: Request<v1::CancelTaskRequest>) -> Answer<v1::TaskReply> {
+        Ok(self.cancel_task(request).await?)
+    }
+
+    async fn why(&self, request: Request<v1::WhyRequest>) -> Answer<v1::WhyReply> {
+        Ok(self.why_task(request).await?)
+    }
+
+    async fn logs(&self, request: Request<v1::LogsRequest>) -> Answer<Self::LogsStream> {
+        Ok(self.task_logs(request).await?)
+    }
+
+    async fn watch(&self, request: Request<v1::WatchTaskRequest>) -> Answer<Self::WatchStream> {
+        Ok(self.watch_task(request).await?)
+    }
+}
+
+impl Gateway {
+    async fn get_task(
+        &self,
+        request: Request<v1::GetTaskRequest>,
+    ) -> Result<Response<v1::TaskReply>, Failure> {
+        self.reader(&request)?;
+        let deadline = Deadline::of(request.metadata());
+        let v1::GetTaskRequest { id, stale } = *request.get_ref();
+        let id = TaskId(id);
+        if !stale {
+            return self.reply_now(id, deadline).await;
+        }
+        let (state, position) = self.stale();
+        let task = state.task(id).ok_or_else(|| failure::no_task(id))?;
+        let task = Some(self.0.task(&state, task));
+        Ok(Response::new(v1::TaskReply { position: Some(position), task }))
+    }
+
+    async fn submit_task(
+        &self,
+        request: Request<v1::SubmitRequest>,
+    ) -> Result<Response<v1::SubmitReply>, Failure> {
+        let caller = self.0.callers.of(&request)?;
+        let deadline = Deadline::of(request.metadata());
+        let mut message = request.into_inner();
+        let wait = Duration::from_millis(message.wait_ms).min(limit::WAIT_MAX);
+        let spec = message.spec.clone();
+        let spec = spec.ok_or_else(|| Failure::new(Code::Invalid, "the spec is missing"))?;
+        let spec = model::TaskSpec::try_from(spec)?;
+        spec.validate()?;
+        let named_here = message.request_id.is_empty();
+        if named_here {
+            message.request_id = uuid::Uuid::new_v4().to_string();
+        }
+        // Whoever passes it on waits itself: its wait outlives the leader.
+        message.wait_ms = 0;
+        let submit = Submit { spec, request_id: Some(RequestId(message.request_id.clone())) };
+        let command = Command::SubmitTask(submit);
+        model::access::allows(&caller.principal, &command)?;
+        let done = self
+            .led(
+                &caller,
+                deadline,
+                || self.submit_here(caller.principal.clone(), command.clone()),
+                |hop| submit_there(hop, &caller, deadline, message.clone()),
+            )
+            .await;
+        let mut reply = done.map_err(|failure| failure.with_request_id(&message.request_id))?;
+        // Its own name can't have been used before; a repetition of ours has no meaning outside.
+        reply.duplicate &= !named_here;
+        if !wait.is_zero() {
+            self.wait_submitted(&mut reply, wait).await;
+        }
+        Ok(Response::new(reply))
+    }
+
+    async fn submit_here(
+        &self,
+        principal: Principal,
+        command: Command,
+    ) -> Result<v1::SubmitReply, Failure> {
+        let accepted = self.proposed(principal, command).await?;
+        let (id, duplicate) = match accepted.reply {
+            model::Reply::Submitted { task, duplicate } => (task, duplicate),
+            other => return Err(unexpected(&other)),
+        };
+        let state = self.0.cluster.view();
+        let task = state.task(id).ok_or_else(|| failure::no_task(id))?;
+        let task = Some(self.0.task(&state, task));
+        Ok(v1::SubmitReply { position: Some(position_of(&accepted)), task, duplicate })
+    }
+
+    /// Puts the task's end into the reply if it comes in time. The submit stands whatever happens
+    /// here, so nothing here is an error.
+    async fn wait_submitted(&self, reply: &mut v1::SubmitReply, wait: Duration) {
+        let Some(submitted) = &reply.task else { return };
+        let (id, index, seen) =
+            (TaskId(submitted.id), submitted.submit_index, submitted.last_index);
+        let until = Instant::now() + wait;
+        let interest = self.0.hub.watch(id, Wants::End);
+        let _ended_or_not = self.ended(id, index, &interest, until).await;
+        let state = self.0.cluster.view();
+        // The leader may have told more than this controller has applied.
+        if let Some(task) = state.task(id).filter(|task| task.last_index >= seen) {
+            reply.task = Some(self.0.task(&state, task));
+        }
+    }
+
+    async fn cancel_task(
+        &self,
+        request: Request<v1::CancelTaskRequest>,
+    ) -> Result<Response<v1::TaskReply>, Failure> {
+        let caller = self.0.callers.of(&request)?;
+        let deadline = Deadline::of(request.metadata());
+        let message = request.into_inner();
+        let task = TaskId(message.id);
+        let command = Command::CancelTask { task, reason: message.reason.clone() };
+        model::access::allows(&caller.principal, &command)?;
+        let reply = self
+            .led(
+                &caller,
+                deadline,
+                || self.cancel_here(caller.principal.clone(), command.clone()),
+                |hop| cancel_there(hop, &caller, deadline, message.clone()),
+            )
+            .await?;
+        Ok(Response::new(reply))
+    }
+
+    async fn cancel_here(
+        &self,
+        principal: Principal,
+        command: Command,
+    ) -> Result<v1::TaskReply, Failure> {
+        let accepted = self.proposed(principal, command).await?;
+        let id = match accepted.reply {
+            model::Reply::Cancelled { task } => task,
+            other => return Err(unexpected(&other)),
+        };
+        let state = self.0.cluster.view();
+        let task = state.task(id).ok_or_else(|| failure::no_task(id))?;
+        let task = Some(self.0.task(&state, task));
+        Ok(v1::TaskReply { position: Some(position_of(&accepted)), task })
+    }
+
+    async fn proposed(&self, principal: Principal, command: Command) -> Result<Accepted, Failure> {
+        let answer = self.0.inputs.request(principal, command).await;
+        answer.map_err(|refusal| {
+            if matches!(refusal, Refusal::Rejected(_)) {
+                self.0.metrics.rejections.inc();
+            }
+            failure::of_refusal(refusal)
+        })
+    }
+}
+
+async fn submit_there(
+    hop: Hop,
+    caller: &Caller,
+    deadline: Deadline,
+    message: v1::SubmitRequest,
+) -> Answer<v1::SubmitReply> {
+    hop.tasks().submit(Hop::pass_on(caller, deadline, message)).await
+}
+
+async fn cancel_there(
+    hop: Hop,
+    caller: &Caller,
+    deadline: Deadline,
+    message: v1::CancelTaskRequest,
+) -> Answer<v1::TaskReply> {
+    hop.tasks().cancel(Hop::pass_on(caller, deadline, message)).await
+}
+
+fn position_of(accepted: &Accepted) -> v1::Position {
+    v1::Position { log_index: accepted.index, term: accepted.term, stale: false }
+}
+
+/// `apply` answers every command with its own reply.
+fn unexpected(reply: &model::Reply) -> Failure {
+    Failure::new(Code::Internal, format!("the reply {reply:?} is of another command"))
+}

@@ -1,0 +1,105 @@
+//! Waiting for the end of a task, by its events.
+
+use model::{StateName, TaskId};
+use tokio::time::Instant;
+use tonic::{Request, Response};
+use wire::status::Failure;
+use wire::v1;
+
+use super::request::position_of;
+use super::{Deadline, Gateway, failure};
+use crate::hub::{Interest, Wants};
+use crate::limit;
+
+impl Gateway {
+    pub(super) async fn wait_task(
+        &self,
+        request: Request<v1::WaitTaskRequest>,
+    ) -> Result<Response<v1::TaskReply>, Failure> {
+        self.reader(&request)?;
+        let v1::WaitTaskRequest { id, timeout_ms } = *request.get_ref();
+        let wait = match timeout_ms {
+            0 => limit::WAIT_DEFAULT,
+            given => std::time::Duration::from_millis(given),
+        };
+        let deadline = Deadline::waiting(request.metadata(), wait);
+        let until = deadline.0.min(Instant::now() + wait.min(limit::WAIT_MAX));
+        let id = TaskId(id);
+        let interest = self.0.hub.watch(id, Wants::End);
+        if let Some(reply) = self.settled(id) {
+            return Ok(Response::new(reply));
+        }
+        let (state, position) = self.read(deadline).await?;
+        let task = state.task(id).ok_or_else(|| failure::no_task(id))?;
+        if !task.is_terminal() && self.ended(id, position.log_index, &interest, until).await? {
+            return self.now(id);
+        }
+        // Either it had ended as one whose end may still be settled, or the time is up.
+        if task.is_terminal() {
+            let task = Some(self.0.task(&state, task));
+            return Ok(Response::new(v1::TaskReply { position: Some(position), task }));
+        }
+        self.reply_now(id, deadline).await
+    }
+
+    /// The task where its end is final: that can't have changed since it was applied here, so it
+    /// needs no quorum.
+    fn settled(&self, id: TaskId) -> Option<v1::TaskReply> {
+        let state = self.0.cluster.view();
+        let task = state.task(id)?;
+        match task.state() {
+            StateName::Succeeded | StateName::Failed | StateName::Cancelled => {}
+            StateName::Queued
+            | StateName::Assigned
+            | StateName::Unknown
+            | StateName::DeadLetter => return None,
+        }
+        let position = Some(position_of(&state));
+        Some(v1::TaskReply { position, task: Some(self.0.task(&state, task)) })
+    }
+
+    /// Whether the task, which exists at `index`, ended before `until`.
+    pub(super) async fn ended(
+        &self,
+        id: TaskId,
+        index: u64,
+        interest: &Interest,
+        until: Instant,
+    ) -> Result<bool, Failure> {
+        loop {
+            {
+                let state = self.0.cluster.view();
+                match state.task(id) {
+                    Some(task) if task.is_terminal() => return Ok(true),
+                    None if state.last_applied() >= index => return Err(failure::no_task(id)),
+                    // Not ended, or not applied here yet.
+                    Some(_) | None => {}
+                }
+            }
+            tokio::select! {
+                () = interest.rung() => {}
+                () = tokio::time::sleep_until(until) => return Ok(false),
+                () = self.0.stopping.cancelled() => return Err(failure::stopping()),
+            }
+        }
+    }
+
+    fn now(&self, id: TaskId) -> Result<Response<v1::TaskReply>, Failure> {
+        let state = self.0.cluster.view();
+        let task = state.task(id).ok_or_else(|| failure::no_task(id))?;
+        let task = Some(self.0.task(&state, task));
+        Ok(Response::new(v1::TaskReply { position: Some(position_of(&state)), task }))
+    }
+
+    /// The task as it is now, by a quorum.
+    pub(super) async fn reply_now(
+        &self,
+        id: TaskId,
+        deadline: Deadline,
+    ) -> Result<Response<v1::TaskReply>, Failure> {
+        let (state, position) = self.read(deadline).await?;
+        let task = state.task(id).ok_or_else(|| failure::no_task(id))?;
+        let task = Some(self.0.task(&state, task));
+        Ok(Response::new(v1::TaskReply { position: Some(position), task }))
+    }
+}

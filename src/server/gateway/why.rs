@@ -1,0 +1,98 @@
+//! Why a task is where it is: the decision that the log recorded, and, while it waits, how each
+//! agent stands towards it now. Only the leader knows the latter, so a follower passes it on.
+
+use model::{Scored, State, Task, TaskId};
+use scheduler::{AgentVerdict, Explanation};
+use tonic::{Request, Response};
+use wire::status::Failure;
+use wire::v1;
+
+use super::request::Hop;
+use super::{Deadline, Gateway, failure};
+
+impl Gateway {
+    pub(super) async fn why_task(
+        &self,
+        request: Request<v1::WhyRequest>,
+    ) -> Result<Response<v1::WhyReply>, Failure> {
+        let caller = self.reader(&request)?;
+        let deadline = Deadline::of(request.metadata());
+        let message = *request.get_ref();
+        let reply = self
+            .led(
+                &caller,
+                deadline,
+                || self.why_here(TaskId(message.id), deadline),
+                |hop| {
+                    let request = Hop::pass_on(&caller, deadline, message);
+                    async move { hop.tasks().why(request).await }
+                },
+            )
+            .await?;
+        Ok(Response::new(reply))
+    }
+
+    async fn why_here(&self, id: TaskId, deadline: Deadline) -> Result<v1::WhyReply, Failure> {
+        let (state, position) = self.read(deadline).await?;
+        let fleet = self.0.inputs.fleet().await.ok_or_else(|| failure::not_leader(None))?;
+        let now = self.0.cluster.now().state;
+        let explained = scheduler::explain(&state, &fleet, now, id);
+        let (task, explained) =
+            state.task(id).zip(explained).ok_or_else(|| failure::no_task(id))?;
+        let mut reply = self.explanation(&state, task, explained);
+        reply.position = Some(position);
+        Ok(reply)
+    }
+
+    fn explanation(&self, state: &State, task: &Task, explained: Explanation) -> v1::WhyReply {
+        let trace = task.trace.as_ref();
+        let decision = trace.map(|trace| {
+            let all = std::iter::once(&trace.winner).chain(&trace.runners_up);
+            all.map(candidate).collect()
+        });
+        let refusals = trace.map(|trace| {
+            let count = |(reason, agents): &(model::Reason, u32)| v1::RefusalCount {
+                reason: reason.to_string(),
+                agents: *agents,
+            };
+            trace.refusals.iter().map(count).collect()
+        });
+        v1::WhyReply {
+            position: None,
+            task: Some(self.0.task(state, task)),
+            summary: explained.summary,
+            decision: decision.unwrap_or_default(),
+            decided_at_index: task.latest.as_ref().map_or(0, |attempt| attempt.epoch.0),
+            policy_version: trace.map_or(0, |trace| trace.policy_version),
+            refusals: refusals.unwrap_or_default(),
+            queue_position: explained.position.map(|position| position as u64),
+            agents_now: explained.agents.iter().map(standing).collect(),
+        }
+    }
+}
+
+fn standing(verdict: &AgentVerdict) -> v1::Candidate {
+    match &verdict.standing {
+        Ok(scored) => candidate(scored),
+        Err(reason) => v1::Candidate {
+            agent: verdict.agent.to_string(),
+            refused: reason.to_string(),
+            ..v1::Candidate::default()
+        },
+    }
+}
+
+fn candidate(scored: &Scored) -> v1::Candidate {
+    let terms = scheduler::TERMS.iter().zip(scheduler::WEIGHTS).zip(&scored.terms);
+    let term = |((name, weight), value): ((&&str, i64), &i64)| v1::ScoreTerm {
+        name: (*name).to_owned(),
+        value: *value,
+        weight,
+    };
+    v1::Candidate {
+        agent: scored.agent.to_string(),
+        score: Some(scored.score),
+        terms: terms.map(term).collect(),
+        refused: String::new(),
+    }
+}

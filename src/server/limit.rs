@@ -1,0 +1,66 @@
+//! The limits of a controller's shell: every queue, page and wait, with its unit and its reason.
+//! Those of connections and messages are `wire::transport`'s.
+
+use std::time::Duration;
+
+/// Tasks in one answer of a list, so that an answer stays under the message limit where specs are
+/// of the usual size.
+pub const PAGE_MAX: usize = 1_000;
+/// Tasks in one answer where the caller did not say.
+pub const PAGE_DEFAULT: usize = 100;
+/// Bytes of tasks in one answer of a list: specs may be large, and a page is then shorter.
+pub const PAGE_MAX_BYTES: usize = 3 * 1024 * 1024;
+/// Task records that one list looks at under filters; the page then ends early, with `next`.
+pub const SCAN_MAX: usize = 100_000;
+
+/// Inputs that wait for the dispatcher. Requests beyond wait in their own handlers.
+pub const INPUTS: usize = 8_192;
+/// Inputs that the dispatcher takes before it plans once: a burst shares one proposal.
+pub const BURST: usize = 1_024;
+/// Frames that wait for one agent. More means that it does not read: its session ends, and it may
+/// open another one.
+pub const FRAMES: usize = 8_192;
+/// Chunks of output that wait for one reader of logs; with 64 KiB each, 4 MiB.
+pub const CHUNKS: usize = 64;
+/// Answers that wait in one watch or log stream.
+pub const STREAM_ANSWERS: usize = 16;
+/// Outputs that may be read at a time through one agent's session.
+pub const TAILS_PER_SESSION: usize = 256;
+/// Renewals that wait for a quorum round. An agent renews every 5 s.
+pub const RENEWALS: usize = 16_384;
+/// Certificates whose principal is remembered.
+pub const CERTIFICATES: usize = 4_096;
+/// Bytes kept while the last lines of an output are looked for; longer ends are cut at the front.
+pub const LAST_LINES_MAX_BYTES: usize = 4 * 1024 * 1024;
+
+/// How often leases, deadlines and retries are looked at.
+pub const TICK: Duration = Duration::from_millis(100);
+/// How long a request waits for a leader where its caller set no deadline.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+/// Kept back from a caller's deadline, so that our answer arrives before its own alarm.
+pub const ANSWER_MARGIN: Duration = Duration::from_millis(100);
+/// Between two tries of a request where nothing says that the leader changed.
+pub const RETRY_PAUSE: Duration = Duration::from_millis(50);
+/// Wait without a time.
+pub const WAIT_DEFAULT: Duration = Duration::from_secs(60);
+/// The longest wait in one request; the caller asks again.
+pub const WAIT_MAX: Duration = Duration::from_secs(3_600);
+/// How long a new session may take to say hello.
+pub const HELLO: Duration = Duration::from_secs(5);
+/// An agent that said nothing for so long is suspect: three of its beats.
+pub const SILENCE: Duration = Duration::from_secs(15);
+/// A session that was silent for so long is closed: its agent must have opened another one.
+pub const SESSION_SILENCE: Duration = Duration::from_secs(30);
+/// How long an agent may take to begin to answer a request for output.
+pub const TAIL_ANSWER: Duration = Duration::from_secs(5);
+/// How long another member may take to say how it is.
+pub const MEMBER_ANSWER: Duration = Duration::from_secs(1);
+/// How long readiness waits for a quorum, and for how long its answer is used again.
+pub const READY_ANSWER: Duration = Duration::from_secs(1);
+pub const READY_FRESH: Duration = Duration::from_millis(250);
+/// How long one try to join may take: a learner has to catch up.
+pub const JOIN_TRY: Duration = Duration::from_secs(60);
+/// Between two rounds of asking to join.
+pub const JOIN_PAUSE: Duration = Duration::from_secs(1);
+/// How long a stopping controller waits for requests and streams to end by themselves.
+pub const DRAIN: Duration = Duration::from_secs(5);
