@@ -1,1 +1,110 @@
-//! later
+//! Ctrl-C at the command line, at moments that a person would choose and at others.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use cluster_tests::cluster::{finish, interrupt};
+use cluster_tests::faults::process;
+use cluster_tests::traffic;
+use cluster_tests::wait;
+use rand::Rng;
+use tokio::io::AsyncReadExt;
+use tokio::test;
+use wire::v1::TaskState;
+
+use crate::site::{PATIENCE, Site, assert_succeeded};
+
+#[test(flavor = "multi_thread", worker_threads = 2)]
+async fn ctrl_c_cancels_a_run_and_only_leaves_a_wait() {
+    let site = Site::start("interrupts", |options| options).await;
+    let cli = site.cluster.cli();
+
+    let mut run = cli
+        .start(&["task", "run", "--", "sh", "-c", "echo begun; sleep 7003.5"])
+        .unwrap();
+    let mut stdout = run.stdout.take().unwrap();
+    let mut begun = [0; 6];
+    stdout.read_exact(&mut begun).await.unwrap();
+    assert_eq!(&begun, b"begun\n");
+    interrupt(&run).unwrap();
+    let ended = finish("task run".to_owned(), run).await.unwrap();
+    assert_eq!(ended.code, Some(130), "{}", ended.stderr);
+    assert_eq!(process::marked("7003.5"), [0; 0]);
+    site.progress
+        .say(format!("the run was cancelled in {:.1?}", ended.took));
+
+    let task = site.submit(traffic::process(["sleep", "7004.5"])).await;
+    site.until_running(task).await;
+    let wait = cli.start(&["task", "wait", &format!("t{task}")]).unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    interrupt(&wait).unwrap();
+    let ended = finish("task wait".to_owned(), wait).await.unwrap();
+    assert_eq!(ended.code, Some(130), "{}", ended.stderr);
+    assert_eq!(site.get(task).await.state(), TaskState::Running);
+    site.caller.cancel(task, PATIENCE).await.unwrap();
+    site.wait(task).await;
+}
+
+#[test(flavor = "multi_thread", worker_threads = 2)]
+async fn ctrl_c_in_the_middle_of_a_submit_leaves_a_task_or_none() {
+    const ROUNDS: u32 = 25;
+    let site = Site::start("odd-moments", |options| options).await;
+    let cli = site.cluster.cli();
+    let (mut accepted, mut interrupted) = (0, 0);
+    for round in 0..ROUNDS {
+        let request = format!("odd-{round}");
+        let arguments = [
+            "task",
+            "submit",
+            "-o",
+            "quiet",
+            "--request-id",
+            &request,
+            "--",
+            "echo",
+            "once",
+        ];
+        let submit = cli.command(arguments).stdin(Stdio::null()).spawn().unwrap();
+        let moment = rand::rng().random_range(0..40);
+        tokio::time::sleep(Duration::from_millis(moment)).await;
+        let sent = interrupt(&submit).is_ok();
+        let ended = finish("task submit".to_owned(), submit).await.unwrap();
+        // By the signal itself where it came before anybody could listen for it.
+        assert!(
+            matches!(ended.code, Some(0 | 130) | None),
+            "after {moment} ms: {:?} {}",
+            ended.code,
+            ended.stderr
+        );
+        interrupted += u32::from(sent && ended.code != Some(0));
+        // Asking again with the same id gives the task, whether there was one or not.
+        let again = [
+            "task",
+            "submit",
+            "--request-id",
+            &request,
+            "--",
+            "echo",
+            "once",
+        ];
+        let task = cli.json(&again).await.unwrap();
+        if ended.code == Some(0) {
+            accepted += 1;
+            assert_eq!(ended.text().trim(), task["id"], "round {round}");
+        }
+        let id = task["id"].as_str().unwrap()[1..].parse().unwrap();
+        let done = site.wait(id).await;
+        assert_succeeded(&done);
+        assert_eq!(done.attempt, 1);
+    }
+    site.progress.say(format!(
+        "{ROUNDS} submits: {accepted} accepted, {interrupted} interrupted"
+    ));
+    let list = wait::until("the list", PATIENCE, || {
+        cli.json(&["task", "list", "--limit", "1000"])
+    });
+    assert_eq!(
+        list.await.unwrap()["items"].as_array().unwrap().len(),
+        ROUNDS as usize
+    );
+}

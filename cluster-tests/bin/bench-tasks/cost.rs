@@ -10,8 +10,8 @@ use cluster_tests::faults::process::Process;
 const TICKS_PER_SECOND: f64 = 100.0;
 
 const APPLIED: &str = "quorate_raft_applied_index";
-const FSYNCS: &str = "quorate_raft_fsyncs_total";
-const ENTRIES: &str = "quorate_raft_entries_written_total";
+const FSYNCS: &str = "quorate_store_syncs_total";
+const ENTRIES: &str = "quorate_store_entries_total";
 
 /// The counters at one moment.
 pub struct Reading {
