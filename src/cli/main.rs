@@ -1,1 +1,7 @@
-fn main() {}
+//! The one binary. All that it does is in the library beside it.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
+}

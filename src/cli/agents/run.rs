@@ -1,0 +1,89 @@
+//! `agent run`: this process is an agent until it is told to stop.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::exit::Exit;
+use crate::failure::{Failure, Result};
+use crate::process::{self, LogArgs};
+use crate::settings::{self, Layers};
+use crate::task::pair;
+
+/// Run an agent on this machine
+#[derive(Debug, Default, Args)]
+#[command(after_help = "Examples:
+  quorate agent run --controller c1.example:7400 --label gpu=none
+  quorate agent run --config /etc/quorate/quorate.toml
+
+It needs a certificate: `quorate cert create --role agent --id NAME …` makes one. Settings are
+read from /etc/quorate/quorate.toml, /etc/quorate/conf.d/*.toml, QUORATE_AGENT__… and flags; later
+ones win. `quorate config show` prints what holds in the end.")]
+pub struct RunArgs {
+    /// Its name; default: the one in its certificate
+    #[arg(long)]
+    id: Option<String>,
+    /// A controller to dial; may be given several times. The others are learnt from it
+    #[arg(long = "controller", value_name = "HOST[:PORT]", value_delimiter = ',')]
+    controllers: Vec<String>,
+    /// Where it keeps its journal, output and identity [default: /var/lib/quorate/agent]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// The directory with ca.pem, cert.pem and key.pem [default: `identity` in the data directory]
+    #[arg(long, value_name = "DIR")]
+    identity: Option<PathBuf>,
+    /// Attempts that run at a time [default: one per core]
+    #[arg(long, value_name = "N")]
+    slots: Option<u32>,
+    /// What tasks may require; may be given several times
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = pair)]
+    labels: Vec<(String, String)>,
+    /// Settings: this file instead of those in /etc/quorate, or a directory like that one
+    #[arg(long, value_name = "FILE|DIR")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+impl RunArgs {
+    /// Whether any of it was given: a bare `agent` is more likely a question.
+    pub fn says_something(&self) -> bool {
+        self.id.is_some()
+            || !self.controllers.is_empty()
+            || self.data_dir.is_some()
+            || self.identity.is_some()
+            || self.slots.is_some()
+            || !self.labels.is_empty()
+            || self.config.is_some()
+    }
+
+    /// The last layer of the settings.
+    fn flags(&self) -> settings::Flags {
+        let mut flags = settings::Flags::default();
+        flags.set("id", self.id.as_deref());
+        flags.set(
+            "controllers",
+            (!self.controllers.is_empty()).then_some(&self.controllers),
+        );
+        flags.set("data_dir", self.data_dir.as_deref());
+        flags.set("identity", self.identity.as_deref());
+        flags.set("slots", self.slots);
+        for (key, value) in &self.labels {
+            flags.set_in("labels", key, value);
+        }
+        flags
+    }
+}
+
+pub fn run(args: RunArgs) -> Result<Exit> {
+    let layers = Layers::from_process(args.config.as_deref())?;
+    let config = settings::agent(&layers, args.flags())?;
+    process::log(&args.log);
+    process::serve("agent", |stop| async move {
+        agent::run(config, stop).await.map_err(|error| match error {
+            // The settings' own texts do not say where they come from.
+            agent::Error::Config(invalid) => settings::invalid("agent", &invalid),
+            other => Failure::refused("agent", other, ""),
+        })
+    })
+}

@@ -1,0 +1,14 @@
+//! How a command finds and reaches a cluster.
+//!
+//! Settings come from flags, then variables, then the context that is in force ([`book`]); the result is
+//! a [`Target`]. With its certificate a connection is made that follows the leader ([`connect`]).
+
+mod book;
+mod connect;
+mod run;
+mod target;
+
+pub use book::{Book, Context, is_path, load_file, save_file};
+pub use connect::{Connection, malformed};
+pub use run::{interrupted, interrupts, now, or_interrupted, runtime};
+pub use target::{ConnectArgs, Target};

@@ -1,0 +1,50 @@
+//! The noun `cluster`: make one, and see how it is.
+
+pub mod init;
+mod status;
+mod transfer;
+
+use clap::{Args, Subcommand};
+
+use crate::args::Global;
+use crate::client::{ConnectArgs, Connection, runtime};
+use crate::exit::Exit;
+use crate::failure::Result;
+
+/// Make a cluster, and see how it is
+#[derive(Debug, Args)]
+#[command(arg_required_else_help = true, subcommand_required = true)]
+#[command(after_help = "Example:\n  quorate cluster status")]
+pub struct ClusterArgs {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Init(init::InitArgs),
+    /// Show who leads, how far each controller is, and a hash of each one's state
+    #[command(after_help = "Examples:
+  quorate cluster status
+  quorate cluster status -o json | jq -r .leader
+
+Equal APPLIED must show equal HASH. Exit code 2 where no quorum could be reached.")]
+    Status(ConnectArgs),
+    /// List the controllers
+    #[command(after_help = "Example:\n  quorate cluster members -o wide")]
+    Members(ConnectArgs),
+    TransferLeadership(transfer::TransferArgs),
+}
+
+pub fn run(args: ClusterArgs, global: &Global) -> Result<Exit> {
+    match args.verb {
+        Verb::Init(args) => init::run(&args, global),
+        Verb::Status(args) => runtime()?
+            .block_on(async { status::status(&Connection::open(&args.target()?)?, global).await }),
+        Verb::Members(args) => runtime()?
+            .block_on(async { status::members(&Connection::open(&args.target()?)?, global).await }),
+        Verb::TransferLeadership(args) => runtime()?.block_on(async {
+            transfer::transfer(&Connection::open(&args.connect.target()?)?, &args, global).await
+        }),
+    }
+}

@@ -1,0 +1,94 @@
+//! The noun `controller`: this process is a controller until it is told to stop.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use crate::exit::Exit;
+use crate::failure::{Failure, Result};
+use crate::process::{self, LogArgs};
+use crate::settings::{self, Flags, Layers};
+
+/// Run a controller on this machine
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+#[command(after_help = "Examples:
+  quorate controller run --data-dir /var/lib/quorate/controller --advertise c1.example
+  quorate controller --config /etc/quorate/quorate.toml    the same as `controller run --config …`")]
+pub struct ControllerArgs {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+    #[command(flatten)]
+    bare: RunArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Run(RunArgs),
+}
+
+/// Run a controller on this machine
+#[derive(Debug, Default, Args)]
+#[command(after_help = "Examples:
+  quorate controller run --advertise c1.example
+  quorate controller run --id c2 --advertise c2.example --join c1.example:7400
+
+The first controller of a cluster is made by `quorate cluster init`; the others need a certificate
+from `quorate cert create` and --join. Settings are read from /etc/quorate/quorate.toml,
+/etc/quorate/conf.d/*.toml, QUORATE_CONTROLLER__… and flags; later ones win.")]
+struct RunArgs {
+    /// Its id, such as c1; default: the one in its certificate
+    #[arg(long)]
+    id: Option<String>,
+    /// Where it keeps its log and identity [default: /var/lib/quorate/controller]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Listen here: gRPC on PORT (7400), Raft on PORT + 1, HTTPS on PORT + 2
+    #[arg(long, value_name = "HOST[:PORT]")]
+    listen: Option<String>,
+    /// How others reach it [default: as --listen]
+    #[arg(long, value_name = "HOST[:PORT]")]
+    advertise: Option<String>,
+    /// Controllers to ask for membership, while it has none
+    #[arg(long, value_name = "HOST[:PORT],…", value_delimiter = ',')]
+    join: Vec<String>,
+    /// Settings: this file instead of those in /etc/quorate, or a directory like that one
+    #[arg(long, value_name = "FILE|DIR")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+impl RunArgs {
+    /// The last layer of the settings.
+    fn flags(&self) -> Flags {
+        let mut flags = Flags::default();
+        flags.set("id", self.id.as_deref());
+        flags.set("data_dir", self.data_dir.as_deref());
+        flags.set("listen", self.listen.as_deref());
+        flags.set("advertise", self.advertise.as_deref());
+        flags.set("join", (!self.join.is_empty()).then_some(&self.join));
+        flags
+    }
+}
+
+pub fn run(args: ControllerArgs) -> Result<Exit> {
+    let args = match args.verb {
+        Some(Verb::Run(args)) => args,
+        None => args.bare,
+    };
+    let layers = Layers::from_process(args.config.as_deref())?;
+    let config = settings::controller(&layers, args.flags())?;
+    process::log(&args.log);
+    process::serve("controller", |stop| async move {
+        server::run(config, stop).await.map_err(failed)
+    })
+}
+
+/// What keeps it from starting is the administrator's to mend; what breaks later is bad health.
+fn failed(error: server::Error) -> Failure {
+    match error {
+        server::Error::Fatal(_) | server::Error::Stopped { .. } => Failure::unhealthy(error, ""),
+        other => Failure::refused("controller", other, ""),
+    }
+}

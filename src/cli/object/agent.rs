@@ -1,0 +1,220 @@
+//! An agent, as a program and as a person sees it.
+
+use serde_json::{Map, Value, json};
+use wire::v1;
+
+use super::{cell, text, time};
+use crate::output::{SCHEMA, Table, Width, ago, fields, span};
+
+pub fn agent_json(agent: &v1::Agent) -> Value {
+    let labels: Map<String, Value> = agent
+        .labels
+        .iter()
+        .map(|label| (label.key.clone(), label.value.clone().into()))
+        .collect();
+    let attempt = |fence: &v1::Fence| json!({ "task": model::TaskId(fence.task).to_string(), "epoch": fence.epoch });
+    json!({
+        "schema": SCHEMA,
+        "id": agent.id,
+        "state": agent.state,
+        "connected": agent.connected,
+        "slots": agent.slots,
+        "busy": agent.busy,
+        "labels": labels,
+        "limits": text(&agent.limits),
+        "version": text(&agent.version),
+        "incarnation": text(&agent.incarnation),
+        "registered_index": agent.registered_index,
+        "status": agent.status.as_ref().map(status_json),
+        "attempts": agent.attempts.iter().map(attempt).collect::<Vec<_>>(),
+    })
+}
+
+/// Loads are thousandths, latency microseconds, 0 where it was not measured yet.
+fn status_json(status: &v1::DeviceStatus) -> Value {
+    json!({
+        "id": status.id,
+        "cpu_load": status.cpu_load,
+        "mem_usage": status.mem_usage,
+        "net_latency": (status.net_latency > 0).then_some(status.net_latency),
+        "timestamp": time(Some(status.timestamp)),
+    })
+}
+
+pub fn agent_table(agents: &[v1::Agent], width: Width) -> String {
+    let mut table = match width {
+        Width::Normal => Table::new(&["ID", "STATE", "BUSY", "CPU", "MEMORY", "LABELS"]),
+        Width::Wide => Table::new(&[
+            "ID",
+            "STATE",
+            "BUSY",
+            "CPU",
+            "MEMORY",
+            "LABELS",
+            "LATENCY",
+            "CONNECTED",
+            "LIMITS",
+            "VERSION",
+            "INCARNATION",
+        ]),
+    };
+    for agent in agents {
+        let status = agent.status.as_ref();
+        let share = |pick: fn(&v1::DeviceStatus) -> u32| {
+            status.map_or_else(|| "-".into(), |status| percent(pick(status)))
+        };
+        let mut row = vec![
+            agent.id.clone(),
+            agent.state.clone(),
+            format!("{}/{}", agent.busy, agent.slots),
+            share(|status| status.cpu_load),
+            share(|status| status.mem_usage),
+            cell(&labels(agent)),
+        ];
+        if width == Width::Wide {
+            row.extend([
+                cell(&status.map(latency).unwrap_or_default()),
+                if agent.connected {
+                    "yes".into()
+                } else {
+                    "no".into()
+                },
+                cell(&agent.limits),
+                cell(&agent.version),
+                agent.incarnation.chars().take(8).collect(),
+            ]);
+        }
+        table.row(row);
+    }
+    table.render()
+}
+
+pub fn agent_detail(agent: &v1::Agent, now: u64) -> String {
+    let status = agent.status.as_ref();
+    let attempts = agent.attempts.iter();
+    let attempts = attempts.map(|at| format!("{} (epoch {})", model::TaskId(at.task), at.epoch));
+    let heard = status.filter(|status| status.timestamp > 0);
+    let heard = heard.map(|status| format!("{} ago", ago(status.timestamp, now)));
+    let connected = if agent.connected {
+        "with this controller"
+    } else {
+        "not with this controller"
+    };
+    let mut rows = vec![
+        ("id", agent.id.clone()),
+        ("state", agent.state.clone()),
+        ("session", connected.to_owned()),
+        ("busy", format!("{} of {} slots", agent.busy, agent.slots)),
+        ("attempts", attempts.collect::<Vec<_>>().join(", ")),
+        ("labels", labels(agent)),
+        (
+            "cpu",
+            status
+                .map(|status| percent(status.cpu_load))
+                .unwrap_or_default(),
+        ),
+        (
+            "memory",
+            status
+                .map(|status| percent(status.mem_usage))
+                .unwrap_or_default(),
+        ),
+        ("latency", status.map(latency).unwrap_or_default()),
+        ("last status", heard.unwrap_or_default()),
+        ("limits by", agent.limits.clone()),
+        ("version", agent.version.clone()),
+        ("incarnation", agent.incarnation.clone()),
+        (
+            "registered at",
+            format!("log index {}", agent.registered_index),
+        ),
+    ];
+    rows.retain(|(_, value)| !value.is_empty());
+    fields(&rows)
+}
+
+fn labels(agent: &v1::Agent) -> String {
+    let labels = agent
+        .labels
+        .iter()
+        .map(|label| format!("{}={}", label.key, label.value));
+    labels.collect::<Vec<_>>().join(",")
+}
+
+fn percent(permille: u32) -> String {
+    format!("{}%", (permille + 5) / 10)
+}
+
+fn latency(status: &v1::DeviceStatus) -> String {
+    match status.net_latency {
+        0 => String::new(),
+        micros @ 1..10_000 => format!("{}.{} ms", micros / 1000, micros % 1000 / 100),
+        micros @ 10_000..10_000_000 => format!("{} ms", micros / 1000),
+        micros => span(u64::from(micros) / 1000),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn agent() -> v1::Agent {
+        v1::Agent {
+            id: "a1".into(),
+            state: "ready".into(),
+            slots: 2,
+            busy: 1,
+            labels: vec![v1::Label {
+                key: "gpu".into(),
+                value: "none".into(),
+            }],
+            incarnation: "00112233445566778899aabbccddeeff".into(),
+            registered_index: 3,
+            version: "0.1.0".into(),
+            limits: "cgroup2".into(),
+            status: Some(v1::DeviceStatus {
+                id: "a1".into(),
+                cpu_load: 126,
+                mem_usage: 300,
+                net_latency: 850,
+                timestamp: 1_767_225_600_000,
+            }),
+            attempts: vec![v1::Fence {
+                task: 4,
+                generation: 1,
+                epoch: 12,
+            }],
+            connected: true,
+        }
+    }
+
+    #[test]
+    fn an_agent_in_json() {
+        let golden = include_str!("../testdata/agent.json");
+        assert_eq!(
+            serde_json::to_string_pretty(&agent_json(&agent())).unwrap(),
+            golden.trim()
+        );
+    }
+
+    #[test]
+    fn an_agent_that_was_not_heard_has_the_same_keys() {
+        let silent = agent_json(&v1::Agent {
+            status: None,
+            ..agent()
+        });
+        assert_eq!(silent["status"], Value::Null);
+        assert_eq!(
+            silent.as_object().unwrap().len(),
+            agent_json(&agent()).as_object().unwrap().len()
+        );
+    }
+
+    #[test]
+    fn agents_in_a_table() {
+        let expected = "ID  STATE  BUSY  CPU  MEMORY  LABELS\n\
+                        a1  ready  1/2   13%  30%     gpu=none";
+        assert_eq!(agent_table(&[agent()], Width::Normal), expected);
+        assert!(agent_table(&[agent()], Width::Wide).contains("0.8 ms"));
+    }
+}

@@ -1,0 +1,201 @@
+//! The cluster's status and its members.
+
+use serde_json::{Value, json};
+use wire::v1;
+
+use super::{cell, text};
+use crate::output::{SCHEMA, Table, Width};
+
+/// How much of a hash a person compares; JSON has all of it.
+const HASH_CELL: usize = 12;
+
+pub fn status_json(status: &v1::StatusReply) -> Value {
+    json!({
+        "schema": SCHEMA,
+        "cluster_id": status.cluster_id,
+        "leader": text(&status.leader),
+        "term": status.term,
+        "stale": status.stale,
+        "members": status.members.iter().map(member_fields).collect::<Vec<_>>(),
+    })
+}
+
+/// One member as an item of a list.
+pub fn member_json(member: &v1::Member) -> Value {
+    let mut json = json!({ "schema": SCHEMA });
+    if let (Value::Object(json), Value::Object(fields)) = (&mut json, member_fields(member)) {
+        json.extend(fields);
+    }
+    json
+}
+
+fn member_fields(member: &v1::Member) -> Value {
+    let address = member.address.clone().unwrap_or_default();
+    // Nothing is known of a member that did not answer, beyond what the membership says.
+    let heard = reachable(member);
+    json!({
+        "id": member.id,
+        "role": member.role,
+        "address": { "grpc": address.grpc, "raft": address.raft, "https": address.https },
+        "state": member.state,
+        "applied": heard.then_some(member.applied),
+        "lag": heard.then_some(member.lag),
+        "state_hash": text(&member.state_hash),
+        "hash_index": heard.then_some(member.hash_index),
+        "hash_at": text(&member.hash_at),
+        "version": text(&member.version),
+    })
+}
+
+pub fn status_table(status: &v1::StatusReply, width: Width) -> String {
+    let mut lines = vec![format!("cluster {}", status.cluster_id)];
+    let reachable = status
+        .members
+        .iter()
+        .filter(|member| reachable(member))
+        .count();
+    let head = match status.leader.as_str() {
+        "" => "no leader is known".to_owned(),
+        leader => format!("leader {leader}, term {}", status.term),
+    };
+    lines.push(format!(
+        "{head}, {reachable} of {} members answer",
+        status.members.len()
+    ));
+    if status.stale {
+        lines
+            .push("stale: no quorum could be reached, so this is what one member last knew".into());
+    }
+    format!(
+        "{}\n\n{}",
+        lines.join("\n"),
+        members_table(&status.members, width)
+    )
+}
+
+pub fn members_table(members: &[v1::Member], width: Width) -> String {
+    let mut table = match width {
+        Width::Normal => Table::new(&["ID", "STATE", "ROLE", "ADDRESS", "APPLIED", "LAG", "HASH"]),
+        Width::Wide => Table::new(&[
+            "ID",
+            "STATE",
+            "ROLE",
+            "ADDRESS",
+            "APPLIED",
+            "LAG",
+            "HASH",
+            "HASH INDEX",
+            "HASH AT",
+            "RAFT",
+            "HTTPS",
+            "VERSION",
+        ]),
+    };
+    for member in members {
+        let address = member.address.clone().unwrap_or_default();
+        let heard = reachable(member);
+        let number = |value: u64| {
+            if heard {
+                value.to_string()
+            } else {
+                "-".to_owned()
+            }
+        };
+        let hash = |hash: &str| cell(&hash.chars().take(HASH_CELL).collect::<String>());
+        let mut row = vec![
+            member.id.clone(),
+            member.state.clone(),
+            member.role.clone(),
+            cell(&address.grpc),
+            number(member.applied),
+            number(member.lag),
+            hash(&member.state_hash),
+        ];
+        if width == Width::Wide {
+            row.extend([
+                number(member.hash_index),
+                hash(&member.hash_at),
+                cell(&address.raft),
+                cell(&address.https),
+                cell(&member.version),
+            ]);
+        }
+        table.row(row);
+    }
+    table.render()
+}
+
+fn reachable(member: &v1::Member) -> bool {
+    member.state != "unreachable"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(id: &str, state: &str) -> v1::Member {
+        let heard = state != "unreachable";
+        v1::Member {
+            id: id.into(),
+            role: "voter".into(),
+            address: Some(v1::Addresses {
+                grpc: "127.0.0.1:7400".into(),
+                raft: "127.0.0.1:7401".into(),
+                https: "127.0.0.1:7402".into(),
+            }),
+            state: state.into(),
+            applied: if heard { 300 } else { 0 },
+            lag: 0,
+            state_hash: if heard {
+                "ab".repeat(32)
+            } else {
+                String::new()
+            },
+            hash_index: if heard { 256 } else { 0 },
+            hash_at: if heard {
+                "cd".repeat(32)
+            } else {
+                String::new()
+            },
+            version: if heard { "0.1.0".into() } else { String::new() },
+        }
+    }
+
+    fn status() -> v1::StatusReply {
+        v1::StatusReply {
+            cluster_id: "k7".into(),
+            leader: "c1".into(),
+            term: 2,
+            members: vec![member("c1", "leader"), member("c2", "unreachable")],
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn a_status_in_json() {
+        let golden = include_str!("../testdata/status.json");
+        assert_eq!(
+            serde_json::to_string_pretty(&status_json(&status())).unwrap(),
+            golden.trim()
+        );
+    }
+
+    #[test]
+    fn a_status_in_words() {
+        let text = status_table(&status(), Width::Normal);
+        assert!(
+            text.starts_with("cluster k7\nleader c1, term 2, 1 of 2 members answer\n\nID  "),
+            "{text}"
+        );
+        assert!(
+            text.contains("c2  unreachable  voter  127.0.0.1:7400  -"),
+            "{text}"
+        );
+        let stale = v1::StatusReply {
+            stale: true,
+            leader: String::new(),
+            ..status()
+        };
+        assert!(status_table(&stale, Width::Normal).contains("no quorum"));
+    }
+}

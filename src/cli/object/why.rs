@@ -1,0 +1,156 @@
+//! The answer to *why*: why a task runs where it runs, or why it waits.
+
+use serde_json::{Value, json};
+use wire::v1;
+
+use super::{cell, state_name, task_id, text};
+use crate::output::{SCHEMA, Table};
+
+pub fn why_json(why: &v1::WhyReply) -> Value {
+    let task = why.task.clone().unwrap_or_default();
+    let refusal =
+        |count: &v1::RefusalCount| json!({ "reason": count.reason, "agents": count.agents });
+    json!({
+        "schema": SCHEMA,
+        "task": task_id(&task),
+        "state": state_name(task.state()),
+        "summary": why.summary,
+        "decision": why.decision.iter().map(candidate_json).collect::<Vec<_>>(),
+        "decided_at_index": (why.decided_at_index > 0).then_some(why.decided_at_index),
+        "policy_version": (why.decided_at_index > 0).then_some(why.policy_version),
+        "refusals": why.refusals.iter().map(refusal).collect::<Vec<_>>(),
+        "queue_position": why.queue_position,
+        "agents_now": why.agents_now.iter().map(candidate_json).collect::<Vec<_>>(),
+    })
+}
+
+fn candidate_json(candidate: &v1::Candidate) -> Value {
+    let term = |term: &v1::ScoreTerm| json!({ "name": term.name, "value": term.value, "weight": term.weight });
+    json!({
+        "agent": candidate.agent,
+        "score": candidate.score,
+        "terms": candidate.terms.iter().map(term).collect::<Vec<_>>(),
+        "refused": text(&candidate.refused),
+    })
+}
+
+pub fn why_text(why: &v1::WhyReply) -> String {
+    let mut parts = vec![why.summary.clone()];
+    if let Some(position) = why.queue_position {
+        parts.push(format!("place in the queue: {position} (1 is next)"));
+    }
+    if !why.decision.is_empty() {
+        parts.push(format!(
+            "the decision, at log index {} (lower scores win; policy {}):\n{}",
+            why.decided_at_index,
+            why.policy_version,
+            candidates(&why.decision)
+        ));
+    }
+    if !why.refusals.is_empty() {
+        let lines = why.refusals.iter().map(|count| match count.agents {
+            1 => format!("  1 agent: {}", count.reason),
+            agents => format!("  {agents} agents: {}", count.reason),
+        });
+        parts.push(format!(
+            "refused then:\n{}",
+            lines.collect::<Vec<_>>().join("\n")
+        ));
+    }
+    if !why.agents_now.is_empty() {
+        parts.push(format!("the agents now:\n{}", candidates(&why.agents_now)));
+    }
+    parts.retain(|part| !part.is_empty());
+    parts.join("\n\n")
+}
+
+fn candidates(candidates: &[v1::Candidate]) -> String {
+    let mut table = Table::new(&["  AGENT", "SCORE", "TERMS", "REFUSED"]);
+    for candidate in candidates {
+        let terms = candidate.terms.iter().map(|term| {
+            format!(
+                "{} {} × {}",
+                term.name,
+                thousandths(term.value),
+                thousandths(term.weight)
+            )
+        });
+        table.row(vec![
+            format!("  {}", candidate.agent),
+            candidate.score.map_or_else(|| "-".into(), thousandths),
+            cell(&terms.collect::<Vec<_>>().join(", ")),
+            cell(&candidate.refused),
+        ]);
+    }
+    table.render()
+}
+
+/// `1250` is 1.25.
+fn thousandths(value: i64) -> String {
+    let sign = if value < 0 { "-" } else { "" };
+    let whole = value.unsigned_abs() / 1000;
+    let rest = format!("{:03}", value.unsigned_abs() % 1000);
+    let rest = rest.trim_end_matches('0');
+    if rest.is_empty() {
+        format!("{sign}{whole}")
+    } else {
+        format!("{sign}{whole}.{rest}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn why() -> v1::WhyReply {
+        v1::WhyReply {
+            task: Some(v1::Task {
+                id: 3,
+                state: v1::TaskState::Running.into(),
+                ..Default::default()
+            }),
+            summary: "t3 runs on a1: it had the lowest score of 1 agent that could take it".into(),
+            decision: vec![v1::Candidate {
+                agent: "a1".into(),
+                score: Some(1250),
+                terms: vec![v1::ScoreTerm {
+                    name: "assigned".into(),
+                    value: 500,
+                    weight: 2500,
+                }],
+                refused: String::new(),
+            }],
+            decided_at_index: 12,
+            policy_version: 1,
+            refusals: vec![v1::RefusalCount {
+                reason: "all its slots are taken".into(),
+                agents: 1,
+            }],
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn why_in_json() {
+        let golden = include_str!("../testdata/why.json");
+        assert_eq!(
+            serde_json::to_string_pretty(&why_json(&why())).unwrap(),
+            golden.trim()
+        );
+    }
+
+    #[test]
+    fn why_in_words_begins_with_the_answer() {
+        let text = why_text(&why());
+        assert!(text.starts_with("t3 runs on a1: it had"), "{text}");
+        assert!(text.contains("a1     1.25   assigned 0.5 × 2.5"), "{text}");
+        assert!(text.contains("1 agent: all its slots are taken"), "{text}");
+    }
+
+    #[test]
+    fn thousandths_are_shown_without_needless_zeros() {
+        assert_eq!(thousandths(0), "0");
+        assert_eq!(thousandths(-1050), "-1.05");
+        assert_eq!(thousandths(2000), "2");
+    }
+}

@@ -1,0 +1,154 @@
+//! How answers leave the program: one value on stdout, in the form that was asked for.
+//!
+//! A command builds an [`Answer`] and prints it once. Tables are for people and may change; JSON and
+//! YAML are for programs, carry a `schema` number and keep their keys.
+
+mod instant;
+mod progress;
+mod table;
+mod text;
+
+use std::io::{self, IsTerminal, Write};
+
+use clap::ValueEnum;
+use serde_json::Value;
+
+use crate::exit::Exit;
+use crate::failure::{Failure, Result};
+
+pub use instant::{ago, rfc3339, span};
+pub use progress::{Progress, waiting};
+pub use table::{Table, fields};
+pub use text::{insert_bytes, lossy};
+
+/// The version of every JSON object that this release prints.
+pub const SCHEMA: u32 = 1;
+
+/// What `-o` takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Format {
+    /// Columns for people
+    #[default]
+    Table,
+    /// More columns
+    Wide,
+    /// One JSON value
+    Json,
+    /// The same in YAML
+    Yaml,
+    /// Ids alone, one a line
+    Quiet,
+}
+
+/// What a command has to say, in each form.
+pub struct Answer {
+    pub json: Value,
+    pub ids: Vec<String>,
+    pub table: Box<dyn Fn(Width) -> String>,
+}
+
+/// How much of a table is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Width {
+    Normal,
+    Wide,
+}
+
+impl Answer {
+    pub fn print(&self, format: Format) -> Result<()> {
+        let text = match format {
+            Format::Table => (self.table)(Width::Normal),
+            Format::Wide => (self.table)(Width::Wide),
+            Format::Json => self.json.to_string(),
+            Format::Yaml => yaml(&self.json)?,
+            Format::Quiet => self.ids.join("\n"),
+        };
+        if text.is_empty() { Ok(()) } else { line(&text) }
+    }
+}
+
+fn yaml(value: &Value) -> Result<String> {
+    serde_saphyr::to_string(value)
+        .map(|text| text.trim_end().to_owned())
+        .map_err(|error| Failure::refused("output", format!("cannot write YAML: {error}"), ""))
+}
+
+/// A list, as every `list` prints it.
+pub fn list(items: Vec<Value>, next: Option<String>) -> Value {
+    serde_json::json!({ "schema": SCHEMA, "items": items, "next": next })
+}
+
+/// Prints text and a newline to stdout.
+pub fn line(text: &str) -> Result<()> {
+    bytes(format!("{}\n", text.trim_end_matches('\n')).as_bytes())
+}
+
+/// Prints bytes to stdout as they are.
+pub fn bytes(bytes: &[u8]) -> Result<()> {
+    put(&mut io::stdout().lock(), "stdout", bytes)
+}
+
+/// The same to stderr: what a task wrote to its own.
+pub fn error_bytes(bytes: &[u8]) -> Result<()> {
+    put(&mut io::stderr().lock(), "stderr", bytes)
+}
+
+fn put(out: &mut impl Write, name: &str, bytes: &[u8]) -> Result<()> {
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Failure::reader_gone()),
+        Err(error) => Err(Failure::refused(
+            "output",
+            format!("cannot write to {name}: {error}"),
+            "check where it is redirected to",
+        )),
+        Ok(()) => Ok(()),
+    }
+}
+
+/// Says something beside the answer. If nobody listens on stderr, nobody needs to know.
+pub fn note(text: &str) {
+    let _unheard = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// Whether a person watches stderr, so that progress makes sense there.
+pub fn watched() -> bool {
+    io::stderr().is_terminal()
+}
+
+/// A failure, in the form that was asked for. A reader that went away is none to speak of.
+pub fn failure(failure: &Failure, format: Format, coloured: bool) {
+    if failure.exit == Exit::Ok {
+        return;
+    }
+    match format {
+        Format::Json => note(&failure.json().to_string()),
+        Format::Yaml => note(&yaml(&failure.json()).unwrap_or_else(|_| failure.to_string())),
+        Format::Table | Format::Wide | Format::Quiet if coloured => {
+            note(&format!("\u{1b}[1;31merror:\u{1b}[0m {failure}"));
+        }
+        Format::Table | Format::Wide | Format::Quiet => note(&format!("error: {failure}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    #[test]
+    fn a_list_says_how_to_go_on() {
+        let list = super::list(vec![json!("a")], Some("7".into()));
+        assert_eq!(list.to_string(), r#"{"schema":1,"items":["a"],"next":"7"}"#);
+    }
+
+    #[test]
+    fn yaml_keeps_texts_that_look_like_something_else() {
+        let text =
+            super::yaml(&json!({"schema": 1, "id": "123", "name": null, "on": "yes"})).unwrap();
+        assert!(
+            text.contains("id: \"123\"") || text.contains("id: '123'"),
+            "{text}"
+        );
+        assert!(text.contains("name: null"), "{text}");
+        assert!(text.contains("\"yes\"") || text.contains("'yes'"), "{text}");
+    }
+}

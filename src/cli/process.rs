@@ -1,0 +1,121 @@
+//! What every server process of ours does: log to stderr, run until it is told to stop, and stop in
+//! an orderly way.
+//!
+//! SIGTERM and SIGINT ask it to stop; a second one ends it at once. A child of `quorate dev` also stops
+//! when its standard input ends, because then `dev` is gone, however it died.
+
+use std::future::Future;
+use std::io::{IsTerminal, Read};
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+use tracing_subscriber::EnvFilter;
+
+use crate::exit::Exit;
+use crate::failure::{Failure, Result};
+
+/// Set by `quorate dev` for its children. A variable and not a flag, so that the command line in
+/// `cluster.json` can be run by anybody.
+pub const TIED_TO_STDIN: &str = "QUORATE_TIED_TO_STDIN";
+/// How long tasks of the runtime may take once the process has stopped.
+const WIND_UP: Duration = Duration::from_secs(2);
+
+/// How a server logs.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Log")]
+pub struct LogArgs {
+    /// What to log: error, warn, info, debug, trace, or by module such as `info,raft=debug`
+    #[arg(
+        long,
+        value_name = "FILTER",
+        default_value = "info",
+        env = "QUORATE_LOG"
+    )]
+    #[arg(hide_env_values = true)]
+    log: String,
+    /// As lines for people, or as JSON
+    #[arg(long, value_enum, default_value_t)]
+    log_format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+/// Begins to log to stderr.
+pub fn log(args: &LogArgs) {
+    let filter = EnvFilter::try_new(&args.log).unwrap_or_else(|_| EnvFilter::new("info"));
+    let plain = std::env::var_os("NO_COLOR").is_some() || !std::io::stderr().is_terminal();
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    match args.log_format {
+        LogFormat::Text => lines.with_ansi(!plain).init(),
+        LogFormat::Json => lines.json().init(),
+    }
+}
+
+/// Runs a server until it ends or is told to.
+pub fn serve<F, W>(what: &str, server: F) -> Result<Exit>
+where
+    F: FnOnce(CancellationToken) -> W,
+    W: Future<Output = Result<()>>,
+{
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name(what)
+        .build()
+        .map_err(|error| {
+            Failure::refused("system", format!("cannot start threads: {error}"), "")
+        })?;
+    let outcome = runtime.block_on(async {
+        let stop = CancellationToken::new();
+        let listener = tokio::spawn(listen(stop.clone()));
+        if std::env::var_os(TIED_TO_STDIN).is_some() {
+            watch_stdin(stop.clone());
+        }
+        let outcome = server(stop).await;
+        listener.abort();
+        outcome
+    });
+    runtime.shutdown_timeout(WIND_UP);
+    outcome.map(|()| Exit::Ok)
+}
+
+async fn listen(stop: CancellationToken) {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) else {
+        return;
+    };
+    for asked in 0.. {
+        let name = tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        };
+        if asked > 0 {
+            info!(signal = name, "ending at once");
+            std::process::exit(i32::from(Exit::Interrupted.code()));
+        }
+        info!(signal = name, "stopping");
+        stop.cancel();
+    }
+}
+
+/// A thread of its own, because a blocked read can't be called off; it ends with the process.
+fn watch_stdin(stop: CancellationToken) {
+    std::thread::spawn(move || {
+        let mut byte = [0];
+        // Nobody writes there: whatever comes back means that the other end is gone.
+        let _ended = std::io::stdin().lock().read(&mut byte);
+        info!("the process that started this one is gone: stopping");
+        stop.cancel();
+    });
+}

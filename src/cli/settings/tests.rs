@@ -1,0 +1,164 @@
+//! Layers in their order, and mistakes with their place.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use super::{Flags, Layers};
+use crate::failure::Result;
+
+fn layers(directory: &Path, variables: &[(&str, &str)]) -> Result<Layers> {
+    let variables: BTreeMap<String, String> = variables
+        .iter()
+        .map(|(name, value)| ((*name).into(), (*value).into()))
+        .collect();
+    Layers::read(Some(directory), variables)
+}
+
+fn etc(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let etc = tempfile::tempdir().unwrap();
+    fs::create_dir(etc.path().join("conf.d")).unwrap();
+    for (name, text) in files {
+        fs::write(etc.path().join(name), text).unwrap();
+    }
+    etc
+}
+
+fn controller(
+    directory: &Path,
+    variables: &[(&str, &str)],
+    flags: Flags,
+) -> Result<server::Config> {
+    super::controller(&layers(directory, variables)?, flags)
+}
+
+#[test]
+fn later_layers_win_and_the_rest_is_kept() {
+    let etc = etc(&[
+        (
+            "quorate.toml",
+            "[controller]\nid = 'c1'\nlisten = '127.0.0.1:1000'\nadvertise = 'a'\n",
+        ),
+        (
+            "conf.d/10.toml",
+            "[controller]\nlisten = '127.0.0.1:1010'\nadvertise = 'b'\n",
+        ),
+        (
+            "conf.d/20.toml",
+            "[controller.peer_addresses]\nc2 = 'proxy:1'\n[agent]\nslots = 3\n",
+        ),
+        ("conf.d/notes.txt", "not read"),
+    ]);
+    let variables = [
+        ("QUORATE_CONTROLLER__ADVERTISE", "c"),
+        ("QUORATE_CONTROLLER__JOIN", "[h1, h2]"),
+        ("QUORATE_CONTROLLER__PEER_ADDRESSES__C3", "proxy:2"),
+        ("QUORATE_CONTEXT", "not a setting of a server"),
+    ];
+    let mut flags = Flags::default();
+    flags.set("listen", Some("127.0.0.1:1020"));
+    let config = controller(etc.path(), &variables, flags).unwrap();
+    assert_eq!(config.id, model::ControllerId(1));
+    assert_eq!(config.listen, "127.0.0.1:1020");
+    assert_eq!(config.advertise, "c");
+    assert_eq!(config.join, ["h1", "h2"]);
+    assert_eq!(config.peer_addresses[&model::ControllerId(2)], "proxy:1");
+    assert_eq!(config.peer_addresses[&model::ControllerId(3)], "proxy:2");
+}
+
+#[test]
+fn an_unknown_key_is_named_with_its_file() {
+    let etc = etc(&[
+        ("quorate.toml", "[controller]\nid = 'c1'\nadvertise = 'a'\n"),
+        ("conf.d/10.toml", "[controller]\nlisen = 'x'\n"),
+    ]);
+    let text = controller(etc.path(), &[], Flags::default())
+        .unwrap_err()
+        .to_string();
+    assert!(
+        text.contains("10.toml: unknown key `lisen` in [controller]"),
+        "{text}"
+    );
+    assert!(text.contains("listen"), "it says what there is: {text}");
+}
+
+#[test]
+fn an_unknown_variable_under_a_prefix_is_named() {
+    let etc = etc(&[("quorate.toml", "[controller]\nid = 'c1'\nadvertise = 'a'\n")]);
+    let variables = [("QUORATE_CONTROLLER__LISEN", "x")];
+    let text = controller(etc.path(), &variables, Flags::default())
+        .unwrap_err()
+        .to_string();
+    assert!(
+        text.contains("QUORATE_CONTROLLER__LISEN: unknown key `lisen`"),
+        "{text}"
+    );
+}
+
+#[test]
+fn unknown_sections_wrong_types_and_broken_files_are_named() {
+    let cases = [
+        ("[contoller]\nid = 'c1'\n", "unknown key `contoller`"),
+        (
+            "[controller]\nid = 'c1'\nsnapshot_every = 'often'\n",
+            "snapshot_every",
+        ),
+        ("[controller]\nid = 'x1'\n", "x1"),
+        ("[controller]\nid = \n", "quorate.toml:2"),
+        ("controller = 5\n", "not a section"),
+    ];
+    for (file, part) in cases {
+        let etc = etc(&[("quorate.toml", file)]);
+        let text = controller(etc.path(), &[], Flags::default())
+            .unwrap_err()
+            .to_string();
+        assert!(
+            text.contains("quorate.toml") && text.contains(part),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn a_named_file_stands_alone_and_has_to_be_there() {
+    let etc = etc(&[
+        (
+            "one.toml",
+            "[agent]\nid = 'a9'\ncontrollers = ['h']\nslots = 2\n",
+        ),
+        ("quorate.toml", "[agent]\nslots = 7\n"),
+    ]);
+    let one = Layers::read(Some(&etc.path().join("one.toml")), BTreeMap::new()).unwrap();
+    let config = super::agent(&one, Flags::default()).unwrap();
+    assert_eq!((config.id.as_str(), config.slots), ("a9", 2));
+    let missing = Layers::read(Some(&etc.path().join("none.toml")), BTreeMap::new());
+    assert!(missing.unwrap_err().to_string().contains("none.toml"));
+}
+
+#[test]
+fn a_label_of_a_flag_is_added_to_those_of_the_file() {
+    let etc = etc(&[(
+        "quorate.toml",
+        "[agent]\nid = 'a1'\ncontrollers = ['h']\nlabels = { rack = '1' }\n",
+    )]);
+    let mut flags = Flags::default();
+    flags.set_in("labels", "gpu", "none");
+    let config = super::agent(&layers(etc.path(), &[]).unwrap(), flags).unwrap();
+    let labels: Vec<_> = config
+        .labels
+        .iter()
+        .map(|(k, v)| format!("{k}={v}"))
+        .collect();
+    assert_eq!(labels, ["gpu=none", "rack=1"]);
+}
+
+#[test]
+fn what_can_not_work_is_said_with_its_section() {
+    let etc = etc(&[(
+        "quorate.toml",
+        "[agent]\nid = 'a1'\ncontrollers = ['h']\nslots = 0\n",
+    )]);
+    let text = super::agent(&layers(etc.path(), &[]).unwrap(), Flags::default());
+    let text = text.unwrap_err().to_string();
+    assert!(text.starts_with("agent: slots"), "{text}");
+}

@@ -1,0 +1,62 @@
+//! The noun `task`: submit work, watch it, and ask about it.
+
+mod cancel;
+mod follow;
+mod get;
+mod list;
+mod logs;
+mod run;
+mod spec;
+mod submit;
+mod wait;
+mod why;
+
+pub use spec::pair;
+
+use clap::{Args, Subcommand};
+
+use crate::args::Global;
+use crate::client::{ConnectArgs, Connection, runtime};
+use crate::exit::Exit;
+use crate::failure::Result;
+
+/// Submit work, watch it, and ask about it
+#[derive(Debug, Args)]
+#[command(arg_required_else_help = true, subcommand_required = true)]
+#[command(after_help = "Example:\n  quorate task run -- sha256sum /etc/hostname")]
+pub struct TaskArgs {
+    #[command(flatten)]
+    connect: ConnectArgs,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Submit(submit::SubmitArgs),
+    Run(run::RunArgs),
+    List(list::ListArgs),
+    Get(get::GetArgs),
+    Why(why::WhyArgs),
+    Wait(wait::WaitArgs),
+    Logs(logs::LogsArgs),
+    Cancel(cancel::CancelArgs),
+}
+
+pub fn run(args: TaskArgs, global: &Global) -> Result<Exit> {
+    let target = args.connect.target()?;
+    let namespace = target.namespace.clone();
+    runtime()?.block_on(async {
+        let cluster = Connection::open(&target)?;
+        match args.verb {
+            Verb::Submit(args) => submit::submit(&cluster, args, namespace, global).await,
+            Verb::Run(args) => run::run(&cluster, args, namespace, global).await,
+            Verb::List(args) => list::list(&cluster, args, global).await,
+            Verb::Get(args) => get::get(&cluster, &args, global).await,
+            Verb::Why(args) => why::why(&cluster, &args, global).await,
+            Verb::Wait(args) => wait::wait(&cluster, &args, global).await,
+            Verb::Logs(args) => logs::logs(&cluster, &args).await,
+            Verb::Cancel(args) => cancel::cancel(&cluster, &args, global).await,
+        }
+    })
+}

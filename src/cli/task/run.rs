@@ -1,0 +1,240 @@
+//! `task run`: as if the command ran here. Its output is ours, byte for byte and nothing besides;
+//! how it ended is our exit code.
+//!
+//! ```text
+//! submit ─► follow the output ──────────────► add what the result still has ─► exit
+//!           wait for the end  (both at once)
+//!           Ctrl-C: first cancel, then detach
+//! ```
+
+use std::time::Duration;
+
+use clap::Args;
+use tokio::signal::unix::Signal;
+use wire::v1;
+
+use super::follow::{Follow, Show};
+use super::spec::{SpecArgs, Wanted};
+use super::submit::{interrupted, named, send};
+use super::wait::settled;
+use crate::args::Global;
+use crate::client::{Connection, interrupts};
+use crate::exit::Exit;
+use crate::failure::Result;
+use crate::object::{ended, state_name, task_id};
+use crate::output;
+
+/// How long the rest of the output may take once the task has ended, before the kept tail has to do.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// Run a command as a task: wait for it, and pass its output on
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  quorate task run -- echo 'hello, quorum'
+  quorate task run --propagate-exit -- sh -c 'exit 7'
+  quorate task run --require gpu=none --memory 512MiB -- ./simulate --seed 7
+
+Ctrl-C cancels the task; a second one detaches and leaves it as it is.")]
+pub struct RunArgs {
+    #[command(flatten)]
+    spec: SpecArgs,
+    /// Exit with the task's own code where it ended by itself
+    #[arg(long)]
+    propagate_exit: bool,
+}
+
+pub async fn run(
+    cluster: &Connection,
+    args: RunArgs,
+    namespace: Option<String>,
+    _global: &Global,
+) -> Result<Exit> {
+    let wanted = named(args.spec.wanted(namespace)?);
+    let mut interrupts = interrupts()?;
+    let task = accept(cluster, &wanted, &mut interrupts).await?;
+    let mut follow = Follow::new(cluster, task.id, Show::Both);
+    let outcome = attend(cluster, task.id, &mut follow, &mut interrupts).await?;
+    let Outcome::Ended { task, cancelled } = outcome else {
+        return Ok(Exit::Interrupted);
+    };
+    follow.complete(&task)?;
+    explain(&task);
+    if cancelled && ended(&task) != Some(Exit::Ok) {
+        return Ok(Exit::Interrupted);
+    }
+    Ok(exit(&task, args.propagate_exit))
+}
+
+async fn accept(
+    cluster: &Connection,
+    wanted: &Wanted,
+    interrupts: &mut Signal,
+) -> Result<v1::Task> {
+    tokio::select! {
+        sent = output::waiting("waiting for a majority to store it", send(cluster, wanted)) => {
+            sent.map(|submitted| submitted.task)
+        }
+        _ = interrupts.recv() => Err(interrupted(wanted)),
+    }
+}
+
+enum Outcome {
+    Ended { task: v1::Task, cancelled: bool },
+    Detached,
+}
+
+/// Follows the output until the task has ended and the output with it, or until nobody wants it.
+async fn attend(
+    cluster: &Connection,
+    id: u64,
+    follow: &mut Follow<'_>,
+    interrupts: &mut Signal,
+) -> Result<Outcome> {
+    let mut following = std::pin::pin!(follow.to_the_end(None));
+    let mut settling = std::pin::pin!(settled(cluster, id));
+    let mut cancelling = std::pin::pin!(cancel(cluster, id));
+    let (mut followed, mut cancel_asked, mut cancel_done) = (false, false, false);
+    let task = loop {
+        tokio::select! {
+            task = &mut settling => break task?,
+            // A log that can't be followed is no reason to give up: the result has the end of it.
+            written = &mut following, if !followed => {
+                followed = true;
+                if let Err(failure) = only_output(written) {
+                    // As a pipe would end a program that ran here.
+                    return cancel(cluster, id).await.and(Err(failure));
+                }
+            }
+            sent = &mut cancelling, if cancel_asked && !cancel_done => {
+                cancel_done = true;
+                if let Err(failure) = sent {
+                    output::note(&format!("could not cancel {}: {failure}", model::TaskId(id)));
+                }
+            }
+            _ = interrupts.recv() => {
+                if cancel_asked {
+                    detach(id);
+                    return Ok(Outcome::Detached);
+                }
+                cancel_asked = true;
+                output::note(&format!("cancelling {}; Ctrl-C again detaches", model::TaskId(id)));
+            }
+        }
+    };
+    if !followed {
+        tokio::select! {
+            written = tokio::time::timeout(DRAIN, following) => only_output(written.unwrap_or(Ok(())))?,
+            _ = interrupts.recv() => {}
+        }
+    }
+    Ok(Outcome::Ended {
+        task,
+        cancelled: cancel_asked,
+    })
+}
+
+/// Failures of our own stdout count; those of the way to the log do not.
+fn only_output(written: Result<()>) -> Result<()> {
+    match written {
+        Err(failure) if matches!(failure.code.as_str(), "output" | "reader_gone") => Err(failure),
+        _ => Ok(()),
+    }
+}
+
+async fn cancel(cluster: &Connection, id: u64) -> Result<()> {
+    let request = v1::CancelTaskRequest {
+        id,
+        reason: "interrupted in `task run`".to_owned(),
+    };
+    match cluster.cancel(request).await {
+        // It was quicker.
+        Err(failure) if failure.code == "already_ended" => Ok(()),
+        other => other.map(|_| ()),
+    }
+}
+
+fn detach(id: u64) {
+    let id = model::TaskId(id);
+    output::note(&format!(
+        "detached from {id}; it may still run: `quorate task wait {id}`"
+    ));
+}
+
+/// What the task itself could not say. Where it ended by itself, its own words are all there is,
+/// unless a person watches.
+fn explain(task: &v1::Task) {
+    if ended(task) == Some(Exit::Ok) {
+        return;
+    }
+    let by_itself = task
+        .result
+        .as_ref()
+        .is_some_and(|result| result.exit_code.is_some());
+    if by_itself && !output::watched() {
+        return;
+    }
+    let state = state_name(task.state());
+    let reason = if task.reason.is_empty() {
+        String::new()
+    } else {
+        format!(": {}", task.reason)
+    };
+    output::note(&format!("{} {state}{reason}", task_id(task)));
+}
+
+fn exit(task: &v1::Task, propagate: bool) -> Exit {
+    let own = task
+        .result
+        .as_ref()
+        .filter(|_| propagate)
+        .and_then(|result| {
+            // As a shell counts: 128 and the signal.
+            result
+                .exit_code
+                .or(result.signal.map(|signal| 128 + signal))
+        });
+    match own.and_then(|code| u8::try_from(code).ok()) {
+        Some(code) => Exit::Task(code),
+        None => ended(task).unwrap_or(Exit::Unknown),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wire::v1::{self, TaskState};
+
+    use super::exit;
+    use crate::exit::Exit;
+
+    fn task(state: TaskState, code: Option<i32>, signal: Option<i32>) -> v1::Task {
+        let result = v1::TaskResult {
+            exit_code: code,
+            signal,
+            ..Default::default()
+        };
+        v1::Task {
+            state: state.into(),
+            result: Some(result),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn the_exit_code_is_ours_unless_the_tasks_own_is_asked_for() {
+        let failed = task(TaskState::Failed, Some(7), None);
+        assert_eq!(exit(&failed, false), Exit::TaskFailed);
+        assert_eq!(exit(&failed, true), Exit::Task(7));
+        assert_eq!(
+            exit(&task(TaskState::Succeeded, Some(0), None), true).code(),
+            0
+        );
+        assert_eq!(
+            exit(&task(TaskState::Failed, None, Some(9)), true),
+            Exit::Task(137)
+        );
+        assert_eq!(
+            exit(&task(TaskState::Cancelled, None, None), true),
+            Exit::TaskFailed
+        );
+    }
+}

@@ -1,0 +1,463 @@
+//! What a task is to do: flags, a file in TOML or JSON, or both; flags win over the file.
+//!
+//! Everything that the cluster would refuse is checked here first, by the same code of `model`, so that
+//! a mistake is reported at once and with its place.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::Path;
+use std::time::Duration;
+
+use clap::Args;
+use serde::Deserialize;
+
+use crate::failure::{Failure, Result};
+
+/// A spec file is refused above this many bytes: four times what a spec may have in the log, since a
+/// text with escapes is longer than what it means.
+const SPEC_FILE_MAX_BYTES: u64 = 4 * model::SPEC_MAX_BYTES as u64;
+const DEFAULT_NAMESPACE: &str = "default";
+
+/// The task's own arguments, for `submit` and `run`.
+#[derive(Debug, Default, Args)]
+pub struct SpecArgs {
+    /// A name for people
+    #[arg(long)]
+    name: Option<String>,
+    /// Who shares quota and weight; default: the context's, else `default`
+    #[arg(long, env = "QUORATE_NAMESPACE", hide_env_values = true)]
+    namespace: Option<String>,
+    /// A label of the task; may be given several times
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = pair)]
+    labels: Vec<(String, String)>,
+    /// What an agent's labels must satisfy: `k=v`, `k!=v`, `k in (a,b)` or `k`
+    #[arg(long, value_name = "EXPRESSION")]
+    require: Vec<String>,
+    /// Memory limit of an attempt, such as 512MiB or 2GiB (a bare number is MiB)
+    #[arg(long, value_name = "SIZE", value_parser = mebibytes)]
+    memory: Option<u64>,
+    /// How long an attempt may run, such as 30s or 5m (a bare number is seconds)
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    timeout: Option<Duration>,
+    /// How long from now until it must have been assigned
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    deadline: Option<Duration>,
+    /// Attempts after a failed one [default: 0]
+    #[arg(long, value_name = "N")]
+    retries: Option<u32>,
+    /// Never start it a second time, even if its agent is lost
+    #[arg(long)]
+    at_most_once: bool,
+    /// Your name for this submit: the same one gives the same task, so asking again is safe
+    #[arg(long, value_name = "ID")]
+    pub request_id: Option<String>,
+    /// An environment variable: KEY=VALUE, or KEY to pass your own on
+    #[arg(long, value_name = "KEY[=VALUE]")]
+    env: Vec<String>,
+    /// Working directory on the agent; default: a scratch directory of the attempt
+    #[arg(long, value_name = "DIR")]
+    cwd: Option<String>,
+    /// Read the spec from a file in TOML or JSON (`-`: stdin); flags win over it
+    #[arg(long, value_name = "FILE|-")]
+    from: Option<String>,
+    /// The program and its arguments, after `--`
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+/// What `--from` reads.
+#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct SpecFile {
+    name: Option<String>,
+    namespace: Option<String>,
+    command: Vec<String>,
+    env: BTreeMap<String, String>,
+    cwd: Option<String>,
+    labels: BTreeMap<String, String>,
+    require: Vec<String>,
+    timeout: Option<Quantity>,
+    deadline: Option<Quantity>,
+    retries: Option<u32>,
+    at_most_once: Option<bool>,
+    memory: Option<Quantity>,
+    request_id: Option<String>,
+}
+
+/// `"5m"` or `300`, as on the command line.
+#[derive(Debug, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+enum Quantity {
+    Number(u64),
+    Text(String),
+}
+
+impl Quantity {
+    fn text(&self) -> String {
+        match self {
+            Quantity::Number(number) => number.to_string(),
+            Quantity::Text(text) => text.clone(),
+        }
+    }
+}
+
+/// A checked spec, and the submitter's name for the submit if there is one.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Wanted {
+    pub spec: model::TaskSpec,
+    pub request_id: Option<String>,
+}
+
+impl SpecArgs {
+    /// `namespace` is the context's.
+    pub fn wanted(self, namespace: Option<String>) -> Result<Wanted> {
+        let file = match self.from.as_deref() {
+            Some(from) => read(from)?,
+            None => SpecFile::default(),
+        };
+        assemble(self, file, namespace, |name| std::env::var(name).ok())
+    }
+}
+
+fn assemble(
+    args: SpecArgs,
+    file: SpecFile,
+    of_context: Option<String>,
+    own_env: impl Fn(&str) -> Option<String>,
+) -> Result<Wanted> {
+    let given = |text: Option<String>| text.filter(|text| !text.is_empty());
+    let namespace = given(args.namespace)
+        .or(file.namespace)
+        .or(given(of_context));
+    let namespace = namespace.unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned());
+    let namespace = model::Namespace::new(&namespace).map_err(invalid)?;
+    let command = if args.command.is_empty() {
+        file.command
+    } else {
+        args.command
+    };
+    let in_file = |quantity: Option<Quantity>, name: &str, parse: Parse<Duration>| {
+        quantity.map(|text| parse(&text.text()).map_err(|why| invalid(format!("{name}: {why}"))))
+    };
+    let timeout = args
+        .timeout
+        .or(in_file(file.timeout, "timeout", time).transpose()?);
+    let deadline = args
+        .deadline
+        .or(in_file(file.deadline, "deadline", time).transpose()?);
+    let memory = file
+        .memory
+        .map(|size| mebibytes(&size.text()).map_err(|why| invalid(format!("memory: {why}"))));
+    let mut spec = model::TaskSpec::process(namespace, command);
+    spec.name = args.name.or(file.name).unwrap_or_default();
+    spec.env = file.env;
+    for variable in &args.env {
+        let (name, value) = environment(variable, &own_env)?;
+        spec.env.insert(name, value);
+    }
+    spec.cwd = args.cwd.or(file.cwd).unwrap_or_default();
+    spec.labels = file.labels;
+    spec.labels.extend(args.labels);
+    let expressions = file.require.iter().chain(&args.require);
+    let expressions = expressions.map(|text| text.parse::<model::Expression>().map_err(invalid));
+    spec.require = expressions.collect::<Result<_>>()?;
+    spec.timeout = timeout.map(millis);
+    spec.deadline = deadline.map(millis);
+    spec.retries = args.retries.or(file.retries).unwrap_or(spec.retries);
+    spec.at_most_once = args.at_most_once || file.at_most_once.unwrap_or(false);
+    spec.memory_mib = args.memory.or(memory.transpose()?);
+    spec.validate().map_err(refused)?;
+    Ok(Wanted {
+        spec,
+        request_id: given(args.request_id).or(file.request_id),
+    })
+}
+
+type Parse<T> = fn(&str) -> std::result::Result<T, String>;
+
+fn invalid(message: impl std::fmt::Display) -> Failure {
+    Failure::refused("invalid", message, "see `quorate task submit --help`")
+}
+
+fn refused(rejected: model::Rejected) -> Failure {
+    let (code, hint) = match &rejected {
+        model::Rejected::OverLimit { .. } => (
+            "over_limit",
+            "put large data where the agents can read it, and name it in the command",
+        ),
+        _ => ("invalid", "see `quorate task submit --help`"),
+    };
+    Failure::refused(code, rejected, hint)
+}
+
+fn read(from: &str) -> Result<SpecFile> {
+    let (origin, text) = if from == "-" {
+        let text = bounded(std::io::stdin().lock(), Path::new("stdin"))?;
+        ("stdin".to_owned(), text)
+    } else {
+        let path = Path::new(from);
+        let file =
+            std::fs::File::open(path).map_err(|error| Failure::file("read", path, &error))?;
+        (from.to_owned(), bounded(file, path)?)
+    };
+    parse(&text, &origin)
+}
+
+fn bounded(input: impl Read, path: &Path) -> Result<String> {
+    let mut bytes = Vec::new();
+    input
+        .take(SPEC_FILE_MAX_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| Failure::file("read", path, &error))?;
+    if bytes.len() as u64 > SPEC_FILE_MAX_BYTES {
+        let message = format!(
+            "{} has more than {SPEC_FILE_MAX_BYTES} bytes",
+            path.display()
+        );
+        return Err(Failure::refused(
+            "over_limit",
+            message,
+            "a task's spec has at most 256 KiB",
+        ));
+    }
+    String::from_utf8(bytes)
+        .map_err(|_| invalid(format!("{} is not text in UTF-8", path.display())))
+}
+
+/// JSON begins with a brace, which no TOML document does.
+fn parse(text: &str, origin: &str) -> Result<SpecFile> {
+    let next = "see `quorate task submit --help` for what a spec may say";
+    if text.trim_start().starts_with('{') {
+        serde_json::from_str(text)
+            .map_err(|error| Failure::refused("invalid", format!("{origin}: {error}"), next))
+    } else {
+        toml::from_str(text).map_err(|error| {
+            let line = error
+                .span()
+                .map_or(1, |at| text[..at.start].matches('\n').count() + 1);
+            let message = format!("{origin}:{line}: {}", error.message());
+            Failure::refused("invalid", message, next)
+        })
+    }
+}
+
+fn environment(given: &str, own: impl Fn(&str) -> Option<String>) -> Result<(String, String)> {
+    if let Some((name, value)) = given.split_once('=') {
+        return Ok((name.to_owned(), value.to_owned()));
+    }
+    let value = own(given).ok_or_else(|| {
+        Failure::usage(
+            format!("--env {given}: your own environment has no such variable (in UTF-8)"),
+            format!("give its value: --env {given}=VALUE"),
+        )
+    })?;
+    Ok((given.to_owned(), value))
+}
+
+/// `KEY=VALUE`.
+pub fn pair(text: &str) -> std::result::Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("KEY=VALUE is expected".to_owned()),
+    }
+}
+
+/// `30s`, `1h 5m`, or a bare number of seconds.
+pub fn time(text: &str) -> std::result::Result<Duration, String> {
+    let span = match text.parse::<u64>() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => humantime::parse_duration(text)
+            .map_err(|_| format!("`{text}` is not a time such as 30s, 5m or 1h30m"))?,
+    };
+    // Milliseconds are what travels: 1 ns would silently become no limit at all.
+    if !span.is_zero() && span < Duration::from_millis(1) {
+        return Err(format!("`{text}` is less than a millisecond"));
+    }
+    Ok(span)
+}
+
+fn millis(span: Duration) -> model::Millis {
+    model::Millis(u64::try_from(span.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// `512`, `512MiB`, `2GiB`; binary units, whatever the spelling.
+fn mebibytes(text: &str) -> std::result::Result<u64, String> {
+    let wrong = || format!("`{text}` is not a size such as 512MiB or 2GiB");
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let number: u64 = text[..digits].parse().map_err(|_| wrong())?;
+    let factor = match text[digits..].trim().to_ascii_lowercase().as_str() {
+        "" | "m" | "mi" | "mb" | "mib" => 1,
+        "g" | "gi" | "gb" | "gib" => 1024,
+        "t" | "ti" | "tb" | "tib" => 1024 * 1024,
+        _ => return Err(wrong()),
+    };
+    number.checked_mul(factor).ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOML: &str = r#"
+        name = "nightly"
+        command = ["make", "all"]
+        labels = { team = "x" }
+        require = ["gpu=none"]
+        timeout = "5m"
+        memory = 512
+        retries = 2
+        [env]
+        A = "1"
+        B = "2"
+    "#;
+
+    fn command(words: &[&str]) -> Vec<String> {
+        words.iter().map(|word| (*word).to_owned()).collect()
+    }
+
+    fn from_file(text: &str, args: SpecArgs) -> Result<Wanted> {
+        assemble(args, parse(text, "spec")?, None, |_| None)
+    }
+
+    #[test]
+    fn toml_and_json_say_the_same() {
+        let json = r#" {"name": "nightly", "command": ["make", "all"], "labels": {"team": "x"},
+            "require": ["gpu=none"], "timeout": 300, "memory": "512MiB", "retries": 2,
+            "env": {"A": "1", "B": "2"}}"#;
+        let wanted = from_file(TOML, SpecArgs::default()).unwrap();
+        assert_eq!(wanted, from_file(json, SpecArgs::default()).unwrap());
+        assert_eq!(wanted.spec.timeout, Some(model::Millis(300_000)));
+        assert_eq!(wanted.spec.memory_mib, Some(512));
+        assert_eq!(wanted.spec.namespace.as_str(), "default");
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let args = SpecArgs {
+            command: command(&["true"]),
+            env: command(&["B=3", "C="]),
+            timeout: Some(Duration::from_secs(1)),
+            retries: Some(0),
+            ..SpecArgs::default()
+        };
+        let spec = from_file(TOML, args).unwrap().spec;
+        assert_eq!(spec.command, ["true"]);
+        let env: Vec<_> = spec.env.iter().map(|(k, v)| format!("{k}={v}")).collect();
+        assert_eq!(env, ["A=1", "B=3", "C="]);
+        assert_eq!((spec.timeout, spec.retries), (Some(model::Millis(1000)), 0));
+    }
+
+    #[test]
+    fn a_mistake_in_a_file_is_named_with_its_line() {
+        let text = parse("command = ['a']\ntimeot = '5m'\n", "f.toml")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            text.contains("f.toml:2") && text.contains("timeot"),
+            "{text}"
+        );
+        let text = parse("{\n \"commnd\": []}", "f.json")
+            .unwrap_err()
+            .to_string();
+        assert!(text.contains("line 2") && text.contains("commnd"), "{text}");
+    }
+
+    #[test]
+    fn what_the_cluster_would_refuse_is_refused_here() {
+        let cases = [
+            (SpecArgs::default(), "no command"),
+            (
+                SpecArgs {
+                    require: command(&["a in"]),
+                    ..with_command()
+                },
+                "character",
+            ),
+            (
+                SpecArgs {
+                    namespace: Some("No".into()),
+                    ..with_command()
+                },
+                "namespace",
+            ),
+            (
+                SpecArgs {
+                    retries: Some(1),
+                    at_most_once: true,
+                    ..with_command()
+                },
+                "exclude",
+            ),
+            (
+                SpecArgs {
+                    command: vec!["x".repeat(300_000)],
+                    ..SpecArgs::default()
+                },
+                "262144",
+            ),
+            (
+                SpecArgs {
+                    env: command(&["NOT_SET"]),
+                    ..with_command()
+                },
+                "NOT_SET",
+            ),
+        ];
+        for (args, part) in cases {
+            let failure = assemble(args, SpecFile::default(), None, |_| None).unwrap_err();
+            assert_eq!(failure.exit.code(), 1);
+            assert!(failure.to_string().contains(part), "{failure}");
+        }
+    }
+
+    fn with_command() -> SpecArgs {
+        SpecArgs {
+            command: command(&["true"]),
+            ..SpecArgs::default()
+        }
+    }
+
+    #[test]
+    fn a_variable_without_a_value_is_the_callers_own() {
+        let args = SpecArgs {
+            env: command(&["HOME"]),
+            ..with_command()
+        };
+        let own = |name: &str| (name == "HOME").then(|| "/h".to_owned());
+        let spec = assemble(args, SpecFile::default(), None, own).unwrap().spec;
+        assert_eq!(spec.env["HOME"], "/h");
+    }
+
+    #[test]
+    fn the_namespace_is_the_flag_then_the_file_then_the_context() {
+        let at = |flag: Option<&str>, file: Option<&str>, context: Option<&str>| {
+            let args = SpecArgs {
+                namespace: flag.map(str::to_owned),
+                ..with_command()
+            };
+            let file = SpecFile {
+                namespace: file.map(str::to_owned),
+                ..SpecFile::default()
+            };
+            let wanted = assemble(args, file, context.map(str::to_owned), |_| None).unwrap();
+            wanted.spec.namespace.to_string()
+        };
+        assert_eq!(at(Some("a"), Some("b"), Some("c")), "a");
+        assert_eq!(at(None, Some("b"), Some("c")), "b");
+        assert_eq!(at(Some(""), None, Some("c")), "c");
+        assert_eq!(at(None, None, None), "default");
+    }
+
+    #[test]
+    fn sizes_and_times_are_read_with_and_without_units() {
+        for (text, size) in [("512", 512), ("512MiB", 512), ("2GiB", 2048), ("1 g", 1024)] {
+            assert_eq!(mebibytes(text), Ok(size));
+        }
+        for text in ["", "MiB", "5KiB", "-1", "1.5GiB", "99999999999999999TiB"] {
+            assert!(mebibytes(text).is_err(), "{text}");
+        }
+        assert_eq!(time("90"), Ok(Duration::from_secs(90)));
+        assert_eq!(time("1h30m"), Ok(Duration::from_secs(5400)));
+        assert!(time("soon").is_err() && time("1ns").is_err());
+    }
+}

@@ -1,0 +1,145 @@
+//! `task submit`: accepted means that a majority of the controllers has it on disk.
+//!
+//! A submit always has a request id, the caller's or one made here, so that the client may ask again
+//! after a timeout and the task still runs once.
+
+use clap::Args;
+use wire::v1;
+
+use super::spec::{SpecArgs, Wanted};
+use crate::args::Global;
+use crate::client::Connection;
+use crate::exit::Exit;
+use crate::failure::{Failure, Result};
+use crate::object::{task_id, task_json, task_table};
+use crate::output::{self, Answer};
+
+/// Submit a command as a task, and return once it is accepted
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  quorate task submit --name nap -- sleep 60
+  quorate task submit --retries 2 --timeout 5m --require gpu=none -- make all
+  id=$(quorate task submit -o quiet --from task.toml)
+
+A spec file has the same names as the flags:
+  name = \"nightly\"
+  command = [\"make\", \"all\"]
+  timeout = \"5m\"
+  labels = { team = \"x\" }
+  env = { A = \"1\" }")]
+pub struct SubmitArgs {
+    #[command(flatten)]
+    spec: SpecArgs,
+}
+
+pub async fn submit(
+    cluster: &Connection,
+    args: SubmitArgs,
+    namespace: Option<String>,
+    global: &Global,
+) -> Result<Exit> {
+    let wanted = named(args.spec.wanted(namespace)?);
+    let reply = tokio::select! {
+        reply = output::waiting("waiting for a majority to store it", send(cluster, &wanted)) => reply?,
+        () = crate::client::interrupted() => return Err(interrupted(&wanted)),
+    };
+    if reply.duplicate {
+        output::note("this request id was used before; here is the task that it made");
+    }
+    print(&[reply.task], global)?;
+    Ok(Exit::Ok)
+}
+
+/// A reply whose task is there, as the protocol says.
+pub struct Submitted {
+    pub task: v1::Task,
+    pub duplicate: bool,
+}
+
+/// With a request id, whoever made it.
+pub fn named(wanted: Wanted) -> Wanted {
+    let made = || uuid::Uuid::new_v4().to_string();
+    Wanted {
+        request_id: Some(wanted.request_id.unwrap_or_else(made)),
+        ..wanted
+    }
+}
+
+pub async fn send(cluster: &Connection, wanted: &Wanted) -> Result<Submitted> {
+    let request_id = wanted.request_id.clone().unwrap_or_default();
+    let request = v1::SubmitRequest {
+        spec: Some(v1::TaskSpec::from(&wanted.spec)),
+        request_id: request_id.clone(),
+        wait_ms: 0,
+    };
+    let reply = cluster
+        .submit(request)
+        .await
+        .map_err(|failure| again(failure, &request_id))?;
+    let task = reply
+        .task
+        .ok_or_else(|| crate::client::malformed("a submit without a task"))?;
+    Ok(Submitted {
+        task,
+        duplicate: reply.duplicate,
+    })
+}
+
+pub fn interrupted(wanted: &Wanted) -> Failure {
+    let request_id = wanted.request_id.clone().unwrap_or_default();
+    let failure = Failure::interrupted("interrupted before the cluster answered", "");
+    again(
+        Failure {
+            exit: Exit::Unknown,
+            ..failure
+        },
+        &request_id,
+    )
+    .with_exit(Exit::Interrupted)
+}
+
+/// Where nobody knows whether it was accepted, the request id says how to find out.
+fn again(failure: Failure, request_id: &str) -> Failure {
+    let hint = if failure.exit == Exit::Unknown {
+        format!(
+            "it may or may not have been accepted: submit the same again with --request-id \
+             {request_id}, which never makes a second task"
+        )
+    } else {
+        failure.hint
+    };
+    Failure {
+        hint,
+        request_id: Some(request_id.to_owned()),
+        ..failure
+    }
+}
+
+/// Prints one task as an object, several as a list.
+pub fn print(tasks: &[v1::Task], global: &Global) -> Result<()> {
+    let json = match tasks {
+        [task] => task_json(task),
+        tasks => output::list(tasks.iter().map(task_json).collect(), None),
+    };
+    let shown = tasks.to_vec();
+    Answer {
+        json,
+        ids: tasks.iter().map(task_id).collect(),
+        table: Box::new(move |width| task_table(&shown, width, crate::client::now())),
+    }
+    .print(global.output)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_outcome_says_how_to_ask_again() {
+        let failure = again(Failure::unknown("unavailable", "no leader", ""), "r1");
+        assert!(failure.hint.contains("--request-id r1"), "{failure}");
+        assert_eq!(failure.request_id.as_deref(), Some("r1"));
+        let failure = again(Failure::refused("invalid", "bad", "mend it"), "r1");
+        assert_eq!(failure.hint, "mend it");
+    }
+}
