@@ -180,9 +180,13 @@ impl<R: AsyncRuntime, P: Peers> Core<R, P> {
 
     async fn wait_applied(&self, index: u64) -> Result<(), Error> {
         let mut applied = self.published.applied();
-        let reached = applied.wait_for(|applied| applied.is_some_and(|id| id.index >= index));
+        // Without what `wait_for` borrows, so that callers can see the future to be `Send`.
+        let reached = async {
+            let reached = applied.wait_for(|applied| applied.is_some_and(|id| id.index >= index));
+            reached.await.map(drop)
+        };
         match R::timeout(self.patience.read, reached).await {
-            Ok(Ok(_)) => Ok(()),
+            Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(Error::Unavailable("this controller is stopping".to_owned())),
             Err(_) => Err(Error::Unavailable(format!(
                 "this controller has not applied entry {index} within {:?}",
