@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{fs, io};
 
-use model::{Generation, Op, SystemCommand};
 use tokio_util::sync::CancellationToken;
 use tonic::Request;
 use tracing::{info, warn};
@@ -13,7 +12,6 @@ use wire::status::Failure;
 use wire::v1;
 
 use crate::controller::Controller;
-use crate::dispatcher::wall_now;
 use crate::limit;
 
 /// Made by `cluster init`: this directory's first start founds the cluster.
@@ -23,7 +21,6 @@ const MARKER: &str = "bootstrap";
 pub struct Start {
     pub data_dir: PathBuf,
     pub cluster_id: String,
-    pub generation: Generation,
     /// gRPC addresses to ask for membership.
     pub join: Vec<String>,
 }
@@ -54,10 +51,10 @@ fn is_member(controller: &Controller) -> bool {
     controller.cluster.members().iter().any(|member| member.id == controller.id)
 }
 
-/// Each step may have been done by an earlier start that was cut short.
+/// Repeating it is safe: an earlier start may have been cut short.
 async fn found(controller: &Controller, start: &Start) {
     loop {
-        match try_to_found(controller, start).await {
+        match controller.cluster.initialize().await {
             Ok(()) => break,
             Err(error) => warn!(%error, "founding the cluster is not done yet"),
         }
@@ -68,19 +65,6 @@ async fn found(controller: &Controller, start: &Start) {
         // It is only done again, without effect, at the next start.
         Err(error) => warn!(%error, "cannot remove the bootstrap marker"),
     }
-}
-
-async fn try_to_found(controller: &Controller, start: &Start) -> Result<(), raft::Error> {
-    controller.cluster.initialize().await?;
-    let read = controller.cluster.read(|state| state.cluster_id().is_empty()).await?;
-    if !read.value {
-        return Ok(());
-    }
-    let found = SystemCommand::Found {
-        cluster_id: start.cluster_id.clone(),
-        generation: start.generation,
-    };
-    controller.cluster.propose(vec![Op::System(found)], wall_now()).await.map(drop)
 }
 
 fn remove_marker(data_dir: &Path) -> io::Result<()> {

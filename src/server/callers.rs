@@ -61,7 +61,7 @@ impl Callers {
         let certificate = peer.and_then(|peer| peer.certificate.as_ref());
         let certificate = certificate.ok_or_else(unauthenticated)?;
         let seen = self.seen.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(principal) = seen.get(certificate.as_ref()) {
+        if let Some(principal) = seen.get(&certificate[..]) {
             return Ok(principal.clone());
         }
         drop(seen);

@@ -43,6 +43,7 @@ impl Controller {
         v1::Welcome {
             cluster_id: self.cluster.view().cluster_id().to_owned(),
             controllers: members.iter().map(|member| (&member.addresses).into()).collect(),
+            controller_ids: members.iter().map(|member| member.id.to_string()).collect(),
             controller: self.id.to_string(),
         }
     }

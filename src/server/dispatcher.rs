@@ -16,14 +16,13 @@
 //! What to decide is crate `dispatch`.
 
 use std::collections::HashMap;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use dispatch::{Clock, Dispatcher, Input, Output, ProposalId, Refusal, Ticket};
-use futures::StreamExt;
+use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use model::{Command, Principal, Reply, State, Timestamp};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
@@ -32,6 +31,7 @@ use tracing::{debug, info};
 
 use crate::hub::Hub;
 use crate::limit;
+use crate::quorum;
 use crate::metrics::Metrics;
 use crate::sessions::{Outgoing, Registry};
 
@@ -89,7 +89,6 @@ impl Inputs {
 }
 
 type Proposed = (ProposalId, Instant, Result<raft::Committed, raft::Error>);
-type Proposal = Pin<Box<dyn Future<Output = Proposed> + Send>>;
 
 /// What came up at once.
 #[derive(Default)]
@@ -122,7 +121,7 @@ struct Running {
     leads: Option<u64>,
     tickets: HashMap<Ticket, oneshot::Sender<Answer>>,
     last_ticket: u64,
-    proposals: FuturesUnordered<Proposal>,
+    proposals: FuturesUnordered<BoxFuture<'static, Proposed>>,
     out: Vec<Output>,
 }
 
@@ -282,11 +281,9 @@ impl Running {
 
     fn propose(&mut self, proposal: ProposalId, ops: Vec<model::Op>) {
         self.metrics.dispatched(ops.len());
-        let cluster = self.cluster.clone();
         let began = Instant::now();
-        self.proposals.push(Box::pin(async move {
-            (proposal, began, cluster.propose(ops, wall_now()).await)
-        }));
+        let committed = quorum::propose(&self.cluster, ops, wall_now());
+        self.proposals.push(committed.map(move |result| (proposal, began, result)).boxed());
     }
 
     fn answer(&mut self, ticket: Ticket, result: Result<Reply, Refusal>, at: (u64, u64)) {
@@ -339,7 +336,7 @@ fn failure_of(error: &raft::Error) -> dispatch::Failure {
 }
 
 /// For display only; a clock before 1970 shows as 1970.
-pub fn wall_now() -> Timestamp {
+fn wall_now() -> Timestamp {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

@@ -28,6 +28,7 @@ mod metrics;
 mod node;
 mod others;
 mod ports;
+mod quorum;
 mod sessions;
 
 #[cfg(test)]

@@ -88,7 +88,6 @@ impl Node {
         let start = Start {
             data_dir: config.data_dir.clone(),
             cluster_id,
-            generation: member.generation,
             join: config.join_addresses(),
         };
         let (cluster, events) = raft::Cluster::open(member, peer_tls(&credentials)?).await?;

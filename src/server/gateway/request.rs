@@ -20,7 +20,7 @@ use wire::v1;
 
 use super::{Gateway, failure};
 use crate::callers::{self, Caller};
-use crate::limit;
+use crate::{limit, quorum};
 
 /// When the caller stops waiting.
 #[derive(Debug, Clone, Copy)]
@@ -80,7 +80,6 @@ pub enum Leader {
 /// The way to the leader.
 #[derive(Debug)]
 pub struct Hop {
-    pub id: ControllerId,
     pub address: String,
     pub channel: Channel,
 }
@@ -145,7 +144,7 @@ impl Gateway {
     fn hop(&self, id: ControllerId) -> Option<Hop> {
         let address = self.0.cluster.address_of(id)?.grpc;
         let channel = self.0.others.channel(id, &address).ok()?;
-        Some(Hop { id, address, channel })
+        Some(Hop { address, channel })
     }
 
     /// Does a write where the leader is, and again while that is safe and there is time.
@@ -194,7 +193,7 @@ impl Gateway {
     /// The state as it is now, or later: a majority agreed after the call.
     pub async fn read(&self, deadline: Deadline) -> Result<(model::State, v1::Position), Failure> {
         loop {
-            let read = self.0.cluster.read(model::State::clone);
+            let read = quorum::read(&self.0.cluster);
             let failure = match tokio::time::timeout_at(deadline.0, read).await {
                 Ok(Ok(read)) => {
                     let position =

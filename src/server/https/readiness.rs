@@ -7,7 +7,7 @@ use std::time::Instant;
 use tokio::sync::Mutex;
 
 use crate::controller::Controller;
-use crate::limit;
+use crate::{limit, quorum};
 
 type Answer = Result<(), String>;
 
@@ -49,9 +49,9 @@ impl Readiness {
         if cluster.leadership().borrow().leader.is_none() {
             return Err("no leader".into());
         }
-        let read = cluster.read(|state| state.cluster_id().is_empty());
+        let read = quorum::read(cluster);
         match tokio::time::timeout(limit::READY_ANSWER, read).await {
-            Ok(Ok(read)) if read.value => Err("the cluster is being founded".into()),
+            Ok(Ok(read)) if read.value.cluster_id().is_empty() => Err("the cluster is being founded".into()),
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(error.to_string()),
             Err(_) => Err("no quorum answered in time".into()),

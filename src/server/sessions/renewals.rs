@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::dispatcher::{Inputs, Signal};
-use crate::limit;
+use crate::{limit, quorum};
 
 /// A request that arrived.
 #[derive(Debug, Clone, Copy)]
@@ -38,7 +38,7 @@ pub async fn confirm_leases(
         if received == 0 {
             return;
         }
-        match cluster.confirm().await {
+        match quorum::confirm(&cluster).await {
             Ok(_) => {
                 for Renewal { session, nonce, received } in batch.drain(..) {
                     let confirmed = dispatch::Input::LeaseConfirmed { session, nonce, received };
