@@ -237,6 +237,15 @@ impl Cluster {
         lock(&self.inner.lock).take();
     }
 
+    /// Ends it as a crash would, as far as one process can: nothing is handed over, nothing is flushed.
+    #[cfg(test)]
+    pub fn abandon(&self) {
+        self.inner.stopping.cancel();
+        let runtime = lock(&self.inner.runtime).take();
+        let ending = std::thread::spawn(|| runtime.map(|it| it.shutdown_timeout(STOP_PATIENCE)));
+        ending.join().expect("shutting a runtime down does not panic");
+    }
+
     /// Runs what uses the network on Raft's own runtime.
     async fn on_runtime<T: Send + 'static>(
         &self,

@@ -43,6 +43,9 @@ mod status;
 pub mod store;
 mod sync;
 
+#[cfg(test)]
+mod tests;
+
 pub use clock::{Clocks, Reading};
 pub use cluster::{Cluster, PeerTls};
 pub use config::{Config, Timers};

@@ -256,13 +256,13 @@ impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for Machine<R> {
         let shelf = self.shelf.clone();
         blocking::run::<R, _, _>(move || shelf.adopt(&handle)).await?;
         self.state = state;
-        self.view.applied = Some(position.last_log);
+        self.view.applied = position.last_log;
         self.view.membership = position.membership;
         self.view.used_ids = Arc::new(position.used_ids);
         self.publish(&mut Vec::new());
         let batch = AppliedBatch {
-            index: position.last_log.index,
-            term: term_of(&position.last_log),
+            index: position.last_log.map_or(0, |id| id.index),
+            term: position.last_log.as_ref().map_or(0, term_of),
             stamp: self.state.time(),
             kind: BatchKind::Snapshot,
             events: Vec::new(),
@@ -302,17 +302,15 @@ impl<R: AsyncRuntime> RaftSnapshotBuilder<Types<R>> for Builder<R> {
 }
 
 fn build(view: &View, shelf: &Shelf, fatal: &FatalSignal) -> io::Result<Handle> {
-    let Some(last_log) = view.applied else {
-        return Err(io::Error::other("nothing was applied yet"));
-    };
     let hash = view.state.recompute_hash();
     if hash != view.state.hash() {
-        let reason = format!("at entry {} the state's hash is not the sum of its records", last_log);
+        let index = view.state.last_applied();
+        let reason = format!("at entry {index} the state's hash is not the sum of its records");
         fatal.raise(&reason);
         return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
     }
     let position = Position {
-        last_log,
+        last_log: view.applied,
         membership: view.membership.clone(),
         used_ids: BTreeSet::clone(&view.used_ids),
     };

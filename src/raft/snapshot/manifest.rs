@@ -13,7 +13,7 @@ const FORMAT: u32 = 1;
 pub const MAX_BYTES: u64 = 16 << 30;
 
 /// Where in the log something stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Place {
     pub term: u64,
     pub index: u64,
@@ -34,7 +34,8 @@ impl From<Place> for LogId {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
     format: u32,
-    pub last_log: Place,
+    /// None where nothing was applied yet.
+    pub last_log: Option<Place>,
     pub membership_log: Option<Place>,
     pub membership: MembershipRecord,
     /// Every node id that was ever a member: none is given out twice.
@@ -51,7 +52,7 @@ pub struct Manifest {
 /// What the state machine knows beside its state.
 #[derive(Clone, Debug)]
 pub struct Position {
-    pub last_log: LogId,
+    pub last_log: Option<LogId>,
     pub membership: StoredMembership,
     pub used_ids: BTreeSet<NodeId>,
 }
@@ -60,7 +61,7 @@ impl Manifest {
     pub fn new(position: &Position, content: &Content, state_hash: String) -> Self {
         Self {
             format: FORMAT,
-            last_log: position.last_log.into(),
+            last_log: position.last_log.map(Place::from),
             membership_log: position.membership.log_id().map(Place::from),
             membership: position.membership.membership().into(),
             used_ids: position.used_ids.clone(),
@@ -91,7 +92,7 @@ impl Manifest {
     pub fn position(&self) -> Result<Position, Damage> {
         let membership = self.membership.clone().try_into()?;
         Ok(Position {
-            last_log: self.last_log.into(),
+            last_log: self.last_log.map(LogId::from),
             membership: StoredMembership::new(self.membership_log.map(LogId::from), membership),
             used_ids: self.used_ids.clone(),
         })
@@ -99,7 +100,7 @@ impl Manifest {
 
     pub fn meta(&self) -> Result<SnapshotMeta, Damage> {
         let Position { last_log, membership, .. } = self.position()?;
-        Ok(SnapshotMeta { last_log_id: Some(last_log), last_membership: membership })
+        Ok(SnapshotMeta { last_log_id: last_log, last_membership: membership })
     }
 }
 

@@ -102,13 +102,14 @@ impl Shelf {
     /// is left alone: it was overtaken while it was made.
     pub fn adopt(&self, handle: &Handle) -> io::Result<()> {
         let mut current = lock(&self.current);
-        let index = handle.manifest.last_log.index;
-        if current.as_ref().is_some_and(|held| held.manifest.last_log.index >= index) {
+        let place = handle.manifest.last_log;
+        if current.as_ref().is_some_and(|held| held.manifest.last_log >= place) {
             return Ok(());
         }
         {
             let mut dir = lock(&handle.place.dir);
             durable::sync_dir(&dir)?;
+            let index = place.map_or(0, |place| place.index);
             let name = format!("{index}-{:08x}", rand::random::<u32>());
             let path = self.root.join(&name);
             fs::rename(&*dir, &path).map_err(at(&path))?;

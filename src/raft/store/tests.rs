@@ -1,0 +1,4 @@
+//! openraft's own conformance suite, and what it leaves out: what is on disk after a restart.
+
+mod conformance;
+mod reopening;
