@@ -184,7 +184,11 @@ impl<R: AsyncRuntime> RaftLogStorage<Types<R>> for LogStore<R> {
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
         {
             let mut tail = lock(&self.shared.tail);
-            tail.cache.truncate(next_index(last.as_ref()));
+            let end = next_index(last.as_ref());
+            if end >= tail.cache.next_index() {
+                return Ok(());
+            }
+            tail.cache.truncate(end);
             tail.last = last.max(tail.purged);
         }
         self.submit(Change::Truncate { last }, None);
