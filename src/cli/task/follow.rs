@@ -87,7 +87,7 @@ impl<'a> Follow<'a> {
     }
 
     /// Writes what comes until the task has ended, and goes on after breaks.
-    pub async fn to_the_end(&mut self, tail: Option<u32>) -> Result<()> {
+    pub async fn until_it_ends(&mut self, tail: Option<u32>) -> Result<()> {
         let mut tail = tail;
         let mut failures = 0;
         loop {

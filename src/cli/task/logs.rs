@@ -40,7 +40,7 @@ pub async fn logs(cluster: &Connection, args: &LogsArgs) -> Result<Exit> {
     let mut follow = Follow::new(cluster, args.id.0, show);
     let reading = async {
         if args.follow {
-            follow.to_the_end(args.tail).await
+            follow.until_it_ends(args.tail).await
         } else {
             follow.once(false, args.tail).await
         }

@@ -79,7 +79,10 @@ async fn accept(
 }
 
 enum Outcome {
-    Ended { task: v1::Task, cancelled: bool },
+    Ended {
+        task: Box<v1::Task>,
+        cancelled: bool,
+    },
     Detached,
 }
 
@@ -90,7 +93,7 @@ async fn attend(
     follow: &mut Follow<'_>,
     interrupts: &mut Signal,
 ) -> Result<Outcome> {
-    let mut following = std::pin::pin!(follow.to_the_end(None));
+    let mut following = std::pin::pin!(follow.until_it_ends(None));
     let mut settling = std::pin::pin!(settled(cluster, id));
     let mut cancelling = std::pin::pin!(cancel(cluster, id));
     let (mut followed, mut cancel_asked, mut cancel_done) = (false, false, false);
@@ -128,7 +131,7 @@ async fn attend(
         }
     }
     Ok(Outcome::Ended {
-        task,
+        task: Box::new(task),
         cancelled: cancel_asked,
     })
 }
