@@ -1,0 +1,10 @@
+//! Whole controllers in this process: real certificates, sockets, log and disk; the agent is a
+//! fake that speaks the session's protocol. What needs several processes, or faults, is in
+//! `cluster-tests`.
+
+mod agent;
+mod cluster;
+mod fixture;
+mod https;
+mod logs;
+mod tasks;
