@@ -40,7 +40,7 @@ mod proposer;
 mod read;
 mod snapshot;
 mod status;
-pub mod store;
+mod store;
 mod sync;
 
 #[cfg(test)]
@@ -57,4 +57,5 @@ pub use node_file::{DirectoryLock, NodeFile};
 pub use proposer::Committed;
 pub use read::Read;
 pub use status::{Metrics, Status};
+pub use store::probe;
 pub use store::stats::StoreStats;

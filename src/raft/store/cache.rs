@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use crate::consensus::{Entry, LogId};
+use crate::consensus::Entry;
 
 pub struct Cache {
     entries: VecDeque<(Entry, usize)>,
@@ -43,10 +43,6 @@ impl Cache {
 
     pub fn truncations(&self) -> u64 {
         self.truncations
-    }
-
-    pub fn last(&self) -> Option<LogId> {
-        self.entries.back().map(|(entry, _)| entry.log_id)
     }
 
     /// Adds the next entry. The caller has checked that its index is the next one.

@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use super::cache::Cache;
 use super::codec::{decode_entry, encode_entry, record_length};
 use super::engine::LogEngine;
-use super::journal::{Change, Write};
+use super::journal::{Ack, Change, Write};
 use super::key::{self, PartKey};
 use super::stats::StatsRecorder;
 use super::writer::Writer;
@@ -106,6 +106,10 @@ impl<R> LogStore<R> {
         lock(&self.shared.tail).last
     }
 
+    pub fn purged(&self) -> Option<LogId> {
+        lock(&self.shared.tail).purged
+    }
+
     /// False for a log that never voted and holds nothing.
     pub fn is_used(&self) -> bool {
         let tail = lock(&self.shared.tail);
@@ -118,7 +122,51 @@ impl<R> LogStore<R> {
         self.shared.replace_engine(None);
     }
 
-    fn submit(&self, change: Change, ack: Option<super::journal::Ack>) {
+    /// Appends entries: readable at once, acknowledged when they are on disk.
+    pub fn append_entries(
+        &self,
+        entries: impl IntoIterator<Item = Entry>,
+        ack: Ack,
+    ) -> io::Result<()> {
+        let encoded: Vec<(Entry, Bytes)> = entries
+            .into_iter()
+            .map(|entry| {
+                let record = encode_entry(&entry);
+                (entry, record)
+            })
+            .collect();
+        let Some((last, _)) = encoded.last() else {
+            ack(Ok(()));
+            return Ok(());
+        };
+        let last = last.log_id;
+        let mut records = Vec::with_capacity(encoded.len());
+        let truncations = {
+            let mut tail = lock(&self.shared.tail);
+            for (entry, record) in encoded {
+                expect_next(&mut tail, entry.log_id.index)?;
+                records.push((entry.log_id.index, record.clone()));
+                tail.last = Some(entry.log_id);
+                tail.cache.push(entry, record.len());
+            }
+            tail.cache.truncations()
+        };
+        self.submit(Change::Append { records, last, truncations }, Some(ack));
+        Ok(())
+    }
+
+    /// Drops entries up to and including this one.
+    pub fn purge_up_to(&self, upto: LogId) {
+        {
+            let mut tail = lock(&self.shared.tail);
+            tail.purged = tail.purged.max(Some(upto));
+            tail.last = tail.last.max(Some(upto));
+            tail.cache.purge(upto.index + 1);
+        }
+        self.submit(Change::Purge(upto), None);
+    }
+
+    fn submit(&self, change: Change, ack: Option<Ack>) {
         self.writer.submit(Write { change, ack });
     }
 }
@@ -158,27 +206,7 @@ impl<R: AsyncRuntime> RaftLogStorage<Types<R>> for LogStore<R> {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let encoded: Vec<(Entry, Bytes)> =
-            entries.into_iter().map(|entry| (entry.clone(), encode_entry(&entry))).collect();
-        let Some((last, _)) = encoded.last() else {
-            callback.io_completed(Ok(()));
-            return Ok(());
-        };
-        let last = last.log_id;
-        let mut records = Vec::with_capacity(encoded.len());
-        let truncations = {
-            let mut tail = lock(&self.shared.tail);
-            for (entry, record) in encoded {
-                expect_next(&mut tail, entry.log_id.index)?;
-                records.push((entry.log_id.index, record.clone()));
-                tail.last = Some(entry.log_id);
-                tail.cache.push(entry, record.len());
-            }
-            tail.cache.truncations()
-        };
-        let ack = Box::new(move |outcome| callback.io_completed(outcome));
-        self.submit(Change::Append { records, last, truncations }, Some(ack));
-        Ok(())
+        self.append_entries(entries, Box::new(move |outcome| callback.io_completed(outcome)))
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
@@ -196,18 +224,12 @@ impl<R: AsyncRuntime> RaftLogStorage<Types<R>> for LogStore<R> {
     }
 
     async fn purge(&mut self, upto: LogId) -> io::Result<()> {
-        {
-            let mut tail = lock(&self.shared.tail);
-            tail.purged = tail.purged.max(Some(upto));
-            tail.last = tail.last.max(Some(upto));
-            tail.cache.purge(upto.index + 1);
-        }
-        self.submit(Change::Purge(upto), None);
+        self.purge_up_to(upto);
         Ok(())
     }
 }
 
-fn signal(done: oneshot::Sender<io::Result<()>>) -> super::journal::Ack {
+fn signal(done: oneshot::Sender<io::Result<()>>) -> Ack {
     Box::new(move |outcome| {
         // Nobody waits any more: then nobody needs to know.
         done.send(outcome).ok();
