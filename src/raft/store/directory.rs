@@ -26,7 +26,7 @@ use super::journal::{Journal, Opened};
 use super::key;
 use super::log::{CACHE_BYTES, LogStore, Shared, Tail, scan_entries};
 use super::mark::Mark;
-use super::rotate::Rotation;
+use super::rotate::{self, Rotation};
 use super::sled::SledEngine;
 use super::writer::Writer;
 use crate::consensus::{Entry, next_index};
@@ -49,6 +49,15 @@ pub enum OpenError {
 
 /// Opens the log of a data directory, or creates it where there never was one.
 pub fn open<R: AsyncRuntime>(data: &Path, fatal: FatalSignal) -> Result<LogStore<R>, OpenError> {
+    open_with_floor(data, fatal, rotate::FLOOR_BYTES)
+}
+
+/// The same with another size below which the database is never replaced.
+pub fn open_with_floor<R: AsyncRuntime>(
+    data: &Path,
+    fatal: FatalSignal,
+    floor: u64,
+) -> Result<LogStore<R>, OpenError> {
     let dir = data.join("log");
     let mark_path = data.join("log.mark");
     let (mark, acknowledged) = match Mark::open(&mark_path)? {
@@ -74,7 +83,7 @@ pub fn open<R: AsyncRuntime>(data: &Path, fatal: FatalSignal) -> Result<LogStore
         dir: data.to_owned(),
         reason: format!("{}: {reason}", path.join("db").display()),
     })?;
-    let rotation = Rotation::new(&dir, number);
+    let rotation = Rotation::new(&dir, number, floor);
     let store = assemble(Arc::new(engine), loaded, Some(mark), Some(rotation), fatal);
     let (shared, journal) = store;
     Ok(LogStore::new(shared, Writer::spawn(journal)?))

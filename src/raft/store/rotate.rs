@@ -21,7 +21,7 @@ use crate::consensus::next_index;
 use crate::durable::at;
 
 /// Below this nobody minds the space.
-const FLOOR_BYTES: u64 = 256 << 20;
+pub const FLOOR_BYTES: u64 = 256 << 20;
 
 /// sled needs about 5x for a log; twice that is growth that does not come back.
 const FACTOR: u64 = 10;
@@ -44,14 +44,8 @@ pub struct Rotation {
 }
 
 impl Rotation {
-    pub fn new(dir: &Path, number: u64) -> Self {
-        Self { dir: dir.to_owned(), number, floor: FLOOR_BYTES, commits: 0, retired: None }
-    }
-
-    #[cfg(test)]
-    pub fn with_floor(mut self, floor: u64) -> Self {
-        self.floor = floor;
-        self
+    pub fn new(dir: &Path, number: u64, floor: u64) -> Self {
+        Self { dir: dir.to_owned(), number, floor, commits: 0, retired: None }
     }
 
     /// Returns the fresh engine if the database was replaced.

@@ -2,4 +2,6 @@
 
 mod conformance;
 mod crashes;
+mod records;
 mod reopening;
+mod writing;

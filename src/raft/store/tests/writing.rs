@@ -1,0 +1,142 @@
+//! The writer when things go wrong, and when the database has to be replaced.
+
+use std::io;
+use std::ops::{ControlFlow, Range};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+
+use bytes::Bytes;
+use openraft::EntryPayload;
+use openraft::storage::RaftLogReader;
+use openraft::storage::RaftLogStorage;
+use openraft_rt_tokio::TokioRuntime;
+
+use crate::consensus::{Entry, log_id};
+use crate::fatal::FatalSignal;
+use crate::member::LogIdentity;
+use crate::payload::Payload;
+use crate::store::directory;
+use crate::store::engine::{Batch, Key, LogEngine, Value};
+use crate::store::log::LogStore;
+use crate::store::memory::MemoryEngine;
+
+type Store = LogStore<TokioRuntime>;
+
+fn entry(index: u64, bytes: usize) -> Entry {
+    let payload = Payload::from_encoded(Bytes::from(vec![index as u8; bytes]));
+    Entry { log_id: log_id(1, index), payload: EntryPayload::Normal(payload) }
+}
+
+fn append(store: &Store, entries: Vec<Entry>) -> io::Result<()> {
+    let (done, outcome) = mpsc::channel();
+    store.append_entries(entries, Box::new(move |result| done.send(result).unwrap()))?;
+    outcome.recv().unwrap()
+}
+
+/// Fails once, as a full disk would, and works again afterwards.
+#[derive(Default)]
+struct FailsOnce {
+    inner: MemoryEngine,
+    fail: AtomicBool,
+}
+
+impl LogEngine for FailsOnce {
+    fn commit(&self, batch: Batch) -> io::Result<()> {
+        match self.fail.swap(false, Ordering::SeqCst) {
+            true => Err(io::Error::new(io::ErrorKind::StorageFull, "no space left")),
+            false => self.inner.commit(batch),
+        }
+    }
+
+    fn get(&self, key: &[u8]) -> io::Result<Option<Value>> {
+        self.inner.get(key)
+    }
+
+    fn scan(
+        &self,
+        range: Range<Key>,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> io::Result<()> {
+        self.inner.scan(range, visit)
+    }
+
+    fn size_on_disk(&self) -> io::Result<u64> {
+        self.inner.size_on_disk()
+    }
+}
+
+#[test]
+fn after_one_failed_write_nothing_is_acknowledged_any_more() {
+    let (engine, fatal) = (Arc::new(FailsOnce::default()), FatalSignal::default());
+    let identity = LogIdentity::random();
+    let store: Store = directory::open_inline(engine.clone(), identity, fatal.clone()).unwrap();
+    append(&store, vec![entry(0, 10)]).unwrap();
+    assert_eq!(fatal.reason(), None);
+    engine.fail.store(true, Ordering::SeqCst);
+    let error = append(&store, vec![entry(1, 10)]).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+    assert!(fatal.reason().unwrap().contains("no space left"));
+    // The disk works again, but what the failed write left there is unknown.
+    append(&store, vec![entry(2, 10)]).unwrap_err();
+    let found = directory::open_inline::<TokioRuntime>(engine, identity, FatalSignal::default());
+    assert_eq!(found.unwrap().last_log_id(), Some(log_id(1, 0)));
+}
+
+#[test]
+fn an_entry_that_leaves_a_hole_is_refused() {
+    let engine = Arc::new(MemoryEngine::default());
+    let store: Store =
+        directory::open_inline(engine, LogIdentity::random(), FatalSignal::default()).unwrap();
+    append(&store, vec![entry(0, 10)]).unwrap();
+    let (done, _outcome) = mpsc::channel();
+    let ack = Box::new(move |result| done.send(result).unwrap_or_default());
+    assert!(store.append_entries([entry(2, 10)], ack).is_err());
+}
+
+#[tokio::test]
+async fn a_database_that_has_grown_is_replaced_and_nothing_is_missing() {
+    let dir = tempfile::tempdir().unwrap();
+    let fatal = FatalSignal::default();
+    let limit = 1 << 20;
+    let store: Store = directory::open_with_floor(dir.path(), fatal.clone(), limit).unwrap();
+    let mut next = 0;
+    while store.shared().stats.read().rotations < 2 {
+        assert!(next < 40_000, "never rotated");
+        append(&store, (next..next + 4).map(|index| entry(index, 3_000)).collect()).unwrap();
+        next += 4;
+        if next % 200 == 0 {
+            store.purge_up_to(log_id(1, next - 50));
+        }
+    }
+    let purged = store.purged().unwrap().index;
+    store.close();
+    let databases = std::fs::read_dir(dir.path().join("log")).unwrap();
+    let databases = databases.filter(|it| it.as_ref().unwrap().path().is_dir()).count();
+    assert!(databases <= 2, "the retired one goes with the next look");
+    let mut store: Store = directory::open(dir.path(), fatal.clone()).unwrap();
+    let mut reader = store.get_log_reader().await;
+    let entries = reader.try_get_log_entries(0..u64::MAX).await.unwrap();
+    let indexes: Vec<_> = entries.iter().map(|entry| entry.log_id.index).collect();
+    assert_eq!(indexes, (purged + 1..next).collect::<Vec<_>>());
+    assert_eq!(fatal.reason(), None);
+    let databases = std::fs::read_dir(dir.path().join("log")).unwrap();
+    assert_eq!(databases.filter(|it| it.as_ref().unwrap().path().is_dir()).count(), 1);
+}
+
+#[tokio::test]
+async fn entries_too_old_for_the_cache_are_read_from_disk_within_the_byte_limit() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store: Store = directory::open(dir.path(), FatalSignal::default()).unwrap();
+    // Twice what the cache holds.
+    for index in 0..256 {
+        append(&store, vec![entry(index, 512 << 10)]).unwrap();
+    }
+    let mut reader = store.get_log_reader().await;
+    let first = reader.limited_get_log_entries(0, 256).await.unwrap();
+    assert_eq!(first[0].log_id.index, 0);
+    assert!((1..=2).contains(&first.len()), "{} entries of 512 KiB", first.len());
+    let last = reader.limited_get_log_entries(254, 256).await.unwrap();
+    assert_eq!(last[0].log_id.index, 254);
+    let all = reader.try_get_log_entries(100..256).await.unwrap();
+    assert_eq!(all.len(), 156);
+}
