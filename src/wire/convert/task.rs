@@ -90,8 +90,8 @@ fn result(outcome: &model::Outcome) -> v1::TaskResult {
     v1::TaskResult {
         exit_code,
         signal,
-        stdout: Bytes::copy_from_slice(&outcome.stdout).into(),
-        stderr: Bytes::copy_from_slice(&outcome.stderr).into(),
+        stdout: Bytes::copy_from_slice(&outcome.stdout),
+        stderr: Bytes::copy_from_slice(&outcome.stderr),
         truncated: outcome.truncated(),
         stdout_bytes: outcome.stdout_bytes,
         stderr_bytes: outcome.stderr_bytes,
