@@ -57,7 +57,9 @@ impl StateClock {
 
     /// Moves on to this moment. Never goes back.
     pub fn advance(&mut self, clocks: Clocks) -> Timestamp {
-        let elapsed = clocks.monotonic_micros.saturating_sub(self.monotonic_micros);
+        let elapsed = clocks
+            .monotonic_micros
+            .saturating_sub(self.monotonic_micros);
         let steady = self.state_micros.saturating_add(elapsed);
         let wall = clocks.wall.0.saturating_mul(MICROS);
         let slew = wall.abs_diff(steady).min(elapsed / SLEW_DIVISOR);
@@ -81,7 +83,10 @@ mod tests {
     const START: Timestamp = Timestamp(1_800_000_000_000);
 
     fn clocks(monotonic_micros: u64, wall: u64) -> Clocks {
-        Clocks { monotonic_micros, wall: Timestamp(wall) }
+        Clocks {
+            monotonic_micros,
+            wall: Timestamp(wall),
+        }
     }
 
     #[test]
@@ -94,7 +99,10 @@ mod tests {
     fn a_new_leader_rises_at_most_five_seconds_however_long_nobody_led() {
         let day = 24 * HOUR_MS;
         let mut clock = StateClock::lead(START, clocks(0, START.0 + day));
-        assert_eq!(clock.advance(clocks(0, START.0 + day)), START.plus(MAX_ELECTION_RISE));
+        assert_eq!(
+            clock.advance(clocks(0, START.0 + day)),
+            START.plus(MAX_ELECTION_RISE)
+        );
     }
 
     #[test]

@@ -28,6 +28,7 @@ use wire::v1::peer_server::PeerServer;
 
 use crate::clock::{Clocks, Reading};
 use crate::config::Config;
+use crate::consensus::{NodeId, Types};
 use crate::core::{Core, Parts, Patience};
 use crate::durable;
 use crate::election::QuickElection;
@@ -76,7 +77,7 @@ struct Inner {
     core: Arc<LocalCore>,
     quick_elections: Arc<AtomicU64>,
     stopping: CancellationToken,
-    port: Mutex<Option<JoinHandle<()>>>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
     runtime: Mutex<Option<Runtime>>,
     lock: Mutex<Option<DirectoryLock>>,
 }
@@ -105,11 +106,18 @@ impl Cluster {
             let disk = opened.map_err(|error| Error::Fatal(error.to_string()))??;
             assemble(disk, consensus, tls).await
         });
-        let outcome = opening.await.map_err(|error| Error::Fatal(error.to_string()));
+        let outcome = opening
+            .await
+            .map_err(|error| Error::Fatal(error.to_string()));
         match outcome.and_then(|outcome| outcome) {
             Ok((inner, events)) => {
                 *lock(&inner.runtime) = Some(runtime);
-                Ok((Self { inner: Arc::new(inner) }, events))
+                Ok((
+                    Self {
+                        inner: Arc::new(inner),
+                    },
+                    events,
+                ))
             }
             Err(error) => {
                 runtime.shutdown_background();
@@ -121,7 +129,8 @@ impl Cluster {
     /// Makes this member the first of its cluster. Fine if it was done before.
     pub async fn initialize(&self) -> Result<(), Error> {
         let core = self.inner.core.clone();
-        self.on_runtime(async move { core.initialize().await }).await
+        self.on_runtime(async move { core.initialize().await })
+            .await
     }
 
     /// Leader only. Stamps the operations as one entry, in the order of the calls, and returns when it is
@@ -172,25 +181,31 @@ impl Cluster {
     /// called again after a failure, and goes on where it stopped.
     pub async fn add_member(&self, id: ControllerId, addresses: Addresses) -> Result<(), Error> {
         let core = self.inner.core.clone();
-        self.on_runtime(async move { core.members.add(id, addresses).await }).await
+        self.on_runtime(async move { core.members.add(id, addresses).await })
+            .await
     }
 
     /// Leader only: takes a controller out for good.
     pub async fn remove_member(&self, id: ControllerId) -> Result<(), Error> {
         let core = self.inner.core.clone();
-        self.on_runtime(async move { core.members.remove(id).await }).await
+        self.on_runtime(async move { core.members.remove(id).await })
+            .await
     }
 
     /// Leader only: hands leadership to a voter, by default to the one with the most advanced log.
     pub async fn transfer_leadership(&self, to: Option<ControllerId>) -> Result<(), Error> {
         let core = self.inner.core.clone();
-        self.on_runtime(async move { core.members.transfer(to).await }).await
+        self.on_runtime(async move { core.members.transfer(to).await })
+            .await
     }
 
     /// Takes a snapshot soon, whatever the policy says.
     pub async fn snapshot(&self) -> Result<(), Error> {
         let trigger = self.inner.core.raft.trigger();
-        trigger.snapshot().await.map_err(|fatal| Error::Fatal(fatal.to_string()))
+        trigger
+            .snapshot()
+            .await
+            .map_err(|fatal| Error::Fatal(fatal.to_string()))
     }
 
     pub fn status(&self) -> Status {
@@ -218,17 +233,22 @@ impl Cluster {
             tracing::info!(%error, "leadership was not handed over");
         }
         self.inner.stopping.cancel();
-        if tokio::time::timeout(STOP_PATIENCE, core.raft.shutdown()).await.is_err() {
+        if tokio::time::timeout(STOP_PATIENCE, core.raft.shutdown())
+            .await
+            .is_err()
+        {
             tracing::warn!("consensus did not stop in time");
         }
-        let port = lock(&self.inner.port).take();
-        if let Some(port) = port
-            && tokio::time::timeout(STOP_PATIENCE, port).await.is_err()
-        {
+        let tasks = std::mem::take(&mut *lock(&self.inner.tasks));
+        let ended = futures::future::join_all(tasks);
+        if tokio::time::timeout(STOP_PATIENCE, ended).await.is_err() {
             tracing::warn!("the peer port did not close in time");
         }
         let log = core.log.clone();
-        if tokio::task::spawn_blocking(move || log.close()).await.is_err() {
+        if tokio::task::spawn_blocking(move || log.close())
+            .await
+            .is_err()
+        {
             tracing::error!("the log was not closed in order");
         }
         if let Some(runtime) = lock(&self.inner.runtime).take() {
@@ -243,7 +263,9 @@ impl Cluster {
         self.inner.stopping.cancel();
         let runtime = lock(&self.inner.runtime).take();
         let ending = std::thread::spawn(|| runtime.map(|it| it.shutdown_timeout(STOP_PATIENCE)));
-        ending.join().expect("shutting a runtime down does not panic");
+        ending
+            .join()
+            .expect("shutting a runtime down does not panic");
     }
 
     /// Runs what uses the network on Raft's own runtime.
@@ -251,7 +273,9 @@ impl Cluster {
         &self,
         work: impl Future<Output = Result<T, Error>> + Send + 'static,
     ) -> Result<T, Error> {
-        let handle = lock(&self.inner.runtime).as_ref().map(|runtime| runtime.handle().clone());
+        let handle = lock(&self.inner.runtime)
+            .as_ref()
+            .map(|runtime| runtime.handle().clone());
         let stopping = || Error::Unavailable("this controller is stopping".to_owned());
         let handle = handle.ok_or_else(stopping)?;
         handle.spawn(work).await.map_err(|_| stopping())?
@@ -268,6 +292,24 @@ struct Disk {
 }
 
 impl Disk {
+    fn identity(&self) -> Me {
+        let config = &self.config;
+        Me {
+            id: config.id.0,
+            cluster_id: config.cluster_id.clone(),
+            generation: config.generation,
+            node: Node {
+                addresses: config.advertise.clone(),
+                log: self.log.identity(),
+            },
+        }
+    }
+
+    fn overrides(&self) -> BTreeMap<NodeId, String> {
+        let known = self.config.peer_addresses.iter();
+        known.map(|(id, address)| (id.0, address.clone())).collect()
+    }
+
     fn open(config: Config) -> Result<Self, Error> {
         let data: &Path = &config.data_dir;
         durable::create_dir(data)?;
@@ -281,7 +323,13 @@ impl Disk {
         let fatal = FatalSignal::default();
         let log = directory::open(data, fatal.clone())?;
         let shelf = Arc::new(Shelf::open(data)?);
-        Ok(Self { config, lock, log, shelf, fatal })
+        Ok(Self {
+            config,
+            lock,
+            log,
+            shelf,
+            fatal,
+        })
     }
 }
 
@@ -290,25 +338,17 @@ async fn assemble(
     consensus: Arc<openraft::Config>,
     tls: PeerTls,
 ) -> Result<(Inner, EventStream), Error> {
-    let Disk { config, lock, log, shelf, fatal } = disk;
-    let me = Me {
-        id: config.id.0,
-        cluster_id: config.cluster_id.clone(),
-        generation: config.generation,
-        node: Node { addresses: config.advertise.clone(), log: log.identity() },
-    };
-    let overrides: BTreeMap<_, _> =
-        config.peer_addresses.iter().map(|(id, address)| (id.0, address.clone())).collect();
-    let dialer = Dialer::new(me.clone(), tls.client.clone(), overrides);
+    let me = disk.identity();
+    let dialer = Dialer::new(me.clone(), tls.client, disk.overrides());
     let (published, events) = Published::new();
-    let machine = Machine::new(published.clone(), shelf.clone(), fatal.clone());
-    let network = Network::new(dialer.clone());
-    let raft = Raft::new(me.id, consensus, network, log.clone(), machine);
-    let raft = raft.await.map_err(|error| {
-        let reason = fatal.reason().map_or_else(|| error.to_string(), |reason| reason.to_string());
-        Error::Fatal(reason)
-    })?;
-    published.go_live();
+    let raft = start_raft(&disk, consensus, &dialer, &published).await?;
+    let Disk {
+        config,
+        lock,
+        log,
+        shelf,
+        fatal,
+    } = disk;
     let stopping = CancellationToken::new();
     let calls = Arc::new(Calls::new(dialer.clone()));
     let core = Core::start(Parts {
@@ -318,8 +358,11 @@ async fn assemble(
         peers: calls.clone(),
         me: me.clone(),
         clock: machine_clocks(),
-        patience: Patience { propose: config.propose_timeout, read: config.patience },
-        fatal,
+        patience: Patience {
+            propose: config.propose_timeout,
+            read: config.patience,
+        },
+        fatal: fatal.clone(),
         stopping: stopping.clone(),
     });
     let service = Service {
@@ -331,7 +374,13 @@ async fn assemble(
         dialer,
         receiving: Semaphore::new(1),
     };
-    let port = serve(service, config.raft_listener, tls.server, stopping.clone())?;
+    let port = serve(
+        service,
+        config.raft_listener,
+        tls.server,
+        stopping.clone(),
+        fatal,
+    )?;
     let quick_elections = Arc::new(AtomicU64::new(0));
     let election = QuickElection {
         raft,
@@ -340,16 +389,49 @@ async fn assemble(
         leadership: core.leadership.clone(),
         held: quick_elections.clone(),
     };
-    tokio::spawn(stopping.clone().run_until_cancelled_owned(election.run()));
+    let election = tokio::spawn(stopping.clone().run_until_cancelled_owned(election.run()));
     let inner = Inner {
         core,
         quick_elections,
         stopping,
-        port: Mutex::new(Some(port)),
+        tasks: Mutex::new(vec![port, discard(election)]),
         runtime: Mutex::new(None),
         lock: Mutex::new(Some(lock)),
     };
     Ok((inner, events))
+}
+
+/// Applies what is known to be committed, without events, and then starts.
+async fn start_raft(
+    disk: &Disk,
+    consensus: Arc<openraft::Config>,
+    dialer: &Dialer,
+    published: &Arc<Published>,
+) -> Result<Raft<Types<TokioRuntime>, Machine<TokioRuntime>>, Error> {
+    let machine = Machine::new(published.clone(), disk.shelf.clone(), disk.fatal.clone());
+    let network = Network::new(dialer.clone());
+    let raft = Raft::build(
+        dialer.me().id,
+        consensus,
+        network,
+        disk.log.clone(),
+        machine,
+    )
+    .await;
+    let raft = raft.map_err(|error| {
+        let first = disk.fatal.reason().map(|reason| reason.to_string());
+        Error::Fatal(first.unwrap_or_else(|| error.to_string()))
+    })?;
+    published.go_live();
+    raft.run();
+    Ok(raft)
+}
+
+/// A task whose result says nothing.
+fn discard<T: Send + 'static>(task: JoinHandle<T>) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        task.await.ok();
+    })
 }
 
 fn serve(
@@ -357,6 +439,7 @@ fn serve(
     listener: std::net::TcpListener,
     tls: Arc<ServerConfig>,
     stopping: CancellationToken,
+    fatal: FatalSignal,
 ) -> Result<JoinHandle<()>, Error> {
     listener.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
@@ -369,7 +452,7 @@ fn serve(
     Ok(tokio::spawn(async move {
         // Streams between members never end by themselves, so they are cut rather than drained.
         if let Some(Err(error)) = stopping.run_until_cancelled(server).await {
-            tracing::error!(%error, "the peer port has failed");
+            fatal.raise(&format!("the peer port has failed: {error}"));
         }
     }))
 }
@@ -378,7 +461,9 @@ fn serve(
 fn machine_clocks() -> ClockSource {
     let start = Instant::now();
     Arc::new(move || {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let wall = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         Clocks {
             monotonic_micros: u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX),
             wall: Timestamp(u64::try_from(wall.as_millis()).unwrap_or(u64::MAX)),

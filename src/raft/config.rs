@@ -45,7 +45,9 @@ impl Default for Timers {
 impl Timers {
     pub fn validate(&self) -> Result<(), Error> {
         if self.heartbeat.is_zero() {
-            return Err(Error::Rejected("the heartbeat interval must not be zero".to_owned()));
+            return Err(Error::Rejected(
+                "the heartbeat interval must not be zero".to_owned(),
+            ));
         }
         if self.election_min < self.heartbeat * HEARTBEATS_PER_ELECTION {
             return Err(Error::Rejected(format!(
@@ -123,7 +125,9 @@ impl Config {
             return Err(Error::Rejected("generations begin at 1".to_owned()));
         }
         if self.snapshot_every == 0 {
-            return Err(Error::Rejected("snapshots need at least one entry".to_owned()));
+            return Err(Error::Rejected(
+                "snapshots need at least one entry".to_owned(),
+            ));
         }
         Ok(())
     }
@@ -147,7 +151,10 @@ impl Config {
             enable_leader_restore: Some(false),
             ..openraft::Config::default()
         };
-        config.validate().map(Arc::new).map_err(|error| Error::Rejected(error.to_string()))
+        config
+            .validate()
+            .map(Arc::new)
+            .map_err(|error| Error::Rejected(error.to_string()))
     }
 }
 
@@ -161,7 +168,10 @@ mod tests {
 
     #[test]
     fn an_election_timeout_below_three_heartbeats_is_refused() {
-        let timers = Timers { election_min: Duration::from_millis(299), ..Timers::default() };
+        let timers = Timers {
+            election_min: Duration::from_millis(299),
+            ..Timers::default()
+        };
         assert!(matches!(timers.validate(), Err(Error::Rejected(_))));
         assert_eq!(Timers::default().validate(), Ok(()));
     }

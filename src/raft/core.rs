@@ -15,13 +15,13 @@ use crate::clock::Reading;
 use crate::consensus::{Types, term_of};
 use crate::error::Error;
 use crate::fatal::FatalSignal;
-use crate::leadership::{self, Leadership};
+use crate::leadership::{self, Leadership, leader_of};
 use crate::machine::{Machine, Published, View};
 use crate::member::controller;
 use crate::membership::{Me, Members};
 use crate::peers::Peers;
-use crate::proposer::{ClockSource, Committed, Proposer, Stamper, leader_of};
-use crate::read::{MemberRound, Read, Rounds, leader_round};
+use crate::proposer::{ClockSource, Committed, Proposer, Stamper};
+use crate::read::{MemberRound, Read, Rounds};
 use crate::status::{Metrics, Status};
 use crate::store::log::LogStore;
 
@@ -69,7 +69,17 @@ pub struct Parts<R: AsyncRuntime, P> {
 impl<R: AsyncRuntime, P: Peers> Core<R, P> {
     /// Starts the tasks. Must be called on the runtime that is to run them.
     pub fn start(parts: Parts<R, P>) -> Arc<Self> {
-        let Parts { raft, log, published, peers, me, clock, patience, fatal, stopping } = parts;
+        let Parts {
+            raft,
+            log,
+            published,
+            peers,
+            me,
+            clock,
+            patience,
+            fatal,
+            stopping,
+        } = parts;
         let (sender, leadership) = watch::channel(Leadership::default());
         let follow = leadership::follow(
             raft.clone(),
@@ -79,25 +89,21 @@ impl<R: AsyncRuntime, P: Peers> Core<R, P> {
             stopping,
         );
         drop(R::spawn(follow));
-        let own = raft.clone();
-        let rounds = Rounds::spawn::<R, _, _>(move || {
-            let raft = own.clone();
-            async move { leader_round(&raft).await }
-        });
-        let round = Arc::new(MemberRound {
+        let rounds = Rounds::of_leader(raft.clone());
+        let reads = Rounds::of_member(MemberRound {
             raft: raft.clone(),
             peers: peers.clone(),
             leadership: leadership.clone(),
             own: rounds.clone(),
             patience: patience.read,
         });
-        let reads = Rounds::spawn::<R, _, _>(move || {
-            let round = round.clone();
-            async move { round.run().await }
-        });
         let stamper = Arc::new(Stamper::new(clock, published.clone()));
-        let proposer =
-            Proposer::spawn(raft.clone(), stamper.clone(), leadership.clone(), patience.propose);
+        let proposer = Proposer::spawn(
+            raft.clone(),
+            stamper.clone(),
+            leadership.clone(),
+            patience.propose,
+        );
         let members = Members {
             raft: raft.clone(),
             published: published.clone(),
@@ -125,7 +131,10 @@ impl<R: AsyncRuntime, P: Peers> Core<R, P> {
             core.leader_changes.clone(),
             core.term_changes.clone(),
         )));
-        drop(R::spawn(found(Arc::downgrade(&core), core.leadership.clone())));
+        drop(R::spawn(found(
+            Arc::downgrade(&core),
+            core.leadership.clone(),
+        )));
         core
     }
 
@@ -144,14 +153,20 @@ impl<R: AsyncRuntime, P: Peers> Core<R, P> {
         self.wait_applied(wanted).await?;
         let view = self.published.view();
         let (index, term) = view.applied.map_or((0, 0), |id| (id.index, term_of(&id)));
-        Ok(Read { value: look(&view.state), index, term })
+        Ok(Read {
+            value: look(&view.state),
+            index,
+            term,
+        })
     }
 
     pub async fn confirm(&self) -> Result<u64, Error> {
         self.living()?;
         let now = *self.leadership.borrow();
         if !now.is_me {
-            return Err(Error::NotLeader { leader: leader_of(&self.raft, now) });
+            return Err(Error::NotLeader {
+                leader: leader_of(&self.raft, now),
+            });
         }
         Ok(self.rounds.join().await?.index)
     }
@@ -174,7 +189,9 @@ impl<R: AsyncRuntime, P: Peers> Core<R, P> {
         match R::timeout(self.patience.propose, founded).await {
             Ok(Some(())) => Ok(()),
             Ok(None) => Err(Error::Unavailable("this controller is stopping".to_owned())),
-            Err(_) => Err(Error::Unknown("the first entry is not committed yet".to_owned())),
+            Err(_) => Err(Error::Unknown(
+                "the first entry is not committed yet".to_owned(),
+            )),
         }
     }
 
@@ -227,7 +244,11 @@ impl<R: AsyncRuntime, P: Peers> Core<R, P> {
         let raft = watched.borrow_watched().clone();
         let index = |id: Option<crate::consensus::LogId>| id.map_or(0, |id| id.index);
         let last = raft.last_log_index.unwrap_or_default();
-        let lag = raft.replication.iter().flatten().filter(|(id, _)| **id != raft.id);
+        let lag = raft
+            .replication
+            .iter()
+            .flatten()
+            .filter(|(id, _)| **id != raft.id);
         Metrics {
             term: raft.current_term,
             is_leader: raft.current_leader == Some(raft.id),
@@ -248,7 +269,10 @@ impl<R: AsyncRuntime, P: Peers> Core<R, P> {
     }
 
     pub fn address_of(&self, id: ControllerId) -> Option<model::Addresses> {
-        self.members.effective().get_node(&id.0).map(|node| node.addresses.clone())
+        self.members
+            .effective()
+            .get_node(&id.0)
+            .map(|node| node.addresses.clone())
     }
 }
 

@@ -13,7 +13,9 @@ pub fn at(path: &Path) -> impl FnOnce(io::Error) -> io::Error + '_ {
 
 /// Makes the names in a directory durable.
 pub fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir).and_then(|file| file.sync_all()).map_err(at(dir))
+    File::open(dir)
+        .and_then(|file| file.sync_all())
+        .map_err(at(dir))
 }
 
 /// The directory that holds `path`; `.` for a bare name.

@@ -21,7 +21,6 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use openraft::Raft;
-use openraft::async_runtime::watch::WatchReceiver;
 use openraft::raft::TransferLeaderRequest;
 use openraft_rt_tokio::TokioRuntime;
 use tokio::sync::watch;
@@ -31,6 +30,7 @@ use crate::consensus::{LogId, Membership, NodeId, Types, Vote};
 use crate::leadership::Leadership;
 use crate::machine::Machine;
 use crate::member::{Node, controller};
+use crate::membership::{effective, node_of};
 use crate::network::calls::{Calls, Suspicion};
 use crate::network::service::refuses;
 use crate::store::log::LogStore;
@@ -59,10 +59,13 @@ impl QuickElection {
         let mut last: Option<Instant> = None;
         loop {
             let follows = |now: &Leadership| now.leader.is_some() && !now.is_me;
-            let Ok(now) = self.leadership.wait_for(follows).await.map(|now| *now) else { return };
-            let Some((leader, node)) = now.leader.and_then(|id| {
-                Some((id.0, self.membership().get_node(&id.0)?.clone()))
-            }) else {
+            let Ok(now) = self.leadership.wait_for(follows).await.map(|now| *now) else {
+                return;
+            };
+            let Some((leader, node)) = now
+                .leader
+                .and_then(|id| Some((id.0, node_of(&self.raft, id.0)?)))
+            else {
                 sleep(WATCH_PAUSE).await;
                 continue;
             };
@@ -87,16 +90,10 @@ impl QuickElection {
         }
     }
 
-    fn membership(&self) -> Membership {
-        let metrics = self.raft.server_metrics();
-        let members = metrics.borrow_watched().membership_config.membership().clone();
-        members
-    }
-
     /// Returns whether an election was called.
     async fn attempt(&self, leader: NodeId) -> bool {
         let me = self.calls.dialer().me().id;
-        let members = self.membership();
+        let members = effective(&self.raft);
         let voters: Vec<NodeId> = members.voter_ids().collect();
         let vote = self.log.vote().filter(|vote| vote.committed);
         let Some(vote) = vote.filter(|vote| vote.leader_id.voted_for == leader) else {
@@ -111,7 +108,9 @@ impl QuickElection {
         }
         sleep(BETWEEN_ROUNDS).await;
         let round = self.round(&members, leader, &vote).await;
-        let Some(candidate) = elected(voters.len(), &round) else { return false };
+        let Some(candidate) = elected(voters.len(), &round) else {
+            return false;
+        };
         tracing::info!(
             dead = %controller(leader), candidate = %controller(candidate.id), voters = round.len(),
             "the leader's process is gone: quick election"
@@ -125,27 +124,32 @@ impl QuickElection {
     async fn round(&self, members: &Membership, leader: NodeId, vote: &Vote) -> Vec<Confirmed> {
         let me = self.calls.dialer().me().id;
         let asked = members.nodes().filter(|(id, _)| **id != leader);
-        let answers = asked.filter(|(id, _)| members.voter_ids().any(|voter| voter == **id)).map(
-            async |(id, node): (&NodeId, &Node)| {
+        let answers = asked
+            .filter(|(id, _)| members.voter_ids().any(|voter| voter == **id))
+            .map(async |(id, node): (&NodeId, &Node)| {
                 let told = match *id == me {
                     true => self.own_suspicion(members, leader).await,
                     false => self.calls.suspect(*id, node, vote).await.ok()?,
                 };
                 let agrees = told.refused && told.vote == Some(*vote);
-                agrees.then_some(Confirmed { id: *id, last_log: told.last_log })
-            },
-        );
+                agrees.then_some(Confirmed {
+                    id: *id,
+                    last_log: told.last_log,
+                })
+            });
         join_all(answers).await.into_iter().flatten().collect()
     }
 
     async fn own_suspicion(&self, members: &Membership, leader: NodeId) -> Suspicion {
         let refused = match members.get_node(&leader) {
-            Some(node) => {
-                refuses(&self.calls.dialer().address(leader, &node.addresses.raft)).await
-            }
+            Some(node) => refuses(&self.calls.dialer().address(leader, &node.addresses.raft)).await,
             None => false,
         };
-        Suspicion { refused, vote: self.log.vote(), last_log: self.log.last_log_id() }
+        Suspicion {
+            refused,
+            vote: self.log.vote(),
+            last_log: self.log.last_log_id(),
+        }
     }
 
     async fn call(
@@ -193,7 +197,10 @@ fn elected(voters: usize, confirmed: &[Confirmed]) -> Option<Confirmed> {
     if confirmed.len() < quorum {
         return None;
     }
-    confirmed.iter().max_by_key(|one| (one.last_log, std::cmp::Reverse(one.id))).cloned()
+    confirmed
+        .iter()
+        .max_by_key(|one| (one.last_log, std::cmp::Reverse(one.id)))
+        .cloned()
 }
 
 #[cfg(test)]
@@ -202,7 +209,10 @@ mod tests {
     use crate::consensus::log_id;
 
     fn confirmed(id: NodeId, term: u64, index: u64) -> Confirmed {
-        Confirmed { id, last_log: Some(log_id(term, index)) }
+        Confirmed {
+            id,
+            last_log: Some(log_id(term, index)),
+        }
     }
 
     #[test]

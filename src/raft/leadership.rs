@@ -12,9 +12,11 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::consensus::{LogId, NodeId, Types, term_of};
+use crate::error::Leader;
 use crate::fatal::FatalSignal;
 use crate::machine::{Machine, Published};
 use crate::member::controller;
+use crate::membership::node_of;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Leadership {
@@ -39,7 +41,13 @@ pub async fn follow<R: AsyncRuntime>(
         let next = {
             let server = server.borrow_and_update();
             let applied = *applied.borrow_and_update();
-            derive(server.id, server.state, server.current_leader, server.vote.leader_id.term, applied)
+            derive(
+                server.id,
+                server.state,
+                server.current_leader,
+                server.vote.leader_id.term,
+                applied,
+            )
         };
         leadership.send_if_modified(|current| {
             let changed = *current != next;
@@ -65,6 +73,19 @@ pub async fn follow<R: AsyncRuntime>(
     }
 }
 
+/// The leader and where it listens, as far as known.
+pub fn leader_of<R: AsyncRuntime>(
+    raft: &Raft<Types<R>, Machine<R>>,
+    leadership: Leadership,
+) -> Option<Leader> {
+    let id = leadership.leader?;
+    let node = node_of(raft, id.0)?;
+    Some(Leader {
+        id,
+        addresses: node.addresses,
+    })
+}
+
 fn derive(
     me: NodeId,
     state: ServerState,
@@ -74,5 +95,10 @@ fn derive(
 ) -> Leadership {
     let is_me = state == ServerState::Leader && leader == Some(me);
     let ready = is_me && applied.is_some_and(|id| term_of(&id) == term);
-    Leadership { leader: leader.map(controller), term, is_me, ready }
+    Leadership {
+        leader: leader.map(controller),
+        term,
+        is_me,
+        ready,
+    }
 }

@@ -59,3 +59,26 @@ pub use read::Read;
 pub use status::{Metrics, Status};
 pub use store::probe;
 pub use store::stats::StoreStats;
+
+/// What a member is made of, without sockets: for a simulation that brings its own runtime, network, disk
+/// and clocks. Not for servers.
+pub mod parts {
+    pub use crate::clock::StateClock;
+    pub use crate::consensus::{
+        CommittedLeaderId, Entry, LogId, Membership, NodeId, SnapshotMeta, StoredMembership, Types,
+        Vote,
+    };
+    pub use crate::core::{Core, Parts, Patience};
+    pub use crate::fatal::FatalSignal;
+    pub use crate::machine::{Machine, Published, View};
+    pub use crate::member::Node;
+    pub use crate::membership::Me;
+    pub use crate::payload::{Payload, Response};
+    pub use crate::peers::{Identified, Peers};
+    pub use crate::proposer::ClockSource;
+    pub use crate::snapshot::{Handle, Shelf};
+    pub use crate::store::directory::open_inline;
+    pub use crate::store::engine::{Batch, LogEngine};
+    pub use crate::store::log::LogStore;
+    pub use crate::store::memory::MemoryEngine;
+}

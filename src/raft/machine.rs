@@ -160,7 +160,11 @@ impl<R: AsyncRuntime> Machine<R> {
                          members do: {error}; run the release that wrote it"
                     ))
                 })?;
-                let done = self.state.apply(&Stamped { index, term, entry: &decoded });
+                let done = self.state.apply(&Stamped {
+                    index,
+                    term,
+                    entry: &decoded,
+                });
                 applied.0.replies = done.replies;
                 applied.1 = Some(AppliedBatch {
                     index,
@@ -195,9 +199,14 @@ impl<R: AsyncRuntime> Machine<R> {
         let hash = chunk::hex(&state.recompute_hash());
         if hash != handle.manifest.state_hash {
             let told = &handle.manifest.state_hash;
-            return Err(invalid(format!("the state's hash is {hash}, the manifest says {told}")));
+            return Err(invalid(format!(
+                "the state's hash is {hash}, the manifest says {told}"
+            )));
         }
-        let position = handle.manifest.position().map_err(|error| invalid(error.to_string()))?;
+        let position = handle
+            .manifest
+            .position()
+            .map_err(|error| invalid(error.to_string()))?;
         Ok((state, position))
     }
 }
@@ -250,9 +259,9 @@ impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for Machine<R> {
     }
 
     async fn install_snapshot(&mut self, _: &SnapshotMeta, handle: Handle) -> io::Result<()> {
-        let (state, position) = self.load(&handle).map_err(|error| {
-            self.stop(format!("the snapshot can't be installed: {error}"))
-        })?;
+        let (state, position) = self
+            .load(&handle)
+            .map_err(|error| self.stop(format!("the snapshot can't be installed: {error}")))?;
         let shelf = self.shelf.clone();
         blocking::run::<R, _, _>(move || shelf.adopt(&handle)).await?;
         self.state = state;
@@ -277,10 +286,14 @@ impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for Machine<R> {
 }
 
 fn snapshot(handle: Handle) -> io::Result<Snapshot<Handle>> {
-    let meta = handle.manifest.meta().map_err(|error| {
-        io::Error::new(io::ErrorKind::InvalidData, error.to_string())
-    })?;
-    Ok(Snapshot { meta, snapshot: handle })
+    let meta = handle
+        .manifest
+        .meta()
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
+    Ok(Snapshot {
+        meta,
+        snapshot: handle,
+    })
 }
 
 /// Writes a view to disk beside apply, which goes on.

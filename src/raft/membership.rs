@@ -34,6 +34,23 @@ const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long handing over leadership may take: some elections' worth.
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// The membership in force here: the last one in the log, committed or not.
+pub fn effective<R: AsyncRuntime>(raft: &Raft<Types<R>, Machine<R>>) -> Membership {
+    raft.server_metrics()
+        .borrow_watched()
+        .membership_config
+        .membership()
+        .clone()
+}
+
+pub fn node_of<R: AsyncRuntime>(raft: &Raft<Types<R>, Machine<R>>, id: NodeId) -> Option<Node> {
+    raft.server_metrics()
+        .borrow_watched()
+        .membership_config
+        .get_node(&id)
+        .cloned()
+}
+
 /// Who this member is.
 #[derive(Clone, Debug)]
 pub struct Me {
@@ -75,20 +92,30 @@ impl<R: AsyncRuntime, P: Peers> Members<R, P> {
     pub async fn add(&self, id: ControllerId, addresses: Addresses) -> Result<(), Error> {
         let _turn = self.one_at_a_time.lock().await;
         let joiner = self.peers.identify(id.0, &addresses.raft).await?;
-        let node = Node { addresses, log: joiner.log };
+        let node = Node {
+            addresses,
+            log: joiner.log,
+        };
         self.check(id, &joiner)?;
         self.finish_interrupted().await?;
         let members = self.effective();
         match members.get_node(&id.0) {
             Some(known) if *known == node => {}
-            Some(_) => self.change(ChangeMembers::SetNodes(BTreeMap::from([(id.0, node)]))).await?,
-            None => self.change(ChangeMembers::AddNodes(BTreeMap::from([(id.0, node)]))).await?,
+            Some(_) => {
+                self.change(ChangeMembers::SetNodes(BTreeMap::from([(id.0, node)])))
+                    .await?
+            }
+            None => {
+                self.change(ChangeMembers::AddNodes(BTreeMap::from([(id.0, node)])))
+                    .await?
+            }
         }
         if members.voter_ids().any(|voter| voter == id.0) {
             return Ok(());
         }
         self.wait_caught_up(id.0).await?;
-        self.change(ChangeMembers::AddVoterIds(BTreeSet::from([id.0]))).await
+        self.change(ChangeMembers::AddVoterIds(BTreeSet::from([id.0])))
+            .await
     }
 
     /// Takes a controller out for good: its id is never used again.
@@ -104,10 +131,12 @@ impl<R: AsyncRuntime, P: Peers> Members<R, P> {
             return Err(Error::Rejected(format!("{id} is the only voter")));
         }
         if voters.contains(&id.0) {
-            self.change(ChangeMembers::RemoveVoters(BTreeSet::from([id.0]))).await?;
+            self.change(ChangeMembers::RemoveVoters(BTreeSet::from([id.0])))
+                .await?;
         }
         if self.effective().get_node(&id.0).is_some() {
-            self.change(ChangeMembers::RemoveNodes(BTreeSet::from([id.0]))).await?;
+            self.change(ChangeMembers::RemoveNodes(BTreeSet::from([id.0])))
+                .await?;
         }
         Ok(())
     }
@@ -122,7 +151,10 @@ impl<R: AsyncRuntime, P: Peers> Members<R, P> {
             ));
         }
         if joiner.id != id {
-            return reject(format!("the controller at that address is {}, not {id}", joiner.id));
+            return reject(format!(
+                "the controller at that address is {}, not {id}",
+                joiner.id
+            ));
         }
         if joiner.generation != self.me.generation {
             return reject(format!(
@@ -154,7 +186,8 @@ impl<R: AsyncRuntime, P: Peers> Members<R, P> {
     async fn finish_interrupted(&self) -> Result<(), Error> {
         if self.effective().get_joint_config().len() > 1 {
             tracing::info!("finishing a change of membership that was cut short");
-            self.change(ChangeMembers::AddVoterIds(BTreeSet::new())).await?;
+            self.change(ChangeMembers::AddVoterIds(BTreeSet::new()))
+                .await?;
         }
         Ok(())
     }
@@ -173,9 +206,13 @@ impl<R: AsyncRuntime, P: Peers> Members<R, P> {
         let wait = self.raft.wait(Some(CATCH_UP_TIMEOUT));
         let caught_up = wait.metrics(
             |metrics| {
-                let Some(replication) = &metrics.replication else { return true };
+                let Some(replication) = &metrics.replication else {
+                    return true;
+                };
                 let last = metrics.last_log_index.unwrap_or_default();
-                let matched = replication.get(&id).and_then(|matched| matched.map(|id| id.index));
+                let matched = replication
+                    .get(&id)
+                    .and_then(|matched| matched.map(|id| id.index));
                 matched.is_some_and(|matched| matched + CAUGHT_UP >= last)
             },
             "learner caught up",
@@ -214,7 +251,11 @@ impl<R: AsyncRuntime, P: Peers> Members<R, P> {
             return Ok(());
         }
         let fatal = |error: openraft::errors::Fatal<Types<R>>| Error::Fatal(error.to_string());
-        self.raft.trigger().transfer_leader(target).await.map_err(fatal)?;
+        self.raft
+            .trigger()
+            .transfer_leader(target)
+            .await
+            .map_err(fatal)?;
         let me = self.me.id;
         let wait = self.raft.wait(Some(TRANSFER_TIMEOUT));
         let moved = wait.metrics(
@@ -223,14 +264,14 @@ impl<R: AsyncRuntime, P: Peers> Members<R, P> {
         );
         moved.await.map(|_| ()).map_err(|_| {
             let target = controller(target);
-            Error::Unavailable(format!("{target} did not take over within {TRANSFER_TIMEOUT:?}"))
+            Error::Unavailable(format!(
+                "{target} did not take over within {TRANSFER_TIMEOUT:?}"
+            ))
         })
     }
 
     pub fn effective(&self) -> Membership {
-        let metrics = self.raft.server_metrics();
-        let members = metrics.borrow_watched().membership_config.membership().clone();
-        members
+        effective(&self.raft)
     }
 
     pub fn list(&self) -> Vec<Member> {
@@ -245,7 +286,10 @@ impl<R: AsyncRuntime, P: Peers> Members<R, P> {
                 true => MemberRole::Voter,
                 false => MemberRole::Learner,
             };
-            let told = metrics.replication.as_ref().and_then(|all| all.get(id).copied());
+            let told = metrics
+                .replication
+                .as_ref()
+                .and_then(|all| all.get(id).copied());
             let matched = match *id == self.me.id {
                 true => last,
                 false => told.flatten().map(|id| id.index),

@@ -33,20 +33,35 @@ impl NodeFile {
     /// Reads it; `None` where the directory is nobody's yet.
     pub fn read(data_dir: &Path) -> Result<Option<Self>, Error> {
         let path = data_dir.join("node.json");
-        let Some(bytes) = durable::read_optional(&path)? else { return Ok(None) };
+        let Some(bytes) = durable::read_optional(&path)? else {
+            return Ok(None);
+        };
         let foreign = |what: String| {
-            Error::Rejected(format!("{}: {what}; is this a Quorate data directory?", path.display()))
+            Error::Rejected(format!(
+                "{}: {what}; is this a Quorate data directory?",
+                path.display()
+            ))
         };
         let record: Record =
             serde_json::from_slice(&bytes).map_err(|error| foreign(error.to_string()))?;
         if record.schema != SCHEMA {
-            return Err(foreign(format!("schema {} is unknown to this release", record.schema)));
+            return Err(foreign(format!(
+                "schema {} is unknown to this release",
+                record.schema
+            )));
         }
         let node_id = record.node_id.parse().map_err(|_| {
-            foreign(format!("{:?} is not a controller id such as c1", record.node_id))
+            foreign(format!(
+                "{:?} is not a controller id such as c1",
+                record.node_id
+            ))
         })?;
         let generation = Generation(record.generation);
-        Ok(Some(Self { cluster_id: record.cluster_id, node_id, generation }))
+        Ok(Some(Self {
+            cluster_id: record.cluster_id,
+            node_id,
+            generation,
+        }))
     }
 
     /// Writes it so that it survives a power cut.
@@ -95,10 +110,14 @@ impl DirectoryLock {
             .write(true)
             .open(&path)
             .map_err(at(&path))?;
-        Flock::lock(file, FlockArg::LockExclusiveNonblock).map(Self).map_err(|(_, errno)| {
-            let dir = data_dir.display();
-            Error::Rejected(format!("{dir} is in use by another process ({errno}); stop it first"))
-        })
+        Flock::lock(file, FlockArg::LockExclusiveNonblock)
+            .map(Self)
+            .map_err(|(_, errno)| {
+                let dir = data_dir.display();
+                Error::Rejected(format!(
+                    "{dir} is in use by another process ({errno}); stop it first"
+                ))
+            })
     }
 }
 
@@ -120,21 +139,30 @@ mod tests {
         node(1).claim(dir.path()).unwrap();
         node(1).claim(dir.path()).unwrap();
         let refusal = node(2).claim(dir.path()).unwrap_err().to_string();
-        assert!(refusal.contains("belongs to controller c1 of cluster a"), "{refusal}");
+        assert!(
+            refusal.contains("belongs to controller c1 of cluster a"),
+            "{refusal}"
+        );
     }
 
     #[test]
     fn something_else_under_the_name_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("node.json"), "{}").unwrap();
-        assert!(matches!(NodeFile::read(dir.path()), Err(Error::Rejected(_))));
+        assert!(matches!(
+            NodeFile::read(dir.path()),
+            Err(Error::Rejected(_))
+        ));
     }
 
     #[test]
     fn a_second_process_is_kept_out() {
         let dir = tempfile::tempdir().unwrap();
         let held = DirectoryLock::take(dir.path()).unwrap();
-        assert!(matches!(DirectoryLock::take(dir.path()), Err(Error::Rejected(_))));
+        assert!(matches!(
+            DirectoryLock::take(dir.path()),
+            Err(Error::Rejected(_))
+        ));
         drop(held);
         DirectoryLock::take(dir.path()).unwrap();
     }

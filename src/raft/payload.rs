@@ -22,11 +22,17 @@ pub struct Payload {
 impl Payload {
     pub fn new(entry: model::Entry) -> Self {
         let encoded = Bytes::from(entry.encode());
-        Self { encoded, decoded: Arc::new(Mutex::new(Some(entry))) }
+        Self {
+            encoded,
+            decoded: Arc::new(Mutex::new(Some(entry))),
+        }
     }
 
     pub fn from_encoded(encoded: Bytes) -> Self {
-        Self { encoded, decoded: Arc::default() }
+        Self {
+            encoded,
+            decoded: Arc::default(),
+        }
     }
 
     pub fn encoded(&self) -> &Bytes {

@@ -21,9 +21,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::clock::{Clocks, Reading, StateClock};
 use crate::consensus::{CommittedLeaderId, Types, term_of};
 use crate::error::{Error, Leader};
-use crate::leadership::Leadership;
+use crate::leadership::{Leadership, leader_of};
 use crate::machine::{Machine, Published};
-use crate::member::{Node, controller};
+use crate::member::controller;
 use crate::payload::Payload;
 use crate::sync::lock;
 
@@ -63,7 +63,11 @@ pub struct Stamper {
 
 impl Stamper {
     pub fn new(source: ClockSource, published: Arc<Published>) -> Self {
-        Self { source, published, clock: Mutex::new(None) }
+        Self {
+            source,
+            published,
+            clock: Mutex::new(None),
+        }
     }
 
     /// State time now. Only while this member is ready to lead `term`: then the last stamp of all
@@ -114,12 +118,14 @@ impl<R: AsyncRuntime> Proposer<R> {
 
     pub async fn propose(&self, ops: Vec<Op>, wall: Timestamp) -> Result<Committed, Error> {
         let (taken, answer) = oneshot::channel();
-        self.queue.try_send(Proposal { ops, wall, taken }).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => {
-                Error::Unavailable(format!("{WAITING} proposals wait already; try again"))
-            }
-            mpsc::error::TrySendError::Closed(_) => stopped(),
-        })?;
+        self.queue
+            .try_send(Proposal { ops, wall, taken })
+            .map_err(|error| match error {
+                mpsc::error::TrySendError::Full(_) => {
+                    Error::Unavailable(format!("{WAITING} proposals wait already; try again"))
+                }
+                mpsc::error::TrySendError::Closed(_) => stopped(),
+            })?;
         let outcome = R::timeout(self.timeout, async {
             let outcome = answer.await.map_err(|_| stopped())??;
             let gone = |_| Error::Unknown("this controller stopped before the answer".to_owned());
@@ -151,7 +157,11 @@ async fn run<R: AsyncRuntime>(
         }
         let result = match ready(&raft, &mut leadership).await {
             Ok(term) => {
-                let payload = Payload::new(model::Entry { stamp: stamper.stamp(term), wall, ops });
+                let payload = Payload::new(model::Entry {
+                    stamp: stamper.stamp(term),
+                    wall,
+                    ops,
+                });
                 write(&raft, term, payload).await
             }
             Err(error) => Err(error),
@@ -166,30 +176,17 @@ async fn ready<R: AsyncRuntime>(
     raft: &Raft<Types<R>, Machine<R>>,
     leadership: &mut watch::Receiver<Leadership>,
 ) -> Result<u64, Error> {
-    let settled = leadership.wait_for(|now| now.ready || !now.is_me).await.map(|now| *now);
+    let settled = leadership
+        .wait_for(|now| now.ready || !now.is_me)
+        .await
+        .map(|now| *now);
     match settled {
         Ok(now) if now.ready => Ok(now.term),
-        Ok(now) => Err(Error::NotLeader { leader: leader_of(raft, now) }),
+        Ok(now) => Err(Error::NotLeader {
+            leader: leader_of(raft, now),
+        }),
         Err(_) => Err(stopped()),
     }
-}
-
-/// The leader and where it listens, as far as known.
-pub fn leader_of<R: AsyncRuntime>(
-    raft: &Raft<Types<R>, Machine<R>>,
-    leadership: Leadership,
-) -> Option<Leader> {
-    let id = leadership.leader?;
-    let node = node_of(raft, id.0)?;
-    Some(Leader { id, addresses: node.addresses })
-}
-
-pub fn node_of<R: AsyncRuntime>(raft: &Raft<Types<R>, Machine<R>>, id: u64) -> Option<Node> {
-    use openraft::async_runtime::watch::WatchReceiver;
-
-    let metrics = raft.server_metrics();
-    let node = metrics.borrow_watched().membership_config.get_node(&id).cloned();
-    node
 }
 
 async fn write<R: AsyncRuntime>(
@@ -203,7 +200,9 @@ async fn write<R: AsyncRuntime>(
         return Err(Error::Rejected(text));
     }
     let (responder, outcome) = OneshotResponder::new_pair();
-    let request = raft.write(payload).with_leader(CommittedLeaderId::new(term));
+    let request = raft
+        .write(payload)
+        .with_leader(CommittedLeaderId::new(term));
     match request.responder(responder).await {
         Ok(()) => Ok(outcome),
         Err(fatal) => Err(Error::Fatal(fatal.to_string())),

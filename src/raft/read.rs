@@ -21,8 +21,9 @@ use crate::consensus::{LogId, Types};
 use crate::error::Error;
 use crate::leadership::Leadership;
 use crate::machine::Machine;
+use crate::membership::node_of;
 use crate::peers::Peers;
-use crate::proposer::{forwarded, node_of};
+use crate::proposer::forwarded;
 
 /// What was read, and where in the log the state stood.
 #[derive(Clone, Debug)]
@@ -43,7 +44,24 @@ pub struct Rounds {
 }
 
 impl Rounds {
-    pub fn spawn<R, F, Fut>(round: F) -> Arc<Self>
+    /// Rounds that only a leader can run.
+    pub fn of_leader<R: AsyncRuntime>(raft: Raft<Types<R>, Machine<R>>) -> Arc<Self> {
+        Self::spawn::<R, _, _>(move || {
+            let raft = raft.clone();
+            async move { leader_round(&raft).await }
+        })
+    }
+
+    /// Rounds of any member.
+    pub fn of_member<R: AsyncRuntime, P: Peers>(round: MemberRound<R, P>) -> Arc<Self> {
+        let round = Arc::new(round);
+        Self::spawn::<R, _, _>(move || {
+            let round = round.clone();
+            async move { round.run().await }
+        })
+    }
+
+    fn spawn<R, F, Fut>(round: F) -> Arc<Self>
     where
         R: AsyncRuntime,
         F: Fn() -> Fut + Send + Sync + 'static,
@@ -77,17 +95,15 @@ impl Rounds {
 }
 
 /// A round of the leader: a quorum answers heartbeats sent after it began.
-pub async fn leader_round<R: AsyncRuntime>(
-    raft: &Raft<Types<R>, Machine<R>>,
-) -> Result<LogId, Error> {
+async fn leader_round<R: AsyncRuntime>(raft: &Raft<Types<R>, Machine<R>>) -> Result<LogId, Error> {
     match raft.get_read_linearizer(ReadPolicy::ReadIndex).await {
         Ok(linearizer) => Ok(*linearizer.read_log_id().log_id()),
         Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
             Err(forwarded(forward))
         }
-        Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => {
-            Err(Error::Unavailable("no quorum of controllers answers".to_owned()))
-        }
+        Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => Err(
+            Error::Unavailable("no quorum of controllers answers".to_owned()),
+        ),
         Err(RaftError::Fatal(fatal)) => Err(Error::Fatal(fatal.to_string())),
     }
 }
@@ -118,9 +134,14 @@ impl<R: AsyncRuntime, P: Peers> MemberRound<R, P> {
         match R::timeout(self.patience, attempts).await {
             Ok(result) => result,
             Err(_) => {
-                let why = crate::sync::lock(&last).take().map(|error| error.to_string());
+                let why = crate::sync::lock(&last)
+                    .take()
+                    .map(|error| error.to_string());
                 let why = why.unwrap_or_else(|| "no controller leads".to_owned());
-                Err(Error::Unavailable(format!("no answer within {:?}: {why}", self.patience)))
+                Err(Error::Unavailable(format!(
+                    "no answer within {:?}: {why}",
+                    self.patience
+                )))
             }
         }
     }
@@ -128,7 +149,10 @@ impl<R: AsyncRuntime, P: Peers> MemberRound<R, P> {
     async fn attempt(&self) -> Result<LogId, Error> {
         let stopped = |_| Error::Fatal("this controller is stopping".to_owned());
         let mut leadership = self.leadership.clone();
-        let now = *leadership.wait_for(|now| now.leader.is_some()).await.map_err(stopped)?;
+        let now = *leadership
+            .wait_for(|now| now.leader.is_some())
+            .await
+            .map_err(stopped)?;
         let Some(leader) = now.leader else {
             return Err(Error::NotLeader { leader: None });
         };
@@ -137,7 +161,9 @@ impl<R: AsyncRuntime, P: Peers> MemberRound<R, P> {
         }
         match node_of(&self.raft, leader.0) {
             Some(node) => self.peers.read_index(leader.0, &node).await,
-            None => Err(Error::Unavailable(format!("the address of {leader} is not known"))),
+            None => Err(Error::Unavailable(format!(
+                "the address of {leader} is not known"
+            ))),
         }
     }
 }

@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use raft::probe::{self, Load, Size};
 
-const USAGE: &str = "usage: quorate-store-append DIR [--check [N] | --bench SECONDS IN_FLIGHT BYTES]";
+const USAGE: &str =
+    "usage: quorate-store-append DIR [--check [N] | --bench SECONDS IN_FLIGHT BYTES]";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -30,9 +31,11 @@ fn main() -> ExitCode {
 fn run(arguments: &[&str]) -> Result<(), String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
     match arguments {
-        [dir] => probe::append(Path::new(dir), Load::default(), |index| say(&format!("ack {index}")))
-            .map(|_| ())
-            .map_err(|error| text(&error)),
+        [dir] => probe::append(Path::new(dir), Load::default(), |index| {
+            say(&format!("ack {index}"))
+        })
+        .map(|_| ())
+        .map_err(|error| text(&error)),
         [dir, "--check", acknowledged @ ..] => {
             let acknowledged = match acknowledged {
                 [] => None,
@@ -44,7 +47,8 @@ fn run(arguments: &[&str]) -> Result<(), String> {
             say(&format!("ok {last:?}")).map_err(|error| text(&error))
         }
         [dir, "--bench", seconds, in_flight, bytes] => {
-            let size = |given| number(given).and_then(|it| usize::try_from(it).map_err(|e| text(&e)));
+            let size =
+                |given| number(given).and_then(|it| usize::try_from(it).map_err(|e| text(&e)));
             let load = Load {
                 size: Size::Bytes(size(bytes)?),
                 in_flight: size(in_flight)?,
@@ -74,7 +78,9 @@ fn bench(dir: &Path, load: Load) -> Result<(), String> {
 }
 
 fn number(given: &str) -> Result<u64, String> {
-    given.parse().map_err(|_| format!("{given:?} is not a number; {USAGE}"))
+    given
+        .parse()
+        .map_err(|_| format!("{given:?} is not a number; {USAGE}"))
 }
 
 /// Unbuffered: whoever reads this must not hear of less than was acknowledged.

@@ -41,7 +41,10 @@ pub struct Calls {
 
 impl Calls {
     pub fn new(dialer: Dialer) -> Self {
-        Self { dialer, clients: Mutex::default() }
+        Self {
+            dialer,
+            clients: Mutex::default(),
+        }
     }
 
     pub fn dialer(&self) -> &Dialer {
@@ -51,7 +54,10 @@ impl Calls {
     fn client(&self, id: NodeId, address: &str) -> PeerClient<Channel> {
         let mut clients = lock(&self.clients);
         let key = (id, address.to_owned());
-        clients.entry(key).or_insert_with(|| self.dialer.client(id, address)).clone()
+        clients
+            .entry(key)
+            .or_insert_with(|| self.dialer.client(id, address))
+            .clone()
     }
 
     /// Asks a follower whether the leader refuses connections from it too.
@@ -89,7 +95,9 @@ impl Calls {
             last_log: to.1.as_ref().map(codec::put_log_id),
         };
         let mut client = self.client(id, &node.addresses.raft);
-        within(ELECTION_LIMIT, client.transfer_leader(message)).await.map(|_| ())
+        within(ELECTION_LIMIT, client.transfer_leader(message))
+            .await
+            .map(|_| ())
     }
 
     /// Watches a process: returns when the connection to it breaks, or could not be made.
@@ -114,7 +122,9 @@ impl Peers for Calls {
     async fn read_index(&self, leader: NodeId, node: &Node) -> Result<LogId, Error> {
         use v1::peer_read_index_reply::Result as Told;
 
-        let message = v1::PeerReadIndexRequest { header: Some(self.dialer.header(leader, node)) };
+        let message = v1::PeerReadIndexRequest {
+            header: Some(self.dialer.header(leader, node)),
+        };
         let mut client = self.client(leader, &node.addresses.raft);
         let reply = within(READ_INDEX_LIMIT, client.read_index(message)).await;
         match reply.map_err(unavailable)?.result {
@@ -128,12 +138,15 @@ impl Peers for Calls {
         let header = Some(self.dialer.header_to_stranger(id));
         let mut client = self.client(id, address);
         let request = v1::PeerIdentifyRequest { header };
-        let reply = within(IDENTIFY_LIMIT, client.identify(request)).await.map_err(|error| {
-            Error::Unavailable(format!("the controller at {address} can't be asked: {error}"))
-        })?;
-        let log = LogIdentity::from_slice(&reply.log).ok_or_else(|| {
-            Error::Rejected(format!("the controller at {address} names no log"))
-        })?;
+        let reply = within(IDENTIFY_LIMIT, client.identify(request))
+            .await
+            .map_err(|error| {
+                Error::Unavailable(format!(
+                    "the controller at {address} can't be asked: {error}"
+                ))
+            })?;
+        let log = LogIdentity::from_slice(&reply.log)
+            .ok_or_else(|| Error::Rejected(format!("the controller at {address} names no log")))?;
         Ok(Identified {
             cluster_id: reply.cluster_id,
             id: ControllerId(reply.node),

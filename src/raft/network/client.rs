@@ -194,7 +194,9 @@ impl<R: AsyncRuntime> RaftNetworkV2<Types<R>> for Peer {
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types<R>>, RPCError<Types<R>>> {
         let answer = self.heartbeat(&request, Self::limit(&option)).await;
-        answer.map(AppendEntriesResponse::from).map_err(|error| self.unreachable(&error))
+        answer
+            .map(AppendEntriesResponse::from)
+            .map_err(|error| self.unreachable(&error))
     }
 
     fn stream_append<'s, S>(
@@ -223,7 +225,9 @@ impl<R: AsyncRuntime> RaftNetworkV2<Types<R>> for Peer {
             }
             let opened = self.open_stream::<R, S>(input).await;
             let replies = opened.map_err(|error| self.unreachable(&error))?;
-            Ok(replies.map(|reply| reply.map_err(|error| self.unreachable(&error))).boxed())
+            Ok(replies
+                .map(|reply| reply.map_err(|error| self.unreachable(&error)))
+                .boxed())
         }
         .boxed()
     }
@@ -284,7 +288,9 @@ impl<R: AsyncRuntime> RaftNetworkV2<Types<R>> for Peer {
 
     fn backoff(&self) -> Option<Backoff> {
         let last = BACKOFF[BACKOFF.len() - 1];
-        Some(Backoff::new(BACKOFF.into_iter().chain(std::iter::repeat(last))))
+        Some(Backoff::new(
+            BACKOFF.into_iter().chain(std::iter::repeat(last)),
+        ))
     }
 }
 

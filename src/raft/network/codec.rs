@@ -30,7 +30,10 @@ pub fn vote(message: Option<v1::PeerVote>) -> Result<Vote, Status> {
 }
 
 pub fn put_log_id(id: &LogId) -> v1::PeerLogId {
-    v1::PeerLogId { term: term_of(id), index: id.index }
+    v1::PeerLogId {
+        term: term_of(id),
+        index: id.index,
+    }
 }
 
 pub fn log_id_of(message: v1::PeerLogId) -> LogId {
@@ -61,7 +64,11 @@ pub fn append<R: AsyncRuntime>(
     Ok(AppendEntriesRequest {
         vote: vote(message.vote)?,
         prev_log_id: message.previous.map(log_id_of),
-        entries: message.entries.iter().map(entry).collect::<Result<_, _>>()?,
+        entries: message
+            .entries
+            .iter()
+            .map(entry)
+            .collect::<Result<_, _>>()?,
         leader_commit: message.committed.map(log_id_of),
     })
 }
@@ -76,7 +83,9 @@ pub fn put_append_reply<R: AsyncRuntime>(
     use v1::peer_append_reply::{Matched, Result as Told};
 
     let told = match result {
-        Ok(last) => Told::Matched(Matched { last: last.as_ref().map(put_log_id) }),
+        Ok(last) => Told::Matched(Matched {
+            last: last.as_ref().map(put_log_id),
+        }),
         Err(StreamAppendError::Conflict(at)) => Told::Conflict(put_log_id(at)),
         Err(StreamAppendError::HigherVote(vote)) => Told::HigherVote(put_vote(vote)),
     };
@@ -127,7 +136,11 @@ pub fn vote_reply<R: AsyncRuntime>(
     message: v1::PeerVoteReply,
 ) -> Result<VoteResponse<Types<R>>, Status> {
     let last_log = message.last_log.map(log_id_of);
-    Ok(VoteResponse::new(vote(message.vote)?, last_log, message.granted))
+    Ok(VoteResponse::new(
+        vote(message.vote)?,
+        last_log,
+        message.granted,
+    ))
 }
 
 pub fn put_transfer<R: AsyncRuntime>(
@@ -146,5 +159,9 @@ pub fn transfer<R: AsyncRuntime>(
     message: v1::PeerTransferRequest,
 ) -> Result<TransferLeaderRequest<Types<R>>, Status> {
     let from = vote(message.from_leader)?;
-    Ok(TransferLeaderRequest::new(from, message.to_node, message.last_log.map(log_id_of)))
+    Ok(TransferLeaderRequest::new(
+        from,
+        message.to_node,
+        message.last_log.map(log_id_of),
+    ))
 }

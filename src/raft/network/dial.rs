@@ -32,7 +32,11 @@ pub struct Dialer {
 
 impl Dialer {
     pub fn new(me: Me, tls: Arc<ClientConfig>, overrides: BTreeMap<NodeId, String>) -> Self {
-        Self { me, tls, overrides: Arc::new(overrides) }
+        Self {
+            me,
+            tls,
+            overrides: Arc::new(overrides),
+        }
     }
 
     pub fn me(&self) -> &Me {
@@ -40,7 +44,10 @@ impl Dialer {
     }
 
     pub fn address(&self, id: NodeId, known: &str) -> String {
-        self.overrides.get(&id).cloned().unwrap_or_else(|| known.to_owned())
+        self.overrides
+            .get(&id)
+            .cloned()
+            .unwrap_or_else(|| known.to_owned())
     }
 
     /// A channel of one's own; it connects when it is first used.

@@ -86,6 +86,8 @@ fn check_certificate(peer: Option<&PeerInfo>, cluster: &str, from: NodeId) -> Re
     let told = (identity.role(), identity.cluster(), identity.id());
     match told == (Role::Controller, cluster, expected.as_str()) {
         true => Ok(()),
-        false => Err(denied(format!("the certificate of {identity} may not speak as {expected}"))),
+        false => Err(denied(format!(
+            "the certificate of {identity} may not speak as {expected}"
+        ))),
     }
 }

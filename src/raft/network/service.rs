@@ -21,7 +21,7 @@ use super::snapshots;
 use crate::consensus::{Snapshot, Types};
 use crate::error::Error;
 use crate::machine::Machine;
-use crate::proposer::node_of;
+use crate::membership::node_of;
 use crate::read::Rounds;
 use crate::snapshot::Shelf;
 use crate::store::log::LogStore;
@@ -92,10 +92,13 @@ impl PeerApi for Service {
                 }
             }
         });
-        let replies = self.raft.stream_append(Box::pin(accepted)).map(|reply| match reply {
-            Ok(result) => Ok(codec::put_append_reply::<TokioRuntime>(&result)),
-            Err(fatal) => Err(stopped(&fatal)),
-        });
+        let replies = self
+            .raft
+            .stream_append(Box::pin(accepted))
+            .map(|reply| match reply {
+                Ok(result) => Ok(codec::put_append_reply::<TokioRuntime>(&result)),
+                Err(fatal) => Err(stopped(&fatal)),
+            });
         let last = stream::once(async move { lock(&failed).take() });
         let replies = replies.chain(last.filter_map(async |status| status.map(Err)));
         Ok(Response::new(Box::pin(replies)))
@@ -105,20 +108,32 @@ impl PeerApi for Service {
         &self,
         request: Request<v1::PeerAppendRequest>,
     ) -> Result<Response<v1::PeerAppendReply>, Status> {
-        self.guard.check(origin(&request), request.get_ref().header.as_ref())?;
+        self.guard
+            .check(origin(&request), request.get_ref().header.as_ref())?;
         let request = codec::append::<TokioRuntime>(request.into_inner())?;
         let previous = request.prev_log_id;
-        let last = request.entries.last().map(|entry| entry.log_id).or(previous);
-        let answer = self.raft.append_entries(request).await.map_err(unwrap_fatal)?;
+        let last = request
+            .entries
+            .last()
+            .map(|entry| entry.log_id)
+            .or(previous);
+        let answer = self
+            .raft
+            .append_entries(request)
+            .await
+            .map_err(unwrap_fatal)?;
         let result = answer.into_stream_result(previous, last);
-        Ok(Response::new(codec::put_append_reply::<TokioRuntime>(&result)))
+        Ok(Response::new(codec::put_append_reply::<TokioRuntime>(
+            &result,
+        )))
     }
 
     async fn vote(
         &self,
         request: Request<v1::PeerVoteRequest>,
     ) -> Result<Response<v1::PeerVoteReply>, Status> {
-        self.guard.check(origin(&request), request.get_ref().header.as_ref())?;
+        self.guard
+            .check(origin(&request), request.get_ref().header.as_ref())?;
         let request = codec::vote_request(request.into_inner())?;
         let reply = self.raft.vote(request).await.map_err(unwrap_fatal)?;
         Ok(Response::new(codec::put_vote_reply(&reply)))
@@ -128,7 +143,8 @@ impl PeerApi for Service {
         &self,
         request: Request<v1::PeerVoteRequest>,
     ) -> Result<Response<v1::PeerVoteReply>, Status> {
-        self.guard.check(origin(&request), request.get_ref().header.as_ref())?;
+        self.guard
+            .check(origin(&request), request.get_ref().header.as_ref())?;
         let request = codec::vote_request(request.into_inner())?;
         let reply = self.raft.pre_vote(request).await.map_err(unwrap_fatal)?;
         Ok(Response::new(codec::put_vote_reply(&reply)))
@@ -141,7 +157,8 @@ impl PeerApi for Service {
         let origin = origin(&request).cloned();
         let mut parts = request.into_inner();
         let announced = snapshots::announced(&mut parts).await?;
-        self.guard.check(origin.as_ref(), announced.header.as_ref())?;
+        self.guard
+            .check(origin.as_ref(), announced.header.as_ref())?;
         let _turn = self
             .receiving
             .try_acquire()
@@ -151,24 +168,37 @@ impl PeerApi for Service {
             .manifest
             .meta()
             .map_err(|damage| Status::invalid_argument(damage.to_string()))?;
-        let snapshot = Snapshot { meta, snapshot: handle };
-        let installed = self.raft.install_full_snapshot(announced.vote, snapshot).await;
+        let snapshot = Snapshot {
+            meta,
+            snapshot: handle,
+        };
+        let installed = self
+            .raft
+            .install_full_snapshot(announced.vote, snapshot)
+            .await;
         let vote = installed.map_err(|fatal| stopped(&fatal))?.vote;
-        Ok(Response::new(v1::PeerSnapshotReply { vote: Some(codec::put_vote(&vote)) }))
+        Ok(Response::new(v1::PeerSnapshotReply {
+            vote: Some(codec::put_vote(&vote)),
+        }))
     }
 
     async fn transfer_leader(
         &self,
         request: Request<v1::PeerTransferRequest>,
     ) -> Result<Response<v1::PeerTransferReply>, Status> {
-        self.guard.check(origin(&request), request.get_ref().header.as_ref())?;
+        self.guard
+            .check(origin(&request), request.get_ref().header.as_ref())?;
         let request = codec::transfer(request.into_inner())?;
         let outcome = self.raft.handle_transfer_leader(request).await;
         let reply = match outcome.map_err(|fatal| stopped(&fatal))? {
-            Ok(()) => v1::PeerTransferReply { accepted: true, reason: String::new() },
-            Err(refusal) => {
-                v1::PeerTransferReply { accepted: false, reason: refusal.to_string() }
-            }
+            Ok(()) => v1::PeerTransferReply {
+                accepted: true,
+                reason: String::new(),
+            },
+            Err(refusal) => v1::PeerTransferReply {
+                accepted: false,
+                reason: refusal.to_string(),
+            },
         };
         Ok(Response::new(reply))
     }
@@ -179,12 +209,13 @@ impl PeerApi for Service {
     ) -> Result<Response<v1::PeerReadIndexReply>, Status> {
         use v1::peer_read_index_reply::{NotLeader, Result as Told};
 
-        self.guard.check(origin(&request), request.get_ref().header.as_ref())?;
+        self.guard
+            .check(origin(&request), request.get_ref().header.as_ref())?;
         let told = match self.rounds.join().await {
             Ok(read) => Told::Read(codec::put_log_id(&read)),
-            Err(Error::NotLeader { leader }) => {
-                Told::NotLeader(NotLeader { leader: leader.map(|leader| leader.id.0) })
-            }
+            Err(Error::NotLeader { leader }) => Told::NotLeader(NotLeader {
+                leader: leader.map(|leader| leader.id.0),
+            }),
             Err(error) => return Err(Status::unavailable(error.to_string())),
         };
         Ok(Response::new(v1::PeerReadIndexReply { result: Some(told) }))
@@ -194,7 +225,8 @@ impl PeerApi for Service {
         &self,
         request: Request<v1::PeerIdentifyRequest>,
     ) -> Result<Response<v1::PeerIdentifyReply>, Status> {
-        self.guard.check_stranger(origin(&request), request.get_ref().header.as_ref())?;
+        self.guard
+            .check_stranger(origin(&request), request.get_ref().header.as_ref())?;
         let me = self.guard.me();
         Ok(Response::new(v1::PeerIdentifyReply {
             cluster_id: me.cluster_id.clone(),
@@ -210,8 +242,11 @@ impl PeerApi for Service {
         &self,
         request: Request<v1::PeerSuspectRequest>,
     ) -> Result<Response<v1::PeerSuspectReply>, Status> {
-        self.guard.check(origin(&request), request.get_ref().header.as_ref())?;
-        let leader = codec::vote(request.into_inner().leader)?.leader_id.voted_for;
+        self.guard
+            .check(origin(&request), request.get_ref().header.as_ref())?;
+        let leader = codec::vote(request.into_inner().leader)?
+            .leader_id
+            .voted_for;
         let node = node_of(&self.raft, leader)
             .ok_or_else(|| Status::not_found("that leader is no member"))?;
         let address = self.dialer.address(leader, &node.addresses.raft);
@@ -226,7 +261,8 @@ impl PeerApi for Service {
         &self,
         request: Request<v1::PeerPresenceRequest>,
     ) -> Result<Response<Self::PresenceStream>, Status> {
-        self.guard.check(origin(&request), request.get_ref().header.as_ref())?;
+        self.guard
+            .check(origin(&request), request.get_ref().header.as_ref())?;
         let here = stream::once(async { Ok(v1::PeerPresenceReply {}) });
         Ok(Response::new(Box::pin(here.chain(stream::pending()))))
     }

@@ -50,7 +50,10 @@ pub async fn send(
         let mut next = Some(Part::Header(first));
         while let Some(part) = next {
             // The call was given up.
-            if parts.blocking_send(v1::PeerSnapshotPart { part: Some(part) }).is_err() {
+            if parts
+                .blocking_send(v1::PeerSnapshotPart { part: Some(part) })
+                .is_err()
+            {
                 break;
             }
             next = reader.next()?.map(|(record, _)| Part::Chunk(record));
@@ -82,7 +85,11 @@ pub async fn announced(parts: &mut Streaming<v1::PeerSnapshotPart>) -> Result<An
     };
     let manifest = Manifest::decode(&first.manifest)
         .map_err(|damage| Status::invalid_argument(format!("the manifest: {damage}")))?;
-    Ok(Announced { header: first.header, vote: codec::vote(first.vote)?, manifest })
+    Ok(Announced {
+        header: first.header,
+        vote: codec::vote(first.vote)?,
+        manifest,
+    })
 }
 
 /// Receives the chunks and verifies the whole.

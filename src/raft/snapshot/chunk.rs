@@ -38,16 +38,22 @@ impl Tally {
 
     pub fn finish(self) -> Content {
         let sha256 = hex(&self.sha256.finalize());
-        Content { chunks: self.chunks, bytes: self.bytes, sha256 }
+        Content {
+            chunks: self.chunks,
+            bytes: self.bytes,
+            sha256,
+        }
     }
 }
 
 pub fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("writing to a string never fails");
-        text
-    })
+    bytes
+        .iter()
+        .fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+            write!(text, "{byte:02x}").expect("writing to a string never fails");
+            text
+        })
 }
 
 /// Writes a data file and syncs it.
@@ -73,7 +79,9 @@ pub struct Reader {
 impl Reader {
     pub fn open(path: &Path) -> io::Result<Self> {
         let file = File::open(path).map_err(at(path))?;
-        Ok(Self { file: BufReader::new(file) })
+        Ok(Self {
+            file: BufReader::new(file),
+        })
     }
 
     /// The next record, sealed as it stands, and its body; `None` at the end.
@@ -85,7 +93,9 @@ impl Reader {
         }
         let length = codec::record_length(&head).map_err(damaged)?;
         if length > CHUNK_BYTES + RECORD_HEAD {
-            return Err(damaged(Damage::Content(format!("a chunk of {length} bytes"))));
+            return Err(damaged(Damage::Content(format!(
+                "a chunk of {length} bytes"
+            ))));
         }
         let mut record = vec![0; length];
         record[..RECORD_HEAD].copy_from_slice(&head);

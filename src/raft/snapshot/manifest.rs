@@ -21,7 +21,10 @@ pub struct Place {
 
 impl From<LogId> for Place {
     fn from(id: LogId) -> Self {
-        Self { term: term_of(&id), index: id.index }
+        Self {
+            term: term_of(&id),
+            index: id.index,
+        }
     }
 }
 
@@ -80,11 +83,17 @@ impl Manifest {
         let manifest: Self =
             serde_json::from_slice(bytes).map_err(|error| Damage::Content(error.to_string()))?;
         if manifest.format != FORMAT {
-            let text = format!("snapshot format {} is unknown to this release", manifest.format);
+            let text = format!(
+                "snapshot format {} is unknown to this release",
+                manifest.format
+            );
             return Err(Damage::Content(text));
         }
         if manifest.bytes > MAX_BYTES {
-            return Err(Damage::Content(format!("a snapshot of {} bytes", manifest.bytes)));
+            return Err(Damage::Content(format!(
+                "a snapshot of {} bytes",
+                manifest.bytes
+            )));
         }
         Ok(manifest)
     }
@@ -99,8 +108,15 @@ impl Manifest {
     }
 
     pub fn meta(&self) -> Result<SnapshotMeta, Damage> {
-        let Position { last_log, membership, .. } = self.position()?;
-        Ok(SnapshotMeta { last_log_id: last_log, last_membership: membership })
+        let Position {
+            last_log,
+            membership,
+            ..
+        } = self.position()?;
+        Ok(SnapshotMeta {
+            last_log_id: last_log,
+            last_membership: membership,
+        })
     }
 }
 

@@ -43,7 +43,9 @@ impl Handle {
     fn new(dir: PathBuf, manifest: Manifest) -> Self {
         Self {
             manifest: Arc::new(manifest),
-            place: Arc::new(Placed { dir: Mutex::new(dir) }),
+            place: Arc::new(Placed {
+                dir: Mutex::new(dir),
+            }),
         }
     }
 
@@ -79,7 +81,10 @@ impl Shelf {
             None => None,
         };
         sweep(&root, name.as_deref())?;
-        Ok(Self { root, current: Mutex::new(current) })
+        Ok(Self {
+            root,
+            current: Mutex::new(current),
+        })
     }
 
     pub fn current(&self) -> Option<Handle> {
@@ -103,7 +108,10 @@ impl Shelf {
     pub fn adopt(&self, handle: &Handle) -> io::Result<()> {
         let mut current = lock(&self.current);
         let place = handle.manifest.last_log;
-        if current.as_ref().is_some_and(|held| held.manifest.last_log >= place) {
+        if current
+            .as_ref()
+            .is_some_and(|held| held.manifest.last_log >= place)
+        {
             return Ok(());
         }
         {
@@ -130,11 +138,17 @@ impl Shelf {
         let path = dir.join("data");
         let file = File::create(&path).map_err(at(&path))?;
         let handle = Handle::new(dir, manifest);
-        Ok(Incoming { handle, file, tally: Tally::default() })
+        Ok(Incoming {
+            handle,
+            file,
+            tally: Tally::default(),
+        })
     }
 
     fn incoming_dir(&self) -> io::Result<PathBuf> {
-        let dir = self.root.join(format!("{INCOMING}{:016x}", rand::random::<u64>()));
+        let dir = self
+            .root
+            .join(format!("{INCOMING}{:016x}", rand::random::<u64>()));
         durable::create_dir(&dir)?;
         Ok(dir)
     }
@@ -161,7 +175,11 @@ impl Incoming {
 
     /// Syncs it, reads it back, and compares it with its manifest. Blocks.
     pub fn finish(self) -> io::Result<Handle> {
-        let Self { handle, file, tally } = self;
+        let Self {
+            handle,
+            file,
+            tally,
+        } = self;
         let dir = handle.dir();
         chunk::compare(&tally.finish(), &handle.manifest)?;
         file.sync_all().map_err(at(&dir))?;
@@ -172,7 +190,9 @@ impl Incoming {
 }
 
 fn is_incoming(dir: &Path) -> bool {
-    dir.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(INCOMING))
+    dir.file_name()
+        .and_then(|name| name.to_str())
+        .is_some_and(|name| name.starts_with(INCOMING))
 }
 
 fn load(dir: PathBuf) -> io::Result<Handle> {
@@ -188,7 +208,10 @@ fn load(dir: PathBuf) -> io::Result<Handle> {
 fn sweep(root: &Path, keep: Option<&str>) -> io::Result<()> {
     for entry in fs::read_dir(root).map_err(at(root))? {
         let path = entry.map_err(at(root))?.path();
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default();
         if path.is_dir() && Some(name) != keep {
             tracing::info!(dir = %path.display(), "removing a snapshot that is not in use");
             fs::remove_dir_all(&path).map_err(at(&path))?;

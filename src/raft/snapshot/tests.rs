@@ -18,16 +18,20 @@ fn position(index: u64) -> Position {
 }
 
 fn state(bytes: usize) -> Vec<u8> {
-    (0..bytes).map(|at| (at % 251) as u8).collect()
+    (0..=250).cycle().take(bytes).collect()
 }
 
 fn build(shelf: &Shelf, index: u64, bytes: usize) -> Handle {
-    shelf.build(&position(index), &state(bytes), "hash").unwrap()
+    shelf
+        .build(&position(index), &state(bytes), "hash")
+        .unwrap()
 }
 
 /// The directories beside CURRENT.
 fn directories(data: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(data.join("snapshots")).unwrap().map(|entry| entry.unwrap().path());
+    let entries = fs::read_dir(data.join("snapshots"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
     entries.filter(|path| path.is_dir()).collect()
 }
 
@@ -40,7 +44,11 @@ fn a_snapshot_is_found_again_whole() {
         let found = Shelf::open(data.path()).unwrap().current().unwrap();
         assert!(found.read().unwrap() == state(bytes), "{bytes} bytes");
         assert_eq!(found.manifest.used_ids, BTreeSet::from([1, 2]));
-        assert_eq!(directories(data.path()).len(), 1, "the one before is removed");
+        assert_eq!(
+            directories(data.path()).len(),
+            1,
+            "the one before is removed"
+        );
     }
 }
 
@@ -62,14 +70,20 @@ fn an_older_snapshot_does_not_replace_a_newer_one() {
     build(&shelf, 9, 10);
     build(&shelf, 8, 10);
     assert_eq!(shelf.current().unwrap().manifest.last_log.unwrap().index, 9);
-    assert_eq!(directories(data.path()).len(), 1, "the overtaken one is removed with its handle");
+    assert_eq!(
+        directories(data.path()).len(),
+        1,
+        "the overtaken one is removed with its handle"
+    );
 }
 
 #[test]
 fn every_damage_to_a_snapshot_is_noticed() {
     let data = tempfile::tempdir().unwrap();
     build(&Shelf::open(data.path()).unwrap(), 5, 2 * CHUNK_BYTES);
-    let [dir] = &directories(data.path())[..] else { panic!("one snapshot") };
+    let [dir] = &directories(data.path())[..] else {
+        panic!("one snapshot")
+    };
     let (path, whole) = (dir.join("data"), fs::read(dir.join("data")).unwrap());
     let damaged = |bytes: &[u8]| {
         fs::write(&path, bytes).unwrap();
@@ -108,10 +122,15 @@ fn a_received_snapshot_counts_only_when_it_is_complete() {
     let mut incoming = shelf.receive(manifest.clone()).unwrap();
     incoming.add(&records[0]).unwrap();
     assert!(incoming.finish().is_err(), "a chunk is missing");
-    assert!(directories(target.path()).is_empty(), "nothing is left of it");
+    assert!(
+        directories(target.path()).is_empty(),
+        "nothing is left of it"
+    );
 
     let mut incoming = shelf.receive(manifest).unwrap();
-    records.iter().for_each(|record| incoming.add(record).unwrap());
+    records
+        .iter()
+        .for_each(|record| incoming.add(record).unwrap());
     assert!(incoming.add(&records[0]).is_err(), "more than announced");
     let handle = incoming.finish();
     assert!(handle.is_err(), "the tally is off");

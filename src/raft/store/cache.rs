@@ -58,7 +58,9 @@ impl Cache {
             self.durable = self.durable.max(index);
         }
         while self.bytes > self.limit && self.start < self.durable {
-            let Some((_, bytes)) = self.entries.pop_front() else { break };
+            let Some((_, bytes)) = self.entries.pop_front() else {
+                break;
+            };
             self.bytes -= bytes;
             self.start += 1;
         }
@@ -101,7 +103,8 @@ impl Cache {
         let mut total = 0_usize;
         let mut out = Vec::new();
         for index in from..to {
-            let Some((entry, size)) = self.position(index).and_then(|at| self.entries.get(at)) else {
+            let Some((entry, size)) = self.position(index).and_then(|at| self.entries.get(at))
+            else {
                 break;
             };
             total = total.saturating_add(*size);

@@ -67,7 +67,10 @@ fn seal_into(out: &mut BytesMut, write_body: impl FnOnce(&mut BytesMut)) {
 /// Length of a whole record, told from its first bytes.
 pub fn record_length(start: &[u8]) -> Result<usize, Damage> {
     let Some(header) = start.get(..HEADER_BYTES) else {
-        return Err(Damage::Cut { have: start.len(), want: HEADER_BYTES });
+        return Err(Damage::Cut {
+            have: start.len(),
+            want: HEADER_BYTES,
+        });
     };
     if header[0] != FORMAT {
         return Err(Damage::Format(header[0]));
@@ -83,7 +86,10 @@ pub fn record_length(start: &[u8]) -> Result<usize, Damage> {
 pub fn open(record: &Bytes) -> Result<Bytes, Damage> {
     let want = record_length(record)?;
     if record.len() != want {
-        return Err(Damage::Cut { have: record.len(), want });
+        return Err(Damage::Cut {
+            have: record.len(),
+            want,
+        });
     }
     let body = record.slice(HEADER_BYTES..);
     let (stored, computed) = (le_u32(&record[1..5]), crc32c::crc32c(&body));
@@ -112,7 +118,10 @@ pub fn encode_entry(entry: &Entry) -> Bytes {
 pub fn decode_entry(record: &Bytes) -> Result<Entry, Damage> {
     let body = open(record)?;
     if body.len() < ENTRY_HEAD_BYTES {
-        return Err(Damage::Cut { have: body.len(), want: ENTRY_HEAD_BYTES });
+        return Err(Damage::Cut {
+            have: body.len(),
+            want: ENTRY_HEAD_BYTES,
+        });
     }
     let log_id = log_id(le_u64(&body[1..9]), le_u64(&body[9..17]));
     let payload = body.slice(ENTRY_HEAD_BYTES..);
@@ -153,7 +162,9 @@ pub fn encode_meta(meta: &Meta) -> Bytes {
     let record = MetaRecord {
         sequence: meta.sequence,
         identity: meta.identity,
-        vote: meta.vote.map(|v| (v.leader_id.term, v.leader_id.voted_for, v.committed)),
+        vote: meta
+            .vote
+            .map(|v| (v.leader_id.term, v.leader_id.voted_for, v.committed)),
         committed: meta.committed.as_ref().map(pair),
         purged: meta.purged.as_ref().map(pair),
         last: meta.last.as_ref().map(pair),
@@ -188,7 +199,10 @@ impl From<&Membership> for MembershipRecord {
     fn from(members: &Membership) -> Self {
         Self {
             configs: members.get_joint_config().clone(),
-            nodes: members.nodes().map(|(id, node)| (*id, node.clone())).collect(),
+            nodes: members
+                .nodes()
+                .map(|(id, node)| (*id, node.clone()))
+                .collect(),
         }
     }
 }
@@ -211,7 +225,9 @@ fn encode_membership(members: &Membership) -> Bytes {
 }
 
 fn decode_membership(bytes: &[u8]) -> Result<Membership, Damage> {
-    rmp_serde::from_slice::<MembershipRecord>(bytes).map_err(content)?.try_into()
+    rmp_serde::from_slice::<MembershipRecord>(bytes)
+        .map_err(content)?
+        .try_into()
 }
 
 fn content(error: impl ToString) -> Damage {

@@ -64,7 +64,10 @@ pub fn open_with_floor<R: AsyncRuntime>(
         Some(found) => found,
         None if has_content(&dir)? => {
             let reason = format!("{} is missing beside the log", mark_path.display());
-            return Err(OpenError::Damaged { dir: data.to_owned(), reason });
+            return Err(OpenError::Damaged {
+                dir: data.to_owned(),
+                reason,
+            });
         }
         None => (Mark::create(&mark_path)?, 0),
     };
@@ -73,7 +76,10 @@ pub fn open_with_floor<R: AsyncRuntime>(
         Some(number) => (reopen(data, &dir, number)?, number),
         None if acknowledged > 0 => {
             let reason = format!("{} is missing", dir.join("CURRENT").display());
-            return Err(OpenError::Damaged { dir: data.to_owned(), reason });
+            return Err(OpenError::Damaged {
+                dir: data.to_owned(),
+                reason,
+            });
         }
         None => (create(&dir)?, 1),
     };
@@ -117,8 +123,12 @@ pub fn point_at(dir: &Path, number: u64) -> io::Result<()> {
 
 fn current(dir: &Path) -> Result<Option<u64>, OpenError> {
     let path = dir.join("CURRENT");
-    let Some(content) = durable::read_optional(&path)? else { return Ok(None) };
-    let number = std::str::from_utf8(&content).ok().and_then(|text| text.trim().parse().ok());
+    let Some(content) = durable::read_optional(&path)? else {
+        return Ok(None);
+    };
+    let number = std::str::from_utf8(&content)
+        .ok()
+        .and_then(|text| text.trim().parse().ok());
     match number {
         Some(number) => Ok(Some(number)),
         None => Err(OpenError::Damaged {
@@ -150,7 +160,10 @@ fn create(dir: &Path) -> io::Result<SledEngine> {
 }
 
 fn first_batch(identity: LogIdentity) -> Batch {
-    let meta = Meta { identity, ..Meta::default() };
+    let meta = Meta {
+        identity,
+        ..Meta::default()
+    };
     Batch::from([(key::META.to_vec(), Some(encode_meta(&meta).to_vec()))])
 }
 
@@ -160,9 +173,10 @@ fn reopen(data: &Path, dir: &Path, number: u64) -> Result<SledEngine, OpenError>
         | io::ErrorKind::InvalidData
         | io::ErrorKind::UnexpectedEof
         | io::ErrorKind::InvalidInput
-        | io::ErrorKind::Other => {
-            OpenError::Damaged { dir: data.to_owned(), reason: error.to_string() }
-        }
+        | io::ErrorKind::Other => OpenError::Damaged {
+            dir: data.to_owned(),
+            reason: error.to_string(),
+        },
         _ => OpenError::Io(error),
     })
 }
@@ -171,7 +185,10 @@ fn reopen(data: &Path, dir: &Path, number: u64) -> Result<SledEngine, OpenError>
 fn remove_others(dir: &Path, number: u64) -> io::Result<()> {
     for entry in fs::read_dir(dir).map_err(at(dir))? {
         let path = entry.map_err(at(dir))?.path();
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default();
         let other = name.parse::<u64>().is_ok_and(|found| found != number);
         if other {
             tracing::info!(path = %path.display(), "removing a log database that is not in use");
@@ -190,7 +207,10 @@ struct Loaded {
 /// Reads and checks the whole log. The reason of a refusal is for a person.
 fn load(engine: &dyn LogEngine, acknowledged: u64) -> Result<Loaded, String> {
     let text = |error: io::Error| error.to_string();
-    let meta = engine.get(key::META).map_err(text)?.ok_or("its meta record is missing")?;
+    let meta = engine
+        .get(key::META)
+        .map_err(text)?
+        .ok_or("its meta record is missing")?;
     let meta = decode_meta(&Bytes::from(meta)).map_err(|error| format!("meta record: {error}"))?;
     if meta.sequence < acknowledged {
         return Err(format!(
@@ -207,7 +227,11 @@ fn load(engine: &dyn LogEngine, acknowledged: u64) -> Result<Loaded, String> {
     })
     .map_err(text)?;
     check_ends(&meta, &entries, first)?;
-    Ok(Loaded { meta, entries, first_stored: first_stored.unwrap_or(first) })
+    Ok(Loaded {
+        meta,
+        entries,
+        first_stored: first_stored.unwrap_or(first),
+    })
 }
 
 fn check_ends(meta: &Meta, entries: &[(Entry, usize)], first: u64) -> Result<(), String> {
@@ -215,9 +239,15 @@ fn check_ends(meta: &Meta, entries: &[(Entry, usize)], first: u64) -> Result<(),
         && meta.purged.is_some()
         && entry.log_id.index != first
     {
-        return Err(format!("entries {first} to {} are missing", entry.log_id.index - 1));
+        return Err(format!(
+            "entries {first} to {} are missing",
+            entry.log_id.index - 1
+        ));
     }
-    let last = entries.last().map(|(entry, _)| entry.log_id).or(meta.purged);
+    let last = entries
+        .last()
+        .map(|(entry, _)| entry.log_id)
+        .or(meta.purged);
     match last == meta.last {
         true => Ok(()),
         false => Err(format!("it ends at {last:?} instead of {:?}", meta.last)),
@@ -241,10 +271,16 @@ fn assemble(
     rotation: Option<Rotation>,
     fatal: FatalSignal,
 ) -> (Arc<Shared>, Journal) {
-    let Loaded { meta, entries, first_stored } = loaded;
-    let start = entries.first().map_or(next_index(meta.last.as_ref()), |(entry, _)| {
-        entry.log_id.index
-    });
+    let Loaded {
+        meta,
+        entries,
+        first_stored,
+    } = loaded;
+    let start = entries
+        .first()
+        .map_or(next_index(meta.last.as_ref()), |(entry, _)| {
+            entry.log_id.index
+        });
     let mut cache = Cache::new(CACHE_BYTES, start);
     let mut live_bytes = 0;
     for (entry, size) in entries {
@@ -261,6 +297,12 @@ fn assemble(
         last: meta.last,
     };
     let shared = Arc::new(Shared::new(engine, meta.identity, tail));
-    let opened = Opened { meta, mark, live_bytes, purged_from: first_stored, rotation };
+    let opened = Opened {
+        meta,
+        mark,
+        live_bytes,
+        purged_from: first_stored,
+        rotation,
+    };
     (shared.clone(), Journal::new(shared, opened, fatal))
 }

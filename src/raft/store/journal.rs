@@ -37,10 +37,16 @@ pub struct Write {
 }
 
 pub enum Change {
-    Append { records: Vec<(u64, Bytes)>, last: LogId, truncations: u64 },
+    Append {
+        records: Vec<(u64, Bytes)>,
+        last: LogId,
+        truncations: u64,
+    },
     Vote(Vote),
     /// Keeps entries up to `last`.
-    Truncate { last: Option<LogId> },
+    Truncate {
+        last: Option<LogId>,
+    },
     /// Drops entries up to and including this one.
     Purge(LogId),
     /// Nothing but what rides along: the last word before an orderly end.
@@ -83,8 +89,23 @@ pub struct Journal {
 impl Journal {
     /// Without a witness file (`mark`) where a simulation looks after the disk itself.
     pub fn new(shared: Arc<Shared>, opened: Opened, fatal: FatalSignal) -> Self {
-        let Opened { meta, mark, live_bytes, purged_from, rotation } = opened;
-        Self { shared, mark, meta, live_bytes, purged_from, rotation, fatal, failed: None }
+        let Opened {
+            meta,
+            mark,
+            live_bytes,
+            purged_from,
+            rotation,
+        } = opened;
+        Self {
+            shared,
+            mark,
+            meta,
+            live_bytes,
+            purged_from,
+            rotation,
+            fatal,
+            failed: None,
+        }
     }
 
     /// Makes a group of writes durable as one batch, then acknowledges each, in order.
@@ -95,7 +116,8 @@ impl Journal {
         };
         if let Err(error) = &result {
             let reason = error.to_string();
-            self.fatal.raise(&format!("the log can't be written: {reason}"));
+            self.fatal
+                .raise(&format!("the log can't be written: {reason}"));
             self.failed.get_or_insert(reason);
         }
         for write in group {
@@ -118,7 +140,11 @@ impl Journal {
         let mut durable = Vec::new();
         for write in group {
             match &write.change {
-                Change::Append { records, last, truncations } => {
+                Change::Append {
+                    records,
+                    last,
+                    truncations,
+                } => {
                     self.put_entries(&mut batch, records);
                     self.meta.last = Some(*last);
                     durable.push((last.index + 1, *truncations));
@@ -148,16 +174,24 @@ impl Journal {
             tail.cache.set_durable(index, truncations);
         }
         drop(tail);
-        let entries = group.iter().map(|write| write.change.entries() as u64).sum();
+        let entries = group
+            .iter()
+            .map(|write| write.change.entries() as u64)
+            .sum();
         let bytes = group.iter().map(|write| write.change.bytes() as u64).sum();
-        self.shared.stats.record_commit(started.elapsed(), entries, bytes, self.live_bytes);
+        self.shared
+            .stats
+            .record_commit(started.elapsed(), entries, bytes, self.live_bytes);
         Ok(())
     }
 
     fn put_entries(&mut self, batch: &mut Batch, records: &[(u64, Bytes)]) {
         for (index, record) in records {
             for (part, chunk) in (0..).zip(record.chunks(PART_BYTES)) {
-                let key = PartKey { index: *index, part };
+                let key = PartKey {
+                    index: *index,
+                    part,
+                };
                 batch.insert(key.encode(), Some(chunk.to_vec()));
             }
             self.live_bytes += record.len() as u64;
@@ -178,7 +212,9 @@ impl Journal {
     }
 
     fn remove_purged(&mut self, engine: &dyn LogEngine, batch: &mut Batch) -> io::Result<()> {
-        let Some(purged) = self.meta.purged else { return Ok(()) };
+        let Some(purged) = self.meta.purged else {
+            return Ok(());
+        };
         if self.purged_from > purged.index {
             return Ok(());
         }
@@ -226,7 +262,9 @@ impl Journal {
     }
 
     fn rotate_if_due(&mut self) {
-        let Some(rotation) = &mut self.rotation else { return };
+        let Some(rotation) = &mut self.rotation else {
+            return;
+        };
         let rotated = self.shared.engine().and_then(|engine| {
             rotation.run_if_due(&*engine, &self.meta, self.live_bytes, &self.shared.stats)
         });

@@ -81,13 +81,21 @@ pub struct LogStore<R> {
 
 impl<R> Clone for LogStore<R> {
     fn clone(&self) -> Self {
-        Self { shared: self.shared.clone(), writer: self.writer.clone(), runtime: PhantomData }
+        Self {
+            shared: self.shared.clone(),
+            writer: self.writer.clone(),
+            runtime: PhantomData,
+        }
     }
 }
 
 impl<R> LogStore<R> {
     pub fn new(shared: Arc<Shared>, writer: Writer) -> Self {
-        Self { shared, writer: Arc::new(writer), runtime: PhantomData }
+        Self {
+            shared,
+            writer: Arc::new(writer),
+            runtime: PhantomData,
+        }
     }
 
     pub fn shared(&self) -> &Arc<Shared> {
@@ -151,7 +159,14 @@ impl<R> LogStore<R> {
             }
             tail.cache.truncations()
         };
-        self.submit(Change::Append { records, last, truncations }, Some(ack));
+        self.submit(
+            Change::Append {
+                records,
+                last,
+                truncations,
+            },
+            Some(ack),
+        );
         Ok(())
     }
 
@@ -176,17 +191,25 @@ impl<R: AsyncRuntime> RaftLogStorage<Types<R>> for LogStore<R> {
 
     async fn get_log_state(&mut self) -> io::Result<LogState<Types<R>>> {
         let tail = lock(&self.shared.tail);
-        Ok(LogState { last_purged_log_id: tail.purged, last_log_id: tail.last })
+        Ok(LogState {
+            last_purged_log_id: tail.purged,
+            last_log_id: tail.last,
+        })
     }
 
     async fn get_log_reader(&mut self) -> Self::LogReader {
-        LogReader { shared: self.shared.clone(), runtime: PhantomData }
+        LogReader {
+            shared: self.shared.clone(),
+            runtime: PhantomData,
+        }
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
         let (done, outcome) = oneshot::channel();
         self.submit(Change::Vote(*vote), Some(signal(done)));
-        outcome.await.map_err(|_| io::Error::other("the log's writer is gone"))??;
+        outcome
+            .await
+            .map_err(|_| io::Error::other("the log's writer is gone"))??;
         lock(&self.shared.tail).vote = Some(*vote);
         Ok(())
     }
@@ -206,7 +229,10 @@ impl<R: AsyncRuntime> RaftLogStorage<Types<R>> for LogStore<R> {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        self.append_entries(entries, Box::new(move |outcome| callback.io_completed(outcome)))
+        self.append_entries(
+            entries,
+            Box::new(move |outcome| callback.io_completed(outcome)),
+        )
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
@@ -359,7 +385,11 @@ pub fn scan_entries(
             if let Some(previous) = previous
                 && index != previous + 1
             {
-                failure = Some(format!("entries {} to {} are missing", previous + 1, index - 1));
+                failure = Some(format!(
+                    "entries {} to {} are missing",
+                    previous + 1,
+                    index - 1
+                ));
                 return ControlFlow::Break(());
             }
             previous = Some(index);
@@ -397,7 +427,10 @@ impl Assembly {
             (self.index, self.next_part) = (index, 0);
         }
         if (index, part) != (self.index, self.next_part) {
-            return Err(format!("entry {}: part {} is missing", self.index, self.next_part));
+            return Err(format!(
+                "entry {}: part {} is missing",
+                self.index, self.next_part
+            ));
         }
         self.next_part += 1;
         self.record.extend_from_slice(value);

@@ -40,15 +40,30 @@ impl Mark {
             );
             io::Error::new(io::ErrorKind::InvalidData, text)
         })?;
-        let file = OpenOptions::new().write(true).open(path).map_err(at(path))?;
-        Ok(Some((Self { file, path: path.to_owned() }, sequence)))
+        let file = OpenOptions::new()
+            .write(true)
+            .open(path)
+            .map_err(at(path))?;
+        Ok(Some((
+            Self {
+                file,
+                path: path.to_owned(),
+            },
+            sequence,
+        )))
     }
 
     /// Creates it, saying that nothing was acknowledged yet.
     pub fn create(path: &Path) -> io::Result<Self> {
         durable::replace(path, &encode(0))?;
-        let file = OpenOptions::new().write(true).open(path).map_err(at(path))?;
-        Ok(Self { file, path: path.to_owned() })
+        let file = OpenOptions::new()
+            .write(true)
+            .open(path)
+            .map_err(at(path))?;
+        Ok(Self {
+            file,
+            path: path.to_owned(),
+        })
     }
 
     pub fn raise(&self, sequence: u64) -> io::Result<()> {

@@ -3,10 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::ops::{ControlFlow, Range};
+use std::ops::Range;
 use std::sync::Mutex;
 
-use super::engine::{Batch, Key, LogEngine, Value};
+use super::engine::{Batch, Key, LogEngine, Value, Visit};
 use crate::sync::lock;
 
 #[derive(Debug, Default)]
@@ -30,11 +30,7 @@ impl LogEngine for MemoryEngine {
         Ok(lock(&self.pairs).get(key).cloned())
     }
 
-    fn scan(
-        &self,
-        range: Range<Key>,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> io::Result<()> {
+    fn scan(&self, range: Range<Key>, visit: &mut Visit<'_>) -> io::Result<()> {
         for (key, value) in lock(&self.pairs).range(range) {
             if visit(key, value).is_break() {
                 break;
@@ -45,6 +41,9 @@ impl LogEngine for MemoryEngine {
 
     fn size_on_disk(&self) -> io::Result<u64> {
         let pairs = lock(&self.pairs);
-        Ok(pairs.iter().map(|(key, value)| (key.len() + value.len()) as u64).sum())
+        Ok(pairs
+            .iter()
+            .map(|(key, value)| (key.len() + value.len()) as u64)
+            .sum())
     }
 }

@@ -45,7 +45,12 @@ pub struct Load {
 
 impl Default for Load {
     fn default() -> Self {
-        Self { size: Size::Mixed, in_flight: 16, duration: None, keep: 64 }
+        Self {
+            size: Size::Mixed,
+            in_flight: 16,
+            duration: None,
+            keep: 64,
+        }
     }
 }
 
@@ -65,6 +70,7 @@ pub fn append(
     load: Load,
     mut acknowledged: impl FnMut(u64) -> io::Result<()>,
 ) -> Result<Report, Error> {
+    std::fs::create_dir_all(data)?;
     let store = directory::open::<TokioRuntime>(data, FatalSignal::default())?;
     let started = Instant::now();
     let first = next_index(store.last_log_id().as_ref());
@@ -92,7 +98,11 @@ pub fn append(
     let took = started.elapsed();
     let stats = store.shared().stats.read();
     store.close();
-    Ok(Report { acknowledged: done - first, took, stats })
+    Ok(Report {
+        acknowledged: done - first,
+        took,
+        stats,
+    })
 }
 
 fn next_ack(acks: &Acks, acknowledged: &mut impl FnMut(u64) -> io::Result<()>) -> io::Result<u64> {
@@ -113,7 +123,9 @@ pub fn check(data: &Path, size: Size, acknowledged: Option<u64>) -> Result<Optio
     drop(engine);
     store.close();
     if last < acknowledged {
-        return Err(Error::Fatal(format!("{acknowledged:?} was acknowledged, the log ends at {last:?}")));
+        return Err(Error::Fatal(format!(
+            "{acknowledged:?} was acknowledged, the log ends at {last:?}"
+        )));
     }
     let mut expected = first;
     for found in &entries {
@@ -124,19 +136,26 @@ pub fn check(data: &Path, size: Size, acknowledged: Option<u64>) -> Result<Optio
             _ => false,
         };
         if found.log_id.index != expected || !same {
-            return Err(Error::Fatal(format!("entry {expected} is not what was appended")));
+            return Err(Error::Fatal(format!(
+                "entry {expected} is not what was appended"
+            )));
         }
         expected += 1;
     }
     match last.map_or(first, |last| last + 1) == expected {
         true => Ok(last),
-        false => Err(Error::Fatal(format!("the log says {last:?} and holds less"))),
+        false => Err(Error::Fatal(format!(
+            "the log says {last:?} and holds less"
+        ))),
     }
 }
 
 fn entry(index: u64, size: Size) -> Entry {
     let payload = Payload::from_encoded(content(index, size));
-    Entry { log_id: log_id(TERM, index), payload: EntryPayload::Normal(payload) }
+    Entry {
+        log_id: log_id(TERM, index),
+        payload: EntryPayload::Normal(payload),
+    }
 }
 
 /// The same bytes for the same index, and others for any other.

@@ -45,7 +45,13 @@ pub struct Rotation {
 
 impl Rotation {
     pub fn new(dir: &Path, number: u64, floor: u64) -> Self {
-        Self { dir: dir.to_owned(), number, floor, commits: 0, retired: None }
+        Self {
+            dir: dir.to_owned(),
+            number,
+            floor,
+            commits: 0,
+            retired: None,
+        }
     }
 
     /// Returns the fresh engine if the database was replaced.
@@ -67,7 +73,12 @@ impl Rotation {
             return Ok(None);
         }
         let fresh = self.rotate(engine, meta)?;
-        tracing::info!(from_bytes = size, live_bytes, number = self.number, "rotated the log");
+        tracing::info!(
+            from_bytes = size,
+            live_bytes,
+            number = self.number,
+            "rotated the log"
+        );
         stats.record_rotation();
         Ok(Some(fresh))
     }
@@ -101,18 +112,21 @@ fn copy(old: &dyn LogEngine, fresh: &dyn LogEngine, meta: &Meta) -> io::Result<(
     let mut batch = Batch::new();
     let mut bytes = 0;
     let mut outcome = Ok(());
-    old.scan(key::entries_from(next_index(meta.purged.as_ref())), &mut |key, value| {
-        bytes += value.len();
-        batch.insert(key.to_vec(), Some(value.to_vec()));
-        if bytes >= COPY_BYTES {
-            bytes = 0;
-            outcome = fresh.commit(std::mem::take(&mut batch));
-        }
-        match outcome {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(_) => ControlFlow::Break(()),
-        }
-    })?;
+    old.scan(
+        key::entries_from(next_index(meta.purged.as_ref())),
+        &mut |key, value| {
+            bytes += value.len();
+            batch.insert(key.to_vec(), Some(value.to_vec()));
+            if bytes >= COPY_BYTES {
+                bytes = 0;
+                outcome = fresh.commit(std::mem::take(&mut batch));
+            }
+            match outcome {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(_) => ControlFlow::Break(()),
+            }
+        },
+    )?;
     outcome?;
     batch.insert(key::META.to_vec(), Some(encode_meta(meta).to_vec()));
     fresh.commit(batch)

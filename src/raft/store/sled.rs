@@ -12,14 +12,14 @@
 use std::cell::Cell;
 use std::fs::{self, File};
 use std::io;
-use std::ops::{ControlFlow, Range};
+use std::ops::Range;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::engine::{Batch, Key, LogEngine, Value};
+use super::engine::{Batch, Key, LogEngine, Value, Visit};
 use crate::durable::{self, at};
 
 /// sled takes about twice what it is told. Recent entries are cached above it, so it needs little.
@@ -78,7 +78,12 @@ impl SledEngine {
         };
         let path = dir.join("db");
         let file = File::open(&path).map_err(at(&path))?;
-        Ok(Self { db, file, dir: dir.to_owned(), blobs: dir.join("blobs") })
+        Ok(Self {
+            db,
+            file,
+            dir: dir.to_owned(),
+            blobs: dir.join("blobs"),
+        })
     }
 
     fn flush(&self) -> io::Result<()> {
@@ -125,11 +130,7 @@ impl LogEngine for SledEngine {
         })
     }
 
-    fn scan(
-        &self,
-        range: Range<Key>,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> io::Result<()> {
+    fn scan(&self, range: Range<Key>, visit: &mut Visit<'_>) -> io::Result<()> {
         guarded(&self.dir, || {
             for pair in self.db.range(range) {
                 let (key, value) = pair.map_err(io_error)?;
@@ -150,7 +151,10 @@ impl LogEngine for SledEngine {
 fn remove_torn_snapshots(dir: &Path) -> io::Result<()> {
     for entry in fs::read_dir(dir).map_err(at(dir))? {
         let path = entry.map_err(at(dir))?.path();
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default();
         if name.starts_with("snap.") && name.ends_with(".generating") {
             tracing::warn!(file = %path.display(), "removing a torn snapshot of sled");
             fs::remove_file(&path).map_err(at(&path))?;
@@ -166,9 +170,10 @@ fn is_locked(error: &io::Error) -> bool {
 fn io_error(error: sled::Error) -> io::Error {
     match error {
         // sled wraps the kind of a lock conflict into the text of another error.
-        sled::Error::Io(error) if error.to_string().contains("WouldBlock") => {
-            io::Error::new(io::ErrorKind::WouldBlock, "the log is in use by another process")
-        }
+        sled::Error::Io(error) if error.to_string().contains("WouldBlock") => io::Error::new(
+            io::ErrorKind::WouldBlock,
+            "the log is in use by another process",
+        ),
         sled::Error::Io(error) => error,
         other => io::Error::new(io::ErrorKind::InvalidData, other.to_string()),
     }

@@ -63,6 +63,10 @@ impl StatsRecorder {
             let at = (sorted.len() * percent / 100).min(sorted.len().saturating_sub(1));
             sorted.get(at).copied().unwrap_or_default()
         };
-        StoreStats { sync_p50: percentile(50), sync_p99: percentile(99), ..recorded.stats.clone() }
+        StoreStats {
+            sync_p50: percentile(50),
+            sync_p99: percentile(99),
+            ..recorded.stats.clone()
+        }
     }
 }

@@ -19,8 +19,11 @@ const GROUP_ENTRIES: usize = 4096;
 const GROUP_BYTES: usize = 4 << 20;
 
 pub enum Writer {
-    Thread { queue: Mutex<Option<Sender<Write>>>, thread: Mutex<Option<JoinHandle<()>>> },
-    Inline(Mutex<Journal>),
+    Thread {
+        queue: Mutex<Option<Sender<Write>>>,
+        thread: Mutex<Option<JoinHandle<()>>>,
+    },
+    Inline(Box<Mutex<Journal>>),
 }
 
 impl Writer {
@@ -29,11 +32,14 @@ impl Writer {
         let thread = thread::Builder::new()
             .name("quorate-log".to_owned())
             .spawn(move || run(journal, &writes))?;
-        Ok(Self::Thread { queue: Mutex::new(Some(queue)), thread: Mutex::new(Some(thread)) })
+        Ok(Self::Thread {
+            queue: Mutex::new(Some(queue)),
+            thread: Mutex::new(Some(thread)),
+        })
     }
 
     pub fn inline(journal: Journal) -> Self {
-        Self::Inline(Mutex::new(journal))
+        Self::Inline(Box::new(Mutex::new(journal)))
     }
 
     /// Queues a write. Its acknowledgement is called exactly once, also if the writer is gone.
@@ -49,14 +55,22 @@ impl Writer {
             },
         };
         if let Some(ack) = refused.and_then(|write| write.ack) {
-            ack(Err(io::Error::new(io::ErrorKind::BrokenPipe, "the log is closed")));
+            ack(Err(io::Error::new(
+                io::ErrorKind::BrokenPipe,
+                "the log is closed",
+            )));
         }
     }
 
     /// Writes what is queued and what rides along, then ends the thread and drops the engine.
     pub fn close(&self) {
-        self.submit(Write { change: Change::Flush, ack: None });
-        let Self::Thread { queue, thread } = self else { return };
+        self.submit(Write {
+            change: Change::Flush,
+            ack: None,
+        });
+        let Self::Thread { queue, thread } = self else {
+            return;
+        };
         lock(queue).take();
         let thread = lock(thread).take();
         if let Some(thread) = thread

@@ -5,9 +5,7 @@ use std::time::Duration;
 use model::{ControllerId, Timestamp};
 use tokio::time::Instant;
 
-use super::harness::{
-    Lab, PATIENCE, assert_equal_states, commit, has, kill, leader, register,
-};
+use super::harness::{Lab, PATIENCE, assert_equal_states, commit, has, kill, leader, register};
 use crate::Error;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -16,7 +14,11 @@ async fn three_members_commit_serve_reads_everywhere_and_survive_their_leader() 
     let mut members = lab.cluster(3).await;
     commit(&members, "before").await;
     for member in &members {
-        assert!(has(&member.cluster, "before").await.unwrap(), "{}", member.id);
+        assert!(
+            has(&member.cluster, "before").await.unwrap(),
+            "{}",
+            member.id
+        );
     }
     let at = leader(&members).await;
     kill(members.remove(at));
@@ -27,7 +29,10 @@ async fn three_members_commit_serve_reads_everywhere_and_survive_their_leader() 
         assert!(has(&member.cluster, "before").await.unwrap());
         assert!(has(&member.cluster, "after").await.unwrap());
     }
-    let quick: u64 = members.iter().map(|it| it.cluster.metrics().quick_elections).sum();
+    let quick: u64 = members
+        .iter()
+        .map(|it| it.cluster.metrics().quick_elections)
+        .sum();
     assert!(quick > 0, "nobody called the quick election");
     assert_equal_states(&members).await;
 }
@@ -60,8 +65,14 @@ async fn an_orderly_stop_hands_leadership_over_at_once() {
     let started = Instant::now();
     leaving.cluster.shutdown().await;
     commit(&members, "second").await;
-    println!("committed {:?} after the leader was asked to stop", started.elapsed());
-    assert!(leaving.cluster.fatal().borrow().is_none(), "stopping is no failure");
+    println!(
+        "committed {:?} after the leader was asked to stop",
+        started.elapsed()
+    );
+    assert!(
+        leaving.cluster.fatal().borrow().is_none(),
+        "stopping is no failure"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -77,7 +88,11 @@ async fn a_minority_refuses_reads_and_calls_the_outcome_of_writes_unknown() {
             1 => members[0].cluster.initialize().await.unwrap(),
             _ => {
                 let addresses = lab.addresses(id);
-                members[0].cluster.add_member(ControllerId(id), addresses).await.unwrap();
+                members[0]
+                    .cluster
+                    .add_member(ControllerId(id), addresses)
+                    .await
+                    .unwrap();
             }
         }
     }
@@ -85,13 +100,23 @@ async fn a_minority_refuses_reads_and_calls_the_outcome_of_writes_unknown() {
     let at = leader(&members).await;
     let alone = members.remove(at);
     members.into_iter().for_each(kill);
-    let write = alone.cluster.propose(vec![register("lost")], Timestamp(0)).await;
-    assert!(matches!(write, Err(Error::Unknown(_) | Error::Unavailable(_))), "{write:?}");
+    let write = alone
+        .cluster
+        .propose(vec![register("lost")], Timestamp(0))
+        .await;
+    assert!(
+        matches!(write, Err(Error::Unknown(_) | Error::Unavailable(_))),
+        "{write:?}"
+    );
     let read = has(&alone.cluster, "before").await;
     assert!(matches!(read, Err(Error::Unavailable(_))), "{read:?}");
     let confirmed = alone.cluster.confirm().await;
     assert!(confirmed.is_err(), "{confirmed:?}");
-    assert_eq!(alone.cluster.view().agents().count(), 1, "the stale view still answers");
+    assert_eq!(
+        alone.cluster.view().agents().count(),
+        1,
+        "the stale view still answers"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -100,8 +125,16 @@ async fn a_member_that_lost_its_log_is_refused_under_its_old_id_and_welcome_unde
     let mut members = lab.cluster(3).await;
     commit(&members, "first").await;
     if leader(&members).await != 0 {
-        members[1].cluster.transfer_leadership(Some(ControllerId(1))).await.ok();
-        members[2].cluster.transfer_leadership(Some(ControllerId(1))).await.ok();
+        members[1]
+            .cluster
+            .transfer_leadership(Some(ControllerId(1)))
+            .await
+            .ok();
+        members[2]
+            .cluster
+            .transfer_leadership(Some(ControllerId(1)))
+            .await
+            .ok();
     }
     let lost = members.pop().unwrap();
     lost.cluster.shutdown().await;
@@ -109,19 +142,44 @@ async fn a_member_that_lost_its_log_is_refused_under_its_old_id_and_welcome_unde
     std::fs::remove_dir_all(lab.data_dir(3)).unwrap();
     let wiped = lab.start(3).await;
     let addresses = lab.addresses(3);
-    let refusal = members[0].cluster.add_member(ControllerId(3), addresses).await.unwrap_err();
-    assert!(matches!(&refusal, Error::Rejected(why) if why.contains("new id")), "{refusal}");
+    let refusal = members[0]
+        .cluster
+        .add_member(ControllerId(3), addresses)
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(&refusal, Error::Rejected(why) if why.contains("new id")),
+        "{refusal}"
+    );
     commit(&members, "second").await;
-    assert!(!wiped.cluster.is_member(), "it must not have received anything");
+    assert!(
+        !wiped.cluster.is_member(),
+        "it must not have received anything"
+    );
     assert_eq!(wiped.cluster.status().last_log, 0);
 
     members.push(lab.start(4).await);
     let addresses = lab.addresses(4);
-    members[0].cluster.add_member(ControllerId(4), addresses).await.unwrap();
-    members[0].cluster.remove_member(ControllerId(3)).await.unwrap();
+    members[0]
+        .cluster
+        .add_member(ControllerId(4), addresses)
+        .await
+        .unwrap();
+    members[0]
+        .cluster
+        .remove_member(ControllerId(3))
+        .await
+        .unwrap();
     let again = lab.addresses(3);
-    let used = members[0].cluster.add_member(ControllerId(3), again).await.unwrap_err();
-    assert!(matches!(&used, Error::Rejected(why) if why.contains("never used again")), "{used}");
+    let used = members[0]
+        .cluster
+        .add_member(ControllerId(3), again)
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(&used, Error::Rejected(why) if why.contains("never used again")),
+        "{used}"
+    );
     assert!(has(&members[2].cluster, "second").await.unwrap());
     assert_equal_states(&members).await;
 }
@@ -132,15 +190,26 @@ async fn two_clusters_that_are_mixed_up_refuse_each_other() {
     let members = ours.cluster(1).await;
     let stranger = theirs.start(2).await;
     let addresses = theirs.addresses(2);
-    let refusal = members[0].cluster.add_member(ControllerId(2), addresses).await.unwrap_err();
+    let refusal = members[0]
+        .cluster
+        .add_member(ControllerId(2), addresses)
+        .await
+        .unwrap_err();
     assert!(refusal.to_string().contains("certificate"), "{refusal}");
     assert!(!stranger.cluster.is_member());
 
     stranger.cluster.shutdown().await;
     drop(stranger);
     std::fs::rename(theirs.data_dir(2), ours.data_dir(2)).unwrap();
-    let foreign = ours.try_start(2).await.err().expect("a foreign directory is refused");
-    assert!(matches!(&foreign, Error::Rejected(why) if why.contains("theirs")), "{foreign}");
+    let foreign = ours
+        .try_start(2)
+        .await
+        .err()
+        .expect("a foreign directory is refused");
+    assert!(
+        matches!(&foreign, Error::Rejected(why) if why.contains("theirs")),
+        "{foreign}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -149,13 +218,26 @@ async fn a_term_has_one_leader_and_a_deposed_one_confirms_nothing() {
     let members = lab.cluster(3).await;
     commit(&members, "first").await;
     let at = leader(&members).await;
-    let other = members.iter().position(|it| it.id != members[at].id).unwrap();
+    let other = members
+        .iter()
+        .position(|it| it.id != members[at].id)
+        .unwrap();
     members[at].cluster.confirm().await.unwrap();
-    members[at].cluster.transfer_leadership(Some(members[other].id)).await.unwrap();
+    members[at]
+        .cluster
+        .transfer_leadership(Some(members[other].id))
+        .await
+        .unwrap();
     let confirmed = members[at].cluster.confirm().await;
-    assert!(matches!(confirmed, Err(Error::NotLeader { .. })), "{confirmed:?}");
+    assert!(
+        matches!(confirmed, Err(Error::NotLeader { .. })),
+        "{confirmed:?}"
+    );
     let mut leadership = members[other].cluster.leadership();
     let ready = leadership.wait_for(|now| now.ready);
-    tokio::time::timeout(PATIENCE, ready).await.unwrap().unwrap();
+    tokio::time::timeout(PATIENCE, ready)
+        .await
+        .unwrap()
+        .unwrap();
     members[other].cluster.confirm().await.unwrap();
 }

@@ -16,16 +16,27 @@ async fn a_late_member_gets_a_snapshot_and_then_the_log() {
     members[0].cluster.initialize().await.unwrap();
     for number in 0..200 {
         let op = register(&format!("a{number}"));
-        members[0].cluster.propose(vec![op], Timestamp(0)).await.unwrap();
+        members[0]
+            .cluster
+            .propose(vec![op], Timestamp(0))
+            .await
+            .unwrap();
     }
     let deadline = tokio::time::Instant::now() + PATIENCE;
     while members[0].cluster.status().purged.is_none() {
-        assert!(tokio::time::Instant::now() < deadline, "the log was never cut");
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "the log was never cut"
+        );
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     members.push(lab.start(2).await);
     let addresses = lab.addresses(2);
-    members[0].cluster.add_member(ControllerId(2), addresses).await.unwrap();
+    members[0]
+        .cluster
+        .add_member(ControllerId(2), addresses)
+        .await
+        .unwrap();
     assert!(has(&members[1].cluster, "a0").await.unwrap());
     assert!(has(&members[1].cluster, "a199").await.unwrap());
     let first = members[1].events.recv().await.unwrap();
@@ -47,14 +58,19 @@ async fn events_come_in_the_order_of_the_log_and_proposals_in_that_of_the_calls(
     let mut members = lab.cluster(1).await;
     let member = &mut members[0];
     let proposals = (0..300).map(|number| {
-        member.cluster.propose(vec![register(&format!("a{number}"))], Timestamp(0))
+        member
+            .cluster
+            .propose(vec![register(&format!("a{number}"))], Timestamp(0))
     });
     let committed = futures::future::try_join_all(proposals).await.unwrap();
     assert!(committed.is_sorted_by_key(|done| done.index));
     let mut last = (0, Timestamp(0));
     while last.0 < committed[299].index {
         let batch = member.events.recv().await.unwrap();
-        assert!(batch.index > last.0 && batch.stamp >= last.1, "{batch:?} after {last:?}");
+        assert!(
+            batch.index > last.0 && batch.stamp >= last.1,
+            "{batch:?} after {last:?}"
+        );
         last = (batch.index, batch.stamp);
     }
 }

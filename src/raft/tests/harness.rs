@@ -53,7 +53,11 @@ impl Lab {
         }
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let raft = listener.local_addr().unwrap().to_string();
-        let addresses = Addresses { grpc: format!("grpc-{id}"), raft, https: String::new() };
+        let addresses = Addresses {
+            grpc: format!("grpc-{id}"),
+            raft,
+            https: String::new(),
+        };
         self.listeners.insert(id, listener);
         self.addresses.insert(id, addresses.clone());
         addresses
@@ -93,7 +97,11 @@ impl Lab {
     pub async fn start_with(&mut self, config: Config) -> Result<Running, Error> {
         let (id, tls) = (config.id, self.tls(config.id.0));
         let (cluster, events) = Cluster::open(config, tls).await?;
-        Ok(Running { cluster, events, id })
+        Ok(Running {
+            cluster,
+            events,
+            id,
+        })
     }
 
     pub async fn start(&mut self, id: u64) -> Running {
@@ -107,7 +115,11 @@ impl Lab {
         for id in 2..=count {
             members.push(self.start(id).await);
             let addresses = self.addresses(id);
-            members[0].cluster.add_member(ControllerId(id), addresses).await.unwrap();
+            members[0]
+                .cluster
+                .add_member(ControllerId(id), addresses)
+                .await
+                .unwrap();
         }
         members
     }
@@ -139,7 +151,10 @@ fn profile(name: &str) -> AgentProfile {
 
 pub async fn has(cluster: &Cluster, name: &str) -> Result<bool, Error> {
     let id = AgentId::new(name).unwrap();
-    cluster.read(|state| state.agent(&id).is_some()).await.map(|read| read.value)
+    cluster
+        .read(|state| state.agent(&id).is_some())
+        .await
+        .map(|read| read.value)
 }
 
 /// Proposes on whichever member leads, until it is committed.
@@ -147,7 +162,11 @@ pub async fn commit(members: &[Running], name: &str) {
     let deadline = Instant::now() + PATIENCE;
     loop {
         for member in members {
-            match member.cluster.propose(vec![register(name)], Timestamp(0)).await {
+            match member
+                .cluster
+                .propose(vec![register(name)], Timestamp(0))
+                .await
+            {
                 Ok(_) => return,
                 Err(error) => assert!(Instant::now() < deadline, "{name}: {error}"),
             }
@@ -166,7 +185,10 @@ pub async fn leader(members: &[Running]) -> usize {
         })
     });
     let first = futures::future::select_all(ready);
-    tokio::time::timeout(PATIENCE, first).await.expect("somebody leads").0
+    tokio::time::timeout(PATIENCE, first)
+        .await
+        .expect("somebody leads")
+        .0
 }
 
 /// Ends a member without a word to the others.
@@ -178,10 +200,16 @@ pub fn kill(member: Running) {
 pub async fn assert_equal_states(members: &[Running]) {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let told: Vec<_> = members.iter().map(|member| member.cluster.status()).collect();
+        let told: Vec<_> = members
+            .iter()
+            .map(|member| member.cluster.status())
+            .collect();
         let same_index = told.iter().all(|one| one.applied == told[0].applied);
         if same_index {
-            assert!(told.iter().all(|one| one.state_hash == told[0].state_hash), "{told:#?}");
+            assert!(
+                told.iter().all(|one| one.state_hash == told[0].state_hash),
+                "{told:#?}"
+            );
             return;
         }
         assert!(Instant::now() < deadline, "members did not meet: {told:#?}");

@@ -3,3 +3,4 @@
 mod failover;
 mod growth;
 mod harness;
+mod throughput;

@@ -23,14 +23,19 @@ const SHUTDOWN: &str = "import fcntl, os, struct, sys\n\
     fcntl.ioctl(os.open(sys.argv[1], os.O_RDONLY), 0x8004587D, struct.pack('I', 2))";
 
 fn count(variable: &str, default: u64) -> u64 {
-    std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+    std::env::var(variable)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(default)
 }
 
 /// Not a test: the body of the child.
 #[test]
 #[ignore = "the child of other tests"]
 fn appending_child() {
-    let Some(dir) = std::env::var_os(CHILD_DIR) else { return };
+    let Some(dir) = std::env::var_os(CHILD_DIR) else {
+        return;
+    };
     let outcome = probe::append(Path::new(&dir), Load::default(), |index| {
         println!("ack {index}");
         Ok(())
@@ -48,7 +53,13 @@ struct Appender {
 impl Appender {
     fn start(data: &Path) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", CHILD_TEST, "--ignored", "--nocapture", "--test-threads=1"])
+            .args([
+                "--exact",
+                CHILD_TEST,
+                "--ignored",
+                "--nocapture",
+                "--test-threads=1",
+            ])
             .env(CHILD_DIR, data)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -66,12 +77,18 @@ impl Appender {
             }
             last
         });
-        Self { child, acks, first_ack }
+        Self {
+            child,
+            acks,
+            first_ack,
+        }
     }
 
     /// Lets it append for a while after its first acknowledgement.
     fn run_for(&self, time: Duration) {
-        self.first_ack.recv_timeout(Duration::from_secs(30)).expect("the child appends");
+        self.first_ack
+            .recv_timeout(Duration::from_secs(30))
+            .expect("the child appends");
         std::thread::sleep(time);
     }
 
@@ -106,7 +123,10 @@ fn nothing_acknowledged_is_lost_when_the_power_is_cut() {
     let disk = match LoopDisk::create() {
         Ok(disk) => disk,
         Err(why) => {
-            assert!(std::env::var_os("QUORATE_REQUIRE_ALL").is_none(), "power cuts: {why}");
+            assert!(
+                std::env::var_os("QUORATE_REQUIRE_ALL").is_none(),
+                "power cuts: {why}"
+            );
             println!("SKIPPED, power cuts were not tested: {why}");
             return;
         }
@@ -122,13 +142,18 @@ fn nothing_acknowledged_is_lost_when_the_power_is_cut() {
         appender.run_for(random_while(250));
         disk.cut_the_power();
         let last = appender.kill();
-        total += last.map_or(0, |last| last + 1 - acknowledged.map_or(0, |before| before + 1));
+        total += last.map_or(0, |last| {
+            last + 1 - acknowledged.map_or(0, |before| before + 1)
+        });
         acknowledged = last.max(acknowledged);
         disk.unmount();
         disk.mount();
         let found = probe::check(&data, Size::Mixed, acknowledged);
         disk.unmount();
-        assert!(found.is_ok(), "cycle {cycle}, {acknowledged:?} acknowledged: {found:?}");
+        assert!(
+            found.is_ok(),
+            "cycle {cycle}, {acknowledged:?} acknowledged: {found:?}"
+        );
     }
     println!("{cycles} power cuts, {total} acknowledged entries, none lost");
     assert!(total > cycles, "INVALID: hardly anything was acknowledged");
@@ -156,7 +181,10 @@ impl LoopDisk {
         let image = fs::File::create(&disk.image).map_err(|error| error.to_string())?;
         image.set_len(1 << 30).map_err(|error| error.to_string())?;
         tool("python3", &["--version"])?;
-        tool("mkfs.ext4", &["-q", "-F", &disk.image.display().to_string()])?;
+        tool(
+            "mkfs.ext4",
+            &["-q", "-F", &disk.image.display().to_string()],
+        )?;
         disk.try_mount()?;
         disk.unmount();
         Ok(disk)
@@ -164,7 +192,10 @@ impl LoopDisk {
 
     fn try_mount(&self) -> Result<(), String> {
         let text = |path: &Path| path.display().to_string();
-        tool("mount", &["-o", "loop", &text(&self.image), &text(&self.mounted)])
+        tool(
+            "mount",
+            &["-o", "loop", &text(&self.image), &text(&self.mounted)],
+        )
     }
 
     fn mount(&self) {
@@ -192,6 +223,9 @@ fn tool(program: &str, arguments: &[&str]) -> Result<(), String> {
     let output = output.map_err(|error| format!("{program}: {error}"))?;
     match output.status.success() {
         true => Ok(()),
-        false => Err(format!("{program}: {}", String::from_utf8_lossy(&output.stderr).trim())),
+        false => Err(format!(
+            "{program}: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        )),
     }
 }

@@ -9,9 +9,7 @@ use proptest::prelude::*;
 use crate::consensus::{Entry, Membership, Vote, log_id};
 use crate::member::{LogIdentity, Node};
 use crate::payload::Payload;
-use crate::store::codec::{
-    Meta, decode_entry, decode_meta, encode_entry, encode_meta, open, seal,
-};
+use crate::store::codec::{Meta, decode_entry, decode_meta, encode_entry, encode_meta, open, seal};
 use crate::store::key::PartKey;
 
 fn node(port: u16) -> Node {
@@ -39,7 +37,10 @@ fn entries_of_every_kind_survive_the_round_trip() {
         EntryPayload::Membership(Membership::default()),
     ];
     for (index, payload) in (5..).zip(payloads) {
-        let entry = Entry { log_id: log_id(3, index), payload };
+        let entry = Entry {
+            log_id: log_id(3, index),
+            payload,
+        };
         let found = decode_entry(&encode_entry(&entry)).unwrap();
         assert_eq!(found.log_id, entry.log_id);
         match (found.payload, entry.payload) {
@@ -64,12 +65,22 @@ fn the_meta_record_survives_the_round_trip() {
         last: Some(log_id(4, 71)),
     };
     assert_eq!(decode_meta(&encode_meta(&meta)), Ok(meta));
-    assert_eq!(decode_meta(&encode_meta(&Meta::default())), Ok(Meta::default()));
+    assert_eq!(
+        decode_meta(&encode_meta(&Meta::default())),
+        Ok(Meta::default())
+    );
 }
 
 #[test]
 fn keys_sort_as_the_log_does() {
-    let keys = [(0, 0), (0, 1), (1, 0), (255, 7), (256, 0), (u64::MAX, u16::MAX)];
+    let keys = [
+        (0, 0),
+        (0, 1),
+        (1, 0),
+        (255, 7),
+        (256, 0),
+        (u64::MAX, u16::MAX),
+    ];
     let encoded = keys.map(|(index, part)| PartKey { index, part }.encode());
     assert!(encoded.is_sorted());
     for ((index, part), key) in keys.into_iter().zip(encoded) {
@@ -81,9 +92,15 @@ fn keys_sort_as_the_log_does() {
 #[test]
 fn the_first_format_reads_as_written() {
     let payload = Payload::from_encoded(Bytes::from_static(b"abc"));
-    let entry = Entry { log_id: log_id(2, 258), payload: EntryPayload::Normal(payload) };
+    let entry = Entry {
+        log_id: log_id(2, 258),
+        payload: EntryPayload::Normal(payload),
+    };
     let golden = "01a7306a4a140000000102000000000000000201000000000000616263";
-    let bytes: String = encode_entry(&entry).iter().map(|byte| format!("{byte:02x}")).collect();
+    let bytes: String = encode_entry(&entry)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     assert_eq!(bytes, golden);
 }
 

@@ -25,9 +25,13 @@ fn open(data: &Path) -> Result<Store, OpenError> {
 
 fn entry(index: u64, bytes: usize) -> Entry {
     // Different everywhere, so that bytes of one entry can't pass for those of another.
-    let content: Vec<u8> = (0..bytes).map(|at| (at as u64 ^ index.wrapping_mul(97)) as u8).collect();
+    let words = (0..bytes as u64).map(|at| (at ^ index.wrapping_mul(97)).to_le_bytes()[0]);
+    let content: Vec<u8> = words.collect();
     let payload = EntryPayload::Normal(Payload::from_encoded(Bytes::from(content)));
-    Entry { log_id: log_id(1, index), payload }
+    Entry {
+        log_id: log_id(1, index),
+        payload,
+    }
 }
 
 fn content(entry: &Entry) -> &[u8] {
@@ -68,9 +72,15 @@ async fn assert_complete(store: &mut Store) {
     assert_eq!(entries.len(), sizes().count());
     for ((index, bytes), found) in sizes().zip(&entries) {
         assert_eq!(found.log_id.index, index);
-        assert!(content(found) == content(&entry(index, bytes)), "entry {index}");
+        assert!(
+            content(found) == content(&entry(index, bytes)),
+            "entry {index}"
+        );
     }
-    assert_eq!(reader.read_vote().await.unwrap(), Some(Vote::new_committed(1, 1)));
+    assert_eq!(
+        reader.read_vote().await.unwrap(),
+        Some(Vote::new_committed(1, 1))
+    );
 }
 
 fn database(data: &Path) -> PathBuf {
@@ -90,7 +100,9 @@ async fn truncated_and_purged_entries_stay_away_and_the_rest_stays() {
     let dir = filled().await;
     let mut store = open(dir.path()).unwrap();
     store.truncate_after(Some(log_id(1, 15))).await.unwrap();
-    append(&mut store, vec![entry(16, 10), entry(17, 9_000)]).await.unwrap();
+    append(&mut store, vec![entry(16, 10), entry(17, 9_000)])
+        .await
+        .unwrap();
     store.purge(log_id(1, 7)).await.unwrap();
     store.close();
     let mut store = open(dir.path()).unwrap();
@@ -141,8 +153,16 @@ async fn a_missing_or_empty_database_is_an_error_and_never_a_new_log() {
         for attempt in 0..2 {
             let refusal = open(dir.path()).err();
             let refusal = refusal.unwrap_or_else(|| panic!("damage {number}, attempt {attempt}"));
-            assert!(matches!(refusal, OpenError::Damaged { .. }), "{number}: {refusal}");
-            assert!(refusal.to_string().contains(&dir.path().display().to_string()), "{refusal}");
+            assert!(
+                matches!(refusal, OpenError::Damaged { .. }),
+                "{number}: {refusal}"
+            );
+            assert!(
+                refusal
+                    .to_string()
+                    .contains(&dir.path().display().to_string()),
+                "{refusal}"
+            );
         }
     }
 }
@@ -157,13 +177,18 @@ async fn a_database_without_its_last_batch_is_refused() {
     append(&mut store, vec![entry(24, 10)]).await.unwrap();
     store.close();
     // The disk, as it was before the last acknowledged batch.
-    for path in fs::read_dir(dir.path().join("log/1")).unwrap().map(|it| it.unwrap().path()) {
+    for path in fs::read_dir(dir.path().join("log/1"))
+        .unwrap()
+        .map(|it| it.unwrap().path())
+    {
         if !snapshots.contains(&path) && path.is_file() {
             fs::remove_file(path).unwrap();
         }
     }
     fs::write(database(dir.path()), older).unwrap();
-    let refusal = open(dir.path()).err().expect("an acknowledged entry is missing");
+    let refusal = open(dir.path())
+        .err()
+        .expect("an acknowledged entry is missing");
     assert!(matches!(refusal, OpenError::Damaged { .. }), "{refusal}");
 }
 

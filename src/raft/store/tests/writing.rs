@@ -1,7 +1,7 @@
 //! The writer when things go wrong, and when the database has to be replaced.
 
 use std::io;
-use std::ops::{ControlFlow, Range};
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 
@@ -16,15 +16,18 @@ use crate::fatal::FatalSignal;
 use crate::member::LogIdentity;
 use crate::payload::Payload;
 use crate::store::directory;
-use crate::store::engine::{Batch, Key, LogEngine, Value};
+use crate::store::engine::{Batch, Key, LogEngine, Value, Visit};
 use crate::store::log::LogStore;
 use crate::store::memory::MemoryEngine;
 
 type Store = LogStore<TokioRuntime>;
 
 fn entry(index: u64, bytes: usize) -> Entry {
-    let payload = Payload::from_encoded(Bytes::from(vec![index as u8; bytes]));
-    Entry { log_id: log_id(1, index), payload: EntryPayload::Normal(payload) }
+    let payload = Payload::from_encoded(Bytes::from(vec![index.to_le_bytes()[0]; bytes]));
+    Entry {
+        log_id: log_id(1, index),
+        payload: EntryPayload::Normal(payload),
+    }
 }
 
 fn append(store: &Store, entries: Vec<Entry>) -> io::Result<()> {
@@ -52,11 +55,7 @@ impl LogEngine for FailsOnce {
         self.inner.get(key)
     }
 
-    fn scan(
-        &self,
-        range: Range<Key>,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> io::Result<()> {
+    fn scan(&self, range: Range<Key>, visit: &mut Visit<'_>) -> io::Result<()> {
         self.inner.scan(range, visit)
     }
 
@@ -102,7 +101,11 @@ async fn a_database_that_has_grown_is_replaced_and_nothing_is_missing() {
     let mut next = 0;
     while store.shared().stats.read().rotations < 2 {
         assert!(next < 40_000, "never rotated");
-        append(&store, (next..next + 4).map(|index| entry(index, 3_000)).collect()).unwrap();
+        append(
+            &store,
+            (next..next + 4).map(|index| entry(index, 3_000)).collect(),
+        )
+        .unwrap();
         next += 4;
         if next % 200 == 0 {
             store.purge_up_to(log_id(1, next - 50));
@@ -111,7 +114,9 @@ async fn a_database_that_has_grown_is_replaced_and_nothing_is_missing() {
     let purged = store.purged().unwrap().index;
     store.close();
     let databases = std::fs::read_dir(dir.path().join("log")).unwrap();
-    let databases = databases.filter(|it| it.as_ref().unwrap().path().is_dir()).count();
+    let databases = databases
+        .filter(|it| it.as_ref().unwrap().path().is_dir())
+        .count();
     assert!(databases <= 2, "the retired one goes with the next look");
     let mut store: Store = directory::open(dir.path(), fatal.clone()).unwrap();
     let mut reader = store.get_log_reader().await;
@@ -120,7 +125,12 @@ async fn a_database_that_has_grown_is_replaced_and_nothing_is_missing() {
     assert_eq!(indexes, (purged + 1..next).collect::<Vec<_>>());
     assert_eq!(fatal.reason(), None);
     let databases = std::fs::read_dir(dir.path().join("log")).unwrap();
-    assert_eq!(databases.filter(|it| it.as_ref().unwrap().path().is_dir()).count(), 1);
+    assert_eq!(
+        databases
+            .filter(|it| it.as_ref().unwrap().path().is_dir())
+            .count(),
+        1
+    );
 }
 
 #[tokio::test]
@@ -134,7 +144,11 @@ async fn entries_too_old_for_the_cache_are_read_from_disk_within_the_byte_limit(
     let mut reader = store.get_log_reader().await;
     let first = reader.limited_get_log_entries(0, 256).await.unwrap();
     assert_eq!(first[0].log_id.index, 0);
-    assert!((1..=2).contains(&first.len()), "{} entries of 512 KiB", first.len());
+    assert!(
+        (1..=2).contains(&first.len()),
+        "{} entries of 512 KiB",
+        first.len()
+    );
     let last = reader.limited_get_log_entries(254, 256).await.unwrap();
     assert_eq!(last[0].log_id.index, 254);
     let all = reader.try_get_log_entries(100..256).await.unwrap();
