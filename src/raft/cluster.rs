@@ -30,7 +30,7 @@ use crate::clock::{Clocks, Reading};
 use crate::config::Config;
 use crate::consensus::{NodeId, Types};
 use crate::core::{Core, Parts, Patience};
-use crate::durable;
+use crate::durable::{self, at};
 use crate::election::QuickElection;
 use crate::error::Error;
 use crate::fatal::FatalSignal;
@@ -312,7 +312,8 @@ impl Disk {
 
     fn open(config: Config) -> Result<Self, Error> {
         let data: &Path = &config.data_dir;
-        durable::create_dir(data)?;
+        std::fs::create_dir_all(data).map_err(at(data))?;
+        durable::sync_dir(durable::parent(data))?;
         let lock = DirectoryLock::take(data)?;
         let owner = NodeFile {
             cluster_id: config.cluster_id.clone(),

@@ -107,7 +107,7 @@ impl Config {
             raft_listener,
             timers: Timers::default(),
             peer_addresses: BTreeMap::new(),
-            snapshot_every: 20_000,
+            snapshot_every: 50_000,
             propose_timeout: Duration::from_secs(10),
             patience: Duration::from_secs(5),
         }

@@ -15,6 +15,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -160,11 +161,16 @@ impl<R: AsyncRuntime> Machine<R> {
                          members do: {error}; run the release that wrote it"
                     ))
                 })?;
-                let done = self.state.apply(&Stamped {
+                let stamped = Stamped {
                     index,
                     term,
                     entry: &decoded,
-                });
+                };
+                // A panic would leave the state half changed, and openraft without its worker.
+                let done = catch_unwind(AssertUnwindSafe(|| self.state.apply(&stamped)));
+                let done = done.map_err(|_| {
+                    self.stop(format!("applying entry {index} panicked; this is a defect"))
+                })?;
                 applied.0.replies = done.replies;
                 applied.1 = Some(AppliedBatch {
                     index,
@@ -259,9 +265,12 @@ impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for Machine<R> {
     }
 
     async fn install_snapshot(&mut self, _: &SnapshotMeta, handle: Handle) -> io::Result<()> {
-        let (state, position) = self
-            .load(&handle)
-            .map_err(|error| self.stop(format!("the snapshot can't be installed: {error}")))?;
+        let (state, position) = self.load(&handle).map_err(|error| {
+            self.stop(format!(
+                "a snapshot can't be used: {error}. Restore the data directory from a copy, or \
+                 remove this member and let the machine join again under a new id"
+            ))
+        })?;
         let shelf = self.shelf.clone();
         blocking::run::<R, _, _>(move || shelf.adopt(&handle)).await?;
         self.state = state;

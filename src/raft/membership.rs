@@ -15,11 +15,11 @@ use std::time::Duration;
 use model::{Addresses, ControllerId};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{InitializeError, RaftError};
-use openraft::{AsyncRuntime, ChangeMembers, Raft};
+use openraft::{AsyncRuntime, ChangeMembers, Raft, ServerState};
 use tokio::sync::Mutex;
 
 use crate::consensus::{Membership, NodeId, Types};
-use crate::error::Error;
+use crate::error::{Error, Leader};
 use crate::machine::{Machine, Published};
 use crate::member::{Member, MemberRole, Node, controller};
 use crate::peers::{Identified, Peers};
@@ -91,6 +91,7 @@ impl<R: AsyncRuntime, P: Peers> Members<R, P> {
     /// Adds a controller: learner, caught up, voter.
     pub async fn add(&self, id: ControllerId, addresses: Addresses) -> Result<(), Error> {
         let _turn = self.one_at_a_time.lock().await;
+        self.lead()?;
         let joiner = self.peers.identify(id.0, &addresses.raft).await?;
         let node = Node {
             addresses,
@@ -121,6 +122,7 @@ impl<R: AsyncRuntime, P: Peers> Members<R, P> {
     /// Takes a controller out for good: its id is never used again.
     pub async fn remove(&self, id: ControllerId) -> Result<(), Error> {
         let _turn = self.one_at_a_time.lock().await;
+        self.lead()?;
         self.finish_interrupted().await?;
         let members = self.effective();
         if members.get_node(&id.0).is_none() {
@@ -139,6 +141,26 @@ impl<R: AsyncRuntime, P: Peers> Members<R, P> {
                 .await?;
         }
         Ok(())
+    }
+
+    /// Membership changes are the leader's.
+    fn lead(&self) -> Result<(), Error> {
+        let (state, leader) = {
+            let metrics = self.raft.server_metrics();
+            let metrics = metrics.borrow_watched();
+            (metrics.state, metrics.current_leader)
+        };
+        if state == ServerState::Leader {
+            return Ok(());
+        }
+        let leader = leader.and_then(|id| {
+            let addresses = node_of(&self.raft, id)?.addresses;
+            Some(Leader {
+                id: controller(id),
+                addresses,
+            })
+        });
+        Err(Error::NotLeader { leader })
     }
 
     /// May this log be added under this id?

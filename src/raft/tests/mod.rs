@@ -3,4 +3,7 @@
 mod failover;
 mod growth;
 mod harness;
+mod machine;
+mod partition;
+mod proxy;
 mod throughput;
