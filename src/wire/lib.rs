@@ -8,9 +8,13 @@
 //! What it leaves out: who may call what (that is the gateways' work) and where certificates come from
 //! (`security` makes the TLS configurations that are passed in here).
 
+pub mod client;
 pub mod convert;
 pub mod status;
 pub mod transport;
+
+#[cfg(test)]
+mod test_kit;
 
 /// Messages, clients and servers of `quorate.v1`, as generated.
 #[expect(

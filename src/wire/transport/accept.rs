@@ -11,9 +11,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, Stream, StreamExt};
-use futures::{FutureExt, future};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Sleep, sleep, timeout};
@@ -23,8 +23,6 @@ use tonic::transport::server::Connected;
 
 use super::timers::Timers;
 
-/// A peer that has not finished its handshake by then is cut off.
-pub const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
 /// Handshakes at once. Further connections wait in the kernel's queue, which costs us no memory.
 pub const PENDING_HANDSHAKES: usize = 256;
 /// After the kernel could not give us a connection (no file descriptors, no memory): long enough to spare
@@ -114,18 +112,18 @@ async fn handshake(
     address: SocketAddr,
     timers: Timers,
 ) -> Option<Accepted> {
-    let shaken = match prepare(&tcp, timers) {
-        Ok(()) => timeout(HANDSHAKE_LIMIT, acceptor.accept(tcp)).await,
-        Err(error) => future::ready(Ok(Err(error))).await,
-    };
-    match shaken {
+    let shaken = timeout(timers.handshake, async {
+        prepare(&tcp, timers)?;
+        acceptor.accept(tcp).await
+    });
+    match shaken.await {
         Ok(Ok(tls)) => Some(Accepted::new(tls, address)),
         Ok(Err(error)) => {
             tracing::debug!(%address, %error, "handshake failed");
             None
         }
         Err(_) => {
-            tracing::debug!(%address, limit = ?HANDSHAKE_LIMIT, "handshake timed out");
+            tracing::debug!(%address, limit = ?timers.handshake, "handshake timed out");
             None
         }
     }

@@ -19,9 +19,12 @@ mod dial;
 mod dial_error;
 mod timers;
 
+#[cfg(test)]
+mod tests;
+
 use tonic::transport::Server;
 
-pub use accept::{Accepted, HANDSHAKE_LIMIT, Incoming, PENDING_HANDSHAKES, PeerInfo, incoming};
+pub use accept::{Accepted, Incoming, PENDING_HANDSHAKES, PeerInfo, incoming};
 pub use dial::{channel, probe};
 pub use dial_error::{DialError, DialFailure, dial_error};
 pub use timers::Timers;

@@ -9,8 +9,8 @@ pub struct Timers {
     /// For TCP to connect to one address. Default 1 s: a lost packet of the handshake is sent again by
     /// the kernel after 1 s, 3 s, 7 s, and a fresh attempt is quicker than that.
     pub connect: Duration,
-    /// For TLS and the server's first frame. Default 5 s: a busy machine may take its time, and a server
-    /// gives up by itself after as long.
+    /// For the TLS handshake, on both sides; on the dialling side also for the server's first frame.
+    /// Default 5 s: a busy machine may take its time, and who sends nothing must not be kept for long.
     pub handshake: Duration,
     /// How often to ask a silent peer whether it is there. Default 1 s.
     pub keepalive_interval: Duration,

@@ -1,0 +1,122 @@
+//! The course of one request over the controllers: what it met so far, and so what is to be done next.
+//! It sends nothing and waits for nothing itself.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::backoff::Backoff;
+use super::error::{Error, Outcome, weightier};
+use super::peers::Peers;
+use super::{Effect, Settings, Terms};
+use crate::status::{Code, Failure, Reaction};
+
+pub(super) struct Course<'a> {
+    terms: Terms<'a>,
+    settings: Settings,
+    begun: Instant,
+    deadline: Instant,
+    attempts: u32,
+    /// One of the attempts may have done it.
+    perhaps_done: bool,
+    /// The controller whose turn it is.
+    at: String,
+    /// Those that had their turn in this round.
+    tried: BTreeSet<String>,
+    /// What says most of what this round met.
+    met: Option<Failure>,
+    backoff: Backoff,
+}
+
+impl<'a> Course<'a> {
+    pub(super) fn new(terms: Terms<'a>, settings: Settings, first: String) -> Self {
+        let begun = Instant::now();
+        Self {
+            terms,
+            settings,
+            begun,
+            deadline: begun + settings.patience + terms.hold,
+            attempts: 0,
+            perhaps_done: false,
+            at: first,
+            tried: BTreeSet::new(),
+            met: None,
+            backoff: Backoff::default(),
+        }
+    }
+
+    pub(super) fn address(&self) -> &str {
+        &self.at
+    }
+
+    pub(super) fn attempt_limit(&self) -> Duration {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        left.min(self.settings.attempt + self.terms.hold)
+    }
+
+    /// After a failed attempt: how long to wait before the next one, at the controller that
+    /// [`Course::address`] names then, or the error that this request ends with.
+    pub(super) fn after(&mut self, failure: Failure, peers: &mut Peers) -> Result<Duration, Error> {
+        self.attempts += 1;
+        let reaction = failure.code.reaction();
+        self.perhaps_done |= matches!(reaction, Reaction::Unknown | Reaction::Fatal);
+        let may_go_on = match reaction {
+            Reaction::Unavailable => true,
+            Reaction::Unknown => self.terms.effect != Effect::Once,
+            // Another controller's certificate may be a good one.
+            Reaction::Rejected => failure.code == Code::NotTrusted,
+            Reaction::Fatal => false,
+        };
+        if !may_go_on {
+            return Err(self.error(failure));
+        }
+        let leader = failure.leader.clone();
+        let met = weightier(self.met.take(), failure);
+        self.tried.insert(self.at.clone());
+        let next = peers.after(&self.at, leader.as_deref(), &self.tried);
+        let round_is_over = self.tried.contains(&next);
+        let pause = if round_is_over {
+            self.backoff.next()
+        } else {
+            Duration::ZERO
+        };
+        // That all certificates are refused does not mend itself.
+        let hopeless = round_is_over && met.code == Code::NotTrusted;
+        if hopeless || Instant::now() + pause >= self.deadline {
+            return Err(self.error(met));
+        }
+        self.at = next;
+        self.met = Some(met);
+        if round_is_over {
+            self.tried.clear();
+            self.met = None;
+        }
+        Ok(pause)
+    }
+
+    fn error(&self, mut failure: Failure) -> Error {
+        if self.attempts > 1 {
+            let took = self.begun.elapsed().as_secs_f32();
+            failure.message = format!("{} ({} tries, {took:.1} s)", failure.message, self.attempts);
+        }
+        if failure.request_id.is_none() {
+            failure.request_id = self.terms.request_id.map(str::to_owned);
+        }
+        // A rejection is of the state as it is, and would have found what an earlier attempt did.
+        let settled =
+            failure.code.reaction() == Reaction::Rejected && failure.code != Code::NotTrusted;
+        let unknown = self.perhaps_done && !settled && self.terms.effect != Effect::None;
+        if unknown {
+            failure.hint = Code::OutcomeUnknown.hint().map(str::to_owned);
+        }
+        Error {
+            failure,
+            outcome: if unknown {
+                Outcome::Unknown
+            } else {
+                Outcome::Known
+            },
+        }
+    }
+}
