@@ -20,6 +20,8 @@ pub(crate) struct Session {
     pub principal: Principal,
     /// Under this leader, it has said what it knows.
     reconciled: bool,
+    /// A confirmed renewal that came before the registration was applied.
+    early_renewal: Option<(u64, Millis)>,
 }
 
 impl Session {
@@ -28,6 +30,7 @@ impl Session {
             profile,
             principal,
             reconciled: false,
+            early_renewal: None,
         }
     }
 }
@@ -128,6 +131,7 @@ impl Agents {
     pub fn forget_reconciliations(&mut self) {
         for session in self.sessions.values_mut() {
             session.reconciled = false;
+            session.early_renewal = None;
         }
     }
 
@@ -154,6 +158,17 @@ impl Agents {
         if let Some(agent) = self.agents.get_mut(&session.profile.id) {
             agent.heard = agent.heard.max(received);
         }
+    }
+
+    /// Its registration is on the way: the renewal is answered then.
+    pub fn keep_renewal(&mut self, id: SessionId, renewal: (u64, Millis)) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.early_renewal = Some(renewal);
+        }
+    }
+
+    pub fn take_renewal(&mut self, id: SessionId) -> Option<(u64, Millis)> {
+        self.sessions.get_mut(&id)?.early_renewal.take()
     }
 
     /// A registration starts a lease: the agent can't have renewed one that it did not have.

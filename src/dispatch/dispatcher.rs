@@ -272,8 +272,8 @@ impl Dispatcher {
                     reason,
                 });
             }
-            // Its registration is on the way.
-            None => {}
+            // Its registration is on the way; without an answer it would idle until it asks again.
+            None => self.agents.keep_renewal(id, (nonce, received)),
         }
     }
 
@@ -303,7 +303,7 @@ impl Dispatcher {
                 Event::AgentLost { agent, incarnation } => {
                     self.lose(agent, *incarnation, out);
                 }
-                Event::AgentRegistered { agent } => self.registered(state, agent, clock),
+                Event::AgentRegistered { agent } => self.registered(state, agent, clock, out),
                 Event::TaskQueued { .. } | Event::TaskRequeued { .. } => self.batch.want_plan(),
                 Event::TaskEnded { .. } | Event::TasksForgotten { .. } => {}
             }
@@ -311,12 +311,22 @@ impl Dispatcher {
     }
 
     /// Its first lease begins: it can't have renewed one before.
-    fn registered(&mut self, state: &State, id: &AgentId, clock: Clock) {
-        if let Some(agent) = state.agent(id) {
-            self.agents
-                .start_lease(id, agent.profile.incarnation, clock.monotonic);
-        }
+    fn registered(
+        &mut self,
+        state: &State,
+        id: &AgentId,
+        clock: Clock,
+        out: &mut Vec<Output>,
+    ) {
         self.batch.want_plan();
+        let Some(agent) = state.agent(id) else { return };
+        let incarnation = agent.profile.incarnation;
+        self.agents.start_lease(id, incarnation, clock.monotonic);
+        if let Some(session) = self.agents.session_of(id, incarnation)
+            && let Some(renewal) = self.agents.take_renewal(session)
+        {
+            self.renew(state, session, renewal, out);
+        }
     }
 
     fn send_assign(

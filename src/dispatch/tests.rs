@@ -399,6 +399,25 @@ fn a_renewal_counts_from_when_it_arrived() {
 }
 
 #[test]
+fn a_renewal_before_the_registration_is_acknowledged_with_it() {
+    let mut leader = Leader::new();
+    leader.hold = true;
+    let session = leader.agent("a1", 1, 1);
+    leader.input(Input::LeaseConfirmed {
+        session,
+        nonce: 7,
+        received: Millis(0),
+    });
+    let acknowledged = Output::Send {
+        session,
+        message: Message::RenewAck { nonce: 7 },
+    };
+    assert!(!leader.seen.contains(&acknowledged));
+    leader.release();
+    assert!(leader.seen.contains(&acknowledged));
+}
+
+#[test]
 fn a_new_leader_restarts_every_lease_in_full() {
     let mut leader = Leader::new();
     leader.agent("a1", 1, 1);

@@ -48,7 +48,11 @@ pub async fn enter(controller: Arc<Controller>, start: Start, stopping: Cancella
 }
 
 fn is_member(controller: &Controller) -> bool {
-    controller.cluster.members().iter().any(|member| member.id == controller.id)
+    controller
+        .cluster
+        .members()
+        .iter()
+        .any(|member| member.id == controller.id)
 }
 
 /// Repeating it is safe: an earlier start may have been cut short.
@@ -98,16 +102,17 @@ async fn join(controller: &Controller, addresses: &[String]) {
 const REASONS_MAX: usize = 64;
 
 async fn ask_to_join(controller: &Controller, address: &str) -> Result<(), Failure> {
-    let unusable = |error: security::Error| {
-        Failure::new(wire::status::Code::NotTrusted, error.to_string())
-    };
+    let unusable =
+        |error: security::Error| Failure::new(wire::status::Code::NotTrusted, error.to_string());
     let channel = controller.others.anyone_at(address).map_err(unusable)?;
     let mut request = Request::new(v1::JoinRequest {
         id: controller.id.to_string(),
         address: Some((&controller.addresses).into()),
     });
     request.set_timeout(limit::JOIN_TRY);
-    let answer = v1::cluster_client::ClusterClient::new(channel).join(request).await;
+    let answer = v1::cluster_client::ClusterClient::new(channel)
+        .join(request)
+        .await;
     match answer {
         Ok(_) => Ok(()),
         Err(status) => Err(match wire::transport::dial_error(&status) {

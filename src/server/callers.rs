@@ -35,10 +35,16 @@ impl Callers {
     pub fn of<T>(&self, request: &Request<T>) -> Result<Caller, Failure> {
         let direct = self.certificate(request)?;
         match request.metadata().get_bin(PRINCIPAL) {
-            None => Ok(Caller { principal: direct, forwarded: false }),
+            None => Ok(Caller {
+                principal: direct,
+                forwarded: false,
+            }),
             Some(passed_on) if direct.role == Role::Controller => {
                 let principal = decode(passed_on)?;
-                Ok(Caller { principal, forwarded: true })
+                Ok(Caller {
+                    principal,
+                    forwarded: true,
+                })
             }
             Some(_) => Err(Failure::new(
                 Code::Forbidden,
@@ -51,7 +57,10 @@ impl Callers {
     pub fn agent<T>(&self, request: &Request<T>) -> Result<Principal, Failure> {
         let direct = self.certificate(request)?;
         if direct.role != Role::Agent {
-            return Err(Failure::new(Code::Forbidden, "only an agent may open a session"));
+            return Err(Failure::new(
+                Code::Forbidden,
+                "only an agent may open a session",
+            ));
         }
         Ok(direct)
     }
@@ -94,7 +103,10 @@ fn decode(passed_on: &BinaryMetadataValue) -> Result<Principal, Failure> {
 }
 
 fn unauthenticated() -> Failure {
-    Failure::new(Code::Unauthenticated, "this needs a certificate of the cluster")
+    Failure::new(
+        Code::Unauthenticated,
+        "this needs a certificate of the cluster",
+    )
 }
 
 fn role_of(role: security::Role) -> Role {
@@ -124,7 +136,10 @@ mod tests {
         });
         let mut request = Request::new(());
         let address = "127.0.0.1:1".parse().unwrap();
-        request.extensions_mut().insert(PeerInfo { certificate: certificate.map(Arc::new), address });
+        request.extensions_mut().insert(PeerInfo {
+            certificate: certificate.map(Arc::new),
+            address,
+        });
         request
     }
 
@@ -133,7 +148,10 @@ mod tests {
         let callers = Callers::default();
         let asked = request(Some(security::Role::Client), "ada");
         let first = callers.of(&asked).unwrap();
-        assert_eq!((first.principal.name.as_str(), first.principal.role), ("ada", Role::Client));
+        assert_eq!(
+            (first.principal.name.as_str(), first.principal.role),
+            ("ada", Role::Client)
+        );
         assert!(!first.forwarded);
         assert_eq!(callers.of(&asked).unwrap().principal, first.principal);
     }
@@ -149,8 +167,11 @@ mod tests {
     #[test]
     fn only_a_controller_passes_on_a_principal() {
         let callers = Callers::default();
-        let ada =
-            Principal { name: "ada".into(), role: Role::Client, fingerprint: [7; 32] };
+        let ada = Principal {
+            name: "ada".into(),
+            role: Role::Client,
+            fingerprint: [7; 32],
+        };
         let mut by_controller = request(Some(security::Role::Controller), "c2");
         pass_on(&ada, by_controller.metadata_mut());
         let caller = callers.of(&by_controller).unwrap();
@@ -162,15 +183,29 @@ mod tests {
             assert_eq!(callers.of(&by_other).unwrap_err().code, Code::Forbidden);
         }
         let mut garbled = request(Some(security::Role::Controller), "c2");
-        garbled.metadata_mut().insert_bin(PRINCIPAL, BinaryMetadataValue::from_bytes(b"?"));
+        garbled
+            .metadata_mut()
+            .insert_bin(PRINCIPAL, BinaryMetadataValue::from_bytes(b"?"));
         assert!(callers.of(&garbled).is_err());
     }
 
     #[test]
     fn a_session_needs_an_agents_certificate() {
         let callers = Callers::default();
-        assert!(callers.agent(&request(Some(security::Role::Agent), "a1")).is_ok());
-        assert!(callers.agent(&request(Some(security::Role::Client), "a1")).is_err());
-        assert!(callers.agent(&request(Some(security::Role::Controller), "c1")).is_err());
+        assert!(
+            callers
+                .agent(&request(Some(security::Role::Agent), "a1"))
+                .is_ok()
+        );
+        assert!(
+            callers
+                .agent(&request(Some(security::Role::Client), "a1"))
+                .is_err()
+        );
+        assert!(
+            callers
+                .agent(&request(Some(security::Role::Controller), "c1"))
+                .is_err()
+        );
     }
 }

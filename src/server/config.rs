@@ -80,10 +80,18 @@ impl Config {
     /// Everything that can be known to be wrong without touching disk or network.
     pub fn validate(&self) -> Result<(), Invalid> {
         let wrong = |setting, given: &dyn ToString, why: &str| {
-            Err(Invalid { setting, given: given.to_string(), why: why.to_owned() })
+            Err(Invalid {
+                setting,
+                given: given.to_string(),
+                why: why.to_owned(),
+            })
         };
         if self.id.0 == 0 {
-            return wrong("id", &self.id, "every controller needs an id of its own: c1, c2, …");
+            return wrong(
+                "id",
+                &self.id,
+                "every controller needs an id of its own: c1, c2, …",
+            );
         }
         if self.data_dir.as_os_str().is_empty() {
             return wrong("data_dir", &"", "say where the log is to be kept");
@@ -136,8 +144,13 @@ impl Config {
 
     /// The addresses to ask for membership, each with a port.
     pub fn join_addresses(&self) -> Vec<String> {
-        let parsed = self.join.iter().filter_map(|given| Endpoint::parse("join", given).ok());
-        parsed.map(|at| format!("{}:{}", at.host, at.port.unwrap_or(DEFAULT_PORT))).collect()
+        let parsed = self
+            .join
+            .iter()
+            .filter_map(|given| Endpoint::parse("join", given).ok());
+        parsed
+            .map(|at| format!("{}:{}", at.host, at.port.unwrap_or(DEFAULT_PORT)))
+            .collect()
     }
 }
 
@@ -152,14 +165,21 @@ struct Endpoint {
 
 impl Endpoint {
     fn parse(setting: &'static str, given: &str) -> Result<Endpoint, Invalid> {
-        let wrong =
-            |why: &str| Invalid { setting, given: given.to_owned(), why: why.to_owned() };
+        let wrong = |why: &str| Invalid {
+            setting,
+            given: given.to_owned(),
+            why: why.to_owned(),
+        };
         let bare_ipv6 = given.parse::<std::net::Ipv6Addr>().is_ok();
         let (host, port) = match given.rsplit_once(':') {
             Some((host, port)) if !bare_ipv6 && !given.ends_with(']') => (host, Some(port)),
             _ => (given, None),
         };
-        let host = if bare_ipv6 { format!("[{host}]") } else { host.to_owned() };
+        let host = if bare_ipv6 {
+            format!("[{host}]")
+        } else {
+            host.to_owned()
+        };
         if host.is_empty() || host.contains('/') || host.contains(char::is_whitespace) {
             return Err(wrong("HOST or HOST:PORT is expected, without a scheme"));
         }
@@ -171,19 +191,31 @@ impl Endpoint {
     fn three(&self, setting: &'static str, given: &str) -> Result<model::Addresses, Invalid> {
         let grpc = self.port.unwrap_or(DEFAULT_PORT);
         let at = |offset: u16| {
-            let port = if grpc == 0 { Some(0) } else { grpc.checked_add(offset) };
-            port.map(|port| format!("{}:{port}", self.host)).ok_or_else(|| Invalid {
-                setting,
-                given: given.to_owned(),
-                why: format!("the ports after it are needed too, up to {}", u16::MAX),
-            })
+            let port = if grpc == 0 {
+                Some(0)
+            } else {
+                grpc.checked_add(offset)
+            };
+            port.map(|port| format!("{}:{port}", self.host))
+                .ok_or_else(|| Invalid {
+                    setting,
+                    given: given.to_owned(),
+                    why: format!("the ports after it are needed too, up to {}", u16::MAX),
+                })
         };
-        Ok(model::Addresses { grpc: at(0)?, raft: at(RAFT_OFFSET)?, https: at(HTTPS_OFFSET)? })
+        Ok(model::Addresses {
+            grpc: at(0)?,
+            raft: at(RAFT_OFFSET)?,
+            https: at(HTTPS_OFFSET)?,
+        })
     }
 }
 
 fn host_of(address: &str) -> String {
-    address.rsplit_once(':').map_or(address, |(host, _)| host).to_owned()
+    address
+        .rsplit_once(':')
+        .map_or(address, |(host, _)| host)
+        .to_owned()
 }
 
 fn port_of(address: &str) -> &str {
@@ -192,7 +224,8 @@ fn port_of(address: &str) -> &str {
 
 fn is_unspecified(host: &str) -> bool {
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_unspecified())
+    host.parse::<std::net::IpAddr>()
+        .is_ok_and(|address| address.is_unspecified())
 }
 
 /// Controllers are named `c1` in files, as everywhere.
@@ -206,7 +239,9 @@ mod by_name {
     pub fn deserialize<'de, D: Deserializer<'de>>(
         input: D,
     ) -> Result<model::ControllerId, D::Error> {
-        String::deserialize(input)?.parse().map_err(D::Error::custom)
+        String::deserialize(input)?
+            .parse()
+            .map_err(D::Error::custom)
     }
 }
 
@@ -223,8 +258,12 @@ mod map_by_name {
 
     pub fn deserialize<'de, D: Deserializer<'de>>(input: D) -> Result<Map, D::Error> {
         let named = BTreeMap::<String, String>::deserialize(input)?;
-        let parsed = named.into_iter().map(|(id, address)| Ok((id.parse()?, address)));
-        parsed.collect::<Result<Map, model::ParseIdError>>().map_err(D::Error::custom)
+        let parsed = named
+            .into_iter()
+            .map(|(id, address)| Ok((id.parse()?, address)));
+        parsed
+            .collect::<Result<Map, model::ParseIdError>>()
+            .map_err(D::Error::custom)
     }
 }
 
@@ -247,9 +286,15 @@ mod tests {
         assert_eq!(three.grpc, "127.0.0.1:7410");
         assert_eq!(three.raft, "127.0.0.1:7411");
         assert_eq!(three.https, "127.0.0.1:7412");
-        assert_eq!(config("db.local", "").listen_on().unwrap().raft, "db.local:7401");
+        assert_eq!(
+            config("db.local", "").listen_on().unwrap().raft,
+            "db.local:7401"
+        );
         assert_eq!(config("::1", "").listen_on().unwrap().grpc, "[::1]:7400");
-        assert_eq!(config("[::1]:9000", "").listen_on().unwrap().https, "[::1]:9002");
+        assert_eq!(
+            config("[::1]:9000", "").listen_on().unwrap().https,
+            "[::1]:9002"
+        );
     }
 
     #[test]
@@ -260,9 +305,15 @@ mod tests {
             https: "0.0.0.0:40003".into(),
         };
         let told = config("0.0.0.0:0", "host7").advertised(&bound).unwrap();
-        assert_eq!((told.grpc.as_str(), told.raft.as_str()), ("host7:40001", "host7:40007"));
+        assert_eq!(
+            (told.grpc.as_str(), told.raft.as_str()),
+            ("host7:40001", "host7:40007")
+        );
         let told = config("0.0.0.0:0", "host7:500").advertised(&bound).unwrap();
-        assert_eq!((told.grpc.as_str(), told.https.as_str()), ("host7:500", "host7:502"));
+        assert_eq!(
+            (told.grpc.as_str(), told.https.as_str()),
+            ("host7:500", "host7:502")
+        );
     }
 
     #[test]
@@ -273,9 +324,27 @@ mod tests {
             (config("127.0.0.1:x", ""), "listen"),
             (config("0.0.0.0:7400", ""), "advertise"),
             (config("127.0.0.1", "[::]:7400"), "advertise"),
-            (Config { join: vec!["".into()], ..config("127.0.0.1", "") }, "join"),
-            (Config { id: model::ControllerId(0), ..config("127.0.0.1", "") }, "id"),
-            (Config { snapshot_every: 1, ..config("127.0.0.1", "") }, "snapshot_every"),
+            (
+                Config {
+                    join: vec!["".into()],
+                    ..config("127.0.0.1", "")
+                },
+                "join",
+            ),
+            (
+                Config {
+                    id: model::ControllerId(0),
+                    ..config("127.0.0.1", "")
+                },
+                "id",
+            ),
+            (
+                Config {
+                    snapshot_every: 1,
+                    ..config("127.0.0.1", "")
+                },
+                "snapshot_every",
+            ),
         ] {
             assert_eq!(wrong.validate().unwrap_err().setting, setting);
         }

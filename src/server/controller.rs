@@ -42,7 +42,10 @@ impl Controller {
         let members = self.cluster.members();
         v1::Welcome {
             cluster_id: self.cluster.view().cluster_id().to_owned(),
-            controllers: members.iter().map(|member| (&member.addresses).into()).collect(),
+            controllers: members
+                .iter()
+                .map(|member| (&member.addresses).into())
+                .collect(),
             controller_ids: members.iter().map(|member| member.id.to_string()).collect(),
             controller: self.id.to_string(),
         }
@@ -71,6 +74,8 @@ impl Era for Controller {
 
 impl std::fmt::Debug for Controller {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Controller").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("Controller")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
     }
 }

@@ -31,8 +31,8 @@ use tracing::{debug, info};
 
 use crate::hub::Hub;
 use crate::limit;
-use crate::quorum;
 use crate::metrics::Metrics;
+use crate::quorum;
 use crate::sessions::{Outgoing, Registry};
 
 /// A reply, and the entry that gave it.
@@ -50,7 +50,11 @@ pub type Answer = Result<Accepted, Refusal>;
 #[derive(Debug)]
 pub enum Signal {
     Input(Input),
-    Request { principal: Principal, command: Command, answer: oneshot::Sender<Answer> },
+    Request {
+        principal: Principal,
+        command: Command,
+        answer: oneshot::Sender<Answer>,
+    },
     /// What does the leader know of its agents? Nothing is answered where this one does not lead.
     Fleet(oneshot::Sender<scheduler::Fleet>),
 }
@@ -73,7 +77,12 @@ impl Inputs {
     /// Proposes a command. Where the loop stops meanwhile the outcome is unknown.
     pub async fn request(&self, principal: Principal, command: Command) -> Answer {
         let (answer, receiver) = oneshot::channel();
-        self.send(Signal::Request { principal, command, answer }).await;
+        self.send(Signal::Request {
+            principal,
+            command,
+            answer,
+        })
+        .await;
         receiver.await.unwrap_or(Err(Refusal::Unknown))
     }
 
@@ -128,7 +137,14 @@ struct Running {
 impl Loop {
     /// Until `stopping`, or until Raft has stopped.
     pub async fn run(self, stopping: CancellationToken) {
-        let Loop { cluster, mut events, mut signals, hub, sessions, metrics } = self;
+        let Loop {
+            cluster,
+            mut events,
+            mut signals,
+            hub,
+            sessions,
+            metrics,
+        } = self;
         let leadership = cluster.leadership();
         let mut running = Running {
             cluster,
@@ -218,11 +234,23 @@ impl Running {
     fn signal(&mut self, state: &State, clock: Clock, signal: Signal) {
         match signal {
             Signal::Input(input) => self.handle(state, clock, input),
-            Signal::Request { principal, command, answer } => {
+            Signal::Request {
+                principal,
+                command,
+                answer,
+            } => {
                 self.last_ticket += 1;
                 let ticket = Ticket(self.last_ticket);
                 self.tickets.insert(ticket, answer);
-                self.handle(state, clock, Input::Request { ticket, principal, command });
+                self.handle(
+                    state,
+                    clock,
+                    Input::Request {
+                        ticket,
+                        principal,
+                        command,
+                    },
+                );
             }
             Signal::Fleet(answer) => {
                 if self.dispatcher.is_leading() {
@@ -246,7 +274,10 @@ impl Running {
         result: Result<raft::Committed, raft::Error>,
     ) {
         let (position, result) = match result {
-            Ok(committed) => (Some((committed.index, committed.term)), Ok(committed.replies)),
+            Ok(committed) => (
+                Some((committed.index, committed.term)),
+                Ok(committed.replies),
+            ),
             Err(error) => {
                 debug!(%error, "proposal did not commit");
                 (None, Err(failure_of(&error)))
@@ -283,11 +314,17 @@ impl Running {
         self.metrics.dispatched(ops.len());
         let began = Instant::now();
         let committed = quorum::propose(&self.cluster, ops, wall_now());
-        self.proposals.push(committed.map(move |result| (proposal, began, result)).boxed());
+        self.proposals.push(
+            committed
+                .map(move |result| (proposal, began, result))
+                .boxed(),
+        );
     }
 
     fn answer(&mut self, ticket: Ticket, result: Result<Reply, Refusal>, at: (u64, u64)) {
-        let Some(answer) = self.tickets.remove(&ticket) else { return };
+        let Some(answer) = self.tickets.remove(&ticket) else {
+            return;
+        };
         let (index, term) = at;
         // Whoever asked may have gone; the entry stands all the same.
         let _gone = answer.send(result.map(|reply| Accepted { reply, index, term }));
@@ -303,7 +340,11 @@ impl Running {
     fn follow_leadership(&mut self) {
         let (leads, term, leader) = {
             let now = self.leadership.borrow_and_update();
-            ((now.is_me && now.ready).then_some(now.term), now.term, now.leader)
+            (
+                (now.is_me && now.ready).then_some(now.term),
+                now.term,
+                now.leader,
+            )
         };
         if leads == self.leads {
             return;
@@ -321,7 +362,10 @@ impl Running {
 
     fn clock(&self) -> Clock {
         let now = self.cluster.now();
-        Clock { state: now.state, monotonic: now.monotonic }
+        Clock {
+            state: now.state,
+            monotonic: now.monotonic,
+        }
     }
 }
 
@@ -337,6 +381,8 @@ fn failure_of(error: &raft::Error) -> dispatch::Failure {
 
 /// For display only; a clock before 1970 shows as 1970.
 fn wall_now() -> Timestamp {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
     Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

@@ -16,9 +16,17 @@ pub enum Error {
         "the certificate in {} is {found}'s, and this is controller {wanted}; \
          make one with `quorate cert create --role controller --id {wanted}`", path.display()
     )]
-    WrongIdentity { path: PathBuf, found: String, wanted: model::ControllerId },
+    WrongIdentity {
+        path: PathBuf,
+        found: String,
+        wanted: model::ControllerId,
+    },
     #[error("cannot listen on {address} ({port}): {source}; {}", next_step(source))]
-    Listen { address: String, port: &'static str, source: io::Error },
+    Listen {
+        address: String,
+        port: &'static str,
+        source: io::Error,
+    },
     #[error(transparent)]
     Raft(#[from] raft::Error),
     #[error("the {port} port stopped: {reason}")]
@@ -30,7 +38,9 @@ pub enum Error {
 
 fn next_step(source: &io::Error) -> &'static str {
     match source.kind() {
-        io::ErrorKind::AddrInUse => "another process has the port: stop it, or use another --listen",
+        io::ErrorKind::AddrInUse => {
+            "another process has the port: stop it, or use another --listen"
+        }
         io::ErrorKind::AddrNotAvailable => "this machine does not have that address: see --listen",
         io::ErrorKind::PermissionDenied => "ports below 1024 need a privilege: see --listen",
         _ => "see --listen",

@@ -57,7 +57,9 @@ impl Drop for Interest {
     fn drop(&mut self) {
         let mut waiters = locked(&self.hub.waiters);
         if let Entry::Occupied(mut entry) = waiters.entry(self.task) {
-            entry.get_mut().retain(|waiter| !Arc::ptr_eq(&waiter.bell, &self.bell));
+            entry
+                .get_mut()
+                .retain(|waiter| !Arc::ptr_eq(&waiter.bell, &self.bell));
             if entry.get().is_empty() {
                 entry.remove();
             }
@@ -70,9 +72,16 @@ impl Hub {
     /// Registers first, so that the caller may then look at the state without missing a step.
     pub fn watch(self: &Arc<Hub>, task: TaskId, wants: Wants) -> Interest {
         let bell = Arc::new(Notify::new());
-        let waiter = Waiter { wants, bell: Arc::clone(&bell) };
+        let waiter = Waiter {
+            wants,
+            bell: Arc::clone(&bell),
+        };
         locked(&self.waiters).entry(task).or_default().push(waiter);
-        Interest { hub: Arc::clone(self), task, bell }
+        Interest {
+            hub: Arc::clone(self),
+            task,
+            bell,
+        }
     }
 
     /// After `events` were applied.
@@ -94,12 +103,16 @@ impl Hub {
     pub fn recheck(&self, state: &State) {
         for (task, waiters) in locked(&self.waiters).iter() {
             let ended = state.task(*task).is_none_or(model::Task::is_terminal);
-            let due = waiters.iter().filter(|waiter| ended || waiter.wants == Wants::Change);
+            let due = waiters
+                .iter()
+                .filter(|waiter| ended || waiter.wants == Wants::Change);
             due.for_each(|waiter| waiter.bell.notify_one());
         }
         locked(&self.running).retain(|task, epoch| {
             *epoch > Epoch(state.last_applied())
-                || state.live_fence(*task).is_some_and(|live| live.epoch == *epoch)
+                || state
+                    .live_fence(*task)
+                    .is_some_and(|live| live.epoch == *epoch)
         });
     }
 
@@ -131,7 +144,9 @@ impl Hub {
 
     /// Whether the task's live attempt is known to run.
     pub fn is_running(&self, task: &model::Task) -> bool {
-        let Some(live) = task.live() else { return false };
+        let Some(live) = task.live() else {
+            return false;
+        };
         locked(&self.running).get(&task.id) == Some(&live.epoch)
     }
 
@@ -200,7 +215,11 @@ mod tests {
     const TASK: TaskId = TaskId(7);
 
     fn fence(epoch: u64) -> Fence {
-        Fence { task: TASK, generation: Generation(0), epoch: Epoch(epoch) }
+        Fence {
+            task: TASK,
+            generation: Generation(0),
+            epoch: Epoch(epoch),
+        }
     }
 
     fn agent() -> AgentId {
@@ -208,7 +227,10 @@ mod tests {
     }
 
     fn ended() -> Event {
-        Event::TaskEnded { task: TASK, state: StateName::Succeeded }
+        Event::TaskEnded {
+            task: TASK,
+            state: StateName::Succeeded,
+        }
     }
 
     fn rang(interest: &Interest) -> bool {
@@ -253,7 +275,10 @@ mod tests {
         // Not applied here yet: it may run.
         hub.started(&agent(), fence(5), || Arc::new(State::default()));
         assert_eq!(hub.running(), 1);
-        let attempt_ended = Event::AttemptEnded { fence: fence(5), agent: agent() };
+        let attempt_ended = Event::AttemptEnded {
+            fence: fence(5),
+            agent: agent(),
+        };
         hub.applied(&[attempt_ended]);
         assert_eq!(hub.running(), 0);
         let mut later = State::default();

@@ -36,7 +36,8 @@ impl Metrics {
     pub fn dispatched(&self, operations: usize) {
         self.proposals.inc();
         // Far below the 2^52 that a float holds exactly.
-        self.batch.observe(u32::try_from(operations).unwrap_or(u32::MAX).into());
+        self.batch
+            .observe(u32::try_from(operations).unwrap_or(u32::MAX).into());
     }
 
     pub fn proposed(&self, took: Duration, committed: bool) {

@@ -70,7 +70,15 @@ impl Node {
         let ports = Ports::bind(&config)?;
         let addresses = config.advertised(&ports.bound)?;
         let cluster_id = credentials.trust().cluster().to_owned();
-        let (Ports { grpc, raft: raft_listener, https, .. }, timers) = (ports, timers(&config));
+        let (
+            Ports {
+                grpc,
+                raft: raft_listener,
+                https,
+                ..
+            },
+            timers,
+        ) = (ports, timers(&config));
 
         let mut member = raft::Config::new(
             config.id,
@@ -120,13 +128,29 @@ impl Node {
         };
         let dispatcher = tokio::spawn(dispatcher.run(halt.clone()));
         let helpers = TaskTracker::new();
-        helpers.spawn(sessions::confirm_leases(cluster, asked, inputs, halt.clone()));
+        helpers.spawn(sessions::confirm_leases(
+            cluster,
+            asked,
+            inputs,
+            halt.clone(),
+        ));
         let grpc = tokio::spawn(serve_grpc(Arc::clone(&controller), grpc, &credentials)?);
         let https = tokio::spawn(serve_https(Arc::clone(&controller), https, &credentials)?);
-        helpers.spawn(bootstrap::enter(Arc::clone(&controller), start, halt.clone()));
+        helpers.spawn(bootstrap::enter(
+            Arc::clone(&controller),
+            start,
+            halt.clone(),
+        ));
         let at = &controller.addresses;
         info!(id = %config.id, grpc = %at.grpc, raft = %at.raft, https = %at.https, "started");
-        Ok(Node { controller, grpc, https, dispatcher, helpers, halt })
+        Ok(Node {
+            controller,
+            grpc,
+            https,
+            dispatcher,
+            helpers,
+            halt,
+        })
     }
 
     /// Why it can't go on; waits for that.
@@ -156,7 +180,14 @@ impl Node {
 
     /// In the reverse order of the start.
     pub(crate) async fn stop(self) {
-        let Node { controller, grpc, https, dispatcher, helpers, halt } = self;
+        let Node {
+            controller,
+            grpc,
+            https,
+            dispatcher,
+            helpers,
+            halt,
+        } = self;
         controller.leaving.cancel();
         let cluster = controller.cluster.clone();
         if cluster.leadership().borrow().is_me {
@@ -205,7 +236,11 @@ fn identity(config: &Config) -> Result<Credentials, Error> {
         return Ok(credentials);
     }
     let found = format!("{} {}", found.role(), found.id());
-    Err(Error::WrongIdentity { path, found, wanted: config.id })
+    Err(Error::WrongIdentity {
+        path,
+        found,
+        wanted: config.id,
+    })
 }
 
 fn timers(config: &Config) -> raft::Timers {

@@ -18,7 +18,11 @@ pub struct Others {
 
 impl Others {
     pub fn new(credentials: Credentials, instead: BTreeMap<ControllerId, String>) -> Others {
-        Others { credentials, instead, channels: Mutex::default() }
+        Others {
+            credentials,
+            instead,
+            channels: Mutex::default(),
+        }
     }
 
     /// The channel to a member that advertises this gRPC address. It connects when it is used.
@@ -44,6 +48,10 @@ impl Others {
 
     fn dial(&self, address: &str, expected: Expected) -> Result<Channel, security::Error> {
         let tls = security::client_config(&self.credentials, expected, Alpn::H2)?;
-        Ok(wire::transport::channel(address, tls, wire::transport::Timers::default()))
+        Ok(wire::transport::channel(
+            address,
+            tls,
+            wire::transport::Timers::default(),
+        ))
     }
 }

@@ -1,8 +1,8 @@
 //! The three ports, bound before anything is opened, so that one in use is the first thing that
 //! is said.
 
-use std::net::{TcpListener as StdListener, ToSocketAddrs};
 use std::io;
+use std::net::{TcpListener as StdListener, ToSocketAddrs};
 
 use tokio::net::TcpListener;
 
@@ -26,8 +26,10 @@ impl Ports {
         let (raft, raft_address) = bind(&asked.raft, "Raft")?;
         let (https, https_address) = bind(&asked.https, "HTTPS")?;
         let tokio = |listener, address: &str, port| {
-            TcpListener::from_std(listener).map_err(|source| {
-                Error::Listen { address: address.to_owned(), port, source }
+            TcpListener::from_std(listener).map_err(|source| Error::Listen {
+                address: address.to_owned(),
+                port,
+                source,
             })
         };
         Ok(Ports {
@@ -52,7 +54,11 @@ fn bind(address: &str, port: &'static str) -> Result<(StdListener, String), Erro
         let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
         Ok((listener, format!("{host}:{bound}")))
     };
-    open().map_err(|source| Error::Listen { address: address.to_owned(), port, source })
+    open().map_err(|source| Error::Listen {
+        address: address.to_owned(),
+        port,
+        source,
+    })
 }
 
 /// The standard library sets `SO_REUSEADDR`, so a restart does not wait for old connections.
@@ -66,7 +72,11 @@ mod tests {
     use super::*;
 
     fn config(listen: &str) -> Config {
-        Config { id: model::ControllerId(1), listen: listen.into(), ..Config::default() }
+        Config {
+            id: model::ControllerId(1),
+            listen: listen.into(),
+            ..Config::default()
+        }
     }
 
     #[tokio::test]
@@ -75,7 +85,10 @@ mod tests {
         let all = [&ports.bound.grpc, &ports.bound.raft, &ports.bound.https];
         assert!(all.iter().all(|address| address.starts_with("127.0.0.1:")));
         assert!(all.iter().all(|address| !address.ends_with(":0")));
-        assert_eq!(ports.bound.raft, ports.raft.local_addr().unwrap().to_string());
+        assert_eq!(
+            ports.bound.raft,
+            ports.raft.local_addr().unwrap().to_string()
+        );
     }
 
     #[tokio::test]
@@ -83,6 +96,9 @@ mod tests {
         let taken = StdListener::bind("127.0.0.1:0").unwrap();
         let address = taken.local_addr().unwrap().to_string();
         let error = Ports::bind(&config(&address)).err().unwrap().to_string();
-        assert!(error.contains(&address) && error.contains("--listen"), "{error}");
+        assert!(
+            error.contains(&address) && error.contains("--listen"),
+            "{error}"
+        );
     }
 }

@@ -16,8 +16,14 @@ impl v1::agents_server::Agents for Gateway {
     ) -> Result<Response<v1::ListAgentsReply>, Status> {
         self.reader(&request)?;
         let (state, position) = self.read(Deadline::of(request.metadata())).await?;
-        let agents = state.agents().map(|agent| self.agent(&state, agent)).collect();
-        Ok(Response::new(v1::ListAgentsReply { position: Some(position), agents }))
+        let agents = state
+            .agents()
+            .map(|agent| self.agent(&state, agent))
+            .collect();
+        Ok(Response::new(v1::ListAgentsReply {
+            position: Some(position),
+            agents,
+        }))
     }
 
     async fn get(
@@ -39,7 +45,10 @@ impl Gateway {
         let (state, position) = self.read(Deadline::of(request.metadata())).await?;
         let agent = state.agent(&id).ok_or_else(|| failure::no_agent(&id))?;
         let agent = Some(self.agent(&state, agent));
-        Ok(Response::new(v1::AgentReply { position: Some(position), agent }))
+        Ok(Response::new(v1::AgentReply {
+            position: Some(position),
+            agent,
+        }))
     }
 
     fn agent(&self, state: &State, agent: &model::Agent) -> v1::Agent {
@@ -53,7 +62,9 @@ impl Gateway {
             AgentState::Ready => "ready",
         };
         let held = state.held_by(&profile.id);
-        let attempts = held.filter_map(|task| state.live_fence(task.id)).map(v1::Fence::from);
+        let attempts = held
+            .filter_map(|task| state.live_fence(task.id))
+            .map(v1::Fence::from);
         v1::Agent {
             id: profile.id.to_string(),
             state: shown.into(),

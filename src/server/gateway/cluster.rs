@@ -66,15 +66,18 @@ impl Gateway {
         let leader = leadership.leader.filter(|_| !stale);
         let furthest = answers.iter().flatten().map(|member| member.applied).max();
         let furthest = furthest.unwrap_or_default().max(state.last_applied());
-        let shown = members.iter().zip(answers).map(|(member, answer)| match answer {
-            Some(mut answer) => {
-                answer.role = role_name(member.role).into();
-                answer.address = Some((&member.addresses).into());
-                answer.lag = furthest.saturating_sub(answer.applied);
-                answer
-            }
-            None => unreachable_member(member),
-        });
+        let shown = members
+            .iter()
+            .zip(answers)
+            .map(|(member, answer)| match answer {
+                Some(mut answer) => {
+                    answer.role = role_name(member.role).into();
+                    answer.address = Some((&member.addresses).into());
+                    answer.lag = furthest.saturating_sub(answer.applied);
+                    answer
+                }
+                None => unreachable_member(member),
+            });
         v1::StatusReply {
             members: shown.collect(),
             position: Some(position),
@@ -92,7 +95,11 @@ impl Gateway {
         if member.id == self.0.id {
             return self.own_member().member;
         }
-        let channel = self.0.others.channel(member.id, &member.addresses.grpc).ok()?;
+        let channel = self
+            .0
+            .others
+            .channel(member.id, &member.addresses.grpc)
+            .ok()?;
         let mut client = v1::cluster_client::ClusterClient::new(channel);
         let mut request = Request::new(v1::MemberRequest {});
         request.set_timeout(limit::MEMBER_ANSWER);
@@ -125,7 +132,10 @@ impl Gateway {
                 version: env!("CARGO_PKG_VERSION").into(),
             }),
             term: leadership.term,
-            leader: leadership.leader.map(|id| id.to_string()).unwrap_or_default(),
+            leader: leadership
+                .leader
+                .map(|id| id.to_string())
+                .unwrap_or_default(),
             cluster_id: state.cluster_id().to_owned(),
         }
     }
@@ -193,7 +203,10 @@ impl Gateway {
             session.welcome(self.0.welcome());
         }
         let position = Some(position_of(&self.0.cluster.view()));
-        Ok(v1::JoinReply { position, voter: true })
+        Ok(v1::JoinReply {
+            position,
+            voter: true,
+        })
     }
 
     async fn hand_over(
@@ -202,7 +215,10 @@ impl Gateway {
     ) -> Result<Response<v1::TransferLeadershipReply>, Failure> {
         let caller = self.reader(&request)?;
         if caller.principal.role != Role::Client {
-            return Err(Failure::new(Code::Forbidden, "it needs a client's certificate"));
+            return Err(Failure::new(
+                Code::Forbidden,
+                "it needs a client's certificate",
+            ));
         }
         let deadline = Deadline::of(request.metadata());
         let message = request.into_inner();
@@ -219,7 +235,9 @@ impl Gateway {
             Leader::There(hop) => {
                 let passed_on = Hop::pass_on(&caller, deadline, message);
                 let answer = hop.cluster().transfer_leadership(passed_on).await;
-                answer.map_err(|status| failure::of_leader(&status))?.into_inner()
+                answer
+                    .map_err(|status| failure::of_leader(&status))?
+                    .into_inner()
             }
         };
         Ok(Response::new(reply))
@@ -231,7 +249,17 @@ impl Gateway {
     ) -> Result<v1::TransferLeadershipReply, Failure> {
         let handed_over = self.0.cluster.transfer_leadership(to).await;
         handed_over.map_err(|error| failure::of_raft(&error))?;
-        let leader = self.0.cluster.leadership().borrow().leader;
+        let mut leadership = self.0.cluster.leadership();
+        let me = self.0.id;
+        let moved = leadership.wait_for(|now| now.leader.is_some_and(|leader| leader != me));
+        // To itself, it is done already and nothing moves.
+        let leader = match to == Some(me) {
+            true => Some(me),
+            false => match tokio::time::timeout(limit::MEMBER_ANSWER, moved).await {
+                Ok(Ok(now)) => now.leader,
+                Ok(Err(_)) | Err(_) => None,
+            },
+        };
         Ok(v1::TransferLeadershipReply {
             position: Some(position_of(&self.0.cluster.view())),
             leader: leader.map(|id| id.to_string()).unwrap_or_default(),
@@ -240,7 +268,8 @@ impl Gateway {
 }
 
 fn controller_id(text: &str) -> Result<ControllerId, Failure> {
-    text.parse().map_err(|error: model::ParseIdError| Failure::new(Code::Invalid, error.to_string()))
+    text.parse()
+        .map_err(|error: model::ParseIdError| Failure::new(Code::Invalid, error.to_string()))
 }
 
 impl Deadline {

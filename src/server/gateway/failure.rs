@@ -10,7 +10,10 @@ pub fn stopping() -> Failure {
 }
 
 pub fn no_leader() -> Failure {
-    Failure::new(Code::NoLeader, "no controller leads, so nothing can be decided now")
+    Failure::new(
+        Code::NoLeader,
+        "no controller leads, so nothing can be decided now",
+    )
 }
 
 pub fn not_leader(leader: Option<String>) -> Failure {
@@ -19,7 +22,10 @@ pub fn not_leader(leader: Option<String>) -> Failure {
 
 /// Perhaps it was committed, perhaps not.
 pub fn unknown() -> Failure {
-    Failure::new(Code::OutcomeUnknown, "no answer came in time, so the outcome is unknown")
+    Failure::new(
+        Code::OutcomeUnknown,
+        "no answer came in time, so the outcome is unknown",
+    )
 }
 
 pub fn no_task(id: TaskId) -> Failure {

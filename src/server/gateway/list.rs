@@ -38,8 +38,16 @@ impl Gateway {
     fn page(&self, state: &State, position: v1::Position, filter: &Filter) -> v1::ListTasksReply {
         let is_running = |task: &Task| self.0.hub.is_running(task);
         let page = Page::of(state, filter, is_running, limit::SCAN_MAX);
-        let tasks = page.tasks.iter().map(|task| self.0.task(state, task)).collect();
-        v1::ListTasksReply { position: Some(position), tasks, next: page.next.map_or(0, |id| id.0) }
+        let tasks = page
+            .tasks
+            .iter()
+            .map(|task| self.0.task(state, task))
+            .collect();
+        v1::ListTasksReply {
+            position: Some(position),
+            tasks,
+            next: page.next.map_or(0, |id| id.0),
+        }
     }
 }
 
@@ -56,8 +64,13 @@ impl<'s> Page<'s> {
         is_running: impl Fn(&Task) -> bool,
         scan: usize,
     ) -> Page<'s> {
-        let before = Some(filter.request.page).filter(|page| *page > 0).map(TaskId);
-        let mut page = Page { tasks: Vec::new(), next: None };
+        let before = Some(filter.request.page)
+            .filter(|page| *page > 0)
+            .map(TaskId);
+        let mut page = Page {
+            tasks: Vec::new(),
+            next: None,
+        };
         let mut bytes = 0;
         let mut last = None;
         for (looked_at, task) in state.tasks_newest_first(before).enumerate() {
@@ -82,7 +95,10 @@ impl Filter {
         for number in &request.states {
             let state = v1::TaskState::try_from(*number);
             states.push(state.map_err(|_| {
-                Failure::new(Code::Invalid, format!("{number} is not the state of a task"))
+                Failure::new(
+                    Code::Invalid,
+                    format!("{number} is not the state of a task"),
+                )
             })?);
         }
         Ok(Filter { request, states })
@@ -97,7 +113,10 @@ impl Filter {
 
     fn admits(&self, state: &State, task: &Task, running: bool) -> bool {
         let wanted = |given: &str, is: &str| given.is_empty() || given == is;
-        let latest = task.latest.as_ref().map_or("", |attempt| attempt.agent.as_str());
+        let latest = task
+            .latest
+            .as_ref()
+            .map_or("", |attempt| attempt.agent.as_str());
         self.admits_state(task.state(), running)
             && wanted(&self.request.user, &task.user)
             && wanted(&self.request.kind, task.kind.as_str())
@@ -129,8 +148,8 @@ fn size(state: &State, task: &Task) -> usize {
 #[cfg(test)]
 mod tests {
     use model::{
-        Command, Entry, Generation, Namespace, Op, Principal, Role, Stamped, Submit,
-        SystemCommand, TaskSpec,
+        Command, Entry, Generation, Namespace, Op, Principal, Role, Stamped, Submit, SystemCommand,
+        TaskSpec,
     };
 
     use super::*;
@@ -138,7 +157,11 @@ mod tests {
     /// Ten tasks, `t1` to `t10`, of two users in turn, in a namespace that goes with the user.
     fn ten() -> State {
         let submit = |n: u64| {
-            let (user, namespace) = if n % 2 == 0 { ("eve", "even") } else { ("odo", "odd") };
+            let (user, namespace) = if n % 2 == 0 {
+                ("eve", "even")
+            } else {
+                ("odo", "odd")
+            };
             let namespace = Namespace::new(namespace).unwrap();
             let spec = TaskSpec::process(namespace, vec!["true".into()]);
             Op::Client {
@@ -147,19 +170,35 @@ mod tests {
                     role: Role::Client,
                     fingerprint: [0; 32],
                 },
-                command: Command::SubmitTask(Submit { spec, request_id: None }),
+                command: Command::SubmitTask(Submit {
+                    spec,
+                    request_id: None,
+                }),
                 placement: None,
             }
         };
-        let found =
-            SystemCommand::Found { cluster_id: "q1".into(), generation: Generation(1) };
+        let found = SystemCommand::Found {
+            cluster_id: "q1".into(),
+            generation: Generation(1),
+        };
         let mut state = State::default();
-        for (index, op) in [Op::System(found)].into_iter().chain((1..=10).map(submit)).enumerate()
+        for (index, op) in [Op::System(found)]
+            .into_iter()
+            .chain((1..=10).map(submit))
+            .enumerate()
         {
             let index = index as u64 + 1;
             let at = Timestamp(index * 1_000);
-            let entry = Entry { stamp: at, wall: at, ops: vec![op] };
-            state.apply(&Stamped { index, term: 1, entry: &entry });
+            let entry = Entry {
+                stamp: at,
+                wall: at,
+                ops: vec![op],
+            };
+            state.apply(&Stamped {
+                index,
+                term: 1,
+                entry: &entry,
+            });
         }
         assert_eq!(state.task_count(), 10);
         state
@@ -189,15 +228,24 @@ mod tests {
                 None => break,
             }
         }
-        assert_eq!(seen, [vec![10, 9, 8], vec![7, 6, 5], vec![4, 3, 2], vec![1]]);
+        assert_eq!(
+            seen,
+            [vec![10, 9, 8], vec![7, 6, 5], vec![4, 3, 2], vec![1]]
+        );
     }
 
     #[test]
     fn filters_are_joined_by_and() {
         let state = ten();
         let found = |filter: Filter| ids(&Page::of(&state, &filter, |task| task.id.0 == 4, 100));
-        assert_eq!(found(filter(|request| request.user = "eve".into())), [10, 8, 6, 4, 2]);
-        assert_eq!(found(filter(|request| request.namespace = "odd".into())), [9, 7, 5, 3, 1]);
+        assert_eq!(
+            found(filter(|request| request.user = "eve".into())),
+            [10, 8, 6, 4, 2]
+        );
+        assert_eq!(
+            found(filter(|request| request.namespace = "odd".into())),
+            [9, 7, 5, 3, 1]
+        );
         assert!(
             found(filter(|request| {
                 request.user = "eve".into();
@@ -206,12 +254,18 @@ mod tests {
             .is_empty()
         );
         assert_eq!(found(filter(|request| request.since = 10_000)), [10, 9]);
-        assert_eq!(found(filter(|request| request.kind = "process".into())).len(), 10);
+        assert_eq!(
+            found(filter(|request| request.kind = "process".into())).len(),
+            10
+        );
         assert!(found(filter(|request| request.agent = "a1".into())).is_empty());
         let running = v1::TaskState::Running.into();
         assert_eq!(found(filter(|request| request.states = vec![running])), [4]);
         let queued = v1::TaskState::Queued.into();
-        assert_eq!(found(filter(|request| request.states = vec![queued])).len(), 10);
+        assert_eq!(
+            found(filter(|request| request.states = vec![queued])).len(),
+            10
+        );
     }
 
     #[test]
@@ -225,9 +279,15 @@ mod tests {
 
     #[test]
     fn a_state_that_does_not_exist_is_refused_and_a_limit_is_capped() {
-        let request = v1::ListTasksRequest { states: vec![99], ..Default::default() };
+        let request = v1::ListTasksRequest {
+            states: vec![99],
+            ..Default::default()
+        };
         assert!(Filter::of(request).is_err());
-        assert_eq!(filter(|request| request.limit = 5_000_000).limit(), limit::PAGE_MAX);
+        assert_eq!(
+            filter(|request| request.limit = 5_000_000).limit(),
+            limit::PAGE_MAX
+        );
         assert_eq!(filter(|_| ()).limit(), limit::PAGE_DEFAULT);
     }
 }

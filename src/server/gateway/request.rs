@@ -110,9 +110,10 @@ impl Gateway {
         let caller = self.0.callers.of(request)?;
         match caller.principal.role {
             Role::Client | Role::Controller => Ok(caller),
-            Role::Agent => {
-                Err(Failure::new(Code::Forbidden, "an agent's certificate opens sessions only"))
-            }
+            Role::Agent => Err(Failure::new(
+                Code::Forbidden,
+                "an agent's certificate opens sessions only",
+            )),
         }
     }
 
@@ -196,8 +197,11 @@ impl Gateway {
             let read = quorum::read(&self.0.cluster);
             let failure = match tokio::time::timeout_at(deadline.0, read).await {
                 Ok(Ok(read)) => {
-                    let position =
-                        v1::Position { log_index: read.index, term: read.term, stale: false };
+                    let position = v1::Position {
+                        log_index: read.index,
+                        term: read.term,
+                        stale: false,
+                    };
                     return Ok((read.value, position));
                 }
                 Ok(Err(error)) => failure::of_raft(&error),
@@ -213,7 +217,10 @@ impl Gateway {
     /// This controller's own state, however old.
     pub fn stale(&self) -> (std::sync::Arc<model::State>, v1::Position) {
         let state = self.0.cluster.view();
-        let position = v1::Position { stale: true, ..position_of(&state) };
+        let position = v1::Position {
+            stale: true,
+            ..position_of(&state)
+        };
         (state, position)
     }
 }
@@ -228,7 +235,11 @@ fn may_pass(failure: &Failure) -> bool {
 
 /// Where a state stands that is known to be new enough.
 pub fn position_of(state: &model::State) -> v1::Position {
-    v1::Position { log_index: state.last_applied(), term: state.last_term(), stale: false }
+    v1::Position {
+        log_index: state.last_applied(),
+        term: state.last_term(),
+        stale: false,
+    }
 }
 
 #[cfg(test)]

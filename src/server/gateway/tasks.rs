@@ -75,7 +75,10 @@ impl Gateway {
         let (state, position) = self.stale();
         let task = state.task(id).ok_or_else(|| failure::no_task(id))?;
         let task = Some(self.0.task(&state, task));
-        Ok(Response::new(v1::TaskReply { position: Some(position), task }))
+        Ok(Response::new(v1::TaskReply {
+            position: Some(position),
+            task,
+        }))
     }
 
     async fn submit_task(
@@ -96,7 +99,10 @@ impl Gateway {
         }
         // Whoever passes it on waits itself: its wait outlives the leader.
         message.wait_ms = 0;
-        let submit = Submit { spec, request_id: Some(RequestId(message.request_id.clone())) };
+        let submit = Submit {
+            spec,
+            request_id: Some(RequestId(message.request_id.clone())),
+        };
         let command = Command::SubmitTask(submit);
         model::access::allows(&caller.principal, &command)?;
         let done = self
@@ -129,15 +135,22 @@ impl Gateway {
         let state = self.0.cluster.view();
         let task = state.task(id).ok_or_else(|| failure::no_task(id))?;
         let task = Some(self.0.task(&state, task));
-        Ok(v1::SubmitReply { position: Some(position_of(&accepted)), task, duplicate })
+        Ok(v1::SubmitReply {
+            position: Some(position_of(&accepted)),
+            task,
+            duplicate,
+        })
     }
 
     /// Puts the task's end into the reply if it comes in time. The submit stands whatever happens
     /// here, so nothing here is an error.
     async fn wait_submitted(&self, reply: &mut v1::SubmitReply, wait: Duration) {
         let Some(submitted) = &reply.task else { return };
-        let (id, index, seen) =
-            (TaskId(submitted.id), submitted.submit_index, submitted.last_index);
+        let (id, index, seen) = (
+            TaskId(submitted.id),
+            submitted.submit_index,
+            submitted.last_index,
+        );
         let until = Instant::now() + wait;
         let interest = self.0.hub.watch(id, Wants::End);
         let _ended_or_not = self.ended(id, index, &interest, until).await;
@@ -156,7 +169,10 @@ impl Gateway {
         let deadline = Deadline::of(request.metadata());
         let message = request.into_inner();
         let task = TaskId(message.id);
-        let command = Command::CancelTask { task, reason: message.reason.clone() };
+        let command = Command::CancelTask {
+            task,
+            reason: message.reason.clone(),
+        };
         model::access::allows(&caller.principal, &command)?;
         let reply = self
             .led(
@@ -182,7 +198,10 @@ impl Gateway {
         let state = self.0.cluster.view();
         let task = state.task(id).ok_or_else(|| failure::no_task(id))?;
         let task = Some(self.0.task(&state, task));
-        Ok(v1::TaskReply { position: Some(position_of(&accepted)), task })
+        Ok(v1::TaskReply {
+            position: Some(position_of(&accepted)),
+            task,
+        })
     }
 
     async fn proposed(&self, principal: Principal, command: Command) -> Result<Accepted, Failure> {
@@ -202,7 +221,9 @@ async fn submit_there(
     deadline: Deadline,
     message: v1::SubmitRequest,
 ) -> Answer<v1::SubmitReply> {
-    hop.tasks().submit(Hop::pass_on(caller, deadline, message)).await
+    hop.tasks()
+        .submit(Hop::pass_on(caller, deadline, message))
+        .await
 }
 
 async fn cancel_there(
@@ -211,14 +232,23 @@ async fn cancel_there(
     deadline: Deadline,
     message: v1::CancelTaskRequest,
 ) -> Answer<v1::TaskReply> {
-    hop.tasks().cancel(Hop::pass_on(caller, deadline, message)).await
+    hop.tasks()
+        .cancel(Hop::pass_on(caller, deadline, message))
+        .await
 }
 
 fn position_of(accepted: &Accepted) -> v1::Position {
-    v1::Position { log_index: accepted.index, term: accepted.term, stale: false }
+    v1::Position {
+        log_index: accepted.index,
+        term: accepted.term,
+        stale: false,
+    }
 }
 
 /// `apply` answers every command with its own reply.
 fn unexpected(reply: &model::Reply) -> Failure {
-    Failure::new(Code::Internal, format!("the reply {reply:?} is of another command"))
+    Failure::new(
+        Code::Internal,
+        format!("the reply {reply:?} is of another command"),
+    )
 }

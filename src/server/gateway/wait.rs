@@ -37,7 +37,10 @@ impl Gateway {
         // Either it had ended as one whose end may still be settled, or the time is up.
         if task.is_terminal() {
             let task = Some(self.0.task(&state, task));
-            return Ok(Response::new(v1::TaskReply { position: Some(position), task }));
+            return Ok(Response::new(v1::TaskReply {
+                position: Some(position),
+                task,
+            }));
         }
         self.reply_now(id, deadline).await
     }
@@ -55,7 +58,10 @@ impl Gateway {
             | StateName::DeadLetter => return None,
         }
         let position = Some(position_of(&state));
-        Some(v1::TaskReply { position, task: Some(self.0.task(&state, task)) })
+        Some(v1::TaskReply {
+            position,
+            task: Some(self.0.task(&state, task)),
+        })
     }
 
     /// Whether the task, which exists at `index`, ended before `until`.
@@ -88,7 +94,10 @@ impl Gateway {
         let state = self.0.cluster.view();
         let task = state.task(id).ok_or_else(|| failure::no_task(id))?;
         let task = Some(self.0.task(&state, task));
-        Ok(Response::new(v1::TaskReply { position: Some(position_of(&state)), task }))
+        Ok(Response::new(v1::TaskReply {
+            position: Some(position_of(&state)),
+            task,
+        }))
     }
 
     /// The task as it is now, by a quorum.
@@ -100,6 +109,9 @@ impl Gateway {
         let (state, position) = self.read(deadline).await?;
         let task = state.task(id).ok_or_else(|| failure::no_task(id))?;
         let task = Some(self.0.task(&state, task));
-        Ok(Response::new(v1::TaskReply { position: Some(position), task }))
+        Ok(Response::new(v1::TaskReply {
+            position: Some(position),
+            task,
+        }))
     }
 }

@@ -87,7 +87,10 @@ impl Watch {
         self.shown = Some(now);
         self.over = task.is_terminal();
         let task = Some(controller.task(&state, task));
-        Ok(Some(v1::TaskReply { position: Some(position_of(&state)), task }))
+        Ok(Some(v1::TaskReply {
+            position: Some(position_of(&state)),
+            task,
+        }))
     }
 
     fn fail(&mut self, failure: Failure) -> Option<Result<v1::TaskReply, Status>> {

@@ -34,11 +34,18 @@ impl Gateway {
 
     async fn why_here(&self, id: TaskId, deadline: Deadline) -> Result<v1::WhyReply, Failure> {
         let (state, position) = self.read(deadline).await?;
-        let fleet = self.0.inputs.fleet().await.ok_or_else(|| failure::not_leader(None))?;
+        let fleet = self
+            .0
+            .inputs
+            .fleet()
+            .await
+            .ok_or_else(|| failure::not_leader(None))?;
         let now = self.0.cluster.now().state;
         let explained = scheduler::explain(&state, &fleet, now, id);
-        let (task, explained) =
-            state.task(id).zip(explained).ok_or_else(|| failure::no_task(id))?;
+        let (task, explained) = state
+            .task(id)
+            .zip(explained)
+            .ok_or_else(|| failure::no_task(id))?;
         let mut reply = self.explanation(&state, task, explained);
         reply.position = Some(position);
         Ok(reply)
@@ -83,7 +90,10 @@ fn standing(verdict: &AgentVerdict) -> v1::Candidate {
 }
 
 fn candidate(scored: &Scored) -> v1::Candidate {
-    let terms = scheduler::TERMS.iter().zip(scheduler::WEIGHTS).zip(&scored.terms);
+    let terms = scheduler::TERMS
+        .iter()
+        .zip(scheduler::WEIGHTS)
+        .zip(&scored.terms);
     let term = |((name, weight), value): ((&&str, i64), &i64)| v1::ScoreTerm {
         name: (*name).to_owned(),
         value: *value,

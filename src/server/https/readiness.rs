@@ -18,7 +18,10 @@ pub struct Readiness {
 
 impl Readiness {
     pub fn new(controller: Arc<Controller>) -> Readiness {
-        Readiness { controller, last: Mutex::new(None) }
+        Readiness {
+            controller,
+            last: Mutex::new(None),
+        }
     }
 
     /// Why not, in words.
@@ -43,7 +46,11 @@ impl Readiness {
 
     async fn ask(&self) -> Answer {
         let cluster = &self.controller.cluster;
-        if !cluster.members().iter().any(|member| member.id == self.controller.id) {
+        if !cluster
+            .members()
+            .iter()
+            .any(|member| member.id == self.controller.id)
+        {
             return Err("not a member of a cluster yet".into());
         }
         if cluster.leadership().borrow().leader.is_none() {
@@ -51,7 +58,9 @@ impl Readiness {
         }
         let read = quorum::read(cluster);
         match tokio::time::timeout(limit::READY_ANSWER, read).await {
-            Ok(Ok(read)) if read.value.cluster_id().is_empty() => Err("the cluster is being founded".into()),
+            Ok(Ok(read)) if read.value.cluster_id().is_empty() => {
+                Err("the cluster is being founded".into())
+            }
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(error.to_string()),
             Err(_) => Err("no quorum answered in time".into()),

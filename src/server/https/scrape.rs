@@ -53,10 +53,23 @@ impl Collector for Now {
 impl Now {
     fn work(&self, sheet: &mut Sheet<'_>) -> fmt::Result {
         let state = self.0.cluster.view();
-        let tasks = StateName::ALL.map(|name| (("state", name.as_str().to_owned()), state.count(name)));
-        sheet.gauges("quorate_tasks", "Task records by state, as the log has them", &tasks)?;
-        sheet.gauge("quorate_queue_length", "Tasks that wait to be assigned", state.count(StateName::Queued))?;
-        sheet.gauge("quorate_running", "Attempts that agents say run", self.0.hub.running() as u64)
+        let tasks =
+            StateName::ALL.map(|name| (("state", name.as_str().to_owned()), state.count(name)));
+        sheet.gauges(
+            "quorate_tasks",
+            "Task records by state, as the log has them",
+            &tasks,
+        )?;
+        sheet.gauge(
+            "quorate_queue_length",
+            "Tasks that wait to be assigned",
+            state.count(StateName::Queued),
+        )?;
+        sheet.gauge(
+            "quorate_running",
+            "Attempts that agents say run",
+            self.0.hub.running() as u64,
+        )
     }
 
     fn agents(&self, sheet: &mut Sheet<'_>) -> fmt::Result {
@@ -66,52 +79,143 @@ impl Now {
             (("state", "ready".to_owned()), count(AgentState::Ready)),
             (("state", "lost".to_owned()), count(AgentState::Lost)),
         ];
-        sheet.gauges("quorate_agents", "Registered agents by state, as the log has them", &agents)?;
+        sheet.gauges(
+            "quorate_agents",
+            "Registered agents by state, as the log has them",
+            &agents,
+        )?;
         let sessions = self.0.sessions.len() as u64;
         sheet.gauge("quorate_sessions", "Agents with a session here", sessions)
     }
 
     fn shell(&self, sheet: &mut Sheet<'_>) -> fmt::Result {
         let waiting = self.0.inputs.waiting() as u64;
-        sheet.gauge("quorate_dispatch_inputs", "Inputs that wait for the dispatcher", waiting)?;
+        sheet.gauge(
+            "quorate_dispatch_inputs",
+            "Inputs that wait for the dispatcher",
+            waiting,
+        )?;
         let waited_for = self.0.hub.waiting() as u64;
-        sheet.gauge("quorate_waited_tasks", "Tasks whose end or change somebody waits for here", waited_for)
+        sheet.gauge(
+            "quorate_waited_tasks",
+            "Tasks whose end or change somebody waits for here",
+            waited_for,
+        )
     }
 }
 
 fn raft(sheet: &mut Sheet<'_>, metrics: &raft::Metrics) -> fmt::Result {
-    sheet.gauge("quorate_raft_leader", "1 where this controller leads", metrics.is_leader.into())?;
+    sheet.gauge(
+        "quorate_raft_leader",
+        "1 where this controller leads",
+        metrics.is_leader.into(),
+    )?;
     sheet.gauge("quorate_raft_term", "The term as seen here", metrics.term)?;
-    sheet.gauge("quorate_raft_applied_index", "The last entry applied here", metrics.applied)?;
-    sheet.gauge("quorate_raft_committed_index", "The last entry known to be committed", metrics.committed)?;
-    sheet.gauge("quorate_raft_last_log_index", "The last entry in the log here", metrics.last_log)?;
-    sheet.gauge("quorate_raft_snapshot_index", "The last entry in the latest snapshot", metrics.snapshot)?;
-    sheet.gauge("quorate_raft_purged_index", "The last entry dropped from the log", metrics.purged)?;
-    sheet.counter("quorate_raft_term_changes", "How often the term changed", metrics.term_changes)?;
-    sheet.counter("quorate_raft_leader_changes", "How often the leader changed", metrics.leader_changes)?;
+    sheet.gauge(
+        "quorate_raft_applied_index",
+        "The last entry applied here",
+        metrics.applied,
+    )?;
+    sheet.gauge(
+        "quorate_raft_committed_index",
+        "The last entry known to be committed",
+        metrics.committed,
+    )?;
+    sheet.gauge(
+        "quorate_raft_last_log_index",
+        "The last entry in the log here",
+        metrics.last_log,
+    )?;
+    sheet.gauge(
+        "quorate_raft_snapshot_index",
+        "The last entry in the latest snapshot",
+        metrics.snapshot,
+    )?;
+    sheet.gauge(
+        "quorate_raft_purged_index",
+        "The last entry dropped from the log",
+        metrics.purged,
+    )?;
+    sheet.counter(
+        "quorate_raft_term_changes",
+        "How often the term changed",
+        metrics.term_changes,
+    )?;
+    sheet.counter(
+        "quorate_raft_leader_changes",
+        "How often the leader changed",
+        metrics.leader_changes,
+    )?;
     sheet.counter(
         "quorate_raft_quick_elections",
         "Elections held because the leader's process was found dead",
         metrics.quick_elections,
     )?;
     if let Some(ago) = metrics.last_quorum_ack {
-        sheet.seconds("quorate_raft_quorum_ack_age_seconds", "Since a quorum last answered this leader", ago)?;
+        sheet.seconds(
+            "quorate_raft_quorum_ack_age_seconds",
+            "Since a quorum last answered this leader",
+            ago,
+        )?;
     }
-    let lag: Vec<_> =
-        metrics.lag.iter().map(|(id, lag)| (("member", id.to_string()), *lag)).collect();
-    sheet.gauges("quorate_raft_lag_entries", "Entries that a member lacks, as this leader sees it", &lag)
+    let lag: Vec<_> = metrics
+        .lag
+        .iter()
+        .map(|(id, lag)| (("member", id.to_string()), *lag))
+        .collect();
+    sheet.gauges(
+        "quorate_raft_lag_entries",
+        "Entries that a member lacks, as this leader sees it",
+        &lag,
+    )
 }
 
 fn store(sheet: &mut Sheet<'_>, stats: &raft::StoreStats) -> fmt::Result {
-    sheet.counter("quorate_store_syncs", "Group commits, each of them one fdatasync", stats.syncs)?;
-    sheet.counter("quorate_store_entries", "Entries written to the log", stats.entries)?;
-    sheet.counter("quorate_store_bytes", "Bytes of entries written to the log", stats.bytes)?;
-    sheet.seconds("quorate_store_sync_p50_seconds", "Median time of recent syncs", stats.sync_p50)?;
-    sheet.seconds("quorate_store_sync_p99_seconds", "99th percentile of recent syncs", stats.sync_p99)?;
-    sheet.gauge("quorate_store_batch_entries", "Entries in the last group commit", stats.last_batch_entries)?;
-    sheet.gauge("quorate_store_disk_bytes", "What the log takes on disk", stats.disk_bytes)?;
-    sheet.gauge("quorate_store_live_bytes", "What of it is still needed", stats.live_bytes)?;
-    sheet.counter("quorate_store_rotations", "How often the log moved to a new database", stats.rotations)
+    sheet.counter(
+        "quorate_store_syncs",
+        "Group commits, each of them one fdatasync",
+        stats.syncs,
+    )?;
+    sheet.counter(
+        "quorate_store_entries",
+        "Entries written to the log",
+        stats.entries,
+    )?;
+    sheet.counter(
+        "quorate_store_bytes",
+        "Bytes of entries written to the log",
+        stats.bytes,
+    )?;
+    sheet.seconds(
+        "quorate_store_sync_p50_seconds",
+        "Median time of recent syncs",
+        stats.sync_p50,
+    )?;
+    sheet.seconds(
+        "quorate_store_sync_p99_seconds",
+        "99th percentile of recent syncs",
+        stats.sync_p99,
+    )?;
+    sheet.gauge(
+        "quorate_store_batch_entries",
+        "Entries in the last group commit",
+        stats.last_batch_entries,
+    )?;
+    sheet.gauge(
+        "quorate_store_disk_bytes",
+        "What the log takes on disk",
+        stats.disk_bytes,
+    )?;
+    sheet.gauge(
+        "quorate_store_live_bytes",
+        "What of it is still needed",
+        stats.live_bytes,
+    )?;
+    sheet.counter(
+        "quorate_store_rotations",
+        "How often the log moved to a new database",
+        stats.rotations,
+    )
 }
 
 type Label = (&'static str, String);
@@ -133,12 +237,16 @@ impl Sheet<'_> {
     }
 
     fn one(&mut self, name: &str, help: &str, metric: &impl EncodeMetric) -> fmt::Result {
-        let encoder = self.0.encode_descriptor(name, help, None, metric.metric_type())?;
+        let encoder = self
+            .0
+            .encode_descriptor(name, help, None, metric.metric_type())?;
         metric.encode(encoder)
     }
 
     fn gauges(&mut self, name: &str, help: &str, values: &[(Label, u64)]) -> fmt::Result {
-        let mut encoder = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        let mut encoder = self
+            .0
+            .encode_descriptor(name, help, None, MetricType::Gauge)?;
         for (label, value) in values {
             ConstGauge::new(*value).encode(encoder.encode_family(&Labels(label))?)?;
         }
@@ -155,4 +263,3 @@ impl EncodeLabelSet for Labels<'_> {
         [(*key, value.as_str())].encode(encoder)
     }
 }
-

@@ -48,8 +48,14 @@ impl v1::sessions_server::Sessions for Service {
         let session = Arc::new(Session::new(controller.sessions.next_id(), agent, sender));
         let era = Arc::clone(controller);
         let outbound = frames::outbound(Arc::clone(&session), queue, era);
-        let reader = Reader { controller: Arc::clone(controller), session, principal };
-        controller.background.spawn(reader.run(request.into_inner()));
+        let reader = Reader {
+            controller: Arc::clone(controller),
+            session,
+            principal,
+        };
+        controller
+            .background
+            .spawn(reader.run(request.into_inner()));
         Ok(Response::new(Box::pin(outbound)))
     }
 }
@@ -81,7 +87,9 @@ impl Reader {
             }
             Err(Unwelcome::Refused(reason)) => {
                 info!(%agent, %reason, "refused session");
-                let refused = v1::Refused { reason: reason.clone() };
+                let refused = v1::Refused {
+                    reason: reason.clone(),
+                };
                 self.session.send(Outgoing::Frame(Answer::Refused(refused)));
                 self.session.close(&reason);
             }
@@ -116,7 +124,8 @@ impl Reader {
     }
 
     async fn open(&self, profile: AgentProfile) {
-        self.session.send(Outgoing::Frame(Answer::Welcome(self.controller.welcome())));
+        self.session
+            .send(Outgoing::Frame(Answer::Welcome(self.controller.welcome())));
         self.controller.sessions.add(&self.session);
         self.input(dispatch::Input::SessionOpened {
             session: self.session.id,
@@ -130,7 +139,10 @@ impl Reader {
         self.controller.sessions.remove(&self.session);
         self.session.tails().close();
         self.session.close(why);
-        self.input(dispatch::Input::SessionClosed { session: self.session.id }).await;
+        self.input(dispatch::Input::SessionClosed {
+            session: self.session.id,
+        })
+        .await;
     }
 
     /// Reads until the session ends; answers why.
@@ -189,13 +201,21 @@ impl Reader {
             latency_us: status.net_latency,
         };
         self.session.keep_status(status);
-        self.input(dispatch::Input::Status { session: self.session.id, load }).await;
+        self.input(dispatch::Input::Status {
+            session: self.session.id,
+            load,
+        })
+        .await;
         Ok(())
     }
 
     async fn renew(&self, nonce: u64) -> Result<(), String> {
         let received = self.controller.cluster.now().monotonic;
-        let renewal = Renewal { session: self.session.id, nonce, received };
+        let renewal = Renewal {
+            session: self.session.id,
+            nonce,
+            received,
+        };
         // The receiver leaves only when the controller stops.
         let _stopping = self.controller.renewals.send(renewal).await;
         Ok(())
@@ -209,13 +229,21 @@ impl Reader {
 
     async fn verdict(&self, verdict: v1::Verdict) -> Result<(), String> {
         let verdict = model::Verdict::try_from(verdict).map_err(|error| error.to_string())?;
-        self.input(dispatch::Input::Verdict { session: self.session.id, verdict }).await;
+        self.input(dispatch::Input::Verdict {
+            session: self.session.id,
+            verdict,
+        })
+        .await;
         Ok(())
     }
 
     async fn known(&self, known: v1::Known) -> Result<(), String> {
         let attempts = known.attempts.into_iter().map(model::Fence::from).collect();
-        self.input(dispatch::Input::Known { session: self.session.id, attempts }).await;
+        self.input(dispatch::Input::Known {
+            session: self.session.id,
+            attempts,
+        })
+        .await;
         Ok(())
     }
 
@@ -244,7 +272,9 @@ fn check_hello(
     }
     let (own, generation) = (state.cluster_id(), state.generation().0);
     if own.is_empty() {
-        return Err(Unwelcome::NotNow("this controller does not know its cluster yet".into()));
+        return Err(Unwelcome::NotNow(
+            "this controller does not know its cluster yet".into(),
+        ));
     }
     if hello.cluster_id.is_empty() {
         return Ok(());
@@ -256,7 +286,9 @@ fn check_hello(
         )));
     }
     if hello.generation > generation {
-        return Err(Unwelcome::NotNow("this controller is behind the agent's generation".into()));
+        return Err(Unwelcome::NotNow(
+            "this controller is behind the agent's generation".into(),
+        ));
     }
     if hello.generation < generation {
         return Err(Unwelcome::Refused(format!(
@@ -279,16 +311,26 @@ mod tests {
             cluster_id: "q1".into(),
             generation: model::Generation(2),
         };
-        let entry =
-            Entry { stamp: Timestamp(1), wall: Timestamp(1), ops: vec![Op::System(found)] };
+        let entry = Entry {
+            stamp: Timestamp(1),
+            wall: Timestamp(1),
+            ops: vec![Op::System(found)],
+        };
         let mut state = State::default();
-        state.apply(&Stamped { index: 1, term: 1, entry: &entry });
+        state.apply(&Stamped {
+            index: 1,
+            term: 1,
+            entry: &entry,
+        });
         state
     }
 
     fn checked(state: &State, agent: &str, cluster_id: &str, generation: u64) -> &'static str {
-        let principal =
-            Principal { name: "a1".into(), role: Role::Agent, fingerprint: [0; 32] };
+        let principal = Principal {
+            name: "a1".into(),
+            role: Role::Agent,
+            fingerprint: [0; 32],
+        };
         let hello = v1::Hello {
             agent: agent.into(),
             cluster_id: cluster_id.into(),

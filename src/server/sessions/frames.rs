@@ -35,7 +35,13 @@ pub fn outbound(
     queue: mpsc::Receiver<Outgoing>,
     era: Arc<dyn Era>,
 ) -> impl Stream<Item = Result<v1::ControllerFrame, Status>> + Send {
-    let sender = Sender { session, queue, era, seq: 0, over: false };
+    let sender = Sender {
+        session,
+        queue,
+        era,
+        seq: 0,
+        over: false,
+    };
     futures::stream::unfold(sender, |mut sender| async move {
         let item = sender.next().await?;
         Some((item, sender))
@@ -66,7 +72,9 @@ impl Sender {
             None => {
                 self.over = true;
                 let reason = self.session.reason()?;
-                Some(Err(Status::unavailable(format!("the session was closed: {reason}"))))
+                Some(Err(Status::unavailable(format!(
+                    "the session was closed: {reason}"
+                ))))
             }
         }
     }
@@ -90,12 +98,20 @@ impl Sender {
 fn body_of(message: Message) -> Body {
     match message {
         Message::Leader(leading) => Body::Leader(v1::Leader { leading }),
-        Message::Assign { fence, attempt, spec } => Body::Assign(v1::Assign {
+        Message::Assign {
+            fence,
+            attempt,
+            spec,
+        } => Body::Assign(v1::Assign {
             fence: Some(fence.into()),
             spec: Some(v1::TaskSpec::from(&*spec)),
             attempt,
         }),
-        Message::Cancel { fence, cause, reason } => Body::Cancel(v1::Cancel {
+        Message::Cancel {
+            fence,
+            cause,
+            reason,
+        } => Body::Cancel(v1::Cancel {
             fence: Some(fence.into()),
             reason,
             cause: cause_of(cause).into(),
@@ -138,11 +154,17 @@ mod tests {
     async fn frames_are_numbered_in_order_and_carry_the_term_of_their_decision() {
         let (session, queue) = session();
         let mut frames = Box::pin(outbound(Arc::clone(&session), queue, Arc::new(Fixed)));
-        session.send(Outgoing::Dispatched { term: 5, message: Message::RenewAck { nonce: 1 } });
+        session.send(Outgoing::Dispatched {
+            term: 5,
+            message: Message::RenewAck { nonce: 1 },
+        });
         session.send(Outgoing::Frame(Body::Untail(v1::Untail { id: 1 })));
         session.hear(4);
         let first = frames.next().await.unwrap().unwrap();
-        assert_eq!((first.seq, first.ack, first.generation, first.term), (1, 4, 3, 5));
+        assert_eq!(
+            (first.seq, first.ack, first.generation, first.term),
+            (1, 4, 3, 5)
+        );
         let second = frames.next().await.unwrap().unwrap();
         assert_eq!((second.seq, second.term), (2, 9));
     }

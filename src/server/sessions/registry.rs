@@ -45,7 +45,9 @@ impl Registry {
         let replaced = {
             let mut tables = self.write();
             tables.by_id.insert(session.id, Arc::clone(session));
-            tables.by_agent.insert(session.agent.clone(), Arc::clone(session))
+            tables
+                .by_agent
+                .insert(session.agent.clone(), Arc::clone(session))
         };
         if let Some(old) = replaced {
             old.close("its agent opened another session");
@@ -56,7 +58,11 @@ impl Registry {
     pub(super) fn remove(&self, session: &Session) {
         let mut tables = self.write();
         tables.by_id.remove(&session.id);
-        if tables.by_agent.get(&session.agent).is_some_and(|current| current.id == session.id) {
+        if tables
+            .by_agent
+            .get(&session.agent)
+            .is_some_and(|current| current.id == session.id)
+        {
             tables.by_agent.remove(&session.agent);
         }
     }

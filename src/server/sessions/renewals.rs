@@ -40,8 +40,17 @@ pub async fn confirm_leases(
         }
         match quorum::confirm(&cluster).await {
             Ok(_) => {
-                for Renewal { session, nonce, received } in batch.drain(..) {
-                    let confirmed = dispatch::Input::LeaseConfirmed { session, nonce, received };
+                for Renewal {
+                    session,
+                    nonce,
+                    received,
+                } in batch.drain(..)
+                {
+                    let confirmed = dispatch::Input::LeaseConfirmed {
+                        session,
+                        nonce,
+                        received,
+                    };
                     inputs.send(Signal::Input(confirmed)).await;
                 }
             }

@@ -46,7 +46,10 @@ impl Session {
             agent,
             frames,
             tails: Tails::default(),
-            heard: Mutex::new(Heard { at: Instant::now(), status: None }),
+            heard: Mutex::new(Heard {
+                at: Instant::now(),
+                status: None,
+            }),
             handled: AtomicU64::new(0),
             closing: CancellationToken::new(),
             reason: OnceLock::new(),
@@ -88,7 +91,10 @@ impl Session {
     }
 
     pub(super) fn keep_status(&self, status: v1::DeviceStatus) {
-        self.heard.lock().unwrap_or_else(PoisonError::into_inner).status = Some(status);
+        self.heard
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .status = Some(status);
     }
 
     pub(super) fn handled(&self) -> u64 {
@@ -138,7 +144,10 @@ pub(super) mod tests {
     pub fn session() -> (Arc<Session>, mpsc::Receiver<Outgoing>) {
         let (frames, receiver) = mpsc::channel(2);
         let agent = AgentId::new("a1").unwrap();
-        (Arc::new(Session::new(dispatch::SessionId(1), agent, frames)), receiver)
+        (
+            Arc::new(Session::new(dispatch::SessionId(1), agent, frames)),
+            receiver,
+        )
     }
 
     #[test]

@@ -95,8 +95,22 @@ impl Tails {
         let id = table.last;
         let (sender, chunks) = mpsc::channel(limit::CHUNKS);
         let ended = Arc::new(OnceLock::new());
-        table.open.insert(id, Sink { chunks: sender, ended: Arc::clone(&ended) });
-        Some((id, Tail { id, session: Arc::clone(session), chunks, ended }))
+        table.open.insert(
+            id,
+            Sink {
+                chunks: sender,
+                ended: Arc::clone(&ended),
+            },
+        );
+        Some((
+            id,
+            Tail {
+                id,
+                session: Arc::clone(session),
+                chunks,
+                ended,
+            },
+        ))
     }
 
     /// Passes a chunk on. True where the agent has to be told to stop.
@@ -146,7 +160,13 @@ mod tests {
     use crate::sessions::session::tests::session;
 
     fn chunk(id: u64, end: bool, gone: bool) -> v1::Output {
-        v1::Output { id, offset: 0, data: vec![b'x'; 4].into(), end, gone }
+        v1::Output {
+            id,
+            offset: 0,
+            data: vec![b'x'; 4].into(),
+            end,
+            gone,
+        }
     }
 
     #[tokio::test]
@@ -167,8 +187,14 @@ mod tests {
         for _ in 0..limit::CHUNKS {
             assert!(!session.tails().route(chunk(id, false, false)));
         }
-        assert!(session.tails().route(chunk(id, false, false)), "the agent has to stop");
-        assert!(!session.tails().route(chunk(id, false, false)), "and was told once");
+        assert!(
+            session.tails().route(chunk(id, false, false)),
+            "the agent has to stop"
+        );
+        assert!(
+            !session.tails().route(chunk(id, false, false)),
+            "and was told once"
+        );
         for _ in 0..limit::CHUNKS {
             assert!(matches!(reader.next().await, Next::Chunk(_)));
         }
@@ -180,7 +206,10 @@ mod tests {
         let (session, _frames) = session();
         let (_, mut reader) = session.tails().open(&session).unwrap();
         session.tails().close();
-        assert!(matches!(reader.next().await, Next::End(Ended::Disconnected)));
+        assert!(matches!(
+            reader.next().await,
+            Next::End(Ended::Disconnected)
+        ));
         assert!(session.tails().open(&session).is_none());
     }
 }

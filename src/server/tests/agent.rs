@@ -34,7 +34,14 @@ impl FakeAgent {
         let (mut session, frames) = Session::open(fixture, node, id).await;
         session.say(Body::Hello(hello(id)));
         let seen = Arc::clone(&session.seen);
-        FakeAgent { task: tokio::spawn(session.run(frames)), seen }
+        FakeAgent {
+            task: tokio::spawn(session.run(frames)),
+            seen,
+        }
+    }
+
+    pub fn said(&self, wanted: impl Fn(&Said) -> bool) -> bool {
+        self.seen.lock().unwrap().iter().any(wanted)
     }
 }
 
@@ -68,7 +75,15 @@ impl Session {
         let outbound = UnboundedReceiverStream::new(receiver);
         let frames = client.connect(outbound).await.unwrap().into_inner();
         let seen = Arc::default();
-        (Session { frames: sender, seq: 0, seen, id: id.to_owned() }, frames)
+        (
+            Session {
+                frames: sender,
+                seq: 0,
+                seen,
+                id: id.to_owned(),
+            },
+            frames,
+        )
     }
 
     pub fn say(&mut self, body: Body) {
@@ -78,7 +93,11 @@ impl Session {
 
     pub fn say_as(&self, seq: u64, body: Body) {
         // The controller may have closed the session.
-        let _closed = self.frames.send(v1::AgentFrame { seq, ack: 0, body: Some(body) });
+        let _closed = self.frames.send(v1::AgentFrame {
+            seq,
+            ack: 0,
+            body: Some(body),
+        });
     }
 
     async fn run(mut self, mut frames: Streaming<v1::ControllerFrame>) {
@@ -95,16 +114,27 @@ impl Session {
     fn answer(&mut self, body: Said) {
         match body {
             Said::Leader(v1::Leader { leading: true }) => {
-                self.say(Body::Known(v1::Known { attempts: Vec::new() }));
+                self.say(Body::Known(v1::Known {
+                    attempts: Vec::new(),
+                }));
                 self.say(Body::Renew(v1::Renew { nonce: 1 }));
                 let id = self.id.clone();
-                let status = v1::DeviceStatus { id, cpu_load: 250, ..Default::default() };
-                self.say(Body::Status(v1::Status { status: Some(status), running: Vec::new() }));
+                let status = v1::DeviceStatus {
+                    id,
+                    cpu_load: 250,
+                    ..Default::default()
+                };
+                self.say(Body::Status(v1::Status {
+                    status: Some(status),
+                    running: Vec::new(),
+                }));
             }
             Said::Assign(assign) => self.run_attempt(assign),
             Said::Tail(tail) => self.output(tail),
             Said::Cancel(cancel) => {
-                let killed = v1::outcome::End::Killed(v1::Killed { reason: cancel.reason });
+                let killed = v1::outcome::End::Killed(v1::Killed {
+                    reason: cancel.reason,
+                });
                 self.verdict(cancel.fence.unwrap(), killed, Vec::new());
             }
             Said::Welcome(_)
@@ -117,26 +147,38 @@ impl Session {
     }
 
     fn run_attempt(&mut self, assign: v1::Assign) {
-        let (fence, command) =
-            (assign.fence.unwrap(), assign.spec.unwrap().process.unwrap().command);
+        let (fence, command) = (
+            assign.fence.unwrap(),
+            assign.spec.unwrap().process.unwrap().command,
+        );
         self.say(Body::Started(v1::Started { fence: Some(fence) }));
         if command[0] == "hold" {
             return;
         }
-        let exited = v1::outcome::End::Exited(v1::Exited { code: Some(0), signal: None });
+        let exited = v1::outcome::End::Exited(v1::Exited {
+            code: Some(0),
+            signal: None,
+        });
         self.verdict(fence, exited, command[1..].join(" ").into_bytes());
     }
 
     fn verdict(&mut self, fence: v1::Fence, end: v1::outcome::End, stdout: Vec<u8>) {
         // "long" stands for an output of which only the end is kept.
-        let before = if stdout.starts_with(b"long") { 1_000 } else { 0 };
+        let before = if stdout.starts_with(b"long") {
+            1_000
+        } else {
+            0
+        };
         let outcome = v1::Outcome {
             end: Some(end),
             stdout_bytes: before + stdout.len() as u64,
             stdout: stdout.into(),
             ..v1::Outcome::default()
         };
-        self.say(Body::Verdict(v1::Verdict { fence: Some(fence), outcome: Some(outcome) }));
+        self.say(Body::Verdict(v1::Verdict {
+            fence: Some(fence),
+            outcome: Some(outcome),
+        }));
     }
 
     /// The full output is three lines on stdout, and none on stderr.

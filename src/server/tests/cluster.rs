@@ -20,7 +20,11 @@ async fn a_joining_controller_becomes_a_voter_and_both_show_the_same_hash() {
     follows(&second).await;
     let voters = async {
         loop {
-            let reply = fixture.cluster(&second).status(v1::StatusRequest {}).await.unwrap();
+            let reply = fixture
+                .cluster(&second)
+                .status(v1::StatusRequest {})
+                .await
+                .unwrap();
             let reply = reply.into_inner();
             let settled = reply.members.len() == 2
                 && !reply.stale
@@ -33,12 +37,25 @@ async fn a_joining_controller_becomes_a_voter_and_both_show_the_same_hash() {
         }
     };
     let status = tokio::time::timeout(PATIENCE, voters).await.unwrap();
-    assert_eq!((status.leader.as_str(), status.cluster_id.as_str()), ("c1", "q-test"));
+    assert_eq!(
+        (status.leader.as_str(), status.cluster_id.as_str()),
+        ("c1", "q-test")
+    );
     assert_eq!(status.members[0].state_hash, status.members[1].state_hash);
-    assert_eq!((status.members[0].state.as_str(), status.members[1].state.as_str()), ("leader", "follower"));
+    assert_eq!(
+        (
+            status.members[0].state.as_str(),
+            status.members[1].state.as_str()
+        ),
+        ("leader", "follower")
+    );
 
     let request = v1::TransferLeadershipRequest { to: "c2".into() };
-    let reply = fixture.cluster(&second).transfer_leadership(request).await.unwrap();
+    let reply = fixture
+        .cluster(&second)
+        .transfer_leadership(request)
+        .await
+        .unwrap();
     assert_eq!(reply.into_inner().leader, "c2");
     tokio::join!(second.stop(), first.stop());
 }
@@ -47,7 +64,10 @@ async fn a_joining_controller_becomes_a_voter_and_both_show_the_same_hash() {
 async fn only_a_controller_may_join_and_only_under_its_own_id() {
     let fixture = Fixture::new();
     let node = fixture.first().await;
-    let request = v1::JoinRequest { id: "c2".into(), address: Some(v1::Addresses::default()) };
+    let request = v1::JoinRequest {
+        id: "c2".into(),
+        address: Some(v1::Addresses::default()),
+    };
     for (role, id) in [(Role::Client, "ada"), (Role::Controller, "c3")] {
         let mut client = ClusterClient::new(fixture.channel(&node, role, id));
         let refused = client.join(request.clone()).await.unwrap_err();
@@ -61,21 +81,49 @@ async fn an_agent_is_listed_with_its_status_and_its_session() {
     let fixture = Fixture::new();
     let node = fixture.first().await;
     let agent = FakeAgent::connect(&fixture, &node, "a1").await;
-    fixture.tasks(&node).submit(submit(&["echo"], "", PATIENCE)).await.unwrap();
-    let listed = fixture.agents(&node).list(v1::ListAgentsRequest {}).await.unwrap().into_inner();
+    fixture
+        .tasks(&node)
+        .submit(submit(&["echo"], "", PATIENCE))
+        .await
+        .unwrap();
+    let listed = fixture
+        .agents(&node)
+        .list(v1::ListAgentsRequest {})
+        .await
+        .unwrap()
+        .into_inner();
     let shown = &listed.agents[0];
-    assert_eq!((shown.id.as_str(), shown.state.as_str(), shown.slots), ("a1", "ready", 4));
+    assert_eq!(
+        (shown.id.as_str(), shown.state.as_str(), shown.slots),
+        ("a1", "ready", 4)
+    );
     assert!(shown.connected);
     assert_eq!(shown.status.as_ref().unwrap().cpu_load, 250);
-    let unknown = fixture.agents(&node).get(v1::GetAgentRequest { id: "a9".into() }).await;
+    let unknown = fixture
+        .agents(&node)
+        .get(v1::GetAgentRequest { id: "a9".into() })
+        .await;
     assert_eq!(code(&unknown.unwrap_err()), Code::NoSuchAgent);
+    let answered = async {
+        while !agent.said(|said| matches!(said, Said::RenewAck(v1::RenewAck { nonce: 1 }))) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, answered).await.unwrap();
+    assert!(agent.said(|said| matches!(said, Said::VerdictAck(_))));
     let seen = agent.seen.lock().unwrap().clone();
-    let Said::Welcome(welcome) = &seen[0] else { panic!("{seen:?}") };
-    assert_eq!((welcome.cluster_id.as_str(), welcome.controller.as_str()), ("q-test", "c1"));
+    let Said::Welcome(welcome) = &seen[0] else {
+        panic!("{seen:?}")
+    };
+    assert_eq!(
+        (welcome.cluster_id.as_str(), welcome.controller.as_str()),
+        ("q-test", "c1")
+    );
     assert_eq!(welcome.controllers[0].grpc, node.controller.addresses.grpc);
-    assert!(matches!(seen[1], Said::Leader(v1::Leader { leading: true })));
-    assert!(seen.iter().any(|said| matches!(said, Said::RenewAck(v1::RenewAck { nonce: 1 }))));
-    assert!(seen.iter().any(|said| matches!(said, Said::VerdictAck(_))));
+    assert!(matches!(
+        seen[1],
+        Said::Leader(v1::Leader { leading: true })
+    ));
     node.stop().await;
 }
 
@@ -99,7 +147,10 @@ async fn a_session_under_another_name_is_refused_and_a_gap_ends_one() {
             Err(status) => break status,
         }
     };
-    assert!(ended.message().contains("frame 3 came where 2 was due"), "{ended}");
+    assert!(
+        ended.message().contains("frame 3 came where 2 was due"),
+        "{ended}"
+    );
     node.stop().await;
 }
 
@@ -107,7 +158,10 @@ async fn a_session_under_another_name_is_refused_and_a_gap_ends_one() {
 async fn an_identity_of_another_controller_is_refused_at_start() {
     let fixture = Fixture::new();
     let config = fixture.config("c1");
-    let config = crate::Config { id: model::ControllerId(2), ..config };
+    let config = crate::Config {
+        id: model::ControllerId(2),
+        ..config
+    };
     let refused = Node::start(config).await.err().unwrap();
     assert!(matches!(refused, Error::WrongIdentity { .. }), "{refused}");
 }
@@ -117,13 +171,25 @@ async fn a_restarted_controller_goes_on_where_it_stopped() {
     let fixture = Fixture::new();
     let node = fixture.first().await;
     let request = submit(&["true"], "r1", std::time::Duration::ZERO);
-    let task = fixture.tasks(&node).submit(request.clone()).await.unwrap().into_inner().task.unwrap();
+    let task = fixture
+        .tasks(&node)
+        .submit(request.clone())
+        .await
+        .unwrap()
+        .into_inner()
+        .task
+        .unwrap();
     node.stop().await;
     let config = fixture.config("c1");
     assert!(!config.data_dir.join("bootstrap").exists());
     let node = Node::start(config).await.unwrap();
     super::fixture::leads(&node).await;
-    let again = fixture.tasks(&node).submit(request).await.unwrap().into_inner();
+    let again = fixture
+        .tasks(&node)
+        .submit(request)
+        .await
+        .unwrap()
+        .into_inner();
     assert!(again.duplicate);
     assert_eq!(again.task.unwrap().id, task.id);
     node.stop().await;

@@ -27,8 +27,17 @@ pub struct Fixture {
 
 impl Fixture {
     pub fn new() -> Fixture {
+        // Shown with a test that fails, and with RUST_LOG.
+        let filter = tracing_subscriber::EnvFilter::from_default_env();
+        let log = tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_test_writer();
+        let _another_test_did = log.try_init();
         let dir = tempfile::tempdir().unwrap();
-        Fixture { ca: Ca::create(CLUSTER).unwrap(), dir }
+        Fixture {
+            ca: Ca::create(CLUSTER).unwrap(),
+            dir,
+        }
     }
 
     /// A cluster of one, able to decide.
@@ -37,13 +46,24 @@ impl Fixture {
         std::fs::write(config.data_dir.join("bootstrap"), "").unwrap();
         let node = Node::start(config).await.unwrap();
         leads(&node).await;
+        let founded = async {
+            while node.controller.cluster.view().cluster_id().is_empty() {
+                crate::quorum::read(&node.controller.cluster).await.unwrap();
+            }
+        };
+        tokio::time::timeout(PATIENCE, founded).await.unwrap();
         node
     }
 
     /// A controller that asks to join, and may not have yet.
     pub async fn joining(&self, id: &str, first: &Node) -> Node {
         let join = vec![first.controller.addresses.grpc.clone()];
-        Node::start(Config { join, ..self.config(id) }).await.unwrap()
+        Node::start(Config {
+            join,
+            ..self.config(id)
+        })
+        .await
+        .unwrap()
     }
 
     /// A controller that is in no cluster.
@@ -56,8 +76,13 @@ impl Fixture {
         let data_dir = self.dir.path().join(id);
         let identity = Identity::new(CLUSTER, Role::Controller, id).unwrap();
         let names = ["127.0.0.1".to_owned()];
-        let issued = self.ca.issue(&identity, &names, CERTIFICATE_VALIDITY).unwrap();
-        issued.save(&data_dir.join("identity"), self.ca.pem()).unwrap();
+        let issued = self
+            .ca
+            .issue(&identity, &names, CERTIFICATE_VALIDITY)
+            .unwrap();
+        issued
+            .save(&data_dir.join("identity"), self.ca.pem())
+            .unwrap();
         Config {
             id: id.parse().unwrap(),
             data_dir,
@@ -107,7 +132,10 @@ impl Fixture {
 pub async fn leads(node: &Node) {
     let mut leadership = node.controller.cluster.leadership();
     let ready = leadership.wait_for(|now| now.ready);
-    tokio::time::timeout(PATIENCE, ready).await.unwrap().unwrap();
+    tokio::time::timeout(PATIENCE, ready)
+        .await
+        .unwrap()
+        .unwrap();
 }
 
 /// Until this controller belongs to a cluster that has a leader.

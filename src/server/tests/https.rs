@@ -13,7 +13,9 @@ use crate::node::Node;
 
 async fn get(fixture: &Fixture, node: &Node, path: &str) -> String {
     let tls = TlsConnector::from(fixture.anonymous_tls(Alpn::Http1));
-    let tcp = TcpStream::connect(&node.controller.addresses.https).await.unwrap();
+    let tcp = TcpStream::connect(&node.controller.addresses.https)
+        .await
+        .unwrap();
     let name = ServerName::try_from("127.0.0.1").unwrap();
     let mut stream = tls.connect(name, tcp).await.unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nhost: c1\r\nconnection: close\r\n\r\n");
@@ -27,10 +29,21 @@ async fn get(fixture: &Fixture, node: &Node, path: &str) -> String {
 async fn a_controller_that_can_decide_is_ready_and_counts_what_it_does() {
     let fixture = Fixture::new();
     let node = fixture.first().await;
-    fixture.tasks(&node).submit(submit(&["true"], "", Duration::ZERO)).await.unwrap();
-    assert!(get(&fixture, &node, "/healthz").await.starts_with("HTTP/1.1 200"));
+    fixture
+        .tasks(&node)
+        .submit(submit(&["true"], "", Duration::ZERO))
+        .await
+        .unwrap();
+    assert!(
+        get(&fixture, &node, "/healthz")
+            .await
+            .starts_with("HTTP/1.1 200")
+    );
     let ready = get(&fixture, &node, "/readyz").await;
-    assert!(ready.starts_with("HTTP/1.1 200") && ready.ends_with("ready\n"), "{ready}");
+    assert!(
+        ready.starts_with("HTTP/1.1 200") && ready.ends_with("ready\n"),
+        "{ready}"
+    );
     let metrics = get(&fixture, &node, "/metrics").await;
     for line in [
         "quorate_submits_total 1",
@@ -49,7 +62,11 @@ async fn a_controller_that_can_decide_is_ready_and_counts_what_it_does() {
 async fn a_controller_without_a_cluster_is_healthy_and_not_ready_and_says_why() {
     let fixture = Fixture::new();
     let node = fixture.alone("c1").await;
-    assert!(get(&fixture, &node, "/healthz").await.starts_with("HTTP/1.1 200"));
+    assert!(
+        get(&fixture, &node, "/healthz")
+            .await
+            .starts_with("HTTP/1.1 200")
+    );
     let ready = get(&fixture, &node, "/readyz").await;
     assert!(ready.starts_with("HTTP/1.1 503"), "{ready}");
     assert!(ready.contains("not a member of a cluster yet"), "{ready}");

@@ -16,11 +16,18 @@ async fn logs(fixture: &Fixture, node: &Node, request: v1::LogsRequest) -> Vec<v
 }
 
 fn text(chunks: &[v1::LogChunk]) -> String {
-    chunks.iter().map(|chunk| String::from_utf8_lossy(&chunk.data)).collect()
+    chunks
+        .iter()
+        .map(|chunk| String::from_utf8_lossy(&chunk.data))
+        .collect()
 }
 
 async fn finished(fixture: &Fixture, node: &Node, words: &[&str]) -> u64 {
-    let reply = fixture.tasks(node).submit(submit(words, "", PATIENCE)).await.unwrap();
+    let reply = fixture
+        .tasks(node)
+        .submit(submit(words, "", PATIENCE))
+        .await
+        .unwrap();
     reply.into_inner().task.unwrap().id
 }
 
@@ -30,15 +37,33 @@ async fn a_short_output_comes_from_the_result_and_a_long_one_from_the_agent() {
     let node = fixture.first().await;
     let agent = FakeAgent::connect(&fixture, &node, "a1").await;
     let short = finished(&fixture, &node, &["echo", "hello"]).await;
-    let chunks = logs(&fixture, &node, v1::LogsRequest { id: short, ..Default::default() }).await;
+    let chunks = logs(
+        &fixture,
+        &node,
+        v1::LogsRequest {
+            id: short,
+            ..Default::default()
+        },
+    )
+    .await;
     assert_eq!(text(&chunks), "hello");
 
     let long = finished(&fixture, &node, &["echo", "long"]).await;
-    let all = v1::LogsRequest { id: long, ..Default::default() };
+    let all = v1::LogsRequest {
+        id: long,
+        ..Default::default()
+    };
     assert_eq!(text(&logs(&fixture, &node, all).await), "one\ntwo\nthree\n");
-    let last = v1::LogsRequest { id: long, tail: Some(2), ..Default::default() };
+    let last = v1::LogsRequest {
+        id: long,
+        tail: Some(2),
+        ..Default::default()
+    };
     let chunks = logs(&fixture, &node, last).await;
-    assert_eq!((text(&chunks).as_str(), chunks[0].offset), ("two\nthree\n", 4));
+    assert_eq!(
+        (text(&chunks).as_str(), chunks[0].offset),
+        ("two\nthree\n", 4)
+    );
 
     drop(agent);
     let mut sessions = node.controller.sessions.len();
@@ -58,11 +83,21 @@ async fn a_running_task_is_followed_until_its_controller_stops() {
     let node = fixture.first().await;
     let _agent = FakeAgent::connect(&fixture, &node, "a1").await;
     let mut tasks = fixture.tasks(&node);
-    let reply = tasks.submit(submit(&["hold"], "", Duration::ZERO)).await.unwrap();
+    let reply = tasks
+        .submit(submit(&["hold"], "", Duration::ZERO))
+        .await
+        .unwrap();
     let id = reply.into_inner().task.unwrap().id;
-    let request = v1::LogsRequest { id, follow: true, ..Default::default() };
+    let request = v1::LogsRequest {
+        id,
+        follow: true,
+        ..Default::default()
+    };
     let mut chunks = tasks.logs(request).await.unwrap().into_inner();
-    assert_eq!(&chunks.next().await.unwrap().unwrap().data[..], b"one\ntwo\nthree\n");
+    assert_eq!(
+        &chunks.next().await.unwrap().unwrap().data[..],
+        b"one\ntwo\nthree\n"
+    );
     let ((), ended) = tokio::join!(node.stop(), chunks.next());
     assert!(ended.unwrap().is_err());
 }

@@ -19,22 +19,46 @@ async fn a_submit_runs_on_an_agent_and_its_verdict_reaches_whoever_waits() {
     let node = fixture.first().await;
     let _agent = FakeAgent::connect(&fixture, &node, "a1").await;
     let mut tasks = fixture.tasks(&node);
-    let reply = tasks.submit(submit(&["echo", "hello"], "r1", PATIENCE)).await.unwrap().into_inner();
+    let reply = tasks
+        .submit(submit(&["echo", "hello"], "r1", PATIENCE))
+        .await
+        .unwrap()
+        .into_inner();
     let task = reply.task.unwrap();
     assert_eq!(task.state(), TaskState::Succeeded);
     assert_eq!(&task.result.unwrap().stdout[..], b"hello");
     assert_eq!((task.agent.as_str(), task.user.as_str()), ("a1", "ada"));
     assert!(!reply.duplicate && reply.position.unwrap().log_index > 0);
 
-    let again = tasks.submit(submit(&["echo", "hello"], "r1", PATIENCE)).await.unwrap().into_inner();
+    let again = tasks
+        .submit(submit(&["echo", "hello"], "r1", PATIENCE))
+        .await
+        .unwrap()
+        .into_inner();
     assert!(again.duplicate);
     assert_eq!(again.task.unwrap().id, task.id);
-    let other = tasks.submit(submit(&["echo", "other"], "r1", PATIENCE)).await.unwrap_err();
+    let other = tasks
+        .submit(submit(&["echo", "other"], "r1", PATIENCE))
+        .await
+        .unwrap_err();
     assert_eq!(code(&other), Code::RequestIdReused);
 
-    let waited = tasks.wait(v1::WaitTaskRequest { id: task.id, timeout_ms: 1 }).await.unwrap();
-    assert_eq!(waited.into_inner().task.unwrap().state(), TaskState::Succeeded);
-    let why = tasks.why(v1::WhyRequest { id: task.id }).await.unwrap().into_inner();
+    let waited = tasks
+        .wait(v1::WaitTaskRequest {
+            id: task.id,
+            timeout_ms: 1,
+        })
+        .await
+        .unwrap();
+    assert_eq!(
+        waited.into_inner().task.unwrap().state(),
+        TaskState::Succeeded
+    );
+    let why = tasks
+        .why(v1::WhyRequest { id: task.id })
+        .await
+        .unwrap()
+        .into_inner();
     assert!(!why.summary.is_empty() && why.decision[0].agent == "a1");
     node.stop().await;
 }
@@ -45,22 +69,44 @@ async fn a_watch_shows_a_task_running_and_cancelled_and_then_ends() {
     let node = fixture.first().await;
     let _agent = FakeAgent::connect(&fixture, &node, "a1").await;
     let mut tasks = fixture.tasks(&node);
-    let reply = tasks.submit(submit(&["hold"], "", Duration::ZERO)).await.unwrap();
+    let reply = tasks
+        .submit(submit(&["hold"], "", Duration::ZERO))
+        .await
+        .unwrap();
     let id = reply.into_inner().task.unwrap().id;
-    let mut watch = tasks.watch(v1::WatchTaskRequest { id }).await.unwrap().into_inner();
+    let mut watch = tasks
+        .watch(v1::WatchTaskRequest { id })
+        .await
+        .unwrap()
+        .into_inner();
     let mut cancelled = false;
     let mut last = TaskState::Unspecified;
     while let Some(reply) = watch.next().await {
         last = reply.unwrap().task.unwrap().state();
         if last == TaskState::Running && !cancelled {
             cancelled = true;
-            let request = v1::CancelTaskRequest { id, reason: "enough".into() };
-            let task = tasks.clone().cancel(request).await.unwrap().into_inner().task.unwrap();
+            let request = v1::CancelTaskRequest {
+                id,
+                reason: "enough".into(),
+            };
+            let task = tasks
+                .clone()
+                .cancel(request)
+                .await
+                .unwrap()
+                .into_inner()
+                .task
+                .unwrap();
             assert!(task.cancel_requested);
         }
     }
     assert!(cancelled && last == TaskState::Cancelled);
-    let refused = tasks.cancel(v1::CancelTaskRequest { id: 99, reason: String::new() }).await;
+    let refused = tasks
+        .cancel(v1::CancelTaskRequest {
+            id: 99,
+            reason: String::new(),
+        })
+        .await;
     assert_eq!(code(&refused.unwrap_err()), Code::NoSuchTask);
     node.stop().await;
 }
@@ -71,11 +117,24 @@ async fn a_wait_that_runs_out_answers_the_present_state() {
     let node = fixture.first().await;
     let mut tasks = fixture.tasks(&node);
     let wait = Duration::from_millis(20);
-    let reply = tasks.submit(submit(&["true"], "", wait)).await.unwrap().into_inner();
+    let reply = tasks
+        .submit(submit(&["true"], "", wait))
+        .await
+        .unwrap()
+        .into_inner();
     let id = reply.task.unwrap().id;
-    let waited = tasks.wait(v1::WaitTaskRequest { id, timeout_ms: 20 }).await.unwrap();
+    let waited = tasks
+        .wait(v1::WaitTaskRequest { id, timeout_ms: 20 })
+        .await
+        .unwrap();
     assert_eq!(waited.into_inner().task.unwrap().state(), TaskState::Queued);
-    let unknown = tasks.wait(v1::WaitTaskRequest { id: 99, timeout_ms: 20 }).await.unwrap_err();
+    let unknown = tasks
+        .wait(v1::WaitTaskRequest {
+            id: 99,
+            timeout_ms: 20,
+        })
+        .await
+        .unwrap_err();
     assert_eq!(code(&unknown), Code::NoSuchTask);
     let why = tasks.why(v1::WhyRequest { id }).await.unwrap().into_inner();
     assert_eq!(why.queue_position, Some(1));
@@ -94,7 +153,11 @@ async fn a_list_is_paged_and_filtered() {
     let mut seen = Vec::new();
     let mut page = 0;
     loop {
-        let request = v1::ListTasksRequest { limit: 2, page, ..Default::default() };
+        let request = v1::ListTasksRequest {
+            limit: 2,
+            page,
+            ..Default::default()
+        };
         let reply = tasks.list(request).await.unwrap().into_inner();
         seen.push(reply.tasks.iter().map(|task| task.id).collect::<Vec<_>>());
         page = reply.next;
@@ -103,7 +166,11 @@ async fn a_list_is_paged_and_filtered() {
         }
     }
     assert_eq!(seen, [vec![5, 4], vec![3, 2], vec![1]]);
-    let request = v1::ListTasksRequest { user: "eve".into(), stale: true, ..Default::default() };
+    let request = v1::ListTasksRequest {
+        user: "eve".into(),
+        stale: true,
+        ..Default::default()
+    };
     let reply = tasks.list(request).await.unwrap().into_inner();
     assert!(reply.tasks.is_empty() && reply.position.unwrap().stale);
     node.stop().await;
@@ -114,15 +181,30 @@ async fn who_shows_no_certificate_or_the_wrong_one_is_told_so() {
     let fixture = Fixture::new();
     let node = fixture.first().await;
     let mut nobody = TasksClient::new(fixture.anonymous(&node));
-    let refused = nobody.submit(submit(&["true"], "", Duration::ZERO)).await.unwrap_err();
-    assert_eq!((code(&refused), refused.code()), (Code::Unauthenticated, tonic::Code::Unauthenticated));
+    let refused = nobody
+        .submit(submit(&["true"], "", Duration::ZERO))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (code(&refused), refused.code()),
+        (Code::Unauthenticated, tonic::Code::Unauthenticated)
+    );
     let mut agent = TasksClient::new(fixture.channel(&node, Role::Agent, "a1"));
-    let refused = agent.submit(submit(&["true"], "", Duration::ZERO)).await.unwrap_err();
+    let refused = agent
+        .submit(submit(&["true"], "", Duration::ZERO))
+        .await
+        .unwrap_err();
     assert_eq!(code(&refused), Code::Forbidden);
-    let refused = agent.list(v1::ListTasksRequest::default()).await.unwrap_err();
+    let refused = agent
+        .list(v1::ListTasksRequest::default())
+        .await
+        .unwrap_err();
     assert_eq!(code(&refused), Code::Forbidden);
     let mut tasks = fixture.tasks(&node);
-    let empty = tasks.submit(v1::SubmitRequest::default()).await.unwrap_err();
+    let empty = tasks
+        .submit(v1::SubmitRequest::default())
+        .await
+        .unwrap_err();
     assert_eq!(code(&empty), Code::Invalid);
     node.stop().await;
 }
@@ -147,20 +229,43 @@ async fn a_follower_passes_writes_on_and_waits_by_itself_but_never_passes_on_twi
     follows(&second).await;
     let _agent = FakeAgent::connect(&fixture, &first, "a1").await;
     let mut tasks = fixture.tasks(&second);
-    let reply = tasks.submit(submit(&["echo", "far"], "", PATIENCE)).await.unwrap().into_inner();
+    let reply = tasks
+        .submit(submit(&["echo", "far"], "", PATIENCE))
+        .await
+        .unwrap()
+        .into_inner();
     let task = reply.task.unwrap();
-    assert_eq!((task.state(), task.user.as_str()), (TaskState::Succeeded, "ada"));
-    let read = tasks.get(v1::GetTaskRequest { id: task.id, stale: false }).await.unwrap();
-    assert_eq!(read.into_inner().task.unwrap().state(), TaskState::Succeeded);
+    assert_eq!(
+        (task.state(), task.user.as_str()),
+        (TaskState::Succeeded, "ada")
+    );
+    let read = tasks
+        .get(v1::GetTaskRequest {
+            id: task.id,
+            stale: false,
+        })
+        .await
+        .unwrap();
+    assert_eq!(
+        read.into_inner().task.unwrap().state(),
+        TaskState::Succeeded
+    );
 
-    let ada = model::Principal { name: "ada".into(), role: model::Role::Client, fingerprint: [0; 32] };
+    let ada = model::Principal {
+        name: "ada".into(),
+        role: model::Role::Client,
+        fingerprint: [0; 32],
+    };
     let mut request = Request::new(submit(&["true"], "", Duration::ZERO));
     crate::callers::pass_on(&ada, request.metadata_mut());
     let mut controller = TasksClient::new(fixture.channel(&second, Role::Controller, "c3"));
     let refused = controller.submit(request).await.unwrap_err();
     let failure = wire::status::Failure::read(&refused);
     assert_eq!(failure.code, Code::NotLeader);
-    assert_eq!(failure.leader, Some(first.controller.addresses.grpc.clone()));
+    assert_eq!(
+        failure.leader,
+        Some(first.controller.addresses.grpc.clone())
+    );
     tokio::join!(second.stop(), first.stop());
 }
 
@@ -169,9 +274,16 @@ async fn a_stopping_controller_sends_waiting_clients_away_at_once() {
     let fixture = Fixture::new();
     let node = fixture.first().await;
     let mut tasks = fixture.tasks(&node);
-    let reply = tasks.submit(submit(&["true"], "", Duration::ZERO)).await.unwrap();
+    let reply = tasks
+        .submit(submit(&["true"], "", Duration::ZERO))
+        .await
+        .unwrap();
     let id = reply.into_inner().task.unwrap().id;
-    let mut watch = tasks.watch(v1::WatchTaskRequest { id }).await.unwrap().into_inner();
+    let mut watch = tasks
+        .watch(v1::WatchTaskRequest { id })
+        .await
+        .unwrap()
+        .into_inner();
     assert!(watch.next().await.unwrap().is_ok());
     let ((), ended) = tokio::join!(node.stop(), watch.next());
     assert_eq!(code(&ended.unwrap().unwrap_err()), Code::ShuttingDown);

@@ -20,7 +20,12 @@ pub struct LastLines {
 impl LastLines {
     pub fn new(wanted: u32) -> LastLines {
         let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
-        LastLines { wanted, bytes: Vec::new(), end: 0, trim_at: TRIM_AT }
+        LastLines {
+            wanted,
+            bytes: Vec::new(),
+            end: 0,
+            trim_at: TRIM_AT,
+        }
     }
 
     pub fn push(&mut self, offset: u64, data: &[u8]) {
@@ -56,7 +61,11 @@ pub fn last_lines(bytes: &[u8], wanted: usize) -> &[u8] {
         return &[];
     }
     let body = bytes.strip_suffix(b"\n").unwrap_or(bytes);
-    let breaks = body.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n');
+    let breaks = body
+        .iter()
+        .enumerate()
+        .rev()
+        .filter(|(_, byte)| **byte == b'\n');
     match breaks.map(|(at, _)| at).nth(wanted - 1) {
         Some(at) => &bytes[at + 1..],
         None => bytes,
@@ -82,7 +91,11 @@ mod tests {
             ("a\nb\n", 0, ""),
             ("", 3, ""),
         ] {
-            assert_eq!(last_lines(text.as_bytes(), wanted), last.as_bytes(), "{text:?} {wanted}");
+            assert_eq!(
+                last_lines(text.as_bytes(), wanted),
+                last.as_bytes(),
+                "{text:?} {wanted}"
+            );
         }
     }
 

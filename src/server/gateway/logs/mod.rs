@@ -73,7 +73,13 @@ impl Gateway {
         let (state, _) = self.read(deadline).await?;
         state.task(id).ok_or_else(|| failure::no_task(id))?;
         let (chunks, receiver) = mpsc::channel(limit::STREAM_ANSWERS);
-        let logs = Logs { gateway: self.clone(), id, streams, follow: message.follow, chunks };
+        let logs = Logs {
+            gateway: self.clone(),
+            id,
+            streams,
+            follow: message.follow,
+            chunks,
+        };
         self.0.background.spawn(logs.run(from));
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
@@ -90,12 +96,14 @@ fn streams_of(request: &v1::LogsRequest) -> Result<&'static [OutputStream], Fail
 
 fn begin_of(request: &v1::LogsRequest, streams: &[OutputStream]) -> Result<Begin, Failure> {
     match (request.tail, request.offset) {
-        (Some(_), 1..) => {
-            Err(Failure::new(Code::Invalid, "an offset and a number of lines exclude each other"))
-        }
-        (None, 1..) if streams.len() > 1 => {
-            Err(Failure::new(Code::Invalid, "an offset needs a stream: stdout or stderr"))
-        }
+        (Some(_), 1..) => Err(Failure::new(
+            Code::Invalid,
+            "an offset and a number of lines exclude each other",
+        )),
+        (None, 1..) if streams.len() > 1 => Err(Failure::new(
+            Code::Invalid,
+            "an offset needs a stream: stdout or stderr",
+        )),
         (Some(lines), 0) => Ok(Begin::LastLines(lines)),
         (None, offset) => Ok(Begin::Offset(offset)),
     }
@@ -160,16 +168,29 @@ mod tests {
     use super::*;
 
     fn begin(stream: OutputStream, tail: Option<u32>, offset: u64) -> Result<Begin, Failure> {
-        let request =
-            v1::LogsRequest { stream: stream.into(), tail, offset, ..Default::default() };
+        let request = v1::LogsRequest {
+            stream: stream.into(),
+            tail,
+            offset,
+            ..Default::default()
+        };
         begin_of(&request, streams_of(&request)?)
     }
 
     #[test]
     fn where_to_begin_has_one_meaning_or_is_refused() {
-        assert_eq!(begin(OutputStream::Unspecified, None, 0).unwrap(), Begin::Offset(0));
-        assert_eq!(begin(OutputStream::Stderr, None, 7).unwrap(), Begin::Offset(7));
-        assert_eq!(begin(OutputStream::Unspecified, Some(3), 0).unwrap(), Begin::LastLines(3));
+        assert_eq!(
+            begin(OutputStream::Unspecified, None, 0).unwrap(),
+            Begin::Offset(0)
+        );
+        assert_eq!(
+            begin(OutputStream::Stderr, None, 7).unwrap(),
+            Begin::Offset(7)
+        );
+        assert_eq!(
+            begin(OutputStream::Unspecified, Some(3), 0).unwrap(),
+            Begin::LastLines(3)
+        );
         assert!(begin(OutputStream::Unspecified, None, 7).is_err());
         assert!(begin(OutputStream::Stdout, Some(3), 7).is_err());
     }

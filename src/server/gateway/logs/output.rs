@@ -58,7 +58,11 @@ enum Without {
 
 impl<'l> Output<'l> {
     pub(super) fn new(logs: &'l Logs, attempt: &'l Attempt, stream: OutputStream) -> Output<'l> {
-        Output { logs, attempt, stream }
+        Output {
+            logs,
+            attempt,
+            stream,
+        }
     }
 
     pub(super) async fn read(self, from: Begin) -> Result<(), Stop> {
@@ -166,7 +170,10 @@ impl<'l> Output<'l> {
     async fn next_in_time(&self, tail: &mut Tail) -> Result<Next, Stop> {
         let next = tokio::time::timeout(limit::TAIL_ANSWER, tail.next()).await;
         next.map_err(|_| {
-            let why = format!("agent {} does not answer for its output", self.attempt.agent);
+            let why = format!(
+                "agent {} does not answer for its output",
+                self.attempt.agent
+            );
             Stop::Failed(Failure::new(Code::Busy, why))
         })
     }
@@ -204,7 +211,12 @@ impl<'l> Output<'l> {
             generation: controller.cluster.view().generation(),
             epoch: self.attempt.epoch,
         };
-        session.tail(&Wanted { fence, stream: self.stream, offset, follow })
+        session.tail(&Wanted {
+            fence,
+            stream: self.stream,
+            offset,
+            follow,
+        })
     }
 
     fn is_live(&self) -> bool {
@@ -227,11 +239,18 @@ impl<'l> Output<'l> {
                 (&outcome.stdout, outcome.stdout_bytes)
             }
         };
-        Some(Kept { bytes: Bytes::copy_from_slice(bytes), total })
+        Some(Kept {
+            bytes: Bytes::copy_from_slice(bytes),
+            total,
+        })
     }
 
     async fn send_kept(&self, kept: Kept, from: Begin) -> Result<(), Stop> {
-        let tail_only = if suffices(&kept, from) { TailOnly::No } else { TailOnly::Yes };
+        let tail_only = if suffices(&kept, from) {
+            TailOnly::No
+        } else {
+            TailOnly::Yes
+        };
         let begin = match from {
             Begin::Offset(offset) => offset.clamp(kept.begin(), kept.total),
             Begin::LastLines(wanted) => {
@@ -256,7 +275,11 @@ impl<'l> Output<'l> {
             epoch: self.attempt.epoch.0,
             tail_only: tail_only == TailOnly::Yes,
         };
-        self.logs.chunks.send(Ok(chunk)).await.map_err(|_| Stop::Left)
+        self.logs
+            .chunks
+            .send(Ok(chunk))
+            .await
+            .map_err(|_| Stop::Left)
     }
 }
 
