@@ -51,7 +51,7 @@ pub use limit::*;
 pub use outcome::{Disposition, End, Outcome};
 pub use principal::{Principal, Role};
 pub use rejected::Rejected;
-pub use spec::{Class, Kind, TaskSpec};
+pub use spec::{Class, Kind, TaskSpec, validate_labels};
 pub use state::State;
 pub use task::{Attempt, Cancellation, Phase, StateName, Task};
 pub use time::{Millis, Timestamp};

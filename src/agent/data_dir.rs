@@ -1,0 +1,154 @@
+//! The agent's directory: who it belongs to, and that only one process uses it.
+//!
+//! ```text
+//! agent.json   who: schema, id, cluster       journal   what was begun and how it ended
+//! LOCK         held while an agent runs        logs/     output of attempts
+//! identity/    ca.pem cert.pem key.pem         scratch/  working directories of running attempts
+//! ```
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+
+const SCHEMA: u32 = 1;
+
+/// What `agent.json` says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Owner {
+    schema: u32,
+    id: String,
+    cluster_id: String,
+}
+
+/// An opened data directory. The lock is held as long as this lives.
+#[derive(Debug)]
+pub(crate) struct DataDir {
+    root: PathBuf,
+    _lock: File,
+}
+
+impl DataDir {
+    /// Makes it if need be, locks it, and refuses one of another agent or cluster.
+    pub fn open(root: &Path, id: &str, cluster_id: &str) -> Result<DataDir, Error> {
+        let root = absolute(root)?;
+        make_private(&root)?;
+        let lock = lock(&root)?;
+        check_owner(&root, id, cluster_id)?;
+        let dir = DataDir { root, _lock: lock };
+        make_private(&dir.logs())?;
+        make_private(&dir.scratch())?;
+        Ok(dir)
+    }
+
+    pub fn journal(&self) -> PathBuf {
+        self.root.join("journal")
+    }
+
+    pub fn logs(&self) -> PathBuf {
+        self.root.join("logs")
+    }
+
+    pub fn scratch(&self) -> PathBuf {
+        self.root.join("scratch")
+    }
+}
+
+fn absolute(root: &Path) -> Result<PathBuf, Error> {
+    std::path::absolute(root).map_err(Error::io(root))
+}
+
+fn make_private(dir: &Path) -> Result<(), Error> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(Error::io(dir))
+}
+
+fn lock(root: &Path) -> Result<File, Error> {
+    let path = root.join("LOCK");
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(&path)
+        .map_err(Error::io(&path))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::Locked { path: root.to_owned() }),
+        Err(error) => Err(Error::io(&path)(error.into())),
+    }
+}
+
+fn check_owner(root: &Path, id: &str, cluster_id: &str) -> Result<(), Error> {
+    let path = root.join("agent.json");
+    let ours =
+        Owner { schema: SCHEMA, id: id.to_owned(), cluster_id: cluster_id.to_owned() };
+    let text = match fs::read(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return write_owner(root, &path, &ours);
+        }
+        Err(error) => return Err(Error::io(&path)(error)),
+    };
+    let found: Owner = serde_json::from_slice(&text)
+        .map_err(|error| Error::Corrupt { path: path.clone(), reason: error.to_string() })?;
+    if found == ours {
+        return Ok(());
+    }
+    Err(Error::Foreign {
+        path: root.to_owned(),
+        ours: ours.id,
+        our_cluster: ours.cluster_id,
+        theirs: found.id,
+        their_cluster: found.cluster_id,
+    })
+}
+
+fn write_owner(root: &Path, path: &Path, owner: &Owner) -> Result<(), Error> {
+    let text = serde_json::to_vec(owner)
+        .map_err(|error| Error::io(path)(io::Error::other(error)))?;
+    let fresh = root.join("agent.json.new");
+    let mut file = File::create(&fresh).map_err(Error::io(&fresh))?;
+    file.write_all(&text).and_then(|()| file.sync_all()).map_err(Error::io(&fresh))?;
+    fs::rename(&fresh, path).map_err(Error::io(path))?;
+    sync_dir(root).map_err(Error::io(root))
+}
+
+/// Makes a rename or a new file in `dir` durable.
+pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_one_agent_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = DataDir::open(dir.path(), "a1", "q1").unwrap();
+        let second = DataDir::open(dir.path(), "a1", "q1");
+        assert!(matches!(second, Err(Error::Locked { .. })), "{second:?}");
+        drop(first);
+        DataDir::open(dir.path(), "a1", "q1").unwrap();
+    }
+
+    #[test]
+    fn the_directory_of_another_agent_or_cluster_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(DataDir::open(dir.path(), "a1", "q1").unwrap());
+        for (id, cluster) in [("a2", "q1"), ("a1", "q2")] {
+            let error = DataDir::open(dir.path(), id, cluster).unwrap_err();
+            assert!(matches!(error, Error::Foreign { .. }), "{error}");
+        }
+        drop(DataDir::open(dir.path(), "a1", "q1").unwrap());
+        fs::write(dir.path().join("agent.json"), "{").unwrap();
+        let error = DataDir::open(dir.path(), "a1", "q1").unwrap_err();
+        assert!(matches!(error, Error::Corrupt { .. }), "{error}");
+    }
+}

@@ -1,0 +1,51 @@
+//! Why an agent does not start, or stops: each says what, why and what to do.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Config(#[from] crate::config::Invalid),
+    #[error(transparent)]
+    Identity(#[from] security::Error),
+    #[error("{}: {reason}", path.display())]
+    Io { path: PathBuf, reason: io::Error },
+    #[error(
+        "{} is in use by another agent: give each its own data directory, or stop that one",
+        path.display()
+    )]
+    Locked { path: PathBuf },
+    #[error(
+        "{} belongs to agent {theirs} of cluster {their_cluster}, and this is {ours} of \
+         {our_cluster}: give it a data directory of its own",
+        path.display()
+    )]
+    Foreign {
+        path: PathBuf,
+        ours: String,
+        our_cluster: String,
+        theirs: String,
+        their_cluster: String,
+    },
+    #[error(
+        "{}: {reason}. If the disk is sound, move the file away: the agent then begins as a new \
+         incarnation, and what it held is given to others when its lease runs out",
+        path.display()
+    )]
+    Corrupt { path: PathBuf, reason: String },
+    #[error("the certificate in {} is for {found}, not for agent {wanted}", path.display())]
+    WrongIdentity { path: PathBuf, found: String, wanted: String },
+    /// The disk failed under the journal: nothing may be started or reported any more.
+    #[error("the journal can't be written: {0}")]
+    Journal(String),
+    #[error("can't start a thread: {0}")]
+    Thread(io::Error),
+}
+
+impl Error {
+    pub(crate) fn io(path: &Path) -> impl FnOnce(io::Error) -> Error {
+        let path = path.to_owned();
+        move |reason| Error::Io { path, reason }
+    }
+}

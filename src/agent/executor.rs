@@ -1,0 +1,59 @@
+//! What an agent runs a kind of task with. One trait, one file or folder per executor.
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use model::{Fence, TaskSpec};
+use tokio::sync::watch;
+
+use crate::journal::ProcessMark;
+use crate::output::AttemptLog;
+
+/// An attempt that is to run now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Attempt {
+    pub fence: Fence,
+    /// Counted from 1, for the task to see.
+    pub number: u32,
+    pub spec: Arc<TaskSpec>,
+}
+
+/// How urgently an attempt has to end; it only ever rises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Urgency {
+    /// Let it run.
+    None,
+    /// Ask it to end, and end it after the grace.
+    Gently,
+    /// The lease is gone: not one instruction more.
+    AtOnce,
+}
+
+/// How an attempt ended, as its executor saw it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Exit {
+    Exited(i32),
+    Signalled(i32),
+    TimedOut,
+    /// It was told to, through [`Urgency`].
+    Stopped,
+    /// In plain words.
+    NotStarted(String),
+}
+
+/// What an executor is given with an attempt.
+pub(crate) struct Hands {
+    pub output: Arc<AttemptLog>,
+    /// Called once, when it runs.
+    pub started: Box<dyn FnOnce(ProcessMark) + Send>,
+    pub stop: watch::Receiver<Urgency>,
+}
+
+/// Runs attempts of one kind.
+pub(crate) trait Executor: Send + Sync {
+    /// Comes back when nothing of the attempt runs any more.
+    fn run(&self, attempt: Attempt, hands: Hands) -> BoxFuture<'static, Exit>;
+
+    /// How it enforces limits, as `agent get` shows it.
+    fn limits(&self) -> &'static str;
+}

@@ -1,0 +1,192 @@
+//! The journal against crashes, cuts and bit flips.
+
+use std::fs;
+use std::path::Path;
+
+use model::{End, Epoch, Fence, Generation, Outcome, TaskId, Timestamp, Verdict};
+use proptest::prelude::*;
+
+use super::ledger::Ledger;
+use super::record::{ProcessMark, Record};
+use super::store::Store;
+use super::{Durable, Journal};
+use crate::error::Error;
+
+fn fence(n: u64) -> Fence {
+    Fence { task: TaskId(n), generation: Generation(1), epoch: Epoch(n * 10) }
+}
+
+fn begun(n: u64) -> Record {
+    Record::Begun { fence: fence(n), attempt: 1, at: Timestamp(5) }
+}
+
+fn ended(n: u64, output: usize) -> Record {
+    let mut outcome = Outcome::bare(End::Exited { code: 0 });
+    outcome.stdout = vec![0xff; output];
+    Record::Ended(Verdict { fence: fence(n), outcome })
+}
+
+fn records() -> impl Strategy<Value = Vec<Record>> {
+    let one = (0u64..12, 0usize..300).prop_flat_map(|(n, size)| {
+        let process = ProcessMark { pid: 7, started: 9, boot: "b".into() };
+        prop_oneof![
+            Just(begun(n)),
+            Just(Record::Running { fence: fence(n), process }),
+            Just(ended(n, size)),
+            Just(Record::Settled { fence: fence(n) }),
+        ]
+    });
+    prop::collection::vec(one, 1..60)
+}
+
+fn ledger(records: &[Record]) -> Ledger {
+    let mut ledger = Ledger::default();
+    records.iter().for_each(|record| ledger.apply(record));
+    ledger
+}
+
+fn path(dir: &tempfile::TempDir) -> std::path::PathBuf {
+    dir.path().join("journal")
+}
+
+/// Where each of the records ends, when they are appended one by one and synced where `sync` says.
+fn write(path: &Path, records: &[Record], sync: &[bool]) -> Vec<u64> {
+    let mut store = Store::open(path).unwrap();
+    let mut ends = vec![fs::metadata(path).unwrap().len()];
+    for (record, sync) in records.iter().zip(sync) {
+        store.append(std::slice::from_ref(record)).unwrap();
+        if *sync {
+            store.sync().unwrap();
+        }
+        ends.push(fs::metadata(path).unwrap().len());
+    }
+    ends
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn a_journal_cut_anywhere_is_read_up_to_the_cut(
+        records in records(), cut in 0.0f64..1.0,
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let ends = write(&path(&dir), &records, &vec![true; records.len()]);
+        let incarnation = Store::open(&path(&dir)).unwrap().incarnation();
+        let whole = fs::read(path(&dir)).unwrap();
+        let at = ends[0] + ((whole.len() as u64 - ends[0]) as f64 * cut) as u64;
+        fs::write(path(&dir), &whole[..usize::try_from(at).unwrap()]).unwrap();
+        let kept = ends[1..].iter().filter(|end| **end <= at).count();
+        for _ in 0..2 {
+            let store = Store::open(&path(&dir)).unwrap();
+            prop_assert_eq!(store.incarnation(), incarnation);
+            prop_assert_eq!(store.ledger(), &ledger(&records[..kept]));
+        }
+        prop_assert_eq!(fs::metadata(path(&dir)).unwrap().len(), ends[kept]);
+    }
+
+    #[test]
+    fn a_flipped_bit_is_a_torn_end_or_an_error_but_never_another_story(
+        records in records(), sync in prop::collection::vec(any::<bool>(), 60),
+        place in 0.0f64..1.0, bit in 0u8..8,
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let ends = write(&path(&dir), &records, &sync);
+        let mut bytes = fs::read(path(&dir)).unwrap();
+        let at = ((bytes.len() - 1) as f64 * place) as usize;
+        bytes[at] ^= 1 << bit;
+        fs::write(path(&dir), &bytes).unwrap();
+        let intact = ends[1..].iter().filter(|end| **end <= at as u64).count();
+        // Synced, and a record was written after that sync: somebody relied on it.
+        let first = ends.iter().filter(|end| **end <= at as u64).count();
+        let last_sync = (0..records.len()).rev().skip(1).find(|i| sync[*i]);
+        let vouched = first == 0 || last_sync.is_some_and(|last| ends[last + 1] > ends[first - 1]);
+        match Store::open(&path(&dir)) {
+            Ok(store) => {
+                prop_assert!(!vouched, "damage at byte {} was cut off quietly", at);
+                prop_assert_eq!(store.ledger(), &ledger(&records[..intact]));
+            }
+            Err(error) => {
+                prop_assert!(vouched, "a torn end was refused: {}", error);
+                prop_assert!(matches!(error, Error::Corrupt { .. }), "{}", error);
+            }
+        }
+    }
+
+    #[test]
+    fn a_rewritten_journal_tells_the_same(records in records()) {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = Store::open_with(&path(&dir), 1).unwrap();
+        let incarnation = store.incarnation();
+        for record in &records {
+            store.append(std::slice::from_ref(record)).unwrap();
+            store.compact().unwrap();
+        }
+        prop_assert_eq!(store.ledger(), &ledger(&records));
+        drop(store);
+        let store = Store::open(&path(&dir)).unwrap();
+        prop_assert_eq!(store.ledger(), &ledger(&records));
+        prop_assert_eq!(store.incarnation(), incarnation);
+    }
+}
+
+#[test]
+fn a_lost_journal_is_a_new_incarnation() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = Store::open(&path(&dir)).unwrap().incarnation();
+    assert_eq!(Store::open(&path(&dir)).unwrap().incarnation(), first);
+    fs::remove_file(path(&dir)).unwrap();
+    assert_ne!(Store::open(&path(&dir)).unwrap().incarnation(), first);
+}
+
+#[test]
+fn a_rewrite_that_was_cut_short_leaves_the_old_journal() {
+    let dir = tempfile::tempdir().unwrap();
+    write(&path(&dir), &[begun(1)], &[true]);
+    fs::write(dir.path().join("journal.new"), b"half").unwrap();
+    let store = Store::open(&path(&dir)).unwrap();
+    assert!(store.ledger().held.contains_key(&fence(1)));
+    assert!(!dir.path().join("journal.new").exists());
+}
+
+#[test]
+fn a_file_that_is_no_journal_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    for bytes in [&b""[..], b"hello", &[0; 4096]] {
+        fs::write(path(&dir), bytes).unwrap();
+        let error = Store::open(&path(&dir)).unwrap_err();
+        assert!(matches!(error, Error::Corrupt { .. }), "{error}");
+    }
+}
+
+#[test]
+fn a_settled_journal_stays_small() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::open_with(&path(&dir), 64 * 1024).unwrap();
+    for n in 0..2_000 {
+        store.append(&[begun(n), ended(n, 1_000), Record::Settled { fence: fence(n) }]).unwrap();
+        store.compact().unwrap();
+    }
+    let bytes = fs::metadata(path(&dir)).unwrap().len();
+    assert!(bytes < 600 * 1024, "{bytes}");
+    assert_eq!(store.ledger().settled().count(), 2_000);
+}
+
+#[test]
+fn many_attempts_share_a_flush_and_each_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let (told, mut durable) = tokio::sync::mpsc::unbounded_channel();
+    let (journal, _, thread) = Journal::open(&path(&dir), told).unwrap();
+    for n in 0..2_000 {
+        journal.begun(fence(n), 1);
+    }
+    drop(journal);
+    thread.join().unwrap();
+    let (mut batches, mut begun) = (0, Vec::new());
+    while let Ok(batch) = durable.try_recv() {
+        batches += 1;
+        begun.extend(batch);
+    }
+    assert_eq!(begun, (0..2_000).map(|n| Durable::Begun(fence(n))).collect::<Vec<_>>());
+    assert!(batches < 200, "{batches} flushes for 2,000 attempts");
+}

@@ -1,0 +1,111 @@
+//! All logs of an agent, by attempt.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use model::Fence;
+
+use super::attempt::{AttemptLog, Captured, Chunk};
+use super::segments;
+use super::{CHUNK_BYTES, Limits, Stream};
+
+/// Where the output of an attempt can be read.
+#[derive(Debug, Clone)]
+pub(crate) enum Source {
+    /// Its verdict is not settled yet.
+    Open(Arc<AttemptLog>),
+    Disk(PathBuf),
+}
+
+#[derive(Debug)]
+pub(crate) struct Logs {
+    limits: Limits,
+    open: Mutex<HashMap<Fence, Arc<AttemptLog>>>,
+}
+
+impl Logs {
+    pub fn new(limits: Limits) -> Logs {
+        Logs { limits, open: Mutex::new(HashMap::new()) }
+    }
+
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// The log of an attempt that was taken on; made if need be.
+    pub fn open(&self, fence: Fence) -> Arc<AttemptLog> {
+        let new = || Arc::new(AttemptLog::new(self.dir(fence), self.limits.per_attempt));
+        Arc::clone(self.table().entry(fence).or_insert_with(new))
+    }
+
+    pub fn find(&self, fence: Fence) -> Option<Source> {
+        if let Some(log) = self.table().get(&fence) {
+            return Some(Source::Open(Arc::clone(log)));
+        }
+        let dir = self.dir(fence);
+        dir.is_dir().then_some(Source::Disk(dir))
+    }
+
+    /// Whether an attempt's log is open, by the name of its directory.
+    pub fn is_open(&self, name: &str) -> bool {
+        self.table().keys().any(|fence| fence.to_string() == name)
+    }
+
+    /// The verdict is settled. `Drop` where the cluster has all of the output.
+    pub fn settle(&self, fence: Fence, fate: Fate) {
+        self.table().remove(&fence);
+        if fate == Fate::Drop {
+            let dir = self.dir(fence);
+            match fs::remove_dir_all(&dir) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    tracing::warn!(dir = %dir.display(), %error, "could not remove output");
+                }
+                Ok(()) | Err(_) => {}
+            }
+        }
+    }
+
+    /// What an attempt of an earlier process of this agent wrote.
+    pub fn captured(&self, fence: Fence) -> Captured {
+        Captured::from_disk(&self.dir(fence))
+    }
+
+    fn dir(&self, fence: Fence) -> PathBuf {
+        self.limits.dir.join(fence.to_string())
+    }
+
+    fn table(&self) -> MutexGuard<'_, HashMap<Fence, Arc<AttemptLog>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What becomes of a log when its verdict is settled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// The cluster has all of it.
+    Drop,
+    /// Until retention ends it.
+    Keep,
+}
+
+impl Source {
+    /// The next chunk at or after `offset`. It may read the disk: call it where blocking is fine.
+    pub fn read(&self, stream: Stream, offset: u64) -> io::Result<Option<Chunk>> {
+        match self {
+            Source::Disk(dir) => from_disk(dir, stream, offset),
+            Source::Open(log) => match log.recent(stream, offset) {
+                Ok(chunk) => Ok(chunk),
+                Err(_) => Ok(from_disk(log.dir(), stream, offset)?.or_else(|| log.oldest(stream))),
+            },
+        }
+    }
+}
+
+fn from_disk(dir: &Path, stream: Stream, offset: u64) -> io::Result<Option<Chunk>> {
+    let read = segments::read(dir, stream, offset, CHUNK_BYTES)?;
+    Ok(read.map(|(offset, data)| Chunk { offset, data: Bytes::from(data) }))
+}

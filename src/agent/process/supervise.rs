@@ -1,0 +1,317 @@
+//! One attempt of a process, from its scratch directory to the last of its descendants.
+//!
+//! ```text
+//! find program ─► scratch ─► limit ─► spawn ─► wait (pidfd) ─────► kill group ─► reap ─► tidy up
+//!                                       │   timeout, stop: TERM,       ▲
+//!                                       │   grace, then all KILL ──────┘
+//!                                       └─► copy stdout and stderr until their end
+//! ```
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::{Either, join, select};
+use rustix::process::{WaitId, WaitIdOptions, waitid};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::net::unix::pipe;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::launcher::{Launched, Plan, make_scratch};
+use super::limits::Confinement;
+use super::roster::ROSTER;
+use super::signals::{Group, kill_exactly};
+use super::{Shared, environment, mark, program};
+use crate::executor::{Attempt, Exit, Hands, Urgency};
+use crate::output::{AttemptLog, Stream};
+
+/// After the process and all its descendants ended, only what is in the pipe is left to copy. A pipe
+/// that still does not end is held by a process that can't be killed, and is given up.
+const DRAIN: Duration = Duration::from_secs(1);
+/// Read from a pipe at once: what a pipe holds.
+const READ_BYTES: usize = 64 * 1024;
+/// Read at first.
+const FIRST_READ_BYTES: usize = 512;
+/// A process in an uninterruptible call dies when the call returns; until then it is told again.
+const KILL_AGAIN: Duration = Duration::from_secs(1);
+
+pub(super) async fn run(shared: Arc<Shared>, attempt: Attempt, hands: Hands) -> Exit {
+    let mark = mark(shared.settings.incarnation, attempt.fence);
+    let scratch = shared.settings.scratch.join(attempt.fence.to_string());
+    let mut listed = Listed::new(mark);
+    let exit = match prepare(&shared, &attempt, &scratch) {
+        Ok((plan, confinement)) => {
+            let exit = launch(&shared, &attempt, plan, &mut listed, hands, confinement.as_ref()).await;
+            if let Some(confinement) = confinement {
+                confinement.end().await;
+            }
+            exit
+        }
+        Err(why) => Exit::NotStarted(why),
+    };
+    drop(listed);
+    shared.sweeper.look();
+    remove(scratch).await;
+    exit
+}
+
+fn prepare(
+    shared: &Shared,
+    attempt: &Attempt,
+    scratch: &Path,
+) -> Result<(Plan, Option<Confinement>), String> {
+    make_scratch(scratch)?;
+    let spec = &attempt.spec;
+    let (argv0, arguments) = spec.command.split_first().ok_or("no command")?;
+    let environment = environment::of(attempt, &shared.settings, scratch);
+    let directory = program::directory(scratch, &spec.cwd)?;
+    let path = environment.get("PATH").map_or("", String::as_str);
+    let found = program::find(argv0, &directory, path)?;
+    let plan = |program: PathBuf, argv0: &str, arguments: Vec<String>| Plan {
+        program,
+        arguments,
+        argv0: argv0.to_owned(),
+        directory: directory.clone(),
+        environment: environment.clone(),
+    };
+    let Some(memory_mib) = spec.memory_mib else {
+        return Ok((plan(found, argv0, arguments.to_vec()), None));
+    };
+    let confinement = shared.limits.confine(attempt.fence, memory_mib)?;
+    let (shell, arguments) = confinement.wrap(&found, arguments);
+    Ok((plan(shell, "sh", arguments), Some(confinement)))
+}
+
+async fn launch(
+    shared: &Shared,
+    attempt: &Attempt,
+    plan: Plan,
+    listed: &mut Listed,
+    hands: Hands,
+    confinement: Option<&Confinement>,
+) -> Exit {
+    let Hands { output, started, stop } = hands;
+    let launched = match shared.launcher.launch(plan).await {
+        Ok(launched) => launched,
+        Err(why) => return Exit::NotStarted(why),
+    };
+    let pid = launched.mark.pid;
+    listed.main = Some(pid);
+    let timeout = attempt.spec.timeout.map(|span| Duration::from_millis(span.0));
+    match Supervised::new(shared, launched, confinement) {
+        Ok((process, stdout, stderr, running)) => {
+            started(running);
+            process.watch(stdout, stderr, &output, timeout, stop).await
+        }
+        Err(error) => {
+            // Out of descriptors: what can't be watched must not run.
+            super::kill_group(pid);
+            Exit::NotStarted(format!("can't watch it: {error}"))
+        }
+    }
+}
+
+/// The attempt's entry in the roster: taken out however this ends, so that the sweeper ends what
+/// nobody watches any more.
+struct Listed {
+    mark: String,
+    main: Option<i32>,
+}
+
+impl Listed {
+    fn new(mark: String) -> Listed {
+        ROSTER.begin(&mark);
+        Listed { mark, main: None }
+    }
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        ROSTER.end(&self.mark, self.main);
+    }
+}
+
+/// A process that runs.
+struct Supervised<'a> {
+    shared: &'a Shared,
+    confinement: Option<&'a Confinement>,
+    pid: i32,
+    group: Group,
+    pidfd: AsyncFd<OwnedFd>,
+}
+
+/// Why it was told to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    TimedOut,
+    Stopped,
+}
+
+type Running<'a> =
+    (Supervised<'a>, pipe::Receiver, pipe::Receiver, crate::journal::ProcessMark);
+
+impl<'a> Supervised<'a> {
+    fn new(
+        shared: &'a Shared,
+        launched: Launched,
+        confinement: Option<&'a Confinement>,
+    ) -> io::Result<Running<'a>> {
+        let Launched { mark, pidfd, stdout, stderr } = launched;
+        let group = Group::new(mark.pid).ok_or_else(|| io::Error::other("it has no group"))?;
+        let pidfd = AsyncFd::with_interest(pidfd, Interest::READABLE)?;
+        let stdout = pipe::Receiver::from_owned_fd(stdout)?;
+        let stderr = pipe::Receiver::from_owned_fd(stderr)?;
+        let process = Supervised { shared, confinement, pid: mark.pid, group, pidfd };
+        Ok((process, stdout, stderr, mark))
+    }
+
+    /// Until it and all of its descendants ended.
+    async fn watch(
+        &self,
+        stdout: pipe::Receiver,
+        stderr: pipe::Receiver,
+        output: &AttemptLog,
+        timeout_after: Option<Duration>,
+        stop: watch::Receiver<Urgency>,
+    ) -> Exit {
+        let copies = join(
+            copy(stdout, output, Stream::Stdout),
+            copy(stderr, output, Stream::Stderr),
+        );
+        let (copies, ended) = (pin!(copies), pin!(self.ended(timeout_after, stop)));
+        match select(ended, copies).await {
+            Either::Left((exit, copies)) => {
+                if timeout(DRAIN, copies).await.is_err() {
+                    tracing::warn!(pid = self.pid, "gave up on output that does not end");
+                }
+                exit
+            }
+            Either::Right((_, ended)) => ended.await,
+        }
+    }
+
+    async fn ended(&self, timeout_after: Option<Duration>, stop: watch::Receiver<Urgency>) -> Exit {
+        let cause = self.wait(timeout_after, stop).await;
+        // Its number is not given away before it is reaped: so this is still its group.
+        self.group.kill();
+        if let Some(confinement) = self.confinement {
+            confinement.kill();
+        }
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        let status = waitid(WaitId::PidFd(self.pidfd.get_ref().as_fd()), options);
+        match (cause, status) {
+            (Some(Cause::TimedOut), _) => Exit::TimedOut,
+            (Some(Cause::Stopped), _) => Exit::Stopped,
+            (None, Ok(Some(status))) => match (status.exit_status(), status.terminating_signal()) {
+                (Some(code), _) => Exit::Exited(code),
+                (None, Some(signal)) => Exit::Signalled(signal),
+                (None, None) => Exit::NotStarted("it ended in an unknown way".to_owned()),
+            },
+            (None, other) => {
+                tracing::error!(pid = self.pid, ?other, "lost a process that was watched");
+                Exit::NotStarted("its end could not be seen".to_owned())
+            }
+        }
+    }
+
+    /// Until the process itself is dead, and not yet reaped. Why, if it was told to.
+    async fn wait(
+        &self,
+        timeout_after: Option<Duration>,
+        mut stop: watch::Receiver<Urgency>,
+    ) -> Option<Cause> {
+        let mut cause = None;
+        let mut killed = false;
+        let mut deadline = timeout_after.and_then(|span| Instant::now().checked_add(span));
+        loop {
+            // Where nobody is left to stop it, the agent is going down, and it with it.
+            let watched = stop.has_changed().is_ok();
+            let urgency = if watched { *stop.borrow_and_update() } else { Urgency::AtOnce };
+            let rushed = urgency == Urgency::AtOnce && !killed;
+            if rushed || (urgency == Urgency::Gently && cause.is_none()) {
+                cause.get_or_insert(Cause::Stopped);
+                killed |= rushed;
+                deadline = Some(self.press(rushed).await);
+            }
+            tokio::select! {
+                biased;
+                _ = self.pidfd.readable() => return cause,
+                // Either way the loop looks at it again.
+                _ = stop.changed(), if watched => {}
+                () = until(deadline) => {
+                    killed |= cause.is_some();
+                    cause.get_or_insert(Cause::TimedOut);
+                    deadline = Some(self.press(killed).await);
+                }
+            }
+        }
+    }
+
+    /// Asks it to end, or makes it. When to press harder.
+    async fn press(&self, hard: bool) -> Instant {
+        if hard {
+            // Seen before they lose their parent, and so the way to them.
+            let descendants = self.shared.sweeper.descendants(self.pid).await;
+            self.group.kill();
+            descendants.iter().for_each(kill_exactly);
+            if let Some(confinement) = self.confinement {
+                confinement.kill();
+            }
+            return Instant::now() + KILL_AGAIN;
+        }
+        self.group.terminate();
+        Instant::now() + self.shared.settings.grace
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn copy(pipe: pipe::Receiver, output: &AttemptLog, stream: Stream) {
+    // Most attempts write little or nothing, so the large buffer is made when it is needed.
+    let mut buffer = vec![0; FIRST_READ_BYTES];
+    loop {
+        if pipe.readable().await.is_err() {
+            return;
+        }
+        match pipe.try_read(&mut buffer) {
+            Ok(0) => return,
+            Ok(count) => {
+                output.write(stream, &buffer[..count]);
+                if count == buffer.len() {
+                    buffer.resize(READ_BYTES, 0);
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => {
+                tracing::warn!(%error, stream = stream.name(), "could not read output");
+                return;
+            }
+        }
+    }
+}
+
+/// Usually it is empty; if not, it may hold anything, and takes its time off the runtime's threads.
+async fn remove(scratch: PathBuf) {
+    if fs::remove_dir(&scratch).is_ok() {
+        return;
+    }
+    let shown = scratch.display().to_string();
+    let removed = tokio::task::spawn_blocking(move || fs::remove_dir_all(scratch)).await;
+    match removed {
+        Ok(Err(error)) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(scratch = shown, %error, "could not remove a scratch directory");
+        }
+        Ok(_) | Err(_) => {}
+    }
+}

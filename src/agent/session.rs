@@ -1,0 +1,287 @@
+//! One session with one controller: dialled, kept, and dialled again when it is lost.
+//!
+//! ```text
+//!  worker's frames ─┐                                ┌─► orders, to the worker
+//!  chunks of output ┴─► numbered ─► gRPC stream ─► … ┴─► requests for output, served here
+//! ```
+//!
+//! Frames count from 1 in each direction; a gap or a repetition ends the session, for then one side
+//! does not know what the other did. What was said on a lost session is not said again here: the
+//! worker says what still matters on the next one.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use model::{AgentProfile, Generation};
+use security::{Alpn, Credentials, Expected, KeyFiles, Role};
+use tokio::sync::mpsc::{Receiver, Sender, UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+use wire::convert::{self, Malformed};
+use wire::transport::{self, Timers};
+use wire::v1;
+use wire::v1::agent_frame::Body;
+use wire::v1::controller_frame::Body as Order;
+
+use crate::backoff::{AFTER_REFUSAL, Backoff};
+use crate::output::Logs;
+use crate::tail::Tails;
+use crate::worker::{Said, SessionId, Stamp};
+
+/// Frames that wait for the connection; beyond it the session's own writer waits.
+const OUTGOING: usize = 64;
+/// Chunks of output in flight, of at most 64 KiB each: a slow reader costs 1 MiB.
+const CHUNKS: usize = 16;
+/// Status frames whose acknowledgement is awaited, to measure the round trip.
+const PROBES: usize = 8;
+
+/// What every session needs.
+pub(crate) struct Context {
+    pub profile: AgentProfile,
+    pub cluster_id: String,
+    pub identity_dir: PathBuf,
+    pub logs: Arc<Logs>,
+    pub events: UnboundedSender<Event>,
+    pub next_session: AtomicU64,
+}
+
+/// What a session tells the agent.
+pub(crate) enum Event {
+    /// The controller took it; from now on frames may be said through `say`.
+    Opened { session: SessionId, address: String, welcome: v1::Welcome, say: UnboundedSender<Body> },
+    Said { session: SessionId, stamp: Stamp, said: Said },
+    Latency { session: SessionId, micros: u32 },
+    Closed { session: SessionId },
+}
+
+/// Why a session ended.
+#[derive(Debug, thiserror::Error)]
+enum Lost {
+    #[error(transparent)]
+    Identity(#[from] security::Error),
+    #[error("{}", .0.message())]
+    Status(Box<Status>),
+    #[error("it refused this agent: {0}")]
+    Refused(String),
+    #[error("it closed the session")]
+    Closed,
+    #[error("its frame {got} came where {wanted} was due")]
+    Sequence { got: u64, wanted: u64 },
+    #[error("it sent something unreadable: {0}")]
+    Malformed(#[from] Malformed),
+    #[error("the agent ends")]
+    Ending,
+}
+
+impl From<Status> for Lost {
+    fn from(status: Status) -> Lost {
+        Lost::Status(Box::new(status))
+    }
+}
+
+/// Keeps a session with the controller at `address`, until it is dropped.
+pub(crate) async fn keep(context: Arc<Context>, address: String) {
+    let mut backoff = Backoff::default();
+    let mut told = String::new();
+    loop {
+        let session = SessionId(context.next_session.fetch_add(1, Ordering::Relaxed));
+        let began = Instant::now();
+        let lost = hold(&context, &address, session).await.err().unwrap_or(Lost::Closed);
+        if context.events.send(Event::Closed { session }).is_err() {
+            return;
+        }
+        if began.elapsed() > AFTER_REFUSAL {
+            backoff.reset();
+        }
+        // Once for each reason: a controller that is off would fill the log.
+        let reason = lost.to_string();
+        if reason != told {
+            tracing::warn!(%address, %reason, "no session with this controller");
+            told = reason;
+        }
+        let wait = match lost {
+            Lost::Refused(_) | Lost::Identity(_) => AFTER_REFUSAL,
+            Lost::Status(_)
+            | Lost::Closed
+            | Lost::Sequence { .. }
+            | Lost::Malformed(_)
+            | Lost::Ending => backoff.next(),
+        };
+        tokio::time::sleep(wait).await;
+    }
+}
+
+async fn hold(context: &Context, address: &str, session: SessionId) -> Result<(), Lost> {
+    // Read anew each time: certificates are renewed while the agent runs.
+    let credentials = Credentials::load(&KeyFiles::in_directory(&context.identity_dir))?;
+    let expected = Expected::any(Role::Controller);
+    let tls = security::client_config(&credentials, expected, Alpn::H2)?;
+    let connection = transport::channel(address, tls, Timers::default());
+    let mut client = v1::sessions_client::SessionsClient::new(connection)
+        .max_decoding_message_size(transport::MESSAGE_LIMIT)
+        .max_encoding_message_size(transport::MESSAGE_LIMIT);
+
+    let (frames, outgoing) = channel(OUTGOING);
+    let hello = convert::hello(&context.profile, context.cluster_id.clone(), Generation(0));
+    let mut link = Link { frames, seq: 0, ack: 0, probes: VecDeque::new() };
+    link.send(Body::Hello(hello)).await?;
+    let mut incoming = client.connect(ReceiverStream::new(outgoing)).await?.into_inner();
+
+    let welcome = link.welcome(&mut incoming).await?;
+    tracing::info!(%address, controller = %welcome.controller, "opened a session");
+    let (say, said) = unbounded_channel();
+    let (chunks, written) = channel(CHUNKS);
+    let tails = Tails::new(Arc::clone(&context.logs), chunks);
+    let address = address.to_owned();
+    tell(context, Event::Opened { session, address, welcome, say })?;
+    link.run(context, session, incoming, said, written, tails).await
+}
+
+fn tell(context: &Context, event: Event) -> Result<(), Lost> {
+    context.events.send(event).map_err(|_| Lost::Ending)
+}
+
+/// The numbered frames of one connection.
+struct Link {
+    frames: Sender<v1::AgentFrame>,
+    /// Of the last frame that was sent.
+    seq: u64,
+    /// Of the last frame that was handled.
+    ack: u64,
+    /// Status frames that were sent, by number, and when.
+    probes: VecDeque<(u64, Instant)>,
+}
+
+impl Link {
+    async fn send(&mut self, body: Body) -> Result<(), Lost> {
+        self.seq += 1;
+        if matches!(body, Body::Status(_)) {
+            self.probes.push_back((self.seq, Instant::now()));
+            if self.probes.len() > PROBES {
+                self.probes.pop_front();
+            }
+        }
+        let frame = v1::AgentFrame { seq: self.seq, ack: self.ack, body: Some(body) };
+        self.frames.send(frame).await.map_err(|_| Lost::Closed)
+    }
+
+    /// Checks the number of a frame that came.
+    fn take(&mut self, frame: &v1::ControllerFrame) -> Result<(), Lost> {
+        let wanted = self.ack + 1;
+        if frame.seq != wanted {
+            return Err(Lost::Sequence { got: frame.seq, wanted });
+        }
+        self.ack = wanted;
+        Ok(())
+    }
+
+    async fn welcome(
+        &mut self,
+        incoming: &mut Streaming<v1::ControllerFrame>,
+    ) -> Result<v1::Welcome, Lost> {
+        let first = incoming.message().await?.ok_or(Lost::Closed)?;
+        self.take(&first)?;
+        match first.body {
+            Some(Order::Welcome(welcome)) => Ok(welcome),
+            Some(Order::Refused(v1::Refused { reason })) => Err(Lost::Refused(reason)),
+            _ => Err(Malformed("a session begins with Welcome".into()).into()),
+        }
+    }
+
+    async fn run(
+        mut self,
+        context: &Context,
+        session: SessionId,
+        mut incoming: Streaming<v1::ControllerFrame>,
+        mut said: UnboundedReceiver<Body>,
+        mut chunks: Receiver<Body>,
+        mut tails: Tails,
+    ) -> Result<(), Lost> {
+        loop {
+            tokio::select! {
+                frame = incoming.message() => {
+                    let frame = frame?.ok_or(Lost::Closed)?;
+                    self.take(&frame)?;
+                    if let Some(micros) = self.round_trip(frame.ack) {
+                        tell(context, Event::Latency { session, micros })?;
+                    }
+                    order(context, session, frame, &mut tails)?;
+                }
+                body = said.recv() => match body {
+                    Some(body) => self.send(body).await?,
+                    None => return Err(Lost::Ending),
+                },
+                Some(chunk) = chunks.recv() => self.send(chunk).await?,
+            }
+        }
+    }
+
+    /// The time that the latest acknowledged Status took, in microseconds.
+    fn round_trip(&mut self, ack: u64) -> Option<u32> {
+        let mut micros = None;
+        while let Some((_, sent)) = self.probes.pop_front_if(|(seq, _)| *seq <= ack) {
+            micros = Some(u32::try_from(sent.elapsed().as_micros()).unwrap_or(u32::MAX));
+        }
+        micros
+    }
+}
+
+/// Does what concerns output, and passes on what concerns the work.
+fn order(
+    context: &Context,
+    session: SessionId,
+    frame: v1::ControllerFrame,
+    tails: &mut Tails,
+) -> Result<(), Lost> {
+    let stamp = Stamp { generation: Generation(frame.generation), term: frame.term };
+    let said = match frame.body {
+        None | Some(Order::Welcome(_)) => return Ok(()),
+        Some(Order::Refused(v1::Refused { reason })) => return Err(Lost::Refused(reason)),
+        Some(Order::Tail(tail)) => {
+            tails.start(tail);
+            return Ok(());
+        }
+        Some(Order::Untail(v1::Untail { id })) => {
+            tails.stop(id);
+            return Ok(());
+        }
+        Some(Order::Leader(v1::Leader { leading: true })) => Said::Leading,
+        Some(Order::Leader(v1::Leader { leading: false })) => Said::Following,
+        Some(Order::Assign(assign)) => assigned(assign)?,
+        Some(Order::Cancel(cancel)) => cancelled(&cancel)?,
+        Some(Order::RenewAck(v1::RenewAck { nonce })) => Said::Renewed { nonce },
+        Some(Order::VerdictAck(ack)) => settled(&ack)?,
+    };
+    tell(context, Event::Said { session, stamp, said })
+}
+
+fn assigned(assign: v1::Assign) -> Result<Said, Malformed> {
+    let spec = assign.spec.ok_or_else(|| Malformed("an assignment has no spec".into()))?;
+    let spec = Arc::new(model::TaskSpec::try_from(spec)?);
+    Ok(Said::Assign { fence: convert::fence(assign.fence)?, number: assign.attempt, spec })
+}
+
+fn cancelled(cancel: &v1::Cancel) -> Result<Said, Malformed> {
+    let fence = convert::fence(cancel.fence)?;
+    match cancel.cause() {
+        v1::CancelCause::Cancelled => Ok(Said::Cancel { fence }),
+        v1::CancelCause::Stale => Ok(Said::Stale { fence }),
+        v1::CancelCause::Unspecified => Err(Malformed("a cancel has no cause".into())),
+    }
+}
+
+fn settled(ack: &v1::VerdictAck) -> Result<Said, Malformed> {
+    let disposition = match ack.disposition() {
+        v1::Disposition::Accepted => model::Disposition::Accepted,
+        v1::Disposition::Duplicate => model::Disposition::Duplicate,
+        v1::Disposition::Stale => model::Disposition::Stale,
+        v1::Disposition::UnknownTask => model::Disposition::UnknownTask,
+        v1::Disposition::Unspecified => {
+            return Err(Malformed("a verdict's disposition is missing".into()));
+        }
+    };
+    Ok(Said::Settled { fence: convert::fence(ack.fence)?, disposition })
+}

@@ -1,0 +1,283 @@
+//! The life of an attempt on this agent.
+
+use std::sync::Arc;
+
+use model::{Disposition, End, Fence, Millis, Outcome, TaskSpec, Verdict};
+use wire::v1;
+use wire::v1::agent_frame::Body;
+
+use crate::executor::{self, Exit, Urgency};
+use crate::output::Fate;
+use crate::worker::{
+    Effect, Ended, RESEND, SETTLED_MAX, Stage, WAITING_MAX, Worker,
+};
+
+#[derive(Debug)]
+pub(super) struct Attempt {
+    pub number: u32,
+    pub phase: Phase,
+}
+
+#[derive(Debug)]
+pub(super) enum Phase {
+    /// For a slot, or for a lease.
+    Waiting { spec: Arc<TaskSpec> },
+    /// For the journal.
+    Beginning { spec: Arc<TaskSpec>, ending: Option<Ending> },
+    Running { ending: Option<Ending>, urgency: Urgency },
+    /// For the journal, again.
+    Recording(Box<Verdict>),
+    /// For the cluster to settle it.
+    Reporting { verdict: Box<Verdict>, sent: Option<Millis> },
+}
+
+/// Why the agent ends an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    Cancelled,
+    Stale,
+    LeaseLost,
+    Stopping,
+}
+
+impl Ending {
+    fn in_words(self) -> &'static str {
+        match self {
+            Ending::Cancelled => "it was cancelled",
+            Ending::Stale => "the cluster had given it up",
+            Ending::LeaseLost => "the agent's lease ran out: it could not reach a leader",
+            Ending::Stopping => "the agent was stopped",
+        }
+    }
+
+    /// The end of an attempt of which no instruction ran.
+    pub fn before_it_ran(self) -> Outcome {
+        Outcome::bare(match self {
+            Ending::Cancelled => End::Killed,
+            Ending::Stale | Ending::LeaseLost | Ending::Stopping => {
+                End::Declined { reason: self.in_words().to_owned() }
+            }
+        })
+    }
+
+    /// The end of an attempt that was running.
+    fn while_it_ran(self) -> End {
+        match self {
+            Ending::Cancelled => End::Killed,
+            Ending::Stale | Ending::LeaseLost | Ending::Stopping => {
+                End::Interrupted { reason: self.in_words().to_owned() }
+            }
+        }
+    }
+}
+
+impl Attempt {
+    pub fn to_report(verdict: Verdict) -> Attempt {
+        let phase = Phase::Reporting { verdict: Box::new(verdict), sent: None };
+        Attempt { number: 0, phase }
+    }
+
+    pub fn is_running(&self) -> bool {
+        matches!(self.phase, Phase::Running { .. })
+    }
+}
+
+impl Worker {
+    pub(super) fn on_assign(
+        &mut self,
+        now: Millis,
+        fence: Fence,
+        number: u32,
+        spec: Arc<TaskSpec>,
+        out: &mut Vec<Effect>,
+    ) {
+        // Known in whatever state, or settled: it never starts a second time.
+        if self.attempts.contains_key(&fence) || self.settled.contains(&fence) {
+            tracing::debug!(%fence, "was assigned an attempt that is known");
+            return;
+        }
+        out.push(Effect::Open(fence));
+        self.attempts.insert(fence, Attempt { number, phase: Phase::Waiting { spec } });
+        if self.waiting.len() >= WAITING_MAX + self.nature.slots {
+            self.decline(fence, "more attempts than it has room for", out);
+            return;
+        }
+        self.waiting.push_back(fence);
+        match self.stage {
+            Stage::Working => self.start_waiting(now, out),
+            // Given back at the end: now the leader would only send the next one.
+            Stage::Stopping => {}
+            Stage::Leaving => self.decline_waiting("the agent is stopping", out),
+        }
+    }
+
+    pub(super) fn start_waiting(&mut self, now: Millis, out: &mut Vec<Effect>) {
+        while self.stage == Stage::Working
+            && self.busy < self.nature.slots
+            && self.lease.holds(now)
+            && let Some(fence) = self.waiting.pop_front()
+        {
+            let Some(attempt) = self.attempts.get_mut(&fence) else { continue };
+            if let Phase::Waiting { spec } = &attempt.phase {
+                let spec = Arc::clone(spec);
+                attempt.phase = Phase::Beginning { spec, ending: None };
+                self.busy += 1;
+                out.push(Effect::Begin { fence, number: attempt.number });
+            }
+        }
+    }
+
+    pub(super) fn on_begun(&mut self, now: Millis, fence: Fence, out: &mut Vec<Effect>) {
+        let lease_holds = self.lease.holds(now);
+        let Some(attempt) = self.attempts.get_mut(&fence) else { return };
+        let Phase::Beginning { spec, ending } = &attempt.phase else { return };
+        let ending = ending.or((!lease_holds).then_some(Ending::LeaseLost));
+        if let Some(ending) = ending {
+            self.free_slot(now, out);
+            return self.record(fence, ending.before_it_ran(), out);
+        }
+        let spec = Arc::clone(spec);
+        attempt.phase = Phase::Running { ending: None, urgency: Urgency::None };
+        out.push(Effect::Start(executor::Attempt { fence, number: attempt.number, spec }));
+    }
+
+    pub(super) fn on_started(&mut self, fence: Fence, out: &mut Vec<Effect>) {
+        if self.attempts.get(&fence).is_some_and(Attempt::is_running) {
+            self.say_all(&Body::Started(v1::Started { fence: Some(fence.into()) }), out);
+        }
+    }
+
+    pub(super) fn on_ended(
+        &mut self,
+        now: Millis,
+        fence: Fence,
+        ended: Box<Ended>,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(attempt) = self.attempts.get(&fence) else { return };
+        let Phase::Running { ending, .. } = attempt.phase else { return };
+        let Ended { exit, captured, started_at, finished_at } = *ended;
+        let end = match (exit, ending) {
+            (Exit::Exited(code), _) => End::Exited { code },
+            (Exit::Signalled(signal), _) => End::Signalled { signal },
+            (Exit::TimedOut, _) => End::TimedOut,
+            (Exit::NotStarted(reason), _) => End::NotStarted { reason },
+            (Exit::Stopped, Some(ending)) => ending.while_it_ran(),
+            (Exit::Stopped, None) => {
+                End::Interrupted { reason: "the agent ended it by itself".to_owned() }
+            }
+        };
+        let [stdout, stderr] = captured.tails;
+        let [stdout_bytes, stderr_bytes] = captured.totals;
+        let outcome =
+            Outcome { end, stdout, stderr, stdout_bytes, stderr_bytes, started_at, finished_at };
+        self.free_slot(now, out);
+        self.record(fence, outcome, out);
+    }
+
+    /// Writes the verdict down; only then is it reported.
+    pub(super) fn record(&mut self, fence: Fence, outcome: Outcome, out: &mut Vec<Effect>) {
+        let verdict = Box::new(Verdict { fence, outcome });
+        out.push(Effect::Record(verdict.clone()));
+        let attempt =
+            self.attempts.entry(fence).or_insert_with(|| Attempt::to_report((*verdict).clone()));
+        attempt.phase = Phase::Recording(verdict);
+    }
+
+    pub(super) fn on_recorded(&mut self, now: Millis, fence: Fence, out: &mut Vec<Effect>) {
+        let Some(attempt) = self.attempts.get_mut(&fence) else { return };
+        if let Phase::Recording(verdict) = &mut attempt.phase {
+            let verdict = verdict.clone();
+            attempt.phase = Phase::Reporting { verdict, sent: None };
+            self.report_due(now, fence, out);
+        }
+    }
+
+    /// Sends every verdict that waits for an acknowledgement for too long, or was never sent.
+    pub(super) fn report_all(&mut self, now: Millis, out: &mut Vec<Effect>) {
+        if self.leader.is_some() {
+            let held: Vec<Fence> = self.attempts.keys().copied().collect();
+            held.into_iter().for_each(|fence| self.report_due(now, fence, out));
+        }
+    }
+
+    fn report_due(&mut self, now: Millis, fence: Fence, out: &mut Vec<Effect>) {
+        let Some(session) = self.leader else { return };
+        let Some(attempt) = self.attempts.get_mut(&fence) else { return };
+        if let Phase::Reporting { verdict, sent } = &mut attempt.phase
+            && sent.is_none_or(|at| now.0 >= at.0.saturating_add(RESEND.0))
+        {
+            *sent = Some(now);
+            let body = Body::Verdict(v1::Verdict::from(&**verdict));
+            out.push(Effect::Say { session, body });
+        }
+    }
+
+    /// A new leader has heard nothing yet.
+    pub(super) fn forget_sending(&mut self) {
+        for attempt in self.attempts.values_mut() {
+            if let Phase::Reporting { sent, .. } = &mut attempt.phase {
+                *sent = None;
+            }
+        }
+    }
+
+    pub(super) fn on_settled(
+        &mut self,
+        fence: Fence,
+        disposition: Disposition,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(attempt) = self.attempts.get(&fence) else { return };
+        let Phase::Reporting { verdict, .. } = &attempt.phase else {
+            tracing::warn!(%fence, ?disposition, "was told of a verdict that it never sent");
+            return;
+        };
+        let kept_there = match disposition {
+            Disposition::Accepted | Disposition::Duplicate => !verdict.outcome.truncated(),
+            Disposition::Stale | Disposition::UnknownTask => false,
+        };
+        let fate = if kept_there { Fate::Drop } else { Fate::Keep };
+        tracing::debug!(%fence, ?disposition, "settled an attempt");
+        self.attempts.remove(&fence);
+        self.owed.remove(&fence);
+        self.remember(fence);
+        out.push(Effect::Settle { fence, fate });
+    }
+
+    /// Cancelled by a person. One that never came here counts as ended before it ran, so that it
+    /// won't start if it still comes.
+    pub(super) fn on_cancel(&mut self, fence: Fence, out: &mut Vec<Effect>) {
+        if self.attempts.contains_key(&fence) {
+            self.end_attempt(fence, Ending::Cancelled, out);
+        } else if !self.settled.contains(&fence) {
+            self.record(fence, Ending::Cancelled.before_it_ran(), out);
+        }
+    }
+
+    pub(super) fn decline_waiting(&mut self, reason: &str, out: &mut Vec<Effect>) {
+        for fence in std::mem::take(&mut self.waiting) {
+            self.decline(fence, reason, out);
+        }
+    }
+
+    fn decline(&mut self, fence: Fence, reason: &str, out: &mut Vec<Effect>) {
+        self.record(fence, Outcome::bare(End::Declined { reason: reason.to_owned() }), out);
+    }
+
+    fn free_slot(&mut self, now: Millis, out: &mut Vec<Effect>) {
+        self.busy = self.busy.saturating_sub(1);
+        self.start_waiting(now, out);
+    }
+
+    pub(super) fn remember(&mut self, fence: Fence) {
+        if self.settled.insert(fence) {
+            self.settled_order.push_back(fence);
+        }
+        while self.settled_order.len() > SETTLED_MAX {
+            if let Some(oldest) = self.settled_order.pop_front() {
+                self.settled.remove(&oldest);
+            }
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! What a worker is told, and what it wants done.
+
+use std::sync::Arc;
+
+use model::{Disposition, Fence, Generation, TaskSpec, Timestamp, Verdict};
+
+use crate::executor::{self, Exit, Urgency};
+use crate::output::{Captured, Fate};
+use crate::worker::Load;
+
+/// One connection to one controller; numbered anew for each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct SessionId(pub u64);
+
+/// What tells leaders apart: the later one has the higher.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(crate) struct Stamp {
+    pub generation: Generation,
+    pub term: u64,
+}
+
+/// What a controller says that concerns the work.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Said {
+    Leading,
+    Following,
+    Assign { fence: Fence, number: u32, spec: Arc<TaskSpec> },
+    /// A person cancelled the task.
+    Cancel { fence: Fence },
+    /// The attempt is not live any more.
+    Stale { fence: Fence },
+    Renewed { nonce: u64 },
+    Settled { fence: Fence, disposition: Disposition },
+}
+
+/// The end of an attempt that ran.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Ended {
+    pub exit: Exit,
+    pub captured: Captured,
+    pub started_at: Timestamp,
+    pub finished_at: Timestamp,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Input {
+    /// The controller took the session.
+    Opened { session: SessionId },
+    Closed { session: SessionId },
+    Said { session: SessionId, stamp: Stamp, said: Said },
+    Latency { session: SessionId, micros: u32 },
+    /// Measured every few seconds; passed on to every controller.
+    Load(Load),
+    /// In the journal, on disk: it may start.
+    Begun(Fence),
+    /// Its process runs.
+    Started(Fence),
+    Ended { fence: Fence, ended: Box<Ended> },
+    /// Its verdict is on disk: it may be reported.
+    Recorded(Fence),
+    Tick,
+    /// Take nothing new, and end what runs.
+    Stop,
+    /// Give back what is left.
+    Leave,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Effect {
+    Say { session: SessionId, body: wire::v1::agent_frame::Body },
+    /// Make room for its output, so that it can be followed before it runs.
+    Open(Fence),
+    Begin { fence: Fence, number: u32 },
+    Start(executor::Attempt),
+    End { fence: Fence, urgency: Urgency },
+    Record(Box<Verdict>),
+    Settle { fence: Fence, fate: Fate },
+}

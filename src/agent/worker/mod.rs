@@ -1,0 +1,171 @@
+//! All decisions of an agent, without sockets, files, processes or clocks.
+//!
+//! [`Worker::handle`] is given one input and the time on the boot clock, and pushes the effects that
+//! the shell has to carry out, in order. The first thing it does, whatever the input, is to look at
+//! the lease: so an agent that was stopped and goes on ends its attempts before it says a word.
+//!
+//! The states of an attempt:
+//! ```text
+//! Waiting ─► Beginning (journal) ─► Running ─► Recording (journal) ─► Reporting ─► settled
+//!    └────────────┴──── declined, cancelled, lease lost ──┘
+//! ```
+
+mod attempts;
+mod controllers;
+mod input;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+
+use model::{Fence, Incarnation, Millis, Timestamp};
+
+use crate::journal::Recovered;
+use crate::lease::Lease;
+use attempts::Attempt;
+use controllers::Peer;
+pub(crate) use input::{Ended, Effect, Input, Said, SessionId, Stamp};
+
+/// How long a verdict waits for its acknowledgement before it is sent again.
+const RESEND: Millis = Millis(3_000);
+/// Attempts that wait beyond the slots. The leader sends one or two; a thousand are a mistake.
+const WAITING_MAX: usize = 1_024;
+/// Settled attempts that are remembered: assignments that were delayed on their way don't start
+/// them again.
+const SETTLED_MAX: usize = 65_536;
+
+/// How busy the machine is, in thousandths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Load {
+    pub cpu: u32,
+    pub memory: u32,
+    /// Wall time of the measurement.
+    pub at: Timestamp,
+}
+
+/// What does not change while the agent runs.
+#[derive(Debug, Clone)]
+pub(crate) struct Nature {
+    pub id: model::AgentId,
+    pub incarnation: Incarnation,
+    pub slots: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Working,
+    /// Nothing new starts; what runs may end.
+    Stopping,
+    /// Nothing runs any more; what came meanwhile is given back.
+    Leaving,
+}
+
+#[derive(Debug)]
+pub(crate) struct Worker {
+    nature: Nature,
+    stage: Stage,
+    peers: BTreeMap<SessionId, Peer>,
+    leader: Option<SessionId>,
+    /// The highest that any controller said.
+    highest: Stamp,
+    lease: Lease,
+    renewed: Option<Millis>,
+    attempts: BTreeMap<Fence, Attempt>,
+    /// In the order in which they came.
+    waiting: VecDeque<Fence>,
+    /// Attempts that hold a slot.
+    busy: usize,
+    settled: HashSet<Fence>,
+    settled_order: VecDeque<Fence>,
+    /// Attempts that must be settled before a stopping agent may leave.
+    owed: HashSet<Fence>,
+    load: Load,
+}
+
+impl Worker {
+    /// Continues from a journal. Attempts that were begun and have no verdict must have got one
+    /// from `recovery` before.
+    pub fn new(nature: Nature, recovered: &Recovered) -> Worker {
+        let mut worker = Worker {
+            nature,
+            stage: Stage::Working,
+            peers: BTreeMap::new(),
+            leader: None,
+            highest: Stamp::default(),
+            lease: Lease::default(),
+            renewed: None,
+            attempts: BTreeMap::new(),
+            waiting: VecDeque::new(),
+            busy: 0,
+            settled: HashSet::new(),
+            settled_order: VecDeque::new(),
+            owed: HashSet::new(),
+            load: Load::default(),
+        };
+        recovered.settled.iter().for_each(|fence| worker.remember(*fence));
+        for (&fence, held) in &recovered.held {
+            if let Some(verdict) = held.verdict.clone() {
+                worker.attempts.insert(fence, Attempt::to_report(verdict));
+            }
+        }
+        worker
+    }
+
+    pub fn handle(&mut self, now: Millis, input: Input, out: &mut Vec<Effect>) {
+        self.check_lease(now, out);
+        match input {
+            Input::Opened { session } => self.on_opened(session, out),
+            Input::Closed { session } => self.on_closed(session),
+            Input::Said { session, stamp, said } => self.on_said(now, session, stamp, said, out),
+            Input::Latency { session, micros } => self.on_latency(session, micros),
+            Input::Load(load) => self.on_load(load, out),
+            Input::Begun(fence) => self.on_begun(now, fence, out),
+            Input::Started(fence) => self.on_started(fence, out),
+            Input::Ended { fence, ended } => self.on_ended(now, fence, ended, out),
+            Input::Recorded(fence) => self.on_recorded(now, fence, out),
+            Input::Tick => self.on_tick(now, out),
+            Input::Stop => self.on_stop(out),
+            Input::Leave => self.on_leave(out),
+        }
+    }
+
+    /// No attempt runs or is about to.
+    pub fn is_quiet(&self) -> bool {
+        self.busy == 0
+    }
+
+    /// Everything that a leaving agent owes to the cluster was taken note of there.
+    pub fn is_settled(&self) -> bool {
+        self.owed.is_empty()
+    }
+
+    /// Verdicts that are written down and not settled.
+    pub fn unsettled(&self) -> usize {
+        self.attempts.len()
+    }
+
+    /// When the lease runs out, for the shell to wake up in time.
+    pub fn lease_until(&self) -> Option<Millis> {
+        self.lease.until()
+    }
+
+    fn on_tick(&mut self, now: Millis, out: &mut Vec<Effect>) {
+        self.renew_if_due(now, out);
+        self.report_all(now, out);
+    }
+
+    fn on_stop(&mut self, out: &mut Vec<Effect>) {
+        if self.stage == Stage::Working {
+            self.stage = Stage::Stopping;
+            self.decline_waiting("the agent is stopping", out);
+            self.end_running_for_stop(out);
+        }
+    }
+
+    fn on_leave(&mut self, out: &mut Vec<Effect>) {
+        self.stage = Stage::Leaving;
+        self.decline_waiting("the agent is stopping", out);
+        self.owed = self.attempts.keys().copied().collect();
+    }
+}
