@@ -423,6 +423,14 @@ async fn start_raft(
         let first = disk.fatal.reason().map(|reason| reason.to_string());
         Error::Fatal(first.unwrap_or_else(|| error.to_string()))
     })?;
+    let recovered = published.view();
+    let (ours, found) = (&dialer.me().cluster_id, recovered.state.cluster_id());
+    if !found.is_empty() && found != ours {
+        return Err(Error::Rejected(format!(
+            "{} holds the state of cluster {found}, not of {ours}",
+            disk.config.data_dir.display()
+        )));
+    }
     published.go_live();
     raft.run();
     Ok(raft)

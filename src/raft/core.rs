@@ -311,8 +311,7 @@ async fn found<R: AsyncRuntime, P: Peers>(
                 cluster_id: me.cluster_id.clone(),
                 generation: me.generation,
             });
-            let stamp = core.now().state;
-            if let Err(error) = core.propose(vec![op], stamp).await {
+            if let Err(error) = core.propose(vec![op], core.stamper.wall()).await {
                 tracing::warn!(%error, "the founding entry was not committed");
                 R::sleep(FOUND_PAUSE).await;
             }

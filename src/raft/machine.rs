@@ -198,23 +198,6 @@ impl<R: AsyncRuntime> Machine<R> {
         self.fatal.raise(&reason);
         io::Error::new(io::ErrorKind::InvalidData, reason)
     }
-
-    fn load(&self, handle: &Handle) -> io::Result<(State, Position)> {
-        let invalid = |text: String| io::Error::new(io::ErrorKind::InvalidData, text);
-        let state = State::decode(&handle.read()?).map_err(|error| invalid(error.to_string()))?;
-        let hash = chunk::hex(&state.recompute_hash());
-        if hash != handle.manifest.state_hash {
-            let told = &handle.manifest.state_hash;
-            return Err(invalid(format!(
-                "the state's hash is {hash}, the manifest says {told}"
-            )));
-        }
-        let position = handle
-            .manifest
-            .position()
-            .map_err(|error| invalid(error.to_string()))?;
-        Ok((state, position))
-    }
 }
 
 impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for Machine<R> {
@@ -265,13 +248,14 @@ impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for Machine<R> {
     }
 
     async fn install_snapshot(&mut self, _: &SnapshotMeta, handle: Handle) -> io::Result<()> {
-        let (state, position) = self.load(&handle).map_err(|error| {
+        let (shelf, source) = (self.shelf.clone(), handle.clone());
+        let loaded = blocking::run::<R, _, _>(move || load(&source)).await;
+        let (state, position) = loaded.map_err(|error| {
             self.stop(format!(
                 "a snapshot can't be used: {error}. Restore the data directory from a copy, or \
                  remove this member and let the machine join again under a new id"
             ))
         })?;
-        let shelf = self.shelf.clone();
         blocking::run::<R, _, _>(move || shelf.adopt(&handle)).await?;
         self.state = state;
         self.view.applied = position.last_log;
@@ -292,6 +276,24 @@ impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for Machine<R> {
     async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot<Handle>>> {
         self.shelf.current().map(snapshot).transpose()
     }
+}
+
+/// Decodes a snapshot's state and checks it against its manifest. Blocks.
+fn load(handle: &Handle) -> io::Result<(State, Position)> {
+    let invalid = |text: String| io::Error::new(io::ErrorKind::InvalidData, text);
+    let state = State::decode(&handle.read()?).map_err(|error| invalid(error.to_string()))?;
+    let hash = chunk::hex(&state.recompute_hash());
+    if hash != handle.manifest.state_hash {
+        let told = &handle.manifest.state_hash;
+        return Err(invalid(format!(
+            "the state's hash is {hash}, the manifest says {told}"
+        )));
+    }
+    let position = handle
+        .manifest
+        .position()
+        .map_err(|error| invalid(error.to_string()))?;
+    Ok((state, position))
 }
 
 fn snapshot(handle: Handle) -> io::Result<Snapshot<Handle>> {

@@ -15,7 +15,7 @@ use std::time::Duration;
 use model::{Addresses, ControllerId};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{InitializeError, RaftError};
-use openraft::{AsyncRuntime, ChangeMembers, Raft, ServerState};
+use openraft::{AsyncRuntime, ChangeMembers, Instant, Raft, ServerState};
 use tokio::sync::Mutex;
 
 use crate::consensus::{Membership, NodeId, Types};
@@ -30,6 +30,9 @@ const CAUGHT_UP: u64 = 64;
 
 /// How long a learner may take to catch up before the caller is told to ask again.
 const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A member that answered a heartbeat this lately is alive: some heartbeats' worth.
+const RECENTLY: Duration = Duration::from_millis(500);
 
 /// How long handing over leadership may take: some elections' worth.
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(3);
@@ -250,24 +253,10 @@ impl<R: AsyncRuntime, P: Peers> Members<R, P> {
 
     /// Hands leadership to a voter: the given one, or the one whose log reaches furthest.
     pub async fn transfer(&self, to: Option<ControllerId>) -> Result<(), Error> {
-        let (voters, matched) = {
-            let metrics = self.raft.metrics();
-            let metrics = metrics.borrow_watched();
-            let Some(replication) = metrics.replication.clone() else {
-                return Err(Error::NotLeader { leader: None });
-            };
-            let voters: BTreeSet<_> = metrics.membership_config.voter_ids().collect();
-            (voters, replication)
-        };
         let target = match to {
-            Some(id) if voters.contains(&id.0) => id.0,
+            Some(id) if self.effective().voter_ids().any(|voter| voter == id.0) => id.0,
             Some(id) => return Err(Error::Rejected(format!("{id} is not a voter"))),
-            None => voters
-                .iter()
-                .filter(|id| **id != self.me.id)
-                .max_by_key(|id| matched.get(*id).copied().flatten())
-                .copied()
-                .ok_or_else(|| Error::Rejected("there is no other voter".to_owned()))?,
+            None => self.successor()?,
         };
         if target == self.me.id {
             return Ok(());
@@ -290,6 +279,26 @@ impl<R: AsyncRuntime, P: Peers> Members<R, P> {
                 "{target} did not take over within {TRANSFER_TIMEOUT:?}"
             ))
         })
+    }
+
+    /// The voter with the most advanced log among those that answer.
+    fn successor(&self) -> Result<NodeId, Error> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let (Some(matched), Some(heard)) = (&metrics.replication, &metrics.heartbeat) else {
+            return Err(Error::NotLeader { leader: None });
+        };
+        let answers = |id: &NodeId| {
+            let last = heard.get(id).copied().flatten();
+            last.is_some_and(|at| at.elapsed() < RECENTLY)
+        };
+        let others = metrics
+            .membership_config
+            .voter_ids()
+            .filter(|id| *id != self.me.id);
+        others
+            .max_by_key(|id| (answers(id), matched.get(id).copied().flatten()))
+            .ok_or_else(|| Error::Rejected("there is no other voter".to_owned()))
     }
 
     pub fn effective(&self) -> Membership {

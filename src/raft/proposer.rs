@@ -86,6 +86,11 @@ impl Stamper {
         }
     }
 
+    /// The machine's wall clock, for display.
+    pub fn wall(&self) -> Timestamp {
+        (self.source)().wall
+    }
+
     /// What a leader would stamp now; on others the last stamp they applied.
     pub fn now(&self, leadership: Leadership) -> Reading {
         let monotonic = model::Millis((self.source)().monotonic_micros / 1_000);

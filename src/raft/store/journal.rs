@@ -108,6 +108,10 @@ impl Journal {
         }
     }
 
+    pub fn fatal(&self) -> FatalSignal {
+        self.fatal.clone()
+    }
+
     /// Makes a group of writes durable as one batch, then acknowledges each, in order.
     pub fn write(&mut self, group: Vec<Write>) {
         let result = match &self.failed {

@@ -7,6 +7,7 @@
 //! A simulation runs the same journal in place of the thread, in the caller's own step.
 
 use std::io;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
@@ -31,7 +32,13 @@ impl Writer {
         let (queue, writes) = channel();
         let thread = thread::Builder::new()
             .name("quorate-log".to_owned())
-            .spawn(move || run(journal, &writes))?;
+            .spawn(move || {
+                let fatal = journal.fatal();
+                let run = AssertUnwindSafe(|| run(journal, &writes));
+                if panic::catch_unwind(run).is_err() {
+                    fatal.raise("the log's writer panicked; this is a defect");
+                }
+            })?;
         Ok(Self::Thread {
             queue: Mutex::new(Some(queue)),
             thread: Mutex::new(Some(thread)),
