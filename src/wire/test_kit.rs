@@ -1,9 +1,11 @@
 //! For tests: a small real cluster's worth of certificates, and gRPC servers over real TLS on loopback
 //! whose answers a test decides.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::{FutureExt, Stream};
@@ -50,6 +52,15 @@ impl Pki {
     }
 }
 
+/// An address at which nobody listens, and no other test will: each of the hosts 127.0.0.2 and up is for
+/// one use of its own, so that no socket of another test can get the port meanwhile.
+pub(crate) fn free_address() -> String {
+    static HOSTS: AtomicU8 = AtomicU8::new(2);
+    let host = Ipv4Addr::new(127, 0, 0, HOSTS.fetch_add(1, Ordering::Relaxed));
+    let listener = std::net::TcpListener::bind((host, 0)).unwrap();
+    listener.local_addr().unwrap().to_string()
+}
+
 /// A gRPC server on a runtime of its own, so that ending it is as sudden as the death of a process: its
 /// connections are gone as well.
 pub(crate) struct Running {
@@ -91,20 +102,21 @@ impl Running {
         }
     }
 
+    /// Once this returns, the address is free.
     pub(crate) fn kill(mut self) {
-        self.shut_down();
-    }
-
-    fn shut_down(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
+            // A runtime can't be waited for within another.
+            let waiting = std::thread::spawn(|| runtime.shutdown_timeout(Duration::from_secs(10)));
+            waiting.join().unwrap();
         }
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.shut_down();
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
     }
 }
 

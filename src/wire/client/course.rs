@@ -12,6 +12,10 @@ use super::peers::Peers;
 use super::{Effect, Settings, Terms};
 use crate::status::{Code, Failure, Reaction};
 
+/// No attempt begins with less time than this: it would rather be cut off, its outcome unknown, than
+/// answered.
+const SHORTEST_ATTEMPT: Duration = Duration::from_millis(100);
+
 pub(super) struct Course<'a> {
     terms: Terms<'a>,
     settings: Settings,
@@ -83,7 +87,7 @@ impl<'a> Course<'a> {
         };
         // That all certificates are refused does not mend itself.
         let hopeless = round_is_over && met.code == Code::NotTrusted;
-        if hopeless || Instant::now() + pause >= self.deadline {
+        if hopeless || Instant::now() + pause + SHORTEST_ATTEMPT >= self.deadline {
             return Err(self.error(met));
         }
         self.at = next;

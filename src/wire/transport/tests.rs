@@ -12,7 +12,7 @@ use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
 use super::*;
-use crate::test_kit::{Fake, Pki, Running, handler};
+use crate::test_kit::{Fake, Pki, Running, free_address, handler};
 use crate::v1;
 use crate::v1::tasks_client::TasksClient;
 
@@ -212,13 +212,14 @@ async fn silent_connections_delay_nobody_until_there_are_too_many_and_then_not_f
 async fn a_channel_connects_again_after_its_server_came_back() {
     let pki = Pki::new();
     let tls = pki.server(Clients::Optional);
-    let server = Running::start(Arc::clone(&tls), who_asks());
-    let address = server.address.clone();
+    let address = free_address();
+    let start = || Running::start_at(&address, Arc::clone(&tls), who_asks(), Timers::default());
+    let server = start();
     let channel = channel(&address, pki.client(Role::Agent, "a1"), Timers::default());
     ask(channel.clone()).await.unwrap();
     server.kill();
     while ask(channel.clone()).await.is_ok() {}
-    let _server = Running::start_at(&address, tls, who_asks(), Timers::default());
+    let _server = start();
     let again = async { while ask(channel.clone()).await.is_err() {} };
     timeout(SOON, again).await.expect("it is back");
 }
