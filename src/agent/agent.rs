@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
@@ -71,7 +71,7 @@ struct Agent {
     durable: UnboundedReceiver<Vec<Durable>>,
     started: UnboundedReceiver<Fence>,
     /// Held so that no other process uses the directory.
-    _dir: DataDir,
+    dir: DataDir,
 }
 
 impl Agent {
@@ -106,6 +106,7 @@ impl Agent {
             logs: Arc::clone(&logs),
             events: events_sender,
             next_session: AtomicU64::new(1),
+            generation: AtomicU64::new(dir.generation()),
         };
         let (book, first) =
             Controllers::new(&config.controllers, config.controller_addresses.clone());
@@ -123,7 +124,7 @@ impl Agent {
             events,
             durable,
             started,
-            _dir: dir,
+            dir,
         };
         first.into_iter().for_each(|address| agent.dial(address));
         Ok((agent, thread))
@@ -188,9 +189,9 @@ impl Agent {
     async fn step(&mut self, clocks: &mut Clocks) -> Result<(), Error> {
         tokio::select! {
             Some(event) = self.events.recv() => {
-                self.event(event);
+                self.event(event)?;
                 while let Ok(event) = self.events.try_recv() {
-                    self.event(event);
+                    self.event(event)?;
                 }
             }
             told = self.durable.recv() => match told {
@@ -220,9 +221,13 @@ impl Agent {
         Ok(())
     }
 
-    fn event(&mut self, event: Event) {
+    fn event(&mut self, event: Event) -> Result<(), Error> {
         match event {
-            Event::Opened { session, address, welcome, say } => {
+            Event::Opened { session, address, welcome, generation, say } => {
+                if self.dir.generation() == 0 {
+                    self.dir.remember_generation(generation)?;
+                    self.context.generation.store(generation, Ordering::Relaxed);
+                }
                 self.opened(session, &address, &welcome, say);
             }
             Event::Said { session, stamp, said } => {
@@ -235,6 +240,7 @@ impl Agent {
                 }
             }
         }
+        Ok(())
     }
 
     fn opened(

@@ -25,12 +25,17 @@ struct Owner {
     schema: u32,
     id: String,
     cluster_id: String,
+    /// Of the cluster when a controller first took this agent's session; 0 before. A cluster that
+    /// was restored since has a higher one, and the journal means nothing to it.
+    #[serde(default)]
+    generation: u64,
 }
 
 /// An opened data directory. The lock is held as long as this lives.
 #[derive(Debug)]
 pub(crate) struct DataDir {
     root: PathBuf,
+    owner: Owner,
     _lock: File,
 }
 
@@ -40,11 +45,22 @@ impl DataDir {
         let root = absolute(root)?;
         make_private(&root)?;
         let lock = lock(&root)?;
-        check_owner(&root, id, cluster_id)?;
-        let dir = DataDir { root, _lock: lock };
+        let owner = check_owner(&root, id, cluster_id)?;
+        let dir = DataDir { root, owner, _lock: lock };
         make_private(&dir.logs())?;
         make_private(&dir.scratch())?;
         Ok(dir)
+    }
+
+    /// The cluster's generation that this journal belongs to; 0 before it belonged to any.
+    pub fn generation(&self) -> u64 {
+        self.owner.generation
+    }
+
+    /// From now on the journal belongs to this generation.
+    pub fn remember_generation(&mut self, generation: u64) -> Result<(), Error> {
+        self.owner.generation = generation;
+        write_owner(&self.root, &self.root.join("agent.json"), &self.owner)
     }
 
     pub fn journal(&self) -> PathBuf {
@@ -84,21 +100,26 @@ fn lock(root: &Path) -> Result<File, Error> {
     }
 }
 
-fn check_owner(root: &Path, id: &str, cluster_id: &str) -> Result<(), Error> {
+fn check_owner(root: &Path, id: &str, cluster_id: &str) -> Result<Owner, Error> {
     let path = root.join("agent.json");
-    let ours =
-        Owner { schema: SCHEMA, id: id.to_owned(), cluster_id: cluster_id.to_owned() };
+    let ours = Owner {
+        schema: SCHEMA,
+        id: id.to_owned(),
+        cluster_id: cluster_id.to_owned(),
+        generation: 0,
+    };
     let text = match fs::read(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return write_owner(root, &path, &ours);
+            write_owner(root, &path, &ours)?;
+            return Ok(ours);
         }
         Err(error) => return Err(Error::io(&path)(error)),
     };
     let found: Owner = serde_json::from_slice(&text)
         .map_err(|error| Error::Corrupt { path: path.clone(), reason: error.to_string() })?;
-    if found == ours {
-        return Ok(());
+    if (&found.id, &found.cluster_id, found.schema) == (&ours.id, &ours.cluster_id, SCHEMA) {
+        return Ok(found);
     }
     Err(Error::Foreign {
         path: root.to_owned(),

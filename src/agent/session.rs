@@ -46,12 +46,20 @@ pub(crate) struct Context {
     pub logs: Arc<Logs>,
     pub events: UnboundedSender<Event>,
     pub next_session: AtomicU64,
+    /// Of the cluster, as the journal knows it; 0 before a controller told it.
+    pub generation: AtomicU64,
 }
 
 /// What a session tells the agent.
 pub(crate) enum Event {
     /// The controller took it; from now on frames may be said through `say`.
-    Opened { session: SessionId, address: String, welcome: v1::Welcome, say: UnboundedSender<Body> },
+    Opened {
+        session: SessionId,
+        address: String,
+        welcome: v1::Welcome,
+        generation: u64,
+        say: UnboundedSender<Body>,
+    },
     Said { session: SessionId, stamp: Stamp, said: Said },
     Latency { session: SessionId, micros: u32 },
     Closed { session: SessionId },
@@ -125,19 +133,26 @@ async fn hold(context: &Context, address: &str, session: SessionId) -> Result<()
         .max_encoding_message_size(transport::MESSAGE_LIMIT);
 
     let (frames, outgoing) = channel(OUTGOING);
-    let hello = convert::hello(&context.profile, context.cluster_id.clone(), Generation(0));
+    let hello = hello(context);
     let mut link = Link { frames, seq: 0, ack: 0, probes: VecDeque::new() };
     link.send(Body::Hello(hello)).await?;
     let mut incoming = client.connect(ReceiverStream::new(outgoing)).await?.into_inner();
 
-    let welcome = link.welcome(&mut incoming).await?;
+    let (generation, welcome) = link.welcome(&mut incoming).await?;
     tracing::info!(%address, controller = %welcome.controller, "opened a session");
     let (say, said) = unbounded_channel();
     let (chunks, written) = channel(CHUNKS);
     let tails = Tails::new(Arc::clone(&context.logs), chunks);
     let address = address.to_owned();
-    tell(context, Event::Opened { session, address, welcome, say })?;
+    tell(context, Event::Opened { session, address, welcome, generation, say })?;
     link.run(context, session, incoming, said, written, tails).await
+}
+
+/// An agent that was in no cluster yet names none.
+fn hello(context: &Context) -> v1::Hello {
+    let generation = context.generation.load(Ordering::Relaxed);
+    let cluster_id = if generation == 0 { String::new() } else { context.cluster_id.clone() };
+    convert::hello(&context.profile, cluster_id, Generation(generation))
 }
 
 fn tell(context: &Context, event: Event) -> Result<(), Lost> {
@@ -181,11 +196,11 @@ impl Link {
     async fn welcome(
         &mut self,
         incoming: &mut Streaming<v1::ControllerFrame>,
-    ) -> Result<v1::Welcome, Lost> {
+    ) -> Result<(u64, v1::Welcome), Lost> {
         let first = incoming.message().await?.ok_or(Lost::Closed)?;
         self.take(&first)?;
         match first.body {
-            Some(Order::Welcome(welcome)) => Ok(welcome),
+            Some(Order::Welcome(welcome)) => Ok((first.generation, welcome)),
             Some(Order::Refused(v1::Refused { reason })) => Err(Lost::Refused(reason)),
             _ => Err(Malformed("a session begins with Welcome".into()).into()),
         }
