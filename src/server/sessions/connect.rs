@@ -290,7 +290,8 @@ fn check_hello(
             "this controller is behind the agent's generation".into(),
         ));
     }
-    if hello.generation < generation {
+    // Generations begin at 1: an agent that never heard of one says 0.
+    if (1..generation).contains(&hello.generation) {
         return Err(Unwelcome::Refused(format!(
             "the cluster was restored and is in generation {generation}, the agent's journal is \
              of generation {}; start the agent with an empty data directory",
@@ -349,6 +350,7 @@ mod tests {
         let state = founded();
         assert_eq!(checked(&state, "a1", "q1", 2), "welcome");
         assert_eq!(checked(&state, "a1", "", 0), "welcome");
+        assert_eq!(checked(&state, "a1", "q1", 0), "welcome");
         assert_eq!(checked(&state, "a2", "q1", 2), "refused");
         assert_eq!(checked(&state, "a1", "q2", 2), "refused");
         assert_eq!(checked(&state, "a1", "q1", 1), "refused");
