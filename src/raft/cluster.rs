@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use wire::transport;
 use wire::v1::peer_server::PeerServer;
 
+use crate::blocking::Blocking;
 use crate::clock::{Clocks, Reading};
 use crate::config::Config;
 use crate::consensus::{NodeId, Types};
@@ -51,6 +52,7 @@ use crate::status::{Metrics, Status};
 use crate::store::directory;
 use crate::store::log::LogStore;
 use crate::sync::lock;
+use crate::watched::Follower;
 
 /// Threads of Raft's runtime: consensus itself is one task, the others serve the network and apply.
 const THREADS: usize = 2;
@@ -75,6 +77,7 @@ pub struct Cluster {
 
 struct Inner {
     core: Arc<LocalCore>,
+    leadership: watch::Receiver<Leadership>,
     quick_elections: Arc<AtomicU64>,
     stopping: CancellationToken,
     tasks: Mutex<Vec<JoinHandle<()>>>,
@@ -155,7 +158,7 @@ impl Cluster {
     }
 
     pub fn leadership(&self) -> watch::Receiver<Leadership> {
-        self.inner.core.leadership.clone()
+        self.inner.leadership.clone()
     }
 
     /// State time: on the leader what it would stamp now, elsewhere the last stamp applied.
@@ -227,7 +230,7 @@ impl Cluster {
     /// Stops in order: leadership goes to another voter, then nothing is left running or open.
     pub async fn shutdown(&self) {
         let core = &self.inner.core;
-        if core.leadership.borrow().is_me
+        if core.leadership.get().is_me
             && let Err(error) = self.transfer_leadership(None).await
         {
             tracing::info!(%error, "leadership was not handed over");
@@ -391,11 +394,14 @@ async fn assemble(
         held: quick_elections.clone(),
     };
     let election = tokio::spawn(stopping.clone().run_until_cancelled_owned(election.run()));
+    let (told, leadership) = watch::channel(core.leadership.get());
+    let telling = tokio::spawn(tell(core.leadership.clone(), told));
     let inner = Inner {
         core,
+        leadership,
         quick_elections,
         stopping,
-        tasks: Mutex::new(vec![port, discard(election)]),
+        tasks: Mutex::new(vec![port, discard(election), telling]),
         runtime: Mutex::new(None),
         lock: Mutex::new(Some(lock)),
     };
@@ -409,7 +415,12 @@ async fn start_raft(
     dialer: &Dialer,
     published: &Arc<Published>,
 ) -> Result<Raft<Types<TokioRuntime>, Machine<TokioRuntime>>, Error> {
-    let machine = Machine::new(published.clone(), disk.shelf.clone(), disk.fatal.clone());
+    let machine = Machine::new(
+        published.clone(),
+        disk.shelf.clone(),
+        disk.fatal.clone(),
+        Blocking::OwnThread,
+    );
     let network = Network::new(dialer.clone());
     let raft = Raft::build(
         dialer.me().id,
@@ -434,6 +445,14 @@ async fn start_raft(
     published.go_live();
     raft.run();
     Ok(raft)
+}
+
+/// Passes leadership on in tokio's own form, which callers can select on.
+async fn tell(mut from: Follower<Leadership>, to: watch::Sender<Leadership>) {
+    to.send_replace(from.get());
+    while let Ok(now) = from.changed().await {
+        to.send_replace(now);
+    }
 }
 
 /// A task whose result says nothing.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use model::{ControllerId, Op, State, SystemCommand, Timestamp};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::{AsyncRuntime, Instant, Raft};
-use tokio::sync::{Mutex, watch};
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Reading;
@@ -24,6 +24,7 @@ use crate::proposer::{ClockSource, Committed, Proposer, Stamper};
 use crate::read::{MemberRound, Read, Rounds};
 use crate::status::{Metrics, Status};
 use crate::store::log::LogStore;
+use crate::watched::{Follower, Watched};
 
 /// How long the members may wait for each other.
 #[derive(Clone, Copy, Debug)]
@@ -39,7 +40,7 @@ pub struct Core<R: AsyncRuntime, P> {
     pub raft: Raft<Types<R>, Machine<R>>,
     pub log: LogStore<R>,
     pub members: Members<R, P>,
-    pub leadership: watch::Receiver<Leadership>,
+    pub leadership: Follower<Leadership>,
     pub fatal: FatalSignal,
     /// A round of the leader's, shared with the followers that ask.
     pub rounds: Arc<Rounds>,
@@ -80,11 +81,12 @@ impl<R: AsyncRuntime, P: Peers> Core<R, P> {
             fatal,
             stopping,
         } = parts;
-        let (sender, leadership) = watch::channel(Leadership::default());
+        let watched = Watched::new(Leadership::default());
+        let leadership = watched.follow();
         let follow = leadership::follow(
             raft.clone(),
             published.clone(),
-            sender,
+            watched,
             fatal.clone(),
             stopping,
         );
@@ -162,7 +164,7 @@ impl<R: AsyncRuntime, P: Peers> Core<R, P> {
 
     pub async fn confirm(&self) -> Result<u64, Error> {
         self.living()?;
-        let now = *self.leadership.borrow();
+        let now = self.leadership.get();
         if !now.is_me {
             return Err(Error::NotLeader {
                 leader: leader_of(&self.raft, now),
@@ -172,7 +174,7 @@ impl<R: AsyncRuntime, P: Peers> Core<R, P> {
     }
 
     pub fn now(&self) -> Reading {
-        self.stamper.now(*self.leadership.borrow())
+        self.stamper.now(self.leadership.get())
     }
 
     /// Makes this member a cluster of one, and waits until that cluster can be written to.
@@ -197,13 +199,9 @@ impl<R: AsyncRuntime, P: Peers> Core<R, P> {
 
     async fn wait_applied(&self, index: u64) -> Result<(), Error> {
         let mut applied = self.published.applied();
-        // Without what `wait_for` borrows, so that callers can see the future to be `Send`.
-        let reached = async {
-            let reached = applied.wait_for(|applied| applied.is_some_and(|id| id.index >= index));
-            reached.await.map(drop)
-        };
+        let reached = applied.wait_for(|applied| applied.is_some_and(|id| id.index >= index));
         match R::timeout(self.patience.read, reached).await {
-            Ok(Ok(())) => Ok(()),
+            Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) => Err(Error::Unavailable("this controller is stopping".to_owned())),
             Err(_) => Err(Error::Unavailable(format!(
                 "this controller has not applied entry {index} within {:?}",
@@ -227,7 +225,7 @@ impl<R: AsyncRuntime, P: Peers> Core<R, P> {
             id: controller(self.members.me.id),
             cluster_id: self.members.me.cluster_id.clone(),
             generation: self.members.me.generation,
-            leadership: *self.leadership.borrow(),
+            leadership: self.leadership.get(),
             members: self.members.list(),
             applied: metrics.applied,
             committed: metrics.committed,
@@ -277,13 +275,12 @@ impl<R: AsyncRuntime, P: Peers> Core<R, P> {
 }
 
 async fn count_changes(
-    mut leadership: watch::Receiver<Leadership>,
+    mut leadership: Follower<Leadership>,
     leaders: Arc<AtomicU64>,
     terms: Arc<AtomicU64>,
 ) {
-    let mut before = *leadership.borrow_and_update();
-    while leadership.changed().await.is_ok() {
-        let now = *leadership.borrow_and_update();
+    let mut before = leadership.get();
+    while let Ok(now) = leadership.changed().await {
         if now.leader != before.leader && now.leader.is_some() {
             leaders.fetch_add(1, Ordering::Relaxed);
         }
@@ -298,7 +295,7 @@ async fn count_changes(
 /// it missing proposes it.
 async fn found<R: AsyncRuntime, P: Peers>(
     core: std::sync::Weak<Core<R, P>>,
-    mut leadership: watch::Receiver<Leadership>,
+    mut leadership: Follower<Leadership>,
 ) {
     loop {
         if leadership.wait_for(|now| now.ready).await.is_err() {

@@ -23,7 +23,6 @@ use futures::future::join_all;
 use openraft::Raft;
 use openraft::raft::TransferLeaderRequest;
 use openraft_rt_tokio::TokioRuntime;
-use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use crate::consensus::{LogId, Membership, NodeId, Types, Vote};
@@ -34,6 +33,7 @@ use crate::membership::{effective, node_of};
 use crate::network::calls::{Calls, Suspicion};
 use crate::network::service::refuses;
 use crate::store::log::LogStore;
+use crate::watched::Follower;
 
 /// Between the two rounds: a process that is restarted in place listens again by then.
 const BETWEEN_ROUNDS: Duration = Duration::from_millis(50);
@@ -48,7 +48,7 @@ pub struct QuickElection {
     pub raft: Raft<Types<TokioRuntime>, Machine<TokioRuntime>>,
     pub log: LogStore<TokioRuntime>,
     pub calls: Arc<Calls>,
-    pub leadership: watch::Receiver<Leadership>,
+    pub leadership: Follower<Leadership>,
     /// How often it was used, for metrics.
     pub held: Arc<AtomicU64>,
 }
@@ -59,7 +59,7 @@ impl QuickElection {
         let mut last: Option<Instant> = None;
         loop {
             let follows = |now: &Leadership| now.leader.is_some() && !now.is_me;
-            let Ok(now) = self.leadership.wait_for(follows).await.map(|now| *now) else {
+            let Ok(now) = self.leadership.wait_for(follows).await else {
                 return;
             };
             let Some((leader, node)) = now

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use model::ControllerId;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::{AsyncRuntime, Raft, ServerState};
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::consensus::{LogId, NodeId, Types, term_of};
@@ -17,6 +16,7 @@ use crate::fatal::FatalSignal;
 use crate::machine::{Machine, Published};
 use crate::member::controller;
 use crate::membership::node_of;
+use crate::watched::Watched;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Leadership {
@@ -31,41 +31,41 @@ pub struct Leadership {
 pub async fn follow<R: AsyncRuntime>(
     raft: Raft<Types<R>, Machine<R>>,
     published: Arc<Published>,
-    leadership: watch::Sender<Leadership>,
+    leadership: Watched<Leadership>,
     fatal: FatalSignal,
     stopping: CancellationToken,
 ) {
     let mut server = raft.server_metrics();
     let mut applied = published.applied();
+    let mut current = Leadership::default();
     loop {
         let next = {
             let server = server.borrow_and_update();
-            let applied = *applied.borrow_and_update();
+            let term = server.vote.leader_id.term;
             derive(
                 server.id,
                 server.state,
                 server.current_leader,
-                server.vote.leader_id.term,
-                applied,
+                term,
+                applied.get(),
             )
         };
-        leadership.send_if_modified(|current| {
-            let changed = *current != next;
-            if changed {
-                tracing::info!(leader = ?next.leader, term = next.term, ready = next.ready, "leadership");
-                *current = next;
-            }
-            changed
-        });
+        if next != current {
+            tracing::info!(leader = ?next.leader, term = next.term, ready = next.ready, "leadership");
+            current = next;
+            leadership.set(next);
+        }
         tokio::select! {
+            // In this order, for a random one would make a simulation unrepeatable.
+            biased;
             alive = server.changed() => if alive.is_err() {
                 if !stopping.is_cancelled() {
                     fatal.raise("the consensus core has stopped");
                 }
-                leadership.send_replace(Leadership { term: next.term, ..Leadership::default() });
+                leadership.set(Leadership { term: next.term, ..Leadership::default() });
                 return;
             },
-            // The sender lives as long as the machine, so this never fails before the other.
+            // The owner lives as long as the machine, so this never ends before the other.
             alive = applied.changed() => if alive.is_err() {
                 return;
             },

@@ -42,6 +42,7 @@ mod snapshot;
 mod status;
 mod store;
 mod sync;
+mod watched;
 
 #[cfg(test)]
 mod tests;
@@ -63,6 +64,7 @@ pub use store::stats::StoreStats;
 /// What a member is made of, without sockets: for a simulation that brings its own runtime, network, disk
 /// and clocks. Not for servers.
 pub mod parts {
+    pub use crate::blocking::Blocking;
     pub use crate::clock::StateClock;
     pub use crate::consensus::{
         CommittedLeaderId, Entry, LogId, Membership, NodeId, SnapshotMeta, StoredMembership, Types,

@@ -24,9 +24,9 @@ use futures::{Stream, StreamExt};
 use model::{Stamped, State, Timestamp};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{AsyncRuntime, EntryPayload, OptionalSend};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
-use crate::blocking;
+use crate::blocking::Blocking;
 use crate::consensus::{
     Entry, LogId, NodeId, Snapshot, SnapshotMeta, StoredMembership, Types, term_of,
 };
@@ -34,6 +34,7 @@ use crate::fatal::FatalSignal;
 use crate::payload::Response;
 use crate::snapshot::manifest::Position;
 use crate::snapshot::{Handle, Shelf, chunk};
+use crate::watched::{Follower, Watched};
 
 /// Batches that wait for the reader of events before apply waits for it.
 const EVENT_BACKLOG: usize = 65_536;
@@ -66,7 +67,7 @@ pub type EventStream = mpsc::Receiver<Arc<AppliedBatch>>;
 /// What others see of the state machine.
 pub struct Published {
     view: ArcSwap<View>,
-    applied: watch::Sender<Option<LogId>>,
+    applied: Watched<Option<LogId>>,
     events: mpsc::Sender<Arc<AppliedBatch>>,
     /// Events flow once the member has started.
     live: AtomicBool,
@@ -87,7 +88,7 @@ impl Published {
         let (events, stream) = mpsc::channel(EVENT_BACKLOG);
         let published = Self {
             view: ArcSwap::default(),
-            applied: watch::Sender::new(None),
+            applied: Watched::new(None),
             events,
             live: AtomicBool::new(false),
         };
@@ -98,8 +99,8 @@ impl Published {
         self.view.load_full()
     }
 
-    pub fn applied(&self) -> watch::Receiver<Option<LogId>> {
-        self.applied.subscribe()
+    pub fn applied(&self) -> Follower<Option<LogId>> {
+        self.applied.follow()
     }
 
     pub fn go_live(&self) {
@@ -125,19 +126,26 @@ pub struct Machine<R> {
     published: Arc<Published>,
     shelf: Arc<Shelf>,
     fatal: FatalSignal,
+    blocking: Blocking,
     runtime: PhantomData<fn() -> R>,
 }
 
 type Waiting<R> = (ApplyResponder<Types<R>>, Response);
 
 impl<R: AsyncRuntime> Machine<R> {
-    pub fn new(published: Arc<Published>, shelf: Arc<Shelf>, fatal: FatalSignal) -> Self {
+    pub fn new(
+        published: Arc<Published>,
+        shelf: Arc<Shelf>,
+        fatal: FatalSignal,
+        blocking: Blocking,
+    ) -> Self {
         Self {
             view: View::default(),
             state: State::default(),
             published,
             shelf,
             fatal,
+            blocking,
             runtime: PhantomData,
         }
     }
@@ -188,7 +196,7 @@ impl<R: AsyncRuntime> Machine<R> {
     fn publish(&mut self, waiting: &mut Vec<Waiting<R>>) {
         self.view.state = Arc::new(self.state.clone());
         self.published.view.store(Arc::new(self.view.clone()));
-        self.published.applied.send_replace(self.view.applied);
+        self.published.applied.set(self.view.applied);
         for (responder, response) in waiting.drain(..) {
             responder.send(response);
         }
@@ -243,20 +251,23 @@ impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for Machine<R> {
             view: self.view.clone(),
             shelf: self.shelf.clone(),
             fatal: self.fatal.clone(),
+            blocking: self.blocking,
             runtime: PhantomData,
         }
     }
 
     async fn install_snapshot(&mut self, _: &SnapshotMeta, handle: Handle) -> io::Result<()> {
         let (shelf, source) = (self.shelf.clone(), handle.clone());
-        let loaded = blocking::run::<R, _, _>(move || load(&source)).await;
+        let loaded = self.blocking.run::<R, _, _>(move || load(&source)).await;
         let (state, position) = loaded.map_err(|error| {
             self.stop(format!(
                 "a snapshot can't be used: {error}. Restore the data directory from a copy, or \
                  remove this member and let the machine join again under a new id"
             ))
         })?;
-        blocking::run::<R, _, _>(move || shelf.adopt(&handle)).await?;
+        self.blocking
+            .run::<R, _, _>(move || shelf.adopt(&handle))
+            .await?;
         self.state = state;
         self.view.applied = position.last_log;
         self.view.membership = position.membership;
@@ -312,6 +323,7 @@ pub struct Builder<R> {
     view: View,
     shelf: Arc<Shelf>,
     fatal: FatalSignal,
+    blocking: Blocking,
     runtime: PhantomData<fn() -> R>,
 }
 
@@ -320,7 +332,10 @@ impl<R: AsyncRuntime> RaftSnapshotBuilder<Types<R>> for Builder<R> {
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot<Handle>> {
         let (view, shelf, fatal) = (self.view.clone(), self.shelf.clone(), self.fatal.clone());
-        let handle = blocking::run::<R, _, _>(move || build(&view, &shelf, &fatal)).await?;
+        let handle = self
+            .blocking
+            .run::<R, _, _>(move || build(&view, &shelf, &fatal))
+            .await?;
         snapshot(handle)
     }
 }

@@ -16,7 +16,7 @@ use openraft::errors::{ClientWriteError, ForwardReason, ForwardToLeader};
 use openraft::impls::OneshotResponder;
 use openraft::raft::ClientWriteResult;
 use openraft::{AsyncRuntime, Raft};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::{Clocks, Reading, StateClock};
 use crate::consensus::{CommittedLeaderId, Types, term_of};
@@ -26,6 +26,7 @@ use crate::machine::{Machine, Published};
 use crate::member::controller;
 use crate::payload::Payload;
 use crate::sync::lock;
+use crate::watched::Follower;
 
 /// Proposals that wait to be stamped. More than this means that the disk does not keep up.
 const WAITING: usize = 16_384;
@@ -112,7 +113,7 @@ impl<R: AsyncRuntime> Proposer<R> {
     pub fn spawn(
         raft: Raft<Types<R>, Machine<R>>,
         stamper: Arc<Stamper>,
-        leadership: watch::Receiver<Leadership>,
+        leadership: Follower<Leadership>,
         timeout: Duration,
     ) -> Self {
         let (queue, proposals) = mpsc::channel(WAITING);
@@ -153,7 +154,7 @@ fn stopped() -> Error {
 async fn run<R: AsyncRuntime>(
     raft: Raft<Types<R>, Machine<R>>,
     stamper: Arc<Stamper>,
-    mut leadership: watch::Receiver<Leadership>,
+    mut leadership: Follower<Leadership>,
     mut proposals: mpsc::Receiver<Proposal<R>>,
 ) {
     while let Some(Proposal { ops, wall, taken }) = proposals.recv().await {
@@ -179,12 +180,9 @@ async fn run<R: AsyncRuntime>(
 /// The term that this member leads, once it may act in it.
 async fn ready<R: AsyncRuntime>(
     raft: &Raft<Types<R>, Machine<R>>,
-    leadership: &mut watch::Receiver<Leadership>,
+    leadership: &mut Follower<Leadership>,
 ) -> Result<u64, Error> {
-    let settled = leadership
-        .wait_for(|now| now.ready || !now.is_me)
-        .await
-        .map(|now| *now);
+    let settled = leadership.wait_for(|now| now.ready || !now.is_me).await;
     match settled {
         Ok(now) if now.ready => Ok(now.term),
         Ok(now) => Err(Error::NotLeader {

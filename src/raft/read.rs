@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use openraft::errors::{LinearizableReadError, RaftError};
 use openraft::{AsyncRuntime, Raft, ReadPolicy};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::consensus::{LogId, Types};
 use crate::error::Error;
@@ -24,6 +24,7 @@ use crate::machine::Machine;
 use crate::membership::node_of;
 use crate::peers::Peers;
 use crate::proposer::forwarded;
+use crate::watched::Follower;
 
 /// What was read, and where in the log the state stood.
 #[derive(Clone, Debug)]
@@ -112,7 +113,7 @@ async fn leader_round<R: AsyncRuntime>(raft: &Raft<Types<R>, Machine<R>>) -> Res
 pub struct MemberRound<R: AsyncRuntime, P> {
     pub raft: Raft<Types<R>, Machine<R>>,
     pub peers: Arc<P>,
-    pub leadership: watch::Receiver<Leadership>,
+    pub leadership: Follower<Leadership>,
     pub own: Arc<Rounds>,
     pub patience: Duration,
 }
@@ -149,7 +150,7 @@ impl<R: AsyncRuntime, P: Peers> MemberRound<R, P> {
     async fn attempt(&self) -> Result<LogId, Error> {
         let stopped = |_| Error::Fatal("this controller is stopping".to_owned());
         let mut leadership = self.leadership.clone();
-        let now = *leadership
+        let now = leadership
             .wait_for(|now| now.leader.is_some())
             .await
             .map_err(stopped)?;

@@ -22,7 +22,7 @@ use super::journal::{Ack, Change, Write};
 use super::key::{self, PartKey};
 use super::stats::StatsRecorder;
 use super::writer::Writer;
-use crate::blocking;
+use crate::blocking::Blocking;
 use crate::consensus::{Entry, LogId, Types, Vote, next_index};
 use crate::member::LogIdentity;
 use crate::sync::lock;
@@ -200,6 +200,7 @@ impl<R: AsyncRuntime> RaftLogStorage<Types<R>> for LogStore<R> {
     async fn get_log_reader(&mut self) -> Self::LogReader {
         LogReader {
             shared: self.shared.clone(),
+            blocking: self.writer.blocking(),
             runtime: PhantomData,
         }
     }
@@ -279,6 +280,7 @@ fn expect_next(tail: &mut Tail, index: u64) -> io::Result<()> {
 /// Reads the log beside its writer.
 pub struct LogReader<R> {
     shared: Arc<Shared>,
+    blocking: Blocking,
     runtime: PhantomData<fn() -> R>,
 }
 
@@ -291,7 +293,10 @@ impl<R: AsyncRuntime> LogReader<R> {
                 return Ok(held);
             }
             let engine = self.shared.engine()?;
-            let read = blocking::run::<R, _, _>(move || read_engine(&*engine, older, bytes)).await;
+            let read = self
+                .blocking
+                .run::<R, _, _>(move || read_engine(&*engine, older, bytes))
+                .await;
             match read {
                 Ok(mut entries) => {
                     entries.extend(held);

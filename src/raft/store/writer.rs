@@ -13,6 +13,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 
 use super::journal::{Change, Journal, Write};
+use crate::blocking::Blocking;
 use crate::sync::lock;
 
 /// Caps of one group: above them a sync takes long enough to delay those behind it.
@@ -47,6 +48,14 @@ impl Writer {
 
     pub fn inline(journal: Journal) -> Self {
         Self::Inline(Box::new(Mutex::new(journal)))
+    }
+
+    /// Who reads beside it blocks in the same way.
+    pub fn blocking(&self) -> Blocking {
+        match self {
+            Self::Thread { .. } => Blocking::OwnThread,
+            Self::Inline(_) => Blocking::InPlace,
+        }
     }
 
     /// Queues a write. Its acknowledgement is called exactly once, also if the writer is gone.

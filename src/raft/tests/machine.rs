@@ -9,6 +9,7 @@ use openraft::storage::RaftStateMachine;
 use openraft_rt_tokio::TokioRuntime;
 
 use super::harness::register;
+use crate::blocking::Blocking;
 use crate::consensus::{Entry, log_id};
 use crate::fatal::FatalSignal;
 use crate::machine::{Machine, Published};
@@ -23,7 +24,8 @@ async fn an_entry_that_can_not_be_decoded_stops_the_member_before_it_is_applied(
         FatalSignal::default(),
         Arc::new(Shelf::open(dir.path()).unwrap()),
     );
-    let mut machine = Machine::<TokioRuntime>::new(published.clone(), shelf, fatal.clone());
+    let mut machine =
+        Machine::<TokioRuntime>::new(published.clone(), shelf, fatal.clone(), Blocking::OwnThread);
     published.go_live();
     let good = model::Entry {
         stamp: model::Timestamp(5),

@@ -6,4 +6,5 @@ mod harness;
 mod machine;
 mod partition;
 mod proxy;
+mod simulated;
 mod throughput;

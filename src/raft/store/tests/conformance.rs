@@ -7,6 +7,7 @@ use openraft::testing::log::{StoreBuilder, Suite};
 use openraft_rt_tokio::TokioRuntime;
 use tempfile::TempDir;
 
+use crate::blocking::Blocking;
 use crate::consensus::Types;
 use crate::fatal::FatalSignal;
 use crate::machine::{Machine, Published};
@@ -23,7 +24,12 @@ fn machine(dir: &TempDir) -> Machine<TokioRuntime> {
     let shelf = Arc::new(Shelf::open(dir.path()).unwrap());
     // Nobody reads the events here, and none are sent before `go_live`.
     let (published, _) = Published::new();
-    Machine::new(published, shelf, FatalSignal::default())
+    Machine::new(
+        published,
+        shelf,
+        FatalSignal::default(),
+        Blocking::OwnThread,
+    )
 }
 
 struct OnSled;

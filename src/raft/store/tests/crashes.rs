@@ -6,7 +6,7 @@
 //! test says so, and fails where `QUORATE_REQUIRE_ALL` is set.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -127,7 +127,8 @@ fn nothing_acknowledged_is_lost_when_the_power_is_cut() {
                 std::env::var_os("QUORATE_REQUIRE_ALL").is_none(),
                 "power cuts: {why}"
             );
-            println!("SKIPPED, power cuts were not tested: {why}");
+            // Past the runner, which shows what a passing test prints to nobody.
+            writeln!(io::stderr(), "\nSKIPPED power cuts: {why}").unwrap();
             return;
         }
     };
