@@ -95,7 +95,6 @@ impl Agent {
         let profile = profile_of(config, &recovered, runner.limits())?;
         let nature = Nature {
             id: profile.id.clone(),
-            incarnation: profile.incarnation,
             slots: usize::try_from(profile.slots).unwrap_or(usize::MAX),
         };
         let (events_sender, events) = unbounded_channel();
@@ -168,7 +167,10 @@ impl Agent {
             Ok(stepped) => stepped,
             Err(_) => {
                 let left = self.worker.unsettled();
-                tracing::warn!(left, "leaving with reports that the cluster did not note yet");
+                tracing::warn!(
+                    left,
+                    "leaving with reports that the cluster did not note yet"
+                );
                 Ok(())
             }
         }
@@ -223,15 +225,29 @@ impl Agent {
 
     fn event(&mut self, event: Event) -> Result<(), Error> {
         match event {
-            Event::Opened { session, address, welcome, generation, say } => {
+            Event::Opened {
+                session,
+                address,
+                welcome,
+                generation,
+                say,
+            } => {
                 if self.dir.generation() == 0 {
                     self.dir.remember_generation(generation)?;
                     self.context.generation.store(generation, Ordering::Relaxed);
                 }
                 self.opened(session, &address, &welcome, say);
             }
-            Event::Said { session, stamp, said } => {
-                self.handle(Input::Said { session, stamp, said });
+            Event::Said {
+                session,
+                stamp,
+                said,
+            } => {
+                self.handle(Input::Said {
+                    session,
+                    stamp,
+                    said,
+                });
             }
             Event::Latency { session, micros } => self.handle(Input::Latency { session, micros }),
             Event::Closed { session } => {
@@ -310,13 +326,13 @@ impl Agent {
     fn sweep(&self) {
         let logs = Arc::clone(&self.logs);
         // Deleting may take long, and nobody waits for it.
-        drop(tokio::task::spawn_blocking(move || {
-            match output::remove_old(&logs, SystemTime::now()) {
+        drop(tokio::task::spawn_blocking(
+            move || match output::remove_old(&logs, SystemTime::now()) {
                 Ok(0) => {}
                 Ok(removed) => tracing::info!(removed, "removed old output"),
                 Err(error) => tracing::warn!(%error, "could not remove old output"),
-            }
-        }));
+            },
+        ));
     }
 }
 
@@ -338,7 +354,11 @@ impl Clocks {
             clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
             clock
         };
-        Clocks { tick: every(TICK), status: every(STATUS), sweep: every(SWEEP) }
+        Clocks {
+            tick: every(TICK),
+            status: every(STATUS),
+            sweep: every(SWEEP),
+        }
     }
 }
 
@@ -357,11 +377,7 @@ fn cluster_of(config: &Config) -> Result<String, Error> {
     Ok(identity.cluster().to_owned())
 }
 
-fn profile_of(
-    config: &Config,
-    recovered: &Recovered,
-    limits: &str,
-) -> Result<AgentProfile, Error> {
+fn profile_of(config: &Config, recovered: &Recovered, limits: &str) -> Result<AgentProfile, Error> {
     let id = AgentId::new(&config.id).map_err(|error| {
         Error::Config(crate::config::Invalid {
             setting: "id",

@@ -24,7 +24,9 @@ impl Backoff {
     /// Doubles with each failure; a quarter of it is random, so that a fleet does not knock at
     /// once.
     pub fn next(&mut self) -> Duration {
-        let full = FIRST.saturating_mul(1 << self.failures.min(10)).min(LONGEST);
+        let full = FIRST
+            .saturating_mul(1 << self.failures.min(10))
+            .min(LONGEST);
         self.failures = self.failures.saturating_add(1);
         full.mul_f64(rand::rng().random_range(0.75..1.0))
     }

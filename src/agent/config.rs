@@ -68,7 +68,9 @@ impl Default for Config {
 
 fn cores() -> u32 {
     let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-    u32::try_from(cores).unwrap_or(model::SLOTS_MAX).min(model::SLOTS_MAX)
+    u32::try_from(cores)
+        .unwrap_or(model::SLOTS_MAX)
+        .min(model::SLOTS_MAX)
 }
 
 /// A setting that can't be.
@@ -82,7 +84,11 @@ pub struct Invalid {
 
 impl Invalid {
     fn new(setting: &'static str, given: impl ToString, why: impl ToString) -> Invalid {
-        Invalid { setting, given: given.to_string(), why: why.to_string() }
+        Invalid {
+            setting,
+            given: given.to_string(),
+            why: why.to_string(),
+        }
     }
 }
 
@@ -91,7 +97,11 @@ impl Config {
     pub fn validate(&self) -> Result<(), Invalid> {
         model::AgentId::new(&self.id).map_err(|error| Invalid::new("id", &self.id, error))?;
         if self.controllers.is_empty() {
-            return Err(Invalid::new("controllers", "", "name at least one controller"));
+            return Err(Invalid::new(
+                "controllers",
+                "",
+                "name at least one controller",
+            ));
         }
         for address in &self.controllers {
             check_address("controllers", address)?;
@@ -114,14 +124,20 @@ impl Config {
             return Err(Invalid::new("log_task_mib", 0, why));
         }
         if self.path.is_empty() || self.path.contains('\0') {
-            return Err(Invalid::new("path", &self.path, "no program could be found in it"));
+            return Err(Invalid::new(
+                "path",
+                &self.path,
+                "no program could be found in it",
+            ));
         }
         Ok(())
     }
 
     /// The directory of its certificate and key.
     pub fn identity_dir(&self) -> PathBuf {
-        self.identity.clone().unwrap_or_else(|| self.data_dir.join("identity"))
+        self.identity
+            .clone()
+            .unwrap_or_else(|| self.data_dir.join("identity"))
     }
 
     pub(crate) fn grace(&self) -> Duration {
@@ -154,7 +170,10 @@ fn check_address(setting: &'static str, address: &str) -> Result<(), Invalid> {
 /// An address with its port, also where none was given. IPv6 addresses stand in brackets.
 pub(crate) fn with_port(address: &str) -> String {
     let bare_v6 = address.parse::<std::net::Ipv6Addr>().is_ok();
-    let has_port = !bare_v6 && address.rsplit_once(':').is_some_and(|(_, p)| !p.ends_with(']'));
+    let has_port = !bare_v6
+        && address
+            .rsplit_once(':')
+            .is_some_and(|(_, p)| !p.ends_with(']'));
     match (bare_v6, has_port) {
         (true, _) => format!("[{address}]:{DEFAULT_PORT}"),
         (false, true) => address.to_owned(),
@@ -167,8 +186,16 @@ mod tests {
     use super::*;
 
     fn good() -> Config {
-        let controllers = vec!["10.0.0.1".into(), "[::1]:7400".into(), "c3.example:7400".into()];
-        Config { id: "a1".into(), controllers, ..Config::default() }
+        let controllers = vec![
+            "10.0.0.1".into(),
+            "[::1]:7400".into(),
+            "c3.example:7400".into(),
+        ];
+        Config {
+            id: "a1".into(),
+            controllers,
+            ..Config::default()
+        }
     }
 
     #[test]
@@ -179,7 +206,8 @@ mod tests {
 
     #[test]
     fn what_can_not_be_is_named() {
-        let cases: [(&str, fn(&mut Config)); 9] = [
+        type Change = fn(&mut Config);
+        let cases: [(&str, Change); 9] = [
             ("id", |c| c.id = "A 1".into()),
             ("controllers", |c| c.controllers.clear()),
             ("controllers", |c| c.controllers = vec!["https://c1".into()]),

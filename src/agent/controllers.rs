@@ -19,9 +19,18 @@ pub(crate) struct Controllers {
 
 impl Controllers {
     /// The book, and the addresses to begin with.
-    pub fn new(given: &[String], overrides: BTreeMap<String, String>) -> (Controllers, Vec<String>) {
-        let mut book = Controllers { overrides, dialled: BTreeMap::new() };
-        let first = given.iter().filter_map(|address| book.add(None, address)).collect();
+    pub fn new(
+        given: &[String],
+        overrides: BTreeMap<String, String>,
+    ) -> (Controllers, Vec<String>) {
+        let mut book = Controllers {
+            overrides,
+            dialled: BTreeMap::new(),
+        };
+        let first = given
+            .iter()
+            .filter_map(|address| book.add(None, address))
+            .collect();
         (book, first)
     }
 
@@ -42,9 +51,8 @@ impl Controllers {
 
     /// A controller answered. Whether this is the address by which it stays dialled.
     pub fn answered(&mut self, address: &str, id: &str) -> bool {
-        let elsewhere = |(at, known): (&String, &Option<String>)| {
-            at != address && known.as_deref() == Some(id)
-        };
+        let elsewhere =
+            |(at, known): (&String, &Option<String>)| at != address && known.as_deref() == Some(id);
         if self.dialled.iter().any(elsewhere) {
             return false;
         }
@@ -58,7 +66,10 @@ mod tests {
     use super::*;
 
     fn given(addresses: &[&str]) -> Vec<String> {
-        addresses.iter().map(|address| (*address).to_owned()).collect()
+        addresses
+            .iter()
+            .map(|address| (*address).to_owned())
+            .collect()
     }
 
     #[test]
@@ -66,8 +77,15 @@ mod tests {
         let (mut book, first) = Controllers::new(&given(&["c1", "c1:7400"]), BTreeMap::new());
         assert_eq!(first, ["c1:7400"]);
         assert!(book.answered("c1:7400", "c1"));
-        assert_eq!(book.add(Some("c1"), "10.0.0.1:7400"), None, "it is known by another address");
-        assert_eq!(book.add(Some("c2"), "10.0.0.2:7400"), Some("10.0.0.2:7400".into()));
+        assert_eq!(
+            book.add(Some("c1"), "10.0.0.1:7400"),
+            None,
+            "it is known by another address"
+        );
+        assert_eq!(
+            book.add(Some("c2"), "10.0.0.2:7400"),
+            Some("10.0.0.2:7400".into())
+        );
         assert_eq!(book.add(Some("c2"), "10.0.0.2:7400"), None);
     }
 
@@ -82,9 +100,17 @@ mod tests {
     #[test]
     fn overrides_win_by_id_or_by_address() {
         let overrides = [("c2", "proxy:1"), ("10.0.0.3:7400", "proxy:2")];
-        let overrides = overrides.map(|(of, to)| (of.to_owned(), to.to_owned())).into();
+        let overrides = overrides
+            .map(|(of, to)| (of.to_owned(), to.to_owned()))
+            .into();
         let (mut book, _) = Controllers::new(&given(&["c1"]), overrides);
-        assert_eq!(book.add(Some("c2"), "10.0.0.2:7400"), Some("proxy:1".into()));
-        assert_eq!(book.add(Some("c3"), "10.0.0.3:7400"), Some("proxy:2".into()));
+        assert_eq!(
+            book.add(Some("c2"), "10.0.0.2:7400"),
+            Some("proxy:1".into())
+        );
+        assert_eq!(
+            book.add(Some("c3"), "10.0.0.3:7400"),
+            Some("proxy:2".into())
+        );
     }
 }

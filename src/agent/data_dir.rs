@@ -46,7 +46,11 @@ impl DataDir {
         make_private(&root)?;
         let lock = lock(&root)?;
         let owner = check_owner(&root, id, cluster_id)?;
-        let dir = DataDir { root, owner, _lock: lock };
+        let dir = DataDir {
+            root,
+            owner,
+            _lock: lock,
+        };
         make_private(&dir.logs())?;
         make_private(&dir.scratch())?;
         Ok(dir)
@@ -81,7 +85,11 @@ fn absolute(root: &Path) -> Result<PathBuf, Error> {
 }
 
 fn make_private(dir: &Path) -> Result<(), Error> {
-    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(Error::io(dir))
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(Error::io(dir))
 }
 
 fn lock(root: &Path) -> Result<File, Error> {
@@ -95,7 +103,9 @@ fn lock(root: &Path) -> Result<File, Error> {
         .map_err(Error::io(&path))?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::Locked { path: root.to_owned() }),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::Locked {
+            path: root.to_owned(),
+        }),
         Err(error) => Err(Error::io(&path)(error.into())),
     }
 }
@@ -116,8 +126,10 @@ fn check_owner(root: &Path, id: &str, cluster_id: &str) -> Result<Owner, Error> 
         }
         Err(error) => return Err(Error::io(&path)(error)),
     };
-    let found: Owner = serde_json::from_slice(&text)
-        .map_err(|error| Error::Corrupt { path: path.clone(), reason: error.to_string() })?;
+    let found: Owner = serde_json::from_slice(&text).map_err(|error| Error::Corrupt {
+        path: path.clone(),
+        reason: error.to_string(),
+    })?;
     if (&found.id, &found.cluster_id, found.schema) == (&ours.id, &ours.cluster_id, SCHEMA) {
         return Ok(found);
     }
@@ -131,11 +143,13 @@ fn check_owner(root: &Path, id: &str, cluster_id: &str) -> Result<Owner, Error> 
 }
 
 fn write_owner(root: &Path, path: &Path, owner: &Owner) -> Result<(), Error> {
-    let text = serde_json::to_vec(owner)
-        .map_err(|error| Error::io(path)(io::Error::other(error)))?;
+    let text =
+        serde_json::to_vec(owner).map_err(|error| Error::io(path)(io::Error::other(error)))?;
     let fresh = root.join("agent.json.new");
     let mut file = File::create(&fresh).map_err(Error::io(&fresh))?;
-    file.write_all(&text).and_then(|()| file.sync_all()).map_err(Error::io(&fresh))?;
+    file.write_all(&text)
+        .and_then(|()| file.sync_all())
+        .map_err(Error::io(&fresh))?;
     fs::rename(&fresh, path).map_err(Error::io(path))?;
     sync_dir(root).map_err(Error::io(root))
 }

@@ -35,7 +35,11 @@ pub enum Error {
     )]
     Corrupt { path: PathBuf, reason: String },
     #[error("the certificate in {} is for {found}, not for agent {wanted}", path.display())]
-    WrongIdentity { path: PathBuf, found: String, wanted: String },
+    WrongIdentity {
+        path: PathBuf,
+        found: String,
+        wanted: String,
+    },
     /// The disk failed under the journal: nothing may be started or reported any more.
     #[error("the journal can't be written: {0}")]
     Journal(String),

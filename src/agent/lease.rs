@@ -57,11 +57,6 @@ impl Lease {
         }
         lost
     }
-
-    /// When it will run out.
-    pub fn until(&self) -> Option<Millis> {
-        self.until
-    }
 }
 
 #[cfg(test)]

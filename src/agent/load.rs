@@ -1,6 +1,6 @@
 //! How busy this machine is: processors since the last look, and memory.
 
-use procfs::{CurrentSI, Current, KernelStats, Meminfo};
+use procfs::{Current, CurrentSI, KernelStats, Meminfo};
 
 use crate::clock;
 use crate::worker::Load;
@@ -24,7 +24,11 @@ impl Meter {
         let busy = now.busy.saturating_sub(self.last.busy);
         let total = now.total.saturating_sub(self.last.total);
         self.last = now;
-        Load { cpu: permille(busy, total), memory: memory(), at: clock::wall() }
+        Load {
+            cpu: permille(busy, total),
+            memory: memory(),
+            at: clock::wall(),
+        }
     }
 }
 
@@ -38,11 +42,16 @@ fn ticks() -> Option<Ticks> {
         + all.irq.unwrap_or(0)
         + all.softirq.unwrap_or(0)
         + all.steal.unwrap_or(0);
-    Some(Ticks { busy, total: busy + idle })
+    Some(Ticks {
+        busy,
+        total: busy + idle,
+    })
 }
 
 fn memory() -> u32 {
-    let Ok(memory) = Meminfo::current() else { return 0 };
+    let Ok(memory) = Meminfo::current() else {
+        return 0;
+    };
     let available = memory.mem_available.unwrap_or(memory.mem_free);
     permille(memory.mem_total.saturating_sub(available), memory.mem_total)
 }

@@ -43,16 +43,32 @@ pub(crate) fn end_leftovers(recovered: &Recovered) {
 fn leftovers(recovered: &Recovered) -> Vec<TableRow> {
     let table = Table::read();
     let own = std::process::id();
-    let alive = || table.rows().iter().filter(|row| !row.zombie && row.pid.cast_unsigned() != own);
-    let mut left: Vec<TableRow> =
-        alive().filter(|row| is_marked(row, recovered.incarnation)).copied().collect();
+    let alive = || {
+        table
+            .rows()
+            .iter()
+            .filter(|row| !row.zombie && row.pid.cast_unsigned() != own)
+    };
+    let mut left: Vec<TableRow> = alive()
+        .filter(|row| is_marked(row, recovered.incarnation))
+        .copied()
+        .collect();
     for held in recovered.held.values() {
-        let Some(main) = held.process.as_ref().filter(|main| process::is_running(main)) else {
+        let Some(main) = held
+            .process
+            .as_ref()
+            .filter(|main| process::is_running(main))
+        else {
             continue;
         };
         // It still lives, so its number still names its group.
         left.extend(alive().filter(|row| row.pid == main.pid || row.group == main.pid));
-        left.extend(table.descendants(main.pid).into_iter().filter(|row| !row.zombie));
+        left.extend(
+            table
+                .descendants(main.pid)
+                .into_iter()
+                .filter(|row| !row.zombie),
+        );
     }
     left.sort_by_key(|row| row.pid);
     left.dedup();
@@ -60,13 +76,18 @@ fn leftovers(recovered: &Recovered) -> Vec<TableRow> {
 }
 
 fn is_marked(row: &TableRow, incarnation: Incarnation) -> bool {
-    row.mark().is_some_and(|mark| mark.starts_with(&format!("{incarnation}.")))
+    row.mark()
+        .is_some_and(|mark| mark.starts_with(&format!("{incarnation}.")))
 }
 
 /// The verdicts of attempts that were begun and did not end before the agent did.
 pub(crate) fn interrupted(recovered: &Recovered, logs: &Logs) -> Vec<Verdict> {
-    let open = recovered.held.iter().filter(|(_, held)| held.verdict.is_none());
-    open.map(|(fence, held)| verdict(*fence, held, logs)).collect()
+    let open = recovered
+        .held
+        .iter()
+        .filter(|(_, held)| held.verdict.is_none());
+    open.map(|(fence, held)| verdict(*fence, held, logs))
+        .collect()
 }
 
 fn verdict(fence: Fence, held: &Held, logs: &Logs) -> Verdict {
@@ -88,8 +109,12 @@ fn verdict(fence: Fence, held: &Held, logs: &Logs) -> Verdict {
 
 /// Removes scratch directories of earlier attempts, on a thread: they may hold anything.
 pub(crate) fn remove_scratch(scratch: &Path) {
-    let Ok(entries) = fs::read_dir(scratch) else { return };
-    let old: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    let Ok(entries) = fs::read_dir(scratch) else {
+        return;
+    };
+    let old: Vec<_> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .collect();
     if old.is_empty() {
         return;
     }

@@ -81,8 +81,11 @@ impl Runner {
                 tracing::debug!(%fence, "started while the agent ends");
             }
         };
-        let hands =
-            Hands { output: Arc::clone(&output), started: Box::new(started), stop: stopped };
+        let hands = Hands {
+            output: Arc::clone(&output),
+            started: Box::new(started),
+            stop: stopped,
+        };
         let run = match attempt.spec.kind() {
             Kind::Process => self.processes.run(attempt, hands),
         };
@@ -90,7 +93,12 @@ impl Runner {
             let started_at = clock::wall();
             let exit = run.await;
             let captured = output.end();
-            Box::new(Ended { exit, captured, started_at, finished_at: clock::wall() })
+            Box::new(Ended {
+                exit,
+                captured,
+                started_at,
+                finished_at: clock::wall(),
+            })
         };
         let id = self.running.spawn_on(attempt, runtime.handle()).id();
         self.fences.insert(id, fence);
@@ -106,7 +114,9 @@ impl Runner {
     /// The next attempt that ended. Never ready where none runs. Cancel-safe.
     pub async fn next(&mut self) -> (Fence, Box<Ended>) {
         loop {
-            let Some(joined) = self.running.join_next_with_id().await else { pending().await };
+            let Some(joined) = self.running.join_next_with_id().await else {
+                pending().await
+            };
             let (id, ended) = match joined {
                 Ok((id, ended)) => (id, ended),
                 Err(error) => {
@@ -123,7 +133,9 @@ impl Runner {
 
     /// Kills whatever still runs, and ends the threads.
     pub async fn shutdown(mut self) {
-        self.fences.values().for_each(|fence| self.end(*fence, Urgency::AtOnce));
+        self.fences
+            .values()
+            .for_each(|fence| self.end(*fence, Urgency::AtOnce));
         let all = async { while self.running.join_next().await.is_some() {} };
         if tokio::time::timeout(LAST_RITES, all).await.is_err() {
             tracing::error!("left attempts behind that could not be killed");

@@ -17,7 +17,9 @@ use std::time::Instant;
 
 use model::{AgentProfile, Generation};
 use security::{Alpn, Credentials, Expected, KeyFiles, Role};
-use tokio::sync::mpsc::{Receiver, Sender, UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
+use tokio::sync::mpsc::{
+    Receiver, Sender, UnboundedReceiver, UnboundedSender, channel, unbounded_channel,
+};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 use wire::convert::{self, Malformed};
@@ -60,9 +62,18 @@ pub(crate) enum Event {
         generation: u64,
         say: UnboundedSender<Body>,
     },
-    Said { session: SessionId, stamp: Stamp, said: Said },
-    Latency { session: SessionId, micros: u32 },
-    Closed { session: SessionId },
+    Said {
+        session: SessionId,
+        stamp: Stamp,
+        said: Said,
+    },
+    Latency {
+        session: SessionId,
+        micros: u32,
+    },
+    Closed {
+        session: SessionId,
+    },
 }
 
 /// Why a session ended.
@@ -97,7 +108,10 @@ pub(crate) async fn keep(context: Arc<Context>, address: String) {
     loop {
         let session = SessionId(context.next_session.fetch_add(1, Ordering::Relaxed));
         let began = Instant::now();
-        let lost = hold(&context, &address, session).await.err().unwrap_or(Lost::Closed);
+        let lost = hold(&context, &address, session)
+            .await
+            .err()
+            .unwrap_or(Lost::Closed);
         if context.events.send(Event::Closed { session }).is_err() {
             return;
         }
@@ -134,9 +148,17 @@ async fn hold(context: &Context, address: &str, session: SessionId) -> Result<()
 
     let (frames, outgoing) = channel(OUTGOING);
     let hello = hello(context);
-    let mut link = Link { frames, seq: 0, ack: 0, probes: VecDeque::new() };
+    let mut link = Link {
+        frames,
+        seq: 0,
+        ack: 0,
+        probes: VecDeque::new(),
+    };
     link.send(Body::Hello(hello)).await?;
-    let mut incoming = client.connect(ReceiverStream::new(outgoing)).await?.into_inner();
+    let mut incoming = client
+        .connect(ReceiverStream::new(outgoing))
+        .await?
+        .into_inner();
 
     let (generation, welcome) = link.welcome(&mut incoming).await?;
     tracing::info!(%address, controller = %welcome.controller, "opened a session");
@@ -144,14 +166,28 @@ async fn hold(context: &Context, address: &str, session: SessionId) -> Result<()
     let (chunks, written) = channel(CHUNKS);
     let tails = Tails::new(Arc::clone(&context.logs), chunks);
     let address = address.to_owned();
-    tell(context, Event::Opened { session, address, welcome, generation, say })?;
-    link.run(context, session, incoming, said, written, tails).await
+    tell(
+        context,
+        Event::Opened {
+            session,
+            address,
+            welcome,
+            generation,
+            say,
+        },
+    )?;
+    link.run(context, session, incoming, said, written, tails)
+        .await
 }
 
 /// An agent that was in no cluster yet names none.
 fn hello(context: &Context) -> v1::Hello {
     let generation = context.generation.load(Ordering::Relaxed);
-    let cluster_id = if generation == 0 { String::new() } else { context.cluster_id.clone() };
+    let cluster_id = if generation == 0 {
+        String::new()
+    } else {
+        context.cluster_id.clone()
+    };
     convert::hello(&context.profile, cluster_id, Generation(generation))
 }
 
@@ -179,7 +215,11 @@ impl Link {
                 self.probes.pop_front();
             }
         }
-        let frame = v1::AgentFrame { seq: self.seq, ack: self.ack, body: Some(body) };
+        let frame = v1::AgentFrame {
+            seq: self.seq,
+            ack: self.ack,
+            body: Some(body),
+        };
         self.frames.send(frame).await.map_err(|_| Lost::Closed)
     }
 
@@ -187,7 +227,10 @@ impl Link {
     fn take(&mut self, frame: &v1::ControllerFrame) -> Result<(), Lost> {
         let wanted = self.ack + 1;
         if frame.seq != wanted {
-            return Err(Lost::Sequence { got: frame.seq, wanted });
+            return Err(Lost::Sequence {
+                got: frame.seq,
+                wanted,
+            });
         }
         self.ack = wanted;
         Ok(())
@@ -237,8 +280,9 @@ impl Link {
     /// The time that the latest acknowledged Status took, in microseconds.
     fn round_trip(&mut self, ack: u64) -> Option<u32> {
         let mut micros = None;
-        while let Some((_, sent)) = self.probes.pop_front_if(|(seq, _)| *seq <= ack) {
+        while let Some((_, sent)) = self.probes.front().filter(|(seq, _)| *seq <= ack) {
             micros = Some(u32::try_from(sent.elapsed().as_micros()).unwrap_or(u32::MAX));
+            self.probes.pop_front();
         }
         micros
     }
@@ -251,7 +295,10 @@ fn order(
     frame: v1::ControllerFrame,
     tails: &mut Tails,
 ) -> Result<(), Lost> {
-    let stamp = Stamp { generation: Generation(frame.generation), term: frame.term };
+    let stamp = Stamp {
+        generation: Generation(frame.generation),
+        term: frame.term,
+    };
     let said = match frame.body {
         None | Some(Order::Welcome(_)) => return Ok(()),
         Some(Order::Refused(v1::Refused { reason })) => return Err(Lost::Refused(reason)),
@@ -270,13 +317,26 @@ fn order(
         Some(Order::RenewAck(v1::RenewAck { nonce })) => Said::Renewed { nonce },
         Some(Order::VerdictAck(ack)) => settled(&ack)?,
     };
-    tell(context, Event::Said { session, stamp, said })
+    tell(
+        context,
+        Event::Said {
+            session,
+            stamp,
+            said,
+        },
+    )
 }
 
 fn assigned(assign: v1::Assign) -> Result<Said, Malformed> {
-    let spec = assign.spec.ok_or_else(|| Malformed("an assignment has no spec".into()))?;
+    let spec = assign
+        .spec
+        .ok_or_else(|| Malformed("an assignment has no spec".into()))?;
     let spec = Arc::new(model::TaskSpec::try_from(spec)?);
-    Ok(Said::Assign { fence: convert::fence(assign.fence)?, number: assign.attempt, spec })
+    Ok(Said::Assign {
+        fence: convert::fence(assign.fence)?,
+        number: assign.attempt,
+        spec,
+    })
 }
 
 fn cancelled(cancel: &v1::Cancel) -> Result<Said, Malformed> {
@@ -298,5 +358,8 @@ fn settled(ack: &v1::VerdictAck) -> Result<Said, Malformed> {
             return Err(Malformed("a verdict's disposition is missing".into()));
         }
     };
-    Ok(Said::Settled { fence: convert::fence(ack.fence)?, disposition })
+    Ok(Said::Settled {
+        fence: convert::fence(ack.fence)?,
+        disposition,
+    })
 }

@@ -38,7 +38,12 @@ enum Until {
 impl Tails {
     /// `out` takes chunks; its capacity is what is in flight at most.
     pub fn new(logs: Arc<Logs>, out: Sender<Body>) -> Tails {
-        Tails { logs, out, tasks: JoinSet::new(), by_id: HashMap::new() }
+        Tails {
+            logs,
+            out,
+            tasks: JoinSet::new(),
+            by_id: HashMap::new(),
+        }
     }
 
     pub fn start(&mut self, request: v1::Tail) {
@@ -52,7 +57,13 @@ impl Tails {
             v1::OutputStream::Stderr => Some(Stream::Stderr),
             v1::OutputStream::Unspecified => None,
         };
-        let v1::Tail { id, fence, offset, follow, .. } = request;
+        let v1::Tail {
+            id,
+            fence,
+            offset,
+            follow,
+            ..
+        } = request;
         let full = self.by_id.len() >= TAILS_MAX;
         let fence = fence.filter(|_| !full).map(Fence::from);
         let source = fence.and_then(|fence| self.logs.find(fence));
@@ -61,7 +72,18 @@ impl Tails {
         let task = async move {
             match source.zip(stream) {
                 Some((source, stream)) => serve(id, source, stream, offset, until, out).await,
-                None => send(&out, v1::Output { id, offset, gone: true, ..Default::default() }).await,
+                None => {
+                    send(
+                        &out,
+                        v1::Output {
+                            id,
+                            offset,
+                            gone: true,
+                            ..Default::default()
+                        },
+                    )
+                    .await
+                }
             };
             id
         };
@@ -99,30 +121,63 @@ async fn serve(
     };
     loop {
         // Asked before the read: what is written in between is not missed.
-        let ended = progress.as_mut().is_none_or(|progress| progress.borrow_and_update().ended);
+        let ended = progress
+            .as_mut()
+            .is_none_or(|progress| progress.borrow_and_update().ended);
         match read(&source, stream, offset).await {
             Ok(Some(Chunk { offset: at, data })) => {
                 offset = at + data.len() as u64;
-                let output = v1::Output { id, offset: at, data, ..Default::default() };
+                let output = v1::Output {
+                    id,
+                    offset: at,
+                    data,
+                    ..Default::default()
+                };
                 if !send(&out, output).await {
                     return false;
                 }
             }
             Ok(None) if ended => {
-                return send(&out, v1::Output { id, offset, end: true, ..Default::default() }).await;
+                return send(
+                    &out,
+                    v1::Output {
+                        id,
+                        offset,
+                        end: true,
+                        ..Default::default()
+                    },
+                )
+                .await;
             }
             Ok(None) => {
-                let Some(progress) = &mut progress else { continue };
+                let Some(progress) = &mut progress else {
+                    continue;
+                };
                 // The log is gone only after it ended, and then this is over, too.
                 if progress.changed().await.is_err() {
-                    let last = v1::Output { id, offset, end: true, ..Default::default() };
+                    let last = v1::Output {
+                        id,
+                        offset,
+                        end: true,
+                        ..Default::default()
+                    };
                     return send(&out, last).await;
                 }
             }
             Err(error) => {
                 tracing::warn!(%error, "could not read output");
                 let data = Bytes::new();
-                return send(&out, v1::Output { id, offset, data, end: true, gone: true }).await;
+                return send(
+                    &out,
+                    v1::Output {
+                        id,
+                        offset,
+                        data,
+                        end: true,
+                        gone: true,
+                    },
+                )
+                .await;
             }
         }
     }
@@ -136,5 +191,7 @@ async fn read(source: &Source, stream: Stream, offset: u64) -> io::Result<Option
         return Ok(chunk);
     }
     let source = source.clone();
-    spawn_blocking(move || source.read(stream, offset)).await.map_err(io::Error::other)?
+    spawn_blocking(move || source.read(stream, offset))
+        .await
+        .map_err(io::Error::other)?
 }

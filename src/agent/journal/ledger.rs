@@ -43,7 +43,9 @@ impl Ledger {
                 self.held.entry(*fence).or_default().begun = Some((*attempt, *at));
             }
             Record::Running { fence, process } => {
-                if let Some(held) = self.held.get_mut(fence) {
+                if let Some(held) = self.held.get_mut(fence)
+                    && held.begun.is_some()
+                {
                     held.process = Some(process.clone());
                 }
             }
@@ -74,14 +76,20 @@ impl Ledger {
 
     /// The fewest records that give this ledger again.
     pub fn records(&self) -> Vec<Record> {
-        let mut records: Vec<Record> =
-            self.settled.iter().map(|fence| Record::Settled { fence: *fence }).collect();
+        let mut records: Vec<Record> = self
+            .settled
+            .iter()
+            .map(|fence| Record::Settled { fence: *fence })
+            .collect();
         for (&fence, held) in &self.held {
             if let Some((attempt, at)) = held.begun {
                 records.push(Record::Begun { fence, attempt, at });
             }
             if let Some(process) = &held.process {
-                records.push(Record::Running { fence, process: process.clone() });
+                records.push(Record::Running {
+                    fence,
+                    process: process.clone(),
+                });
             }
             if let Some(verdict) = &held.verdict {
                 records.push(Record::Ended(verdict.clone()));

@@ -30,11 +30,22 @@ pub(crate) struct ProcessMark {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Record {
     /// The first one of each file.
-    Opened { incarnation: Incarnation },
-    Begun { fence: Fence, attempt: u32, at: Timestamp },
-    Running { fence: Fence, process: ProcessMark },
+    Opened {
+        incarnation: Incarnation,
+    },
+    Begun {
+        fence: Fence,
+        attempt: u32,
+        at: Timestamp,
+    },
+    Running {
+        fence: Fence,
+        process: ProcessMark,
+    },
     Ended(Verdict),
-    Settled { fence: Fence },
+    Settled {
+        fence: Fence,
+    },
 }
 
 impl Record {
@@ -62,7 +73,9 @@ pub(super) fn encode(record: &Record, durable: u64, out: &mut Vec<u8>) -> Result
     out.resize(start + HEADER_BYTES, 0);
     rmp_serde::encode::write(out, record)?;
     let length = out.len() - start - HEADER_BYTES;
-    let short = u32::try_from(length).ok().filter(|_| length <= PAYLOAD_MAX_BYTES);
+    let short = u32::try_from(length)
+        .ok()
+        .filter(|_| length <= PAYLOAD_MAX_BYTES);
     let length = short.ok_or(EncodeError::TooLong(length))?;
     let header = &mut out[start..start + HEADER_BYTES];
     header[0..4].copy_from_slice(&MAGIC.to_be_bytes());
@@ -76,16 +89,26 @@ pub(super) fn encode(record: &Record, durable: u64, out: &mut Vec<u8>) -> Result
 /// What stands at the front of some bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Parsed {
-    Whole { record: Record, bytes: usize, durable: u64 },
+    Whole {
+        record: Record,
+        bytes: usize,
+        durable: u64,
+    },
     /// Its checksum is right, and still it makes no sense: another version wrote it.
     Strange(String),
     Broken,
 }
 
 pub(super) fn parse(bytes: &[u8]) -> Parsed {
-    let Some((payload, durable)) = frame(bytes) else { return Parsed::Broken };
+    let Some((payload, durable)) = frame(bytes) else {
+        return Parsed::Broken;
+    };
     match rmp_serde::from_slice(payload) {
-        Ok(record) => Parsed::Whole { record, bytes: HEADER_BYTES + payload.len(), durable },
+        Ok(record) => Parsed::Whole {
+            record,
+            bytes: HEADER_BYTES + payload.len(),
+            durable,
+        },
         Err(error) => Parsed::Strange(error.to_string()),
     }
 }
@@ -96,8 +119,12 @@ pub(super) fn frame(bytes: &[u8]) -> Option<(&[u8], u64)> {
     if header[0..4] != MAGIC.to_be_bytes() {
         return None;
     }
-    let word = |at: usize| u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
-    let length = usize::try_from(word(8)).ok().filter(|length| *length <= PAYLOAD_MAX_BYTES)?;
+    let word = |at: usize| {
+        u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+    };
+    let length = usize::try_from(word(8))
+        .ok()
+        .filter(|length| *length <= PAYLOAD_MAX_BYTES)?;
     let whole = bytes.get(..HEADER_BYTES + length)?;
     if crc32c::crc32c(&whole[8..]) != word(4) {
         return None;

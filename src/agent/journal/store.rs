@@ -59,17 +59,34 @@ impl Store {
             }
             Err(error) => return Err(Error::io(path)(error)),
         };
-        let (incarnation, ledger, end) = read(&bytes)
-            .map_err(|reason| Error::Corrupt { path: path.to_owned(), reason })?;
-        let file = OpenOptions::new().append(true).open(path).map_err(Error::io(path))?;
+        let (incarnation, ledger, end) = read(&bytes).map_err(|reason| Error::Corrupt {
+            path: path.to_owned(),
+            reason,
+        })?;
+        let file = OpenOptions::new()
+            .append(true)
+            .open(path)
+            .map_err(Error::io(path))?;
         if end < bytes.len() as u64 {
-            tracing::warn!(cut = bytes.len() as u64 - end, "cut the torn end of the journal");
+            tracing::warn!(
+                cut = bytes.len() as u64 - end,
+                "cut the torn end of the journal"
+            );
             file.set_len(end).map_err(Error::io(path))?;
         }
         file.sync_all().map_err(Error::io(path))?;
         let path = path.to_owned();
         let base = end;
-        Ok(Store { path, file, incarnation, ledger, written: end, durable: end, base, compact_min })
+        Ok(Store {
+            path,
+            file,
+            incarnation,
+            ledger,
+            written: end,
+            durable: end,
+            base,
+            compact_min,
+        })
     }
 
     fn begin(path: &Path, compact_min: u64) -> io::Result<Store> {
@@ -78,7 +95,16 @@ impl Store {
         let (file, written) = rewrite(path, incarnation, &ledger)?;
         let path = path.to_owned();
         let (durable, base) = (written, written);
-        Ok(Store { path, file, incarnation, ledger, written, durable, base, compact_min })
+        Ok(Store {
+            path,
+            file,
+            incarnation,
+            ledger,
+            written,
+            durable,
+            base,
+            compact_min,
+        })
     }
 
     pub fn incarnation(&self) -> Incarnation {
@@ -109,7 +135,11 @@ impl Store {
 
     /// Rewrites the file if most of it is settled.
     pub fn compact(&mut self) -> io::Result<()> {
-        if self.written < self.compact_min.max(self.base.saturating_mul(COMPACT_FACTOR)) {
+        if self.written
+            < self
+                .compact_min
+                .max(self.base.saturating_mul(COMPACT_FACTOR))
+        {
             return Ok(());
         }
         (self.file, self.written) = rewrite(&self.path, self.incarnation, &self.ledger)?;
@@ -131,8 +161,11 @@ fn rewrite(path: &Path, incarnation: Incarnation, ledger: &Ledger) -> io::Result
     for record in [opened].iter().chain(&ledger.records()) {
         record::encode(record, 0, &mut bytes).map_err(io::Error::other)?;
     }
-    let mut file =
-        OpenOptions::new().create_new(true).append(true).mode(0o600).open(&fresh)?;
+    let mut file = OpenOptions::new()
+        .create_new(true)
+        .append(true)
+        .mode(0o600)
+        .open(&fresh)?;
     file.write_all(&bytes)?;
     file.sync_all()?;
     fs::rename(&fresh, path)?;
@@ -149,7 +182,11 @@ fn read(bytes: &[u8]) -> Result<(Incarnation, Ledger, u64), String> {
     let mut at = 0;
     while at < bytes.len() {
         match record::parse(&bytes[at..]) {
-            Parsed::Whole { record, bytes: length, .. } => {
+            Parsed::Whole {
+                record,
+                bytes: length,
+                ..
+            } => {
                 match (&record, incarnation) {
                     (Record::Opened { incarnation: found }, None) => incarnation = Some(*found),
                     (Record::Opened { .. }, Some(_)) => {
@@ -161,10 +198,14 @@ fn read(bytes: &[u8]) -> Result<(Incarnation, Ledger, u64), String> {
                 at += length;
             }
             Parsed::Strange(why) => {
-                return Err(format!("the record at byte {at} is of another version ({why})"));
+                return Err(format!(
+                    "the record at byte {at} is of another version ({why})"
+                ));
             }
             Parsed::Broken if is_vouched_for(bytes, at) => {
-                return Err(format!("it is damaged at byte {at}, in a part that was on disk"));
+                return Err(format!(
+                    "it is damaged at byte {at}, in a part that was on disk"
+                ));
             }
             Parsed::Broken => break,
         }

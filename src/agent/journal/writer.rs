@@ -59,7 +59,11 @@ impl Journal {
     }
 
     pub fn begun(&self, fence: Fence, attempt: u32) {
-        self.write(Record::Begun { fence, attempt, at: clock::wall() });
+        self.write(Record::Begun {
+            fence,
+            attempt,
+            at: clock::wall(),
+        });
     }
 
     pub fn running(&self, fence: Fence, process: ProcessMark) {
@@ -82,11 +86,7 @@ impl Journal {
     }
 }
 
-fn serve(
-    mut store: Store,
-    waiting: &Receiver<Record>,
-    durable: &UnboundedSender<Vec<Durable>>,
-) {
+fn serve(mut store: Store, waiting: &Receiver<Record>, durable: &UnboundedSender<Vec<Durable>>) {
     let mut batch = Vec::with_capacity(BATCH_MAX);
     while let Ok(first) = waiting.recv() {
         batch.clear();

@@ -33,17 +33,14 @@ pub(crate) struct Captured {
 }
 
 impl Captured {
-    /// Whether the tails are all there is.
-    pub fn is_whole(&self) -> bool {
-        self.tails.iter().zip(self.totals).all(|(tail, total)| tail.len() as u64 == total)
-    }
-
     /// From the disk alone: what an attempt wrote before the agent died.
     pub fn from_disk(dir: &Path) -> Captured {
         let mut captured = Captured::default();
         for stream in Stream::ALL {
             let at = stream.index();
-            let Ok(total) = segments::end(dir, stream) else { continue };
+            let Ok(total) = segments::end(dir, stream) else {
+                continue;
+            };
             let from = total.saturating_sub(model::TAIL_MAX_BYTES as u64);
             let mut tail = Vec::new();
             while let Ok(Some((_, bytes))) =
@@ -76,10 +73,17 @@ impl AttemptLog {
     pub fn new(dir: PathBuf, max_bytes: u64) -> AttemptLog {
         let stream = |stream| {
             let segments = Segments::new(&dir, stream, max_bytes / 2);
-            Mutex::new(StreamLog { kept: Kept::default(), segments })
+            Mutex::new(StreamLog {
+                kept: Kept::default(),
+                segments,
+            })
         };
         let streams = Stream::ALL.map(stream);
-        AttemptLog { streams, dir, progress: watch::Sender::new(Progress::default()) }
+        AttemptLog {
+            streams,
+            dir,
+            progress: watch::Sender::new(Progress::default()),
+        }
     }
 
     pub fn write(&self, stream: Stream, bytes: &[u8]) {
@@ -88,7 +92,8 @@ impl AttemptLog {
         log.kept.push(bytes);
         let total = log.kept.total();
         drop(log);
-        self.progress.send_modify(|progress| progress.written[stream.index()] = total);
+        self.progress
+            .send_modify(|progress| progress.written[stream.index()] = total);
     }
 
     /// Nothing more will be written.
@@ -114,7 +119,10 @@ impl AttemptLog {
             return Ok(None);
         }
         let bytes = log.kept.read(offset, CHUNK_BYTES).ok_or(NotInMemory)?;
-        Ok(Some(Chunk { offset, data: Bytes::copy_from_slice(bytes) }))
+        Ok(Some(Chunk {
+            offset,
+            data: Bytes::copy_from_slice(bytes),
+        }))
     }
 
     /// The oldest bytes in memory, for when the disk has nothing.
@@ -131,7 +139,9 @@ impl AttemptLog {
 
     fn stream(&self, stream: Stream) -> MutexGuard<'_, StreamLog> {
         // A writer that panicked leaves bytes and counts as they were before its last call.
-        self.streams[stream.index()].lock().unwrap_or_else(PoisonError::into_inner)
+        self.streams[stream.index()]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 

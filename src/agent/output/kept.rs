@@ -14,7 +14,8 @@ impl Kept {
         self.total += bytes.len() as u64;
         if bytes.len() >= KEPT_BYTES {
             self.bytes.clear();
-            self.bytes.extend_from_slice(&bytes[bytes.len() - KEPT_BYTES..]);
+            self.bytes
+                .extend_from_slice(&bytes[bytes.len() - KEPT_BYTES..]);
             return;
         }
         // Moved to the front only once it is twice as long, so that a byte is moved about once.
@@ -48,7 +49,7 @@ mod tests {
     use super::*;
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(32))]
+        #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
         fn it_is_the_end_of_all_that_was_written(
@@ -57,7 +58,7 @@ mod tests {
             let mut kept = Kept::default();
             let mut all: Vec<u8> = Vec::new();
             for size in sizes {
-                let piece: Vec<u8> = (0..size).map(|n| (n % 251) as u8).collect();
+                let piece: Vec<u8> = (0..=250).cycle().take(size).collect();
                 kept.push(&piece);
                 all.extend(piece);
             }

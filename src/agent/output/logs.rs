@@ -29,7 +29,10 @@ pub(crate) struct Logs {
 
 impl Logs {
     pub fn new(limits: Limits) -> Logs {
-        Logs { limits, open: Mutex::new(HashMap::new()) }
+        Logs {
+            limits,
+            open: Mutex::new(HashMap::new()),
+        }
     }
 
     pub fn limits(&self) -> &Limits {
@@ -107,5 +110,8 @@ impl Source {
 
 fn from_disk(dir: &Path, stream: Stream, offset: u64) -> io::Result<Option<Chunk>> {
     let read = segments::read(dir, stream, offset, CHUNK_BYTES)?;
-    Ok(read.map(|(offset, data)| Chunk { offset, data: Bytes::from(data) }))
+    Ok(read.map(|(offset, data)| Chunk {
+        offset,
+        data: Bytes::from(data),
+    }))
 }

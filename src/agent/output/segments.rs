@@ -70,10 +70,19 @@ impl Segments {
 
     fn next_segment(&mut self) -> io::Result<()> {
         let path = path(&self.dir, self.stream, self.end);
-        let open = || OpenOptions::new().create(true).append(true).mode(0o600).open(&path);
+        let open = || {
+            OpenOptions::new()
+                .create(true)
+                .append(true)
+                .mode(0o600)
+                .open(&path)
+        };
         let file = match open() {
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
+                DirBuilder::new()
+                    .recursive(true)
+                    .mode(0o700)
+                    .create(&self.dir)?;
                 open()?
             }
             other => other?,
@@ -99,7 +108,9 @@ fn starts(dir: &Path, stream: Stream) -> io::Result<Vec<u64>> {
     let mut starts = Vec::new();
     for entry in fs::read_dir(dir)? {
         let name = entry?.file_name();
-        let start = name.to_str().and_then(|name| name.strip_prefix(stream.name()));
+        let start = name
+            .to_str()
+            .and_then(|name| name.strip_prefix(stream.name()));
         if let Some(start) = start.and_then(|rest| rest.strip_prefix('.')?.parse().ok()) {
             starts.push(start);
         }
@@ -120,7 +131,10 @@ pub(super) fn read(
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         other => other?,
     };
-    let first = starts.iter().rposition(|start| *start <= offset).unwrap_or(0);
+    let first = starts
+        .iter()
+        .rposition(|start| *start <= offset)
+        .unwrap_or(0);
     for &start in starts.iter().skip(first) {
         let from = offset.max(start);
         let file = match File::open(path(dir, stream, start)) {

@@ -20,7 +20,11 @@ pub(crate) fn remove_old(logs: &Logs, now: SystemTime) -> io::Result<usize> {
     let mut finished = Vec::new();
     for entry in fs::read_dir(&limits.dir)? {
         let entry = entry?;
-        if !entry.file_name().to_str().is_some_and(|name| logs.is_open(name)) {
+        if !entry
+            .file_name()
+            .to_str()
+            .is_some_and(|name| logs.is_open(name))
+        {
             finished.extend(measure(&entry));
         }
     }
@@ -41,7 +45,11 @@ pub(crate) fn remove_old(logs: &Logs, now: SystemTime) -> io::Result<usize> {
 
 /// Nothing for a log that went away in the meantime.
 fn measure(entry: &DirEntry) -> Option<Finished> {
-    let mut log = Finished { dir: entry.path(), at: SystemTime::UNIX_EPOCH, bytes: 0 };
+    let mut log = Finished {
+        dir: entry.path(),
+        at: SystemTime::UNIX_EPOCH,
+        bytes: 0,
+    };
     for file in fs::read_dir(&log.dir).ok()? {
         let metadata = file.ok()?.metadata().ok()?;
         log.bytes += metadata.len();

@@ -7,7 +7,11 @@ use crate::executor::Attempt;
 use crate::process::{MARK_VARIABLE, Settings, mark};
 
 /// The spec may replace anything but the mark and the identity of the attempt.
-pub(super) fn of(attempt: &Attempt, settings: &Settings, scratch: &Path) -> BTreeMap<String, String> {
+pub(super) fn of(
+    attempt: &Attempt,
+    settings: &Settings,
+    scratch: &Path,
+) -> BTreeMap<String, String> {
     let mut variables = BTreeMap::from([
         ("PATH".to_owned(), settings.path.clone()),
         ("HOME".to_owned(), scratch.display().to_string()),

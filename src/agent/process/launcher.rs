@@ -85,8 +85,13 @@ impl Launcher {
 
 fn serve(waiting: &Mutex<Receiver<Job>>) {
     loop {
-        let job = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(Job { plan, answer }) = job else { return };
+        let job = waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .recv();
+        let Ok(Job { plan, answer }) = job else {
+            return;
+        };
         let result = spawn(&plan);
         // Whoever asked always waits for the answer: else a process would run unwatched.
         if answer.send(result).is_err() {
@@ -119,8 +124,9 @@ fn spawn(plan: &Plan) -> Result<Launched, String> {
         .process_group(0);
     // Until it is listed nobody may take it for an orphan and reap it.
     let listing = ROSTER.spawning();
-    let mut child =
-        command.spawn().map_err(|error| program::explain(&plan.program, &error))?;
+    let mut child = command
+        .spawn()
+        .map_err(|error| program::explain(&plan.program, &error))?;
     let pid = i32::try_from(child.id()).map_err(|_| "its process number is too large")?;
     listing.add(pid);
     let started = Process::read(pid).map_or(0, |row| row.started);
@@ -138,6 +144,15 @@ fn spawn(plan: &Plan) -> Result<Launched, String> {
     let stream = |fd: Option<OwnedFd>| fd.ok_or_else(|| "it has no output".to_owned());
     let stdout = stream(child.stdout.take().map(OwnedFd::from))?;
     let stderr = stream(child.stderr.take().map(OwnedFd::from))?;
-    let mark = ProcessMark { pid, started, boot: table::own_boot().to_owned() };
-    Ok(Launched { mark, pidfd, stdout, stderr })
+    let mark = ProcessMark {
+        pid,
+        started,
+        boot: table::own_boot().to_owned(),
+    };
+    Ok(Launched {
+        mark,
+        pidfd,
+        stdout,
+        stderr,
+    })
 }

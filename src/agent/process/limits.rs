@@ -29,7 +29,7 @@ const REMOVE_PAUSE: Duration = Duration::from_millis(10);
 
 /// How limits are enforced on this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Limits {
+pub(super) enum Limits {
     Cgroup2 { root: PathBuf },
     Cgroup1 { root: PathBuf },
     Rlimit,
@@ -61,18 +61,32 @@ impl Limits {
     pub fn confine(&self, fence: Fence, memory_mib: u64) -> Result<Confinement, String> {
         let bytes = memory_mib.saturating_mul(MIB);
         let made = match self {
-            Limits::Rlimit => return Ok(Confinement { memory_mib, cgroup: None }),
-            Limits::Cgroup2 { root } => make(&root.join(fence.to_string()), &[
-                ("memory.max", bytes, Need::Must),
-                ("memory.swap.max", 0, Need::IfThere),
-            ]),
-            Limits::Cgroup1 { root } => make(&root.join(fence.to_string()), &[
-                ("memory.limit_in_bytes", bytes, Need::Must),
-                ("memory.memsw.limit_in_bytes", bytes, Need::IfThere),
-            ]),
+            Limits::Rlimit => {
+                return Ok(Confinement {
+                    memory_mib,
+                    cgroup: None,
+                });
+            }
+            Limits::Cgroup2 { root } => make(
+                &root.join(fence.to_string()),
+                &[
+                    ("memory.max", bytes, Need::Must),
+                    ("memory.swap.max", 0, Need::IfThere),
+                ],
+            ),
+            Limits::Cgroup1 { root } => make(
+                &root.join(fence.to_string()),
+                &[
+                    ("memory.limit_in_bytes", bytes, Need::Must),
+                    ("memory.memsw.limit_in_bytes", bytes, Need::IfThere),
+                ],
+            ),
         };
         let cgroup = made.map_err(|error| format!("can't limit its memory: {error}"))?;
-        Ok(Confinement { memory_mib, cgroup: Some(cgroup) })
+        Ok(Confinement {
+            memory_mib,
+            cgroup: Some(cgroup),
+        })
     }
 }
 
@@ -109,11 +123,22 @@ impl Confinement {
     /// The command that takes the limit on and then becomes `program` with `arguments`.
     pub fn wrap(&self, program: &Path, arguments: &[String]) -> (PathBuf, Vec<String>) {
         let (script, value) = match &self.cgroup {
-            Some(dir) => ("echo $$ > \"$0\"", dir.join("cgroup.procs").display().to_string()),
-            None => ("ulimit -v \"$0\"", self.memory_mib.saturating_mul(1024).to_string()),
+            Some(dir) => (
+                "echo $$ > \"$0\"",
+                dir.join("cgroup.procs").display().to_string(),
+            ),
+            None => (
+                "ulimit -v \"$0\"",
+                self.memory_mib.saturating_mul(1024).to_string(),
+            ),
         };
         let script = format!("{script} || exit {SHIM_FAILED}; exec \"$@\"");
-        let mut all = vec!["-c".to_owned(), script, value, program.display().to_string()];
+        let mut all = vec![
+            "-c".to_owned(),
+            script,
+            value,
+            program.display().to_string(),
+        ];
         all.extend_from_slice(arguments);
         (PathBuf::from("/bin/sh"), all)
     }
@@ -144,7 +169,9 @@ fn kill_cgroup(dir: &Path) {
     if fs::write(dir.join("cgroup.kill"), "1").is_ok() {
         return;
     }
-    let Ok(pids) = fs::read_to_string(dir.join("cgroup.procs")) else { return };
+    let Ok(pids) = fs::read_to_string(dir.join("cgroup.procs")) else {
+        return;
+    };
     for pid in pids.lines().filter_map(|line| line.parse().ok()) {
         if let Some(process) = table::Process::read(pid) {
             kill_exactly(&process);
@@ -153,7 +180,9 @@ fn kill_cgroup(dir: &Path) {
 }
 
 fn end_leftovers(root: &Path) {
-    let Ok(entries) = fs::read_dir(root) else { return };
+    let Ok(entries) = fs::read_dir(root) else {
+        return;
+    };
     for entry in entries.filter_map(Result::ok) {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             kill_cgroup(&entry.path());
@@ -180,7 +209,10 @@ fn own_cgroup(hierarchy: Hierarchy) -> Option<PathBuf> {
         Hierarchy::Memory => group.controllers.iter().any(|name| name == "memory"),
     })?;
     // Inside a container the mount may already be at our own place.
-    let inner = place.pathname.strip_prefix(mount.root.trim_end_matches('/')).unwrap_or("");
+    let inner = place
+        .pathname
+        .strip_prefix(mount.root.trim_end_matches('/'))
+        .unwrap_or("");
     let dir = mount.mount_point.join(inner.trim_start_matches('/'));
     dir.is_dir().then_some(dir)
 }
@@ -206,7 +238,10 @@ fn cgroup2(name: &str) -> Option<PathBuf> {
 
 fn delegate(own: &Path, name: &str, pid: u32) -> Option<PathBuf> {
     let offered = fs::read_to_string(own.join("cgroup.controllers")).ok()?;
-    if !offered.split_whitespace().any(|controller| controller == "memory") {
+    if !offered
+        .split_whitespace()
+        .any(|controller| controller == "memory")
+    {
         return None;
     }
     let (supervisor, root) = (own.join(format!("{name}-agent")), own.join(name));
@@ -243,9 +278,17 @@ mod tests {
     #[test]
     fn a_delegated_cgroup_is_split_into_the_agent_and_its_attempts() {
         let own = tempfile::tempdir().unwrap();
-        assert_eq!(delegate(own.path(), "q", 7), None, "no controllers file: no cgroup at all");
+        assert_eq!(
+            delegate(own.path(), "q", 7),
+            None,
+            "no controllers file: no cgroup at all"
+        );
         fs::write(own.path().join("cgroup.controllers"), "cpu pids\n").unwrap();
-        assert_eq!(delegate(own.path(), "q", 7), None, "memory is not ours to give");
+        assert_eq!(
+            delegate(own.path(), "q", 7),
+            None,
+            "memory is not ours to give"
+        );
         fs::write(own.path().join("cgroup.controllers"), "cpu memory pids\n").unwrap();
         let root = delegate(own.path(), "q", 7).unwrap();
         let text = |path: &str| fs::read_to_string(own.path().join(path)).unwrap();
@@ -257,7 +300,10 @@ mod tests {
 
     #[test]
     fn the_shell_takes_the_limit_on_before_it_becomes_the_program() {
-        let confinement = Confinement { memory_mib: 64, cgroup: None };
+        let confinement = Confinement {
+            memory_mib: 64,
+            cgroup: None,
+        };
         let (shell, arguments) = confinement.wrap(Path::new("/bin/x"), &["a b".into()]);
         assert_eq!(shell, Path::new("/bin/sh"));
         assert_eq!(arguments[2..], ["65536", "/bin/x", "a b"]);

@@ -33,7 +33,7 @@ use model::{Fence, Incarnation};
 use crate::error::Error;
 use crate::executor::{Attempt, Executor, Exit, Hands};
 use launcher::Launcher;
-pub(crate) use limits::Limits;
+use limits::Limits;
 pub(crate) use signals::{kill_exactly, kill_group};
 use sweeper::Sweeper;
 pub(crate) use table::{Process as TableRow, Table, is_running};
@@ -64,7 +64,14 @@ impl Processes {
         let limits = Limits::detect(settings.incarnation);
         let sweeper = Sweeper::start(settings.incarnation)?;
         let launcher = Launcher::start()?;
-        Ok(Processes { shared: Arc::new(Shared { settings, limits, launcher, sweeper }) })
+        Ok(Processes {
+            shared: Arc::new(Shared {
+                settings,
+                limits,
+                launcher,
+                sweeper,
+            }),
+        })
     }
 }
 

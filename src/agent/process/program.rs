@@ -15,9 +15,9 @@ pub(super) fn directory(scratch: &Path, cwd: &str) -> Result<PathBuf, String> {
     let dir = scratch.join(cwd);
     match fs::metadata(&dir) {
         Ok(found) if !found.is_dir() => Err(format!("`{cwd}` is not a directory")),
-        Ok(_) if access(&dir, Access::EXEC_OK).is_err() => {
-            Err(format!("permission denied: the agent may not enter `{cwd}`"))
-        }
+        Ok(_) if access(&dir, Access::EXEC_OK).is_err() => Err(format!(
+            "permission denied: the agent may not enter `{cwd}`"
+        )),
         Ok(_) => Ok(dir),
         Err(error) => Err(match error.kind() {
             ErrorKind::NotFound => format!("no such directory `{cwd}`"),
@@ -67,9 +67,9 @@ fn check(program: &Path) -> Candidate {
             "permission denied: `{shown}` is not executable for the agent"
         )),
         Ok(_) => Candidate::Runs,
-        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-            Candidate::Refused(format!("permission denied: the agent may not look at `{shown}`"))
-        }
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => Candidate::Refused(format!(
+            "permission denied: the agent may not look at `{shown}`"
+        )),
         Err(_) => Candidate::Missing,
     }
 }
@@ -110,7 +110,10 @@ mod tests {
         assert!(find("plain").contains("permission denied"));
         assert!(find("./folder").contains("is a directory"));
         let directory = |cwd: &str| directory(dir.path(), cwd).unwrap_err();
-        assert_eq!(directory("/nowhere/at/all"), "no such directory `/nowhere/at/all`");
+        assert_eq!(
+            directory("/nowhere/at/all"),
+            "no such directory `/nowhere/at/all`"
+        );
         assert_eq!(directory("plain"), "`plain` is not a directory");
     }
 
@@ -122,8 +125,14 @@ mod tests {
         fs::set_permissions(&own, fs::Permissions::from_mode(0o755)).unwrap();
         let path = format!("/nowhere:{}:/bin", dir.path().display());
         assert_eq!(find("own", Path::new("/"), &path), Ok(own.clone()));
-        assert_eq!(find("./own", dir.path(), "/bin"), Ok(dir.path().join("./own")));
-        assert_eq!(find(&own.display().to_string(), Path::new("/"), ""), Ok(own));
+        assert_eq!(
+            find("./own", dir.path(), "/bin"),
+            Ok(dir.path().join("./own"))
+        );
+        assert_eq!(
+            find(&own.display().to_string(), Path::new("/"), ""),
+            Ok(own)
+        );
         assert!(find("sh", Path::new("/"), &path).is_ok());
     }
 }

@@ -18,8 +18,10 @@ pub(super) struct Roster {
     spawning: RwLock<()>,
 }
 
-pub(super) static ROSTER: Roster =
-    Roster { listed: Mutex::new(None), spawning: RwLock::new(()) };
+pub(super) static ROSTER: Roster = Roster {
+    listed: Mutex::new(None),
+    spawning: RwLock::new(()),
+};
 
 impl Roster {
     /// An attempt begins: from now on processes with its mark may run.
@@ -52,12 +54,18 @@ impl Roster {
     /// Held while a process is spawned and listed: meanwhile nobody reaps.
     pub fn spawning(&self) -> Spawning<'_> {
         let held = self.spawning.read().unwrap_or_else(PoisonError::into_inner);
-        Spawning { roster: self, _held: held }
+        Spawning {
+            roster: self,
+            _held: held,
+        }
     }
 
     /// Does `reap` unless `pid` is a process that an attempt waits for itself.
     pub fn reap_orphan(&self, pid: i32, reap: impl FnOnce()) {
-        let _nobody_spawns = self.spawning.write().unwrap_or_else(PoisonError::into_inner);
+        let _nobody_spawns = self
+            .spawning
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
         if !self.is_main(pid) {
             reap();
         }

@@ -45,9 +45,13 @@ pub(crate) fn kill_group(leader: i32) {
 
 /// Kills this process and no other one that has its number by now.
 pub(crate) fn kill_exactly(process: &Process) {
-    let Some(pid) = number(process.pid).filter(|pid| *pid != getpid()) else { return };
+    let Some(pid) = number(process.pid).filter(|pid| *pid != getpid()) else {
+        return;
+    };
     // The descriptor is for whoever has the number now; the check afterwards says whether it is he.
-    let Ok(descriptor) = pidfd_open(pid, PidfdFlags::empty()) else { return };
+    let Ok(descriptor) = pidfd_open(pid, PidfdFlags::empty()) else {
+        return;
+    };
     if Process::read(process.pid).is_some_and(|now| now.started == process.started) {
         match pidfd_send_signal(descriptor, Signal::KILL) {
             Ok(()) | Err(rustix::io::Errno::SRCH) => {}

@@ -47,7 +47,15 @@ pub(super) async fn run(shared: Arc<Shared>, attempt: Attempt, hands: Hands) -> 
     let mut listed = Listed::new(mark);
     let exit = match prepare(&shared, &attempt, &scratch) {
         Ok((plan, confinement)) => {
-            let exit = launch(&shared, &attempt, plan, &mut listed, hands, confinement.as_ref()).await;
+            let exit = launch(
+                &shared,
+                &attempt,
+                plan,
+                &mut listed,
+                hands,
+                confinement.as_ref(),
+            )
+            .await;
             if let Some(confinement) = confinement {
                 confinement.end().await;
             }
@@ -96,14 +104,21 @@ async fn launch(
     hands: Hands,
     confinement: Option<&Confinement>,
 ) -> Exit {
-    let Hands { output, started, stop } = hands;
+    let Hands {
+        output,
+        started,
+        stop,
+    } = hands;
     let launched = match shared.launcher.launch(plan).await {
         Ok(launched) => launched,
         Err(why) => return Exit::NotStarted(why),
     };
     let pid = launched.mark.pid;
     listed.main = Some(pid);
-    let timeout = attempt.spec.timeout.map(|span| Duration::from_millis(span.0));
+    let timeout = attempt
+        .spec
+        .timeout
+        .map(|span| Duration::from_millis(span.0));
     match Supervised::new(shared, launched, confinement) {
         Ok((process, stdout, stderr, running)) => {
             started(running);
@@ -153,8 +168,12 @@ enum Cause {
     Stopped,
 }
 
-type Running<'a> =
-    (Supervised<'a>, pipe::Receiver, pipe::Receiver, crate::journal::ProcessMark);
+type Running<'a> = (
+    Supervised<'a>,
+    pipe::Receiver,
+    pipe::Receiver,
+    crate::journal::ProcessMark,
+);
 
 impl<'a> Supervised<'a> {
     fn new(
@@ -162,12 +181,23 @@ impl<'a> Supervised<'a> {
         launched: Launched,
         confinement: Option<&'a Confinement>,
     ) -> io::Result<Running<'a>> {
-        let Launched { mark, pidfd, stdout, stderr } = launched;
+        let Launched {
+            mark,
+            pidfd,
+            stdout,
+            stderr,
+        } = launched;
         let group = Group::new(mark.pid).ok_or_else(|| io::Error::other("it has no group"))?;
-        let pidfd = AsyncFd::with_interest(pidfd, Interest::READABLE)?;
+        let pidfd = watched(pidfd)?;
         let stdout = pipe::Receiver::from_owned_fd(stdout)?;
         let stderr = pipe::Receiver::from_owned_fd(stderr)?;
-        let process = Supervised { shared, confinement, pid: mark.pid, group, pidfd };
+        let process = Supervised {
+            shared,
+            confinement,
+            pid: mark.pid,
+            group,
+            pidfd,
+        };
         Ok((process, stdout, stderr, mark))
     }
 
@@ -232,7 +262,11 @@ impl<'a> Supervised<'a> {
         loop {
             // Where nobody is left to stop it, the agent is going down, and it with it.
             let watched = stop.has_changed().is_ok();
-            let urgency = if watched { *stop.borrow_and_update() } else { Urgency::AtOnce };
+            let urgency = if watched {
+                *stop.borrow_and_update()
+            } else {
+                Urgency::AtOnce
+            };
             let rushed = urgency == Urgency::AtOnce && !killed;
             if rushed || (urgency == Urgency::Gently && cause.is_none()) {
                 cause.get_or_insert(Cause::Stopped);
@@ -268,6 +302,15 @@ impl<'a> Supervised<'a> {
         self.group.terminate();
         Instant::now() + self.shared.settings.grace
     }
+}
+
+#[expect(
+    deprecated,
+    reason = "what replaces it is unsafe, because a type may give away another descriptor each \
+              time it is asked; an `OwnedFd` can't"
+)]
+fn watched(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::with_interest(pidfd, Interest::READABLE)
 }
 
 async fn until(deadline: Option<Instant>) {

@@ -30,7 +30,10 @@ const ROUND: Duration = Duration::from_secs(2);
 const IDLE: Duration = Duration::from_secs(3600);
 
 enum Request {
-    Descendants { root: i32, answer: oneshot::Sender<Vec<Process>> },
+    Descendants {
+        root: i32,
+        answer: oneshot::Sender<Vec<Process>>,
+    },
     /// An attempt ended.
     Look,
 }
@@ -47,7 +50,10 @@ impl Sweeper {
             tracing::warn!(%error, "can't adopt orphans: a process may escape its attempt");
         }
         let (requests, waiting) = channel();
-        let sweep = Sweep { prefix: format!("{incarnation}."), ..Sweep::default() };
+        let sweep = Sweep {
+            prefix: format!("{incarnation}."),
+            ..Sweep::default()
+        };
         thread::Builder::new()
             .name("sweep".into())
             .spawn(move || serve(sweep, &waiting))
@@ -58,7 +64,11 @@ impl Sweeper {
     /// All processes below `root`, also in other groups and sessions.
     pub async fn descendants(&self, root: i32) -> Vec<Process> {
         let (answer, answered) = oneshot::channel();
-        if self.requests.send(Request::Descendants { root, answer }).is_err() {
+        if self
+            .requests
+            .send(Request::Descendants { root, answer })
+            .is_err()
+        {
             return Vec::new();
         }
         answered.await.unwrap_or_default()
@@ -128,8 +138,10 @@ impl Sweep {
         let own = getpid().as_raw_nonzero().get();
         let marks = roster.marks();
         let children = table.rows().iter().filter(|row| row.parent == own);
-        let orphans: Vec<Process> =
-            children.filter(|row| !roster.is_main(row.pid)).copied().collect();
+        let orphans: Vec<Process> = children
+            .filter(|row| !roster.is_main(row.pid))
+            .copied()
+            .collect();
         let mut again = false;
         let mut strays = HashMap::new();
         for orphan in &orphans {
@@ -183,7 +195,9 @@ impl Sweep {
 }
 
 fn reap(pid: i32) {
-    let Some(pid) = Pid::from_raw(pid) else { return };
+    let Some(pid) = Pid::from_raw(pid) else {
+        return;
+    };
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
     if let Err(error) = waitid(WaitId::Pid(pid), options) {
         tracing::debug!(?pid, %error, "an orphan was gone before it was reaped");

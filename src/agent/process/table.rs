@@ -43,8 +43,9 @@ impl Process {
     pub fn mark(&self) -> Option<String> {
         let environment = fs::read(format!("/proc/{}/environ", self.pid)).ok()?;
         let prefix = format!("{MARK_VARIABLE}=");
-        let value =
-            environment.split(|byte| *byte == 0).find_map(|v| v.strip_prefix(prefix.as_bytes()))?;
+        let value = environment
+            .split(|byte| *byte == 0)
+            .find_map(|v| v.strip_prefix(prefix.as_bytes()))?;
         // Not that of another process which took over the number while we read.
         let same = Process::read(self.pid)?.started == self.started;
         same.then(|| String::from_utf8_lossy(value).into_owned())
@@ -63,9 +64,13 @@ pub(crate) struct Table {
 
 impl Table {
     pub fn read() -> Table {
-        let Ok(entries) = fs::read_dir("/proc") else { return Table::default() };
+        let Ok(entries) = fs::read_dir("/proc") else {
+            return Table::default();
+        };
         let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-        Table { rows: pids.filter_map(Process::read).collect() }
+        Table {
+            rows: pids.filter_map(Process::read).collect(),
+        }
     }
 
     pub fn rows(&self) -> &[Process] {

@@ -8,9 +8,7 @@ use wire::v1::agent_frame::Body;
 
 use crate::executor::{self, Exit, Urgency};
 use crate::output::Fate;
-use crate::worker::{
-    Effect, Ended, RESEND, SETTLED_MAX, Stage, WAITING_MAX, Worker,
-};
+use crate::worker::{Effect, Ended, RESEND, SETTLED_MAX, Stage, WAITING_MAX, Worker};
 
 #[derive(Debug)]
 pub(super) struct Attempt {
@@ -23,12 +21,21 @@ pub(super) enum Phase {
     /// For a slot, or for a lease.
     Waiting { spec: Arc<TaskSpec> },
     /// For the journal.
-    Beginning { spec: Arc<TaskSpec>, ending: Option<Ending> },
-    Running { ending: Option<Ending>, urgency: Urgency },
+    Beginning {
+        spec: Arc<TaskSpec>,
+        ending: Option<Ending>,
+    },
+    Running {
+        ending: Option<Ending>,
+        urgency: Urgency,
+    },
     /// For the journal, again.
     Recording(Box<Verdict>),
     /// For the cluster to settle it.
-    Reporting { verdict: Box<Verdict>, sent: Option<Millis> },
+    Reporting {
+        verdict: Box<Verdict>,
+        sent: Option<Millis>,
+    },
 }
 
 /// Why the agent ends an attempt.
@@ -54,9 +61,9 @@ impl Ending {
     pub fn before_it_ran(self) -> Outcome {
         Outcome::bare(match self {
             Ending::Cancelled => End::Killed,
-            Ending::Stale | Ending::LeaseLost | Ending::Stopping => {
-                End::Declined { reason: self.in_words().to_owned() }
-            }
+            Ending::Stale | Ending::LeaseLost | Ending::Stopping => End::Declined {
+                reason: self.in_words().to_owned(),
+            },
         })
     }
 
@@ -64,16 +71,19 @@ impl Ending {
     fn while_it_ran(self) -> End {
         match self {
             Ending::Cancelled => End::Killed,
-            Ending::Stale | Ending::LeaseLost | Ending::Stopping => {
-                End::Interrupted { reason: self.in_words().to_owned() }
-            }
+            Ending::Stale | Ending::LeaseLost | Ending::Stopping => End::Interrupted {
+                reason: self.in_words().to_owned(),
+            },
         }
     }
 }
 
 impl Attempt {
     pub fn to_report(verdict: Verdict) -> Attempt {
-        let phase = Phase::Reporting { verdict: Box::new(verdict), sent: None };
+        let phase = Phase::Reporting {
+            verdict: Box::new(verdict),
+            sent: None,
+        };
         Attempt { number: 0, phase }
     }
 
@@ -97,7 +107,13 @@ impl Worker {
             return;
         }
         out.push(Effect::Open(fence));
-        self.attempts.insert(fence, Attempt { number, phase: Phase::Waiting { spec } });
+        self.attempts.insert(
+            fence,
+            Attempt {
+                number,
+                phase: Phase::Waiting { spec },
+            },
+        );
         if self.waiting.len() >= WAITING_MAX + self.nature.slots {
             self.decline(fence, "more attempts than it has room for", out);
             return;
@@ -117,33 +133,54 @@ impl Worker {
             && self.lease.holds(now)
             && let Some(fence) = self.waiting.pop_front()
         {
-            let Some(attempt) = self.attempts.get_mut(&fence) else { continue };
+            let Some(attempt) = self.attempts.get_mut(&fence) else {
+                continue;
+            };
             if let Phase::Waiting { spec } = &attempt.phase {
                 let spec = Arc::clone(spec);
                 attempt.phase = Phase::Beginning { spec, ending: None };
                 self.busy += 1;
-                out.push(Effect::Begin { fence, number: attempt.number });
+                out.push(Effect::Begin {
+                    fence,
+                    number: attempt.number,
+                });
             }
         }
     }
 
     pub(super) fn on_begun(&mut self, now: Millis, fence: Fence, out: &mut Vec<Effect>) {
         let lease_holds = self.lease.holds(now);
-        let Some(attempt) = self.attempts.get_mut(&fence) else { return };
-        let Phase::Beginning { spec, ending } = &attempt.phase else { return };
+        let Some(attempt) = self.attempts.get_mut(&fence) else {
+            return;
+        };
+        let Phase::Beginning { spec, ending } = &attempt.phase else {
+            return;
+        };
         let ending = ending.or((!lease_holds).then_some(Ending::LeaseLost));
         if let Some(ending) = ending {
             self.free_slot(now, out);
             return self.record(fence, ending.before_it_ran(), out);
         }
         let spec = Arc::clone(spec);
-        attempt.phase = Phase::Running { ending: None, urgency: Urgency::None };
-        out.push(Effect::Start(executor::Attempt { fence, number: attempt.number, spec }));
+        attempt.phase = Phase::Running {
+            ending: None,
+            urgency: Urgency::None,
+        };
+        out.push(Effect::Start(executor::Attempt {
+            fence,
+            number: attempt.number,
+            spec,
+        }));
     }
 
     pub(super) fn on_started(&mut self, fence: Fence, out: &mut Vec<Effect>) {
         if self.attempts.get(&fence).is_some_and(Attempt::is_running) {
-            self.say_all(&Body::Started(v1::Started { fence: Some(fence.into()) }), out);
+            self.say_all(
+                &Body::Started(v1::Started {
+                    fence: Some(fence.into()),
+                }),
+                out,
+            );
         }
     }
 
@@ -151,26 +188,42 @@ impl Worker {
         &mut self,
         now: Millis,
         fence: Fence,
-        ended: Box<Ended>,
+        ended: Ended,
         out: &mut Vec<Effect>,
     ) {
-        let Some(attempt) = self.attempts.get(&fence) else { return };
-        let Phase::Running { ending, .. } = attempt.phase else { return };
-        let Ended { exit, captured, started_at, finished_at } = *ended;
+        let Some(attempt) = self.attempts.get(&fence) else {
+            return;
+        };
+        let Phase::Running { ending, .. } = attempt.phase else {
+            return;
+        };
+        let Ended {
+            exit,
+            captured,
+            started_at,
+            finished_at,
+        } = ended;
         let end = match (exit, ending) {
             (Exit::Exited(code), _) => End::Exited { code },
             (Exit::Signalled(signal), _) => End::Signalled { signal },
             (Exit::TimedOut, _) => End::TimedOut,
             (Exit::NotStarted(reason), _) => End::NotStarted { reason },
             (Exit::Stopped, Some(ending)) => ending.while_it_ran(),
-            (Exit::Stopped, None) => {
-                End::Interrupted { reason: "the agent ended it by itself".to_owned() }
-            }
+            (Exit::Stopped, None) => End::Interrupted {
+                reason: "the agent ended it by itself".to_owned(),
+            },
         };
         let [stdout, stderr] = captured.tails;
         let [stdout_bytes, stderr_bytes] = captured.totals;
-        let outcome =
-            Outcome { end, stdout, stderr, stdout_bytes, stderr_bytes, started_at, finished_at };
+        let outcome = Outcome {
+            end,
+            stdout,
+            stderr,
+            stdout_bytes,
+            stderr_bytes,
+            started_at,
+            finished_at,
+        };
         self.free_slot(now, out);
         self.record(fence, outcome, out);
     }
@@ -179,16 +232,23 @@ impl Worker {
     pub(super) fn record(&mut self, fence: Fence, outcome: Outcome, out: &mut Vec<Effect>) {
         let verdict = Box::new(Verdict { fence, outcome });
         out.push(Effect::Record(verdict.clone()));
-        let attempt =
-            self.attempts.entry(fence).or_insert_with(|| Attempt::to_report((*verdict).clone()));
+        let attempt = self
+            .attempts
+            .entry(fence)
+            .or_insert_with(|| Attempt::to_report((*verdict).clone()));
         attempt.phase = Phase::Recording(verdict);
     }
 
     pub(super) fn on_recorded(&mut self, now: Millis, fence: Fence, out: &mut Vec<Effect>) {
-        let Some(attempt) = self.attempts.get_mut(&fence) else { return };
+        let Some(attempt) = self.attempts.get_mut(&fence) else {
+            return;
+        };
         if let Phase::Recording(verdict) = &mut attempt.phase {
             let verdict = verdict.clone();
-            attempt.phase = Phase::Reporting { verdict, sent: None };
+            attempt.phase = Phase::Reporting {
+                verdict,
+                sent: None,
+            };
             self.report_due(now, fence, out);
         }
     }
@@ -197,13 +257,16 @@ impl Worker {
     pub(super) fn report_all(&mut self, now: Millis, out: &mut Vec<Effect>) {
         if self.leader.is_some() {
             let held: Vec<Fence> = self.attempts.keys().copied().collect();
-            held.into_iter().for_each(|fence| self.report_due(now, fence, out));
+            held.into_iter()
+                .for_each(|fence| self.report_due(now, fence, out));
         }
     }
 
     fn report_due(&mut self, now: Millis, fence: Fence, out: &mut Vec<Effect>) {
         let Some(session) = self.leader else { return };
-        let Some(attempt) = self.attempts.get_mut(&fence) else { return };
+        let Some(attempt) = self.attempts.get_mut(&fence) else {
+            return;
+        };
         if let Phase::Reporting { verdict, sent } = &mut attempt.phase
             && sent.is_none_or(|at| now.0 >= at.0.saturating_add(RESEND.0))
         {
@@ -228,7 +291,9 @@ impl Worker {
         disposition: Disposition,
         out: &mut Vec<Effect>,
     ) {
-        let Some(attempt) = self.attempts.get(&fence) else { return };
+        let Some(attempt) = self.attempts.get(&fence) else {
+            return;
+        };
         let Phase::Reporting { verdict, .. } = &attempt.phase else {
             tracing::warn!(%fence, ?disposition, "was told of a verdict that it never sent");
             return;
@@ -262,7 +327,13 @@ impl Worker {
     }
 
     fn decline(&mut self, fence: Fence, reason: &str, out: &mut Vec<Effect>) {
-        self.record(fence, Outcome::bare(End::Declined { reason: reason.to_owned() }), out);
+        self.record(
+            fence,
+            Outcome::bare(End::Declined {
+                reason: reason.to_owned(),
+            }),
+            out,
+        );
     }
 
     fn free_slot(&mut self, now: Millis, out: &mut Vec<Effect>) {

@@ -38,7 +38,9 @@ impl Worker {
     pub(super) fn on_load(&mut self, load: Load, out: &mut Vec<Effect>) {
         self.load = load;
         let sessions: Vec<SessionId> = self.peers.keys().copied().collect();
-        sessions.into_iter().for_each(|session| self.say_status(session, out));
+        sessions
+            .into_iter()
+            .for_each(|session| self.say_status(session, out));
     }
 
     /// A frame counts if no controller ever said a higher (generation, term), and what only a
@@ -74,11 +76,18 @@ impl Worker {
             | Said::Settled { .. } => {}
         }
         if self.leader != Some(session) {
-            tracing::warn!(?session, "refused an order from a controller that does not lead");
+            tracing::warn!(
+                ?session,
+                "refused an order from a controller that does not lead"
+            );
             return;
         }
         match said {
-            Said::Assign { fence, number, spec } => self.on_assign(now, fence, number, spec, out),
+            Said::Assign {
+                fence,
+                number,
+                spec,
+            } => self.on_assign(now, fence, number, spec, out),
             Said::Cancel { fence } => self.on_cancel(fence, out),
             Said::Stale { fence } => self.end_attempt(fence, Ending::Stale, out),
             Said::Renewed { nonce } => self.on_renewed(now, nonce, out),
@@ -90,7 +99,10 @@ impl Worker {
     fn on_leading(&mut self, now: Millis, session: SessionId, out: &mut Vec<Effect>) {
         self.leader = Some(session);
         let attempts = self.attempts.keys().map(v1::Fence::from).collect();
-        out.push(Effect::Say { session, body: Body::Known(v1::Known { attempts }) });
+        out.push(Effect::Say {
+            session,
+            body: Body::Known(v1::Known { attempts }),
+        });
         self.renewed = None;
         self.renew_if_due(now, out);
         self.forget_sending();
@@ -105,11 +117,16 @@ impl Worker {
 
     pub(super) fn renew_if_due(&mut self, now: Millis, out: &mut Vec<Effect>) {
         let Some(session) = self.leader else { return };
-        let due = self.renewed.is_none_or(|at| now.0 >= at.0.saturating_add(lease::EVERY.0));
+        let due = self
+            .renewed
+            .is_none_or(|at| now.0 >= at.0.saturating_add(lease::EVERY.0));
         if due {
             self.renewed = Some(now);
             let nonce = self.lease.renew(now);
-            out.push(Effect::Say { session, body: Body::Renew(v1::Renew { nonce }) });
+            out.push(Effect::Say {
+                session,
+                body: Body::Renew(v1::Renew { nonce }),
+            });
         }
     }
 
@@ -124,7 +141,11 @@ impl Worker {
         if !self.lease.take_lost(now) {
             return;
         }
-        let running = self.attempts.values().filter(|attempt| attempt.is_running()).count();
+        let running = self
+            .attempts
+            .values()
+            .filter(|attempt| attempt.is_running())
+            .count();
         tracing::warn!(running, "lost the lease: ending all attempts");
         let held: Vec<Fence> = self.attempts.keys().copied().collect();
         for fence in held {
@@ -136,13 +157,21 @@ impl Worker {
 
     pub(super) fn say_all(&self, body: &Body, out: &mut Vec<Effect>) {
         for &session in self.peers.keys() {
-            out.push(Effect::Say { session, body: body.clone() });
+            out.push(Effect::Say {
+                session,
+                body: body.clone(),
+            });
         }
     }
 
     fn say_status(&self, session: SessionId, out: &mut Vec<Effect>) {
-        let Some(peer) = self.peers.get(&session) else { return };
-        let running = self.attempts.iter().filter(|(_, attempt)| attempt.is_running());
+        let Some(peer) = self.peers.get(&session) else {
+            return;
+        };
+        let running = self
+            .attempts
+            .iter()
+            .filter(|(_, attempt)| attempt.is_running());
         let status = v1::DeviceStatus {
             id: self.nature.id.to_string(),
             cpu_load: self.load.cpu,
@@ -154,7 +183,10 @@ impl Worker {
             status: Some(status),
             running: running.map(|(fence, _)| fence.into()).collect(),
         };
-        out.push(Effect::Say { session, body: Body::Status(status) });
+        out.push(Effect::Say {
+            session,
+            body: Body::Status(status),
+        });
     }
 
     pub(super) fn end_running_for_stop(&mut self, out: &mut Vec<Effect>) {
@@ -166,7 +198,9 @@ impl Worker {
 
     /// Ends an attempt that has not ended, as urgently as the reason wants it.
     pub(super) fn end_attempt(&mut self, fence: Fence, ending: Ending, out: &mut Vec<Effect>) {
-        let Some(attempt) = self.attempts.get_mut(&fence) else { return };
+        let Some(attempt) = self.attempts.get_mut(&fence) else {
+            return;
+        };
         let urgency = match ending {
             Ending::LeaseLost => Urgency::AtOnce,
             Ending::Cancelled | Ending::Stale | Ending::Stopping => Urgency::Gently,
@@ -179,7 +213,10 @@ impl Worker {
             Phase::Beginning { ending: known, .. } => {
                 known.get_or_insert(ending);
             }
-            Phase::Running { ending: known, urgency: told } => {
+            Phase::Running {
+                ending: known,
+                urgency: told,
+            } => {
                 known.get_or_insert(ending);
                 if *told < urgency {
                     *told = urgency;

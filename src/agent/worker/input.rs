@@ -24,13 +24,26 @@ pub(crate) struct Stamp {
 pub(crate) enum Said {
     Leading,
     Following,
-    Assign { fence: Fence, number: u32, spec: Arc<TaskSpec> },
+    Assign {
+        fence: Fence,
+        number: u32,
+        spec: Arc<TaskSpec>,
+    },
     /// A person cancelled the task.
-    Cancel { fence: Fence },
+    Cancel {
+        fence: Fence,
+    },
     /// The attempt is not live any more.
-    Stale { fence: Fence },
-    Renewed { nonce: u64 },
-    Settled { fence: Fence, disposition: Disposition },
+    Stale {
+        fence: Fence,
+    },
+    Renewed {
+        nonce: u64,
+    },
+    Settled {
+        fence: Fence,
+        disposition: Disposition,
+    },
 }
 
 /// The end of an attempt that ran.
@@ -45,17 +58,31 @@ pub(crate) struct Ended {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Input {
     /// The controller took the session.
-    Opened { session: SessionId },
-    Closed { session: SessionId },
-    Said { session: SessionId, stamp: Stamp, said: Said },
-    Latency { session: SessionId, micros: u32 },
+    Opened {
+        session: SessionId,
+    },
+    Closed {
+        session: SessionId,
+    },
+    Said {
+        session: SessionId,
+        stamp: Stamp,
+        said: Said,
+    },
+    Latency {
+        session: SessionId,
+        micros: u32,
+    },
     /// Measured every few seconds; passed on to every controller.
     Load(Load),
     /// In the journal, on disk: it may start.
     Begun(Fence),
     /// Its process runs.
     Started(Fence),
-    Ended { fence: Fence, ended: Box<Ended> },
+    Ended {
+        fence: Fence,
+        ended: Box<Ended>,
+    },
     /// Its verdict is on disk: it may be reported.
     Recorded(Fence),
     Tick,
@@ -67,12 +94,24 @@ pub(crate) enum Input {
 
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Effect {
-    Say { session: SessionId, body: wire::v1::agent_frame::Body },
+    Say {
+        session: SessionId,
+        body: wire::v1::agent_frame::Body,
+    },
     /// Make room for its output, so that it can be followed before it runs.
     Open(Fence),
-    Begin { fence: Fence, number: u32 },
+    Begin {
+        fence: Fence,
+        number: u32,
+    },
     Start(executor::Attempt),
-    End { fence: Fence, urgency: Urgency },
+    End {
+        fence: Fence,
+        urgency: Urgency,
+    },
     Record(Box<Verdict>),
-    Settle { fence: Fence, fate: Fate },
+    Settle {
+        fence: Fence,
+        fate: Fate,
+    },
 }

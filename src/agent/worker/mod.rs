@@ -19,13 +19,13 @@ mod tests;
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 
-use model::{Fence, Incarnation, Millis, Timestamp};
+use model::{Fence, Millis, Timestamp};
 
 use crate::journal::Recovered;
 use crate::lease::Lease;
 use attempts::Attempt;
 use controllers::Peer;
-pub(crate) use input::{Ended, Effect, Input, Said, SessionId, Stamp};
+pub(crate) use input::{Effect, Ended, Input, Said, SessionId, Stamp};
 
 /// How long a verdict waits for its acknowledgement before it is sent again.
 const RESEND: Millis = Millis(3_000);
@@ -48,7 +48,6 @@ pub(crate) struct Load {
 #[derive(Debug, Clone)]
 pub(crate) struct Nature {
     pub id: model::AgentId,
-    pub incarnation: Incarnation,
     pub slots: usize,
 }
 
@@ -103,7 +102,10 @@ impl Worker {
             owed: HashSet::new(),
             load: Load::default(),
         };
-        recovered.settled.iter().for_each(|fence| worker.remember(*fence));
+        recovered
+            .settled
+            .iter()
+            .for_each(|fence| worker.remember(*fence));
         for (&fence, held) in &recovered.held {
             if let Some(verdict) = held.verdict.clone() {
                 worker.attempts.insert(fence, Attempt::to_report(verdict));
@@ -117,12 +119,16 @@ impl Worker {
         match input {
             Input::Opened { session } => self.on_opened(session, out),
             Input::Closed { session } => self.on_closed(session),
-            Input::Said { session, stamp, said } => self.on_said(now, session, stamp, said, out),
+            Input::Said {
+                session,
+                stamp,
+                said,
+            } => self.on_said(now, session, stamp, said, out),
             Input::Latency { session, micros } => self.on_latency(session, micros),
             Input::Load(load) => self.on_load(load, out),
             Input::Begun(fence) => self.on_begun(now, fence, out),
             Input::Started(fence) => self.on_started(fence, out),
-            Input::Ended { fence, ended } => self.on_ended(now, fence, ended, out),
+            Input::Ended { fence, ended } => self.on_ended(now, fence, *ended, out),
             Input::Recorded(fence) => self.on_recorded(now, fence, out),
             Input::Tick => self.on_tick(now, out),
             Input::Stop => self.on_stop(out),
@@ -143,11 +149,6 @@ impl Worker {
     /// Verdicts that are written down and not settled.
     pub fn unsettled(&self) -> usize {
         self.attempts.len()
-    }
-
-    /// When the lease runs out, for the shell to wake up in time.
-    pub fn lease_until(&self) -> Option<Millis> {
-        self.lease.until()
     }
 
     fn on_tick(&mut self, now: Millis, out: &mut Vec<Effect>) {
