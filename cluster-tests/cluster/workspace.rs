@@ -69,7 +69,12 @@ impl Workspace {
 impl Drop for Workspace {
     fn drop(&mut self) {
         end_processes(&self.path);
-        if !self.keep {
+        if self.keep || std::thread::panicking() {
+            eprintln!(
+                "kept for a look, until the next run: {}",
+                self.path.display()
+            );
+        } else {
             // Nobody is left to tell; the next sweep tries again.
             let _removed = fs::remove_dir_all(&self.path);
         }

@@ -96,6 +96,8 @@ pub struct Journal {
     dispositions: BTreeMap<Key, v1::Disposition>,
     counts: Counts,
     silent: bool,
+    /// Why a session was refused, or how one ended, for whoever waits in vain.
+    last_end: String,
 }
 
 impl Journal {
@@ -122,6 +124,7 @@ impl Journal {
             dispositions: BTreeMap::new(),
             counts: Counts::default(),
             silent: false,
+            last_end: "none".to_owned(),
         }
     }
 
@@ -184,7 +187,11 @@ impl Journal {
                 end: true,
                 ..v1::Output::default()
             })],
-            Heard::Untail(_) | Heard::Refused(_) => Vec::new(),
+            Heard::Refused(refused) => {
+                self.last_end = refused.reason;
+                Vec::new()
+            }
+            Heard::Untail(_) => Vec::new(),
         }
     }
 
@@ -221,7 +228,12 @@ impl Journal {
         BEAT
     }
 
-    pub fn closed(&mut self, session: usize) {
+    pub fn note_end(&mut self, session: usize, why: String) {
+        self.last_end = why;
+        self.closed(session);
+    }
+
+    fn closed(&mut self, session: usize) {
         self.leading = self.leading.filter(|leader| *leader != session);
     }
 
@@ -256,13 +268,15 @@ impl Journal {
 
     pub fn describe(&self) -> String {
         format!(
-            "{}: term {}, leader's session {:?}, {} open, {} verdicts waiting, {:?}",
+            "{}: term {}, leader's session {:?}, {} open, {} verdicts waiting, {:?}; \
+             last end of a session: {}",
             self.profile.agent,
             self.highest.1,
             self.leading,
             self.open.len(),
             self.outbox.len(),
             self.counts,
+            self.last_end,
         )
     }
 

@@ -27,9 +27,12 @@ pub async fn keep_up(
     changed: Arc<Notify>,
 ) {
     loop {
-        // Why it ended is told by the controllers' logs; the agent goes on in any case.
-        let _ended = once(number, channel.clone(), &journal, &changed).await;
-        lock(&journal).closed(number);
+        let ended = once(number, channel.clone(), &journal, &changed).await;
+        if let Err(status) = ended {
+            lock(&journal).note_end(number, status.to_string());
+        } else {
+            lock(&journal).note_end(number, "the controller closed it".to_owned());
+        }
         tokio::time::sleep(PAUSE).await;
     }
 }
