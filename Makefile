@@ -7,6 +7,10 @@ SHELL := bash
 MAKEFLAGS += --no-print-directory
 
 CARGO ?= cargo
+# Where cargo puts release builds.
+RELEASE = $(or $(CARGO_TARGET_DIR),target)/release
+# Given to the demo and the bench: make bench-tasks ARGS='--in-flight 64 --no-ops'
+ARGS ?=
 # The crates that no clock, thread or file may enter.
 CORE := -p quorate-model -p quorate-scheduler -p quorate-dispatch
 
@@ -42,12 +46,12 @@ cluster: ## A development cluster in the foreground; Ctrl-C stops it
 	$(CARGO) run --locked --release --package quorate -- dev
 
 demo: ## Real work on a real cluster whose leader is killed half-way; nothing is lost
-	$(CARGO) build --locked --release --package quorate --package cluster-tests
-	$(CARGO) run --locked --quiet --release --package cluster-tests --bin demo
+	$(CARGO) build --locked --release --package quorate --package cluster-tests --bins
+	$(RELEASE)/demo $(ARGS)
 
 bench-tasks: ## Tasks per second, latency and fsyncs at 1, 16, 64 and 256 in flight
-	$(CARGO) build --locked --release --package quorate --package cluster-tests
-	$(CARGO) run --locked --quiet --release --package cluster-tests --bin bench-tasks
+	$(CARGO) build --locked --release --package quorate --package cluster-tests --bins
+	$(RELEASE)/bench-tasks $(ARGS)
 
 deny: ## Licences, sources and banned crates (needs cargo-deny)
 	@$(CARGO) deny --version >/dev/null 2>&1 || { echo "make deny needs cargo-deny: cargo install --locked cargo-deny" >&2; exit 1; }
