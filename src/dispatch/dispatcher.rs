@@ -311,13 +311,7 @@ impl Dispatcher {
     }
 
     /// Its first lease begins: it can't have renewed one before.
-    fn registered(
-        &mut self,
-        state: &State,
-        id: &AgentId,
-        clock: Clock,
-        out: &mut Vec<Output>,
-    ) {
+    fn registered(&mut self, state: &State, id: &AgentId, clock: Clock, out: &mut Vec<Output>) {
         self.batch.want_plan();
         let Some(agent) = state.agent(id) else { return };
         let incarnation = agent.profile.incarnation;

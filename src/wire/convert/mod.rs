@@ -32,7 +32,11 @@ impl From<model::ParseIdError> for Malformed {
 
 impl From<&model::Fence> for v1::Fence {
     fn from(fence: &model::Fence) -> v1::Fence {
-        v1::Fence { task: fence.task.0, generation: fence.generation.0, epoch: fence.epoch.0 }
+        v1::Fence {
+            task: fence.task.0,
+            generation: fence.generation.0,
+            epoch: fence.epoch.0,
+        }
     }
 }
 
@@ -54,7 +58,9 @@ impl From<v1::Fence> for model::Fence {
 
 /// A fence that a frame must carry.
 pub fn fence(fence: Option<v1::Fence>) -> Result<model::Fence, Malformed> {
-    fence.map(model::Fence::from).ok_or_else(|| Malformed::missing("the fence"))
+    fence
+        .map(model::Fence::from)
+        .ok_or_else(|| Malformed::missing("the fence"))
 }
 
 impl From<&model::Addresses> for v1::Addresses {
@@ -79,7 +85,10 @@ impl From<v1::Addresses> for model::Addresses {
 
 /// Labels, in the order of their keys.
 pub fn labels_out(labels: &BTreeMap<String, String>) -> Vec<v1::Label> {
-    let label = |(key, value): (&String, &String)| v1::Label { key: key.clone(), value: value.clone() };
+    let label = |(key, value): (&String, &String)| v1::Label {
+        key: key.clone(),
+        value: value.clone(),
+    };
     labels.iter().map(label).collect()
 }
 

@@ -19,8 +19,13 @@ impl TryFrom<v1::Verdict> for model::Verdict {
     type Error = Malformed;
 
     fn try_from(verdict: v1::Verdict) -> Result<model::Verdict, Malformed> {
-        let outcome = verdict.outcome.ok_or_else(|| Malformed::missing("the outcome"))?;
-        Ok(model::Verdict { fence: fence(verdict.fence)?, outcome: outcome.try_into()? })
+        let outcome = verdict
+            .outcome
+            .ok_or_else(|| Malformed::missing("the outcome"))?;
+        Ok(model::Verdict {
+            fence: fence(verdict.fence)?,
+            outcome: outcome.try_into()?,
+        })
     }
 }
 
@@ -57,30 +62,44 @@ impl TryFrom<v1::Outcome> for model::Outcome {
 
 fn end_out(end: &End) -> WireEnd {
     match end {
-        End::Exited { code } => WireEnd::Exited(v1::Exited { code: Some(*code), signal: None }),
-        End::Signalled { signal } => {
-            WireEnd::Exited(v1::Exited { code: None, signal: Some(*signal) })
-        }
+        End::Exited { code } => WireEnd::Exited(v1::Exited {
+            code: Some(*code),
+            signal: None,
+        }),
+        End::Signalled { signal } => WireEnd::Exited(v1::Exited {
+            code: None,
+            signal: Some(*signal),
+        }),
         End::TimedOut => WireEnd::TimedOut(v1::TimedOut {}),
-        End::Killed => WireEnd::Killed(v1::Killed { reason: String::new() }),
-        End::NotStarted { reason } => {
-            WireEnd::NotStarted(v1::NotStarted { reason: reason.clone() })
-        }
-        End::Declined { reason } => WireEnd::Declined(v1::Declined { reason: reason.clone() }),
-        End::Interrupted { reason } => {
-            WireEnd::Interrupted(v1::Interrupted { reason: reason.clone() })
-        }
+        End::Killed => WireEnd::Killed(v1::Killed {
+            reason: String::new(),
+        }),
+        End::NotStarted { reason } => WireEnd::NotStarted(v1::NotStarted {
+            reason: reason.clone(),
+        }),
+        End::Declined { reason } => WireEnd::Declined(v1::Declined {
+            reason: reason.clone(),
+        }),
+        End::Interrupted { reason } => WireEnd::Interrupted(v1::Interrupted {
+            reason: reason.clone(),
+        }),
     }
 }
 
 fn end_in(end: WireEnd) -> Result<End, Malformed> {
     Ok(match end {
-        WireEnd::Exited(v1::Exited { code: Some(code), signal: None }) => End::Exited { code },
-        WireEnd::Exited(v1::Exited { code: None, signal: Some(signal) }) => {
-            End::Signalled { signal }
-        }
+        WireEnd::Exited(v1::Exited {
+            code: Some(code),
+            signal: None,
+        }) => End::Exited { code },
+        WireEnd::Exited(v1::Exited {
+            code: None,
+            signal: Some(signal),
+        }) => End::Signalled { signal },
         WireEnd::Exited(_) => {
-            return Err(Malformed("an exit has a code or a signal, and not both".into()));
+            return Err(Malformed(
+                "an exit has a code or a signal, and not both".into(),
+            ));
         }
         WireEnd::TimedOut(_) => End::TimedOut,
         WireEnd::Killed(_) => End::Killed,

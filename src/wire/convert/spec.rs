@@ -16,7 +16,11 @@ impl From<&model::TaskSpec> for v1::TaskSpec {
             namespace: spec.namespace.to_string(),
             process: Some(v1::ProcessSpec {
                 command: spec.command.clone(),
-                env: spec.env.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
+                env: spec
+                    .env
+                    .iter()
+                    .map(|(k, v)| (k.clone(), v.clone()))
+                    .collect(),
                 cwd: spec.cwd.clone(),
             }),
             labels: labels_out(&spec.labels),
@@ -34,7 +38,9 @@ impl TryFrom<v1::TaskSpec> for model::TaskSpec {
     type Error = Malformed;
 
     fn try_from(spec: v1::TaskSpec) -> Result<model::TaskSpec, Malformed> {
-        let process = spec.process.ok_or_else(|| Malformed("no command to run".into()))?;
+        let process = spec
+            .process
+            .ok_or_else(|| Malformed("no command to run".into()))?;
         let namespace = match spec.namespace.as_str() {
             "" => DEFAULT_NAMESPACE,
             given => given,

@@ -26,7 +26,9 @@ pub fn task(state: &model::State, task: &model::Task, running: bool) -> v1::Task
         class: task.class.as_str().into(),
         state: shown_state(task, running).into(),
         not_before,
-        agent: latest.map(|attempt| attempt.agent.to_string()).unwrap_or_default(),
+        agent: latest
+            .map(|attempt| attempt.agent.to_string())
+            .unwrap_or_default(),
         epoch: latest.map_or(0, |attempt| attempt.epoch.0),
         attempt: task.attempts,
         submitted_at: Some(task.submitted_at.0),
@@ -35,11 +37,20 @@ pub fn task(state: &model::State, task: &model::Task, running: bool) -> v1::Task
         submit_index: task.submit_index,
         last_index: task.last_index,
         reason: task.reason(),
-        result: state.result(task.id).filter(|_| task.is_terminal()).map(|outcome| result(&outcome)),
+        result: state
+            .result(task.id)
+            .filter(|_| task.is_terminal())
+            .map(|outcome| result(&outcome)),
         request_id: task.request_id.clone().unwrap_or_default(),
         generation: state.generation().0,
         lost_agents: u32::try_from(task.lost_agents.len()).unwrap_or(u32::MAX),
-        cancel_requested: matches!(task.phase, model::Phase::Assigned { cancel: Some(_), .. }),
+        cancel_requested: matches!(
+            task.phase,
+            model::Phase::Assigned {
+                cancel: Some(_),
+                ..
+            }
+        ),
     }
 }
 

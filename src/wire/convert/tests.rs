@@ -13,7 +13,10 @@ fn a_spec_comes_back_as_it_was() {
     let mut spec = TaskSpec::process(namespace(), vec!["sh".into(), "-c".into(), "true".into()]);
     spec.env.insert("KEY".into(), "value".into());
     spec.labels.insert("team".into(), "blue".into());
-    spec.require = vec!["gpu in (a100,h100)".parse().unwrap(), "zone!=b".parse().unwrap()];
+    spec.require = vec![
+        "gpu in (a100,h100)".parse().unwrap(),
+        "zone!=b".parse().unwrap(),
+    ];
     spec.timeout = Some(model::Millis(1_500));
     spec.retries = 3;
     spec.memory_mib = Some(64);
