@@ -143,6 +143,9 @@ mod tests {
     }
 
     proptest! {
+        // A failing case is printed; a file of it would land beside the crates.
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
         #[test]
         fn state_time_passes_within_one_percent_of_the_monotonic_clock(
             steps in prop::collection::vec((0u64..5 * SECOND, -2 * HOUR_MS as i64..2 * HOUR_MS as i64), 1..200)

@@ -105,6 +105,9 @@ fn the_first_format_reads_as_written() {
 }
 
 proptest! {
+    // A failing case is printed; a file of it would land beside the crates.
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn a_flipped_bit_never_passes(body in prop::collection::vec(any::<u8>(), 0..300), at in any::<prop::sample::Index>()) {
         let sealed = seal(&body);
