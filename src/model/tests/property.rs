@@ -136,7 +136,7 @@ fn replay(state: &mut State, from: usize, log: &[(u64, Entry)]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn replicas_agree_and_stay_sound(log in log()) {
