@@ -1,1 +1,420 @@
-//! Tests of the process executor.
+//! The process executor with real processes.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use model::{Epoch, Fence, Generation, Incarnation, Millis, Namespace, TaskId, TaskSpec};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{sleep, timeout};
+
+use super::{Processes, Settings, Table, mark};
+use crate::executor::{Attempt, Executor, Exit, Hands, Urgency};
+use crate::journal::ProcessMark;
+use crate::output::{AttemptLog, Captured};
+
+/// Longer than anything here takes on a busy machine; only a failing test waits for it.
+const LONG: Duration = Duration::from_secs(60);
+
+struct Bench {
+    dir: tempfile::TempDir,
+    processes: Processes,
+    incarnation: Incarnation,
+}
+
+struct Run {
+    stop: watch::Sender<Urgency>,
+    started: mpsc::UnboundedReceiver<ProcessMark>,
+    log: Arc<AttemptLog>,
+    exit: tokio::task::JoinHandle<Exit>,
+    fence: Fence,
+}
+
+impl Bench {
+    fn new(grace: Duration) -> Bench {
+        let dir = tempfile::tempdir().unwrap();
+        let incarnation = Incarnation(rand::random());
+        let settings = Settings {
+            incarnation,
+            scratch: dir.path().join("scratch"),
+            path: "/usr/bin:/bin".into(),
+            grace,
+        };
+        std::fs::create_dir(&settings.scratch).unwrap();
+        Bench {
+            processes: Processes::new(settings).unwrap(),
+            dir,
+            incarnation,
+        }
+    }
+
+    fn start(&self, spec: TaskSpec) -> Run {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        let fence = Fence {
+            task: TaskId(n),
+            generation: Generation(1),
+            epoch: Epoch(n + 100),
+        };
+        let log = Arc::new(AttemptLog::new(
+            self.dir.path().join(format!("log{n}")),
+            64 << 20,
+        ));
+        let (stop, stopped) = watch::channel(Urgency::None);
+        let (told, started) = mpsc::unbounded_channel();
+        let hands = Hands {
+            output: Arc::clone(&log),
+            started: Box::new(move |mark| told.send(mark).unwrap()),
+            stop: stopped,
+        };
+        let attempt = Attempt {
+            fence,
+            number: 3,
+            spec: Arc::new(spec),
+        };
+        let exit = tokio::spawn(self.processes.run(attempt, hands));
+        Run {
+            stop,
+            started,
+            log,
+            exit,
+            fence,
+        }
+    }
+
+    async fn run(&self, spec: TaskSpec) -> (Exit, Captured) {
+        let mut run = self.start(spec);
+        let exit = run.end().await;
+        (exit, run.log.end())
+    }
+
+    fn scratch_of(&self, fence: Fence) -> PathBuf {
+        self.dir.path().join("scratch").join(fence.to_string())
+    }
+
+    /// Processes anywhere on the machine that carry the mark of this attempt.
+    fn alive(&self, fence: Fence) -> Vec<i32> {
+        let wanted = mark(self.incarnation, fence);
+        let table = Table::read();
+        let rows = table.rows().iter().filter(|row| !row.zombie);
+        rows.filter(|row| row.mark().as_deref() == Some(&wanted))
+            .map(|row| row.pid)
+            .collect()
+    }
+
+    async fn gone(&self, fence: Fence) {
+        eventually(|| self.alive(fence).is_empty()).await;
+    }
+}
+
+impl Run {
+    async fn end(&mut self) -> Exit {
+        timeout(LONG, &mut self.exit)
+            .await
+            .expect("the attempt should have ended")
+            .unwrap()
+    }
+
+    /// Until so much was written to stdout.
+    async fn written(&self, bytes: u64) {
+        let mut progress = self.log.follow();
+        let enough = progress.wait_for(|progress| progress.written[0] >= bytes);
+        timeout(LONG, enough).await.expect("no output").unwrap();
+    }
+}
+
+async fn eventually(mut holds: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < LONG, "it never came true");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn command(words: &[&str]) -> TaskSpec {
+    let words = words.iter().map(|word| (*word).to_owned()).collect();
+    TaskSpec::process(Namespace::new("default").unwrap(), words)
+}
+
+fn sh(script: &str) -> TaskSpec {
+    command(&["sh", "-c", script])
+}
+
+fn bench() -> Bench {
+    Bench::new(Duration::from_secs(30))
+}
+
+fn text(captured: &Captured) -> String {
+    String::from_utf8_lossy(&captured.tails[0]).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn exit_codes_and_signals_are_told_as_they_are() {
+    let bench = bench();
+    for (script, exit) in [
+        ("exit 0", Exit::Exited(0)),
+        ("exit 7", Exit::Exited(7)),
+        ("kill -TERM $$", Exit::Signalled(15)),
+        ("kill -KILL $$", Exit::Signalled(9)),
+        ("ulimit -c unlimited; kill -SEGV $$", Exit::Signalled(11)),
+    ] {
+        assert_eq!(bench.run(sh(script)).await.0, exit, "{script}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_gets_a_clean_environment_and_a_scratch_directory_that_goes_away() {
+    let bench = bench();
+    let mut spec = command(&["env"]);
+    spec.env = BTreeMap::from([
+        ("COLOUR".into(), "green".into()),
+        ("TASK_ID".into(), "forged".into()),
+        ("LANG".into(), "de".into()),
+    ]);
+    let run = bench.start(spec);
+    let scratch = bench.scratch_of(run.fence);
+    let fence = run.fence;
+    let mut run = run;
+    assert_eq!(run.end().await, Exit::Exited(0));
+    let shown = text(&run.log.end());
+    let mut lines: Vec<&str> = shown.lines().collect();
+    lines.sort_unstable();
+    let wanted = [
+        "COLOUR=green".to_owned(),
+        format!("HOME={}", scratch.display()),
+        "LANG=de".into(),
+        "PATH=/usr/bin:/bin".into(),
+        format!("QUORATE_ATTEMPT={}", mark(bench.incarnation, fence)),
+        "TASK_ATTEMPT=3".into(),
+        format!("TASK_EPOCH={}", fence.epoch.0),
+        format!("TASK_ID={}", fence.task),
+    ];
+    assert_eq!(lines, wanted);
+    assert!(!scratch.exists());
+
+    let (exit, captured) = bench
+        .run(sh("pwd; mkdir -p a/b; echo x > a/b/c; cat; ls"))
+        .await;
+    assert_eq!(exit, Exit::Exited(0));
+    assert!(text(&captured).starts_with(&bench.dir.path().display().to_string()));
+    assert!(
+        text(&captured).ends_with("\na\n"),
+        "stdin is empty, and the files are there"
+    );
+    let left = std::fs::read_dir(bench.dir.path().join("scratch"))
+        .unwrap()
+        .count();
+    assert_eq!(left, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_can_not_be_started_is_said_in_plain_words() {
+    let bench = bench();
+    std::fs::write(bench.dir.path().join("data"), "x").unwrap();
+    let script = bench.dir.path().join("script");
+    std::fs::write(&script, "#!/no/such/interpreter\n").unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&script, mode).unwrap();
+    let data = bench.dir.path().join("data").display().to_string();
+    let mut nowhere = command(&["true"]);
+    nowhere.cwd = "/no/such/place".into();
+    for (spec, words) in [
+        (
+            command(&["no-such-program"]),
+            "no such program `no-such-program` in PATH",
+        ),
+        (command(&[&data]), "permission denied"),
+        (command(&["/tmp"]), "is a directory"),
+        (
+            command(&[&script.display().to_string()]),
+            "needs an interpreter",
+        ),
+        (nowhere, "no such directory `/no/such/place`"),
+    ] {
+        let (exit, _) = bench.run(spec).await;
+        let Exit::NotStarted(reason) = exit else {
+            panic!("{exit:?}")
+        };
+        assert!(reason.contains(words), "{reason}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_timeout_ends_the_process_its_children_and_those_that_left_its_group() {
+    let bench = Bench::new(Duration::from_millis(300));
+    // One child in the group, one in a session of its own, and nobody heeds the polite signal.
+    let mut spec = sh(
+        "trap '' TERM; sleep 1000 & setsid sh -c \"trap '' TERM; sleep 1000 & sleep 1001\" & \
+         echo on; while true; do sleep 1000; done",
+    );
+    spec.timeout = Some(Millis(1_000));
+    let mut run = bench.start(spec);
+    run.written(3).await;
+    eventually(|| bench.alive(run.fence).len() >= 5).await;
+    assert_eq!(run.end().await, Exit::TimedOut);
+    bench.gone(run.fence).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_polite_end_gives_a_process_the_time_to_tidy_up() {
+    let bench = bench();
+    let mut run = bench.start(sh(
+        "trap 'echo tidy; exit 3' TERM; echo on; while :; do sleep 0.05; done",
+    ));
+    run.written(3).await;
+    run.stop.send_modify(|urgency| *urgency = Urgency::Gently);
+    assert_eq!(run.end().await, Exit::Stopped);
+    assert_eq!(text(&run.log.end()), "on\ntidy\n");
+    bench.gone(run.fence).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_process_hears_the_polite_signal_too() {
+    let bench = bench();
+    let mut run = bench.start(sh("echo on; kill -STOP $$"));
+    run.written(3).await;
+    run.stop.send_modify(|urgency| *urgency = Urgency::Gently);
+    assert_eq!(run.end().await, Exit::Stopped);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_lease_everything_dies_at_once_however_deaf() {
+    let bench = bench();
+    let mut run = bench.start(sh(
+        "trap '' TERM INT; setsid sh -c 'trap \"\" TERM; sleep 1000' & echo on; \
+         while true; do sleep 1000; done",
+    ));
+    run.written(3).await;
+    eventually(|| bench.alive(run.fence).len() >= 3).await;
+    let begun = Instant::now();
+    run.stop.send_modify(|urgency| *urgency = Urgency::AtOnce);
+    assert_eq!(run.end().await, Exit::Stopped);
+    assert!(
+        begun.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        begun.elapsed()
+    );
+    bench.gone(run.fence).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attempt_that_nobody_holds_any_more_is_killed() {
+    let bench = bench();
+    let mut run = bench.start(sh("trap '' TERM; echo on; while true; do sleep 1000; done"));
+    run.written(3).await;
+    drop(std::mem::replace(
+        &mut run.stop,
+        watch::channel(Urgency::None).0,
+    ));
+    assert_eq!(run.end().await, Exit::Stopped);
+    bench.gone(run.fence).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_process_leaves_running_is_ended_with_it() {
+    let bench = bench();
+    // In its group; in a session of its own; and one that also wiped its environment.
+    let mut run = bench.start(sh(
+        "sleep 1000 & setsid sleep 1001 & env -i /usr/bin/setsid /bin/sleep 1002.$$ & \
+         echo $$; while ! pgrep -f 'sleep 1002.'$$'$' >/dev/null; do :; done; exit 0",
+    ));
+    assert_eq!(run.end().await, Exit::Exited(0));
+    let shell = text(&run.log.end()).trim().to_owned();
+    bench.gone(run.fence).await;
+    let unmarked = format!("1002.{shell}");
+    let is_there = || {
+        Table::read().rows().iter().any(|row| {
+            let line = std::fs::read(format!("/proc/{}/cmdline", row.pid)).unwrap_or_default();
+            line.split(|byte| *byte == 0)
+                .any(|word| word == unmarked.as_bytes())
+        })
+    };
+    // Others run in this test program, too, and it could be theirs.
+    eventually(|| !is_there()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_megabytes_of_binary_output_are_counted_and_its_end_is_kept() {
+    let bench = bench();
+    let (exit, captured) = bench
+        .run(sh(
+            "head -c 10485760 /dev/urandom | tee /dev/stderr | tail -c 65536",
+        ))
+        .await;
+    assert_eq!(exit, Exit::Exited(0));
+    assert_eq!(captured.totals, [65_536, 10_485_760]);
+    assert_eq!(captured.tails[0], captured.tails[1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_memory_limit_holds() {
+    let bench = bench();
+    let hungry = "import sys; b = bytearray(400 * 1024 * 1024); b[::4096] = b'x' * len(b[::4096]); \
+                  print(len(b))";
+    let mut spec = command(&["python3", "-c", hungry]);
+    assert_eq!(bench.run(spec.clone()).await.0, Exit::Exited(0));
+    spec.memory_mib = Some(100);
+    let (exit, captured) = bench.run(spec).await;
+    assert_ne!(exit, Exit::Exited(0));
+    assert_eq!(captured.totals[0], 0);
+    let mut modest = sh("echo \"$0 $1\"; exit 5");
+    modest.command.extend(["a b".into(), "*".into()]);
+    modest.memory_mib = Some(100);
+    let (exit, captured) = bench.run(modest).await;
+    assert_eq!(
+        (exit, text(&captured).as_str()),
+        (Exit::Exited(5), "a b *\n")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_process_that_runs_is_told_exactly() {
+    let bench = bench();
+    let mut run = bench.start(sh("echo $$; sleep 1000"));
+    let mark = timeout(LONG, run.started.recv()).await.unwrap().unwrap();
+    assert!(super::is_running(&mark));
+    let reused = ProcessMark {
+        started: mark.started + 1,
+        ..mark.clone()
+    };
+    assert!(
+        !super::is_running(&reused),
+        "another process with its number"
+    );
+    let rebooted = ProcessMark {
+        boot: "another".into(),
+        ..mark.clone()
+    };
+    assert!(
+        !super::is_running(&rebooted),
+        "a number of before the machine was booted"
+    );
+    run.stop.send_modify(|urgency| *urgency = Urgency::AtOnce);
+    run.end().await;
+    assert!(!super::is_running(&mark));
+}
+
+/// Prints how many a second; run it in release with `--nocapture --ignored`.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement"]
+async fn how_many_true_a_second() {
+    const COUNT: usize = 5_000;
+    const AT_A_TIME: usize = 16;
+    let bench = bench();
+    let begun = Instant::now();
+    let mut running = std::collections::VecDeque::new();
+    for _ in 0..COUNT {
+        if running.len() == AT_A_TIME {
+            let mut first: Run = running.pop_front().unwrap();
+            assert_eq!(first.end().await, Exit::Exited(0));
+        }
+        running.push_back(bench.start(command(&["true"])));
+    }
+    for mut run in running {
+        assert_eq!(run.end().await, Exit::Exited(0));
+    }
+    let rate = COUNT as f64 / begun.elapsed().as_secs_f64();
+    println!("{rate:.0} processes a second");
+}
