@@ -20,7 +20,6 @@ const MARKER: &str = "bootstrap";
 /// What a start needs to know.
 pub struct Start {
     pub data_dir: PathBuf,
-    pub cluster_id: String,
     /// gRPC addresses to ask for membership.
     pub join: Vec<String>,
 }
@@ -65,7 +64,7 @@ async fn found(controller: &Controller, start: &Start) {
         tokio::time::sleep(limit::JOIN_PAUSE).await;
     }
     match remove_marker(&start.data_dir) {
-        Ok(()) => info!(cluster_id = %start.cluster_id, "founded cluster"),
+        Ok(()) => info!("founded the cluster"),
         // It is only done again, without effect, at the next start.
         Err(error) => warn!(%error, "cannot remove the bootstrap marker"),
     }

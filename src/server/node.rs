@@ -27,7 +27,7 @@ use crate::bootstrap::{self, Start};
 use crate::callers::Callers;
 use crate::config::{Config, Profile};
 use crate::controller::Controller;
-use crate::dispatcher::{Inputs, Loop};
+use crate::dispatcher::{Inputs, Loop, Signal};
 use crate::error::Error;
 use crate::gateway::Gateway;
 use crate::hub::Hub;
@@ -67,42 +67,27 @@ impl Node {
     pub(crate) async fn start(config: Config) -> Result<Node, Error> {
         config.validate()?;
         let credentials = identity(&config)?;
-        let ports = Ports::bind(&config)?;
-        let addresses = config.advertised(&ports.bound)?;
-        let cluster_id = credentials.trust().cluster().to_owned();
-        let (
-            Ports {
-                grpc,
-                raft: raft_listener,
-                https,
-                ..
-            },
-            timers,
-        ) = (ports, timers(&config));
-
-        let mut member = raft::Config::new(
-            config.id,
-            &cluster_id,
-            config.data_dir.clone(),
-            addresses.clone(),
-            raft_listener,
-        );
-        if let Some(file) = raft::NodeFile::read(&config.data_dir)? {
-            member.generation = file.generation;
-        }
-        member.timers = timers;
-        member.peer_addresses.clone_from(&config.peer_addresses);
-        member.snapshot_every = config.snapshot_every;
+        let Ports {
+            grpc,
+            raft,
+            https,
+            bound,
+        } = Ports::bind(&config)?;
+        let addresses = config.advertised(&bound)?;
         let start = Start {
             data_dir: config.data_dir.clone(),
-            cluster_id,
             join: config.join_addresses(),
         };
+        let member = member(
+            &config,
+            credentials.trust().cluster(),
+            addresses.clone(),
+            raft,
+        )?;
         let (cluster, events) = raft::Cluster::open(member, peer_tls(&credentials)?).await?;
 
         let (inputs, signals) = Inputs::channel();
         let (renewals, asked) = tokio::sync::mpsc::channel(limit::RENEWALS);
-        let (halt, leaving) = (CancellationToken::new(), CancellationToken::new());
         let controller = Arc::new(Controller {
             id: config.id,
             addresses,
@@ -111,22 +96,15 @@ impl Node {
             sessions: Arc::new(Registry::default()),
             inputs: inputs.clone(),
             renewals,
-            others: Others::new(credentials.clone(), config.peer_grpc_addresses.clone()),
+            others: Others::new(credentials.clone(), config.peer_grpc_addresses),
             callers: Callers::default(),
             metrics: Arc::new(Metrics::default()),
             background: TaskTracker::new(),
-            leaving,
+            leaving: CancellationToken::new(),
             stopping: CancellationToken::new(),
         });
-        let dispatcher = Loop {
-            cluster: cluster.clone(),
-            events,
-            signals,
-            hub: Arc::clone(&controller.hub),
-            sessions: Arc::clone(&controller.sessions),
-            metrics: Arc::clone(&controller.metrics),
-        };
-        let dispatcher = tokio::spawn(dispatcher.run(halt.clone()));
+        let halt = CancellationToken::new();
+        let dispatcher = tokio::spawn(dispatcher(&controller, events, signals).run(halt.clone()));
         let helpers = TaskTracker::new();
         helpers.spawn(sessions::confirm_leases(
             cluster,
@@ -241,6 +219,39 @@ fn identity(config: &Config) -> Result<Credentials, Error> {
         found,
         wanted: config.id,
     })
+}
+
+/// What Raft is told.
+fn member(
+    config: &Config,
+    cluster_id: &str,
+    addresses: model::Addresses,
+    listener: std::net::TcpListener,
+) -> Result<raft::Config, Error> {
+    let data_dir = config.data_dir.clone();
+    let mut member = raft::Config::new(config.id, cluster_id, data_dir, addresses, listener);
+    if let Some(file) = raft::NodeFile::read(&config.data_dir)? {
+        member.generation = file.generation;
+    }
+    member.timers = timers(config);
+    member.peer_addresses.clone_from(&config.peer_addresses);
+    member.snapshot_every = config.snapshot_every;
+    Ok(member)
+}
+
+fn dispatcher(
+    controller: &Controller,
+    events: raft::EventStream,
+    signals: tokio::sync::mpsc::Receiver<Signal>,
+) -> Loop {
+    Loop {
+        cluster: controller.cluster.clone(),
+        events,
+        signals,
+        hub: Arc::clone(&controller.hub),
+        sessions: Arc::clone(&controller.sessions),
+        metrics: Arc::clone(&controller.metrics),
+    }
 }
 
 fn timers(config: &Config) -> raft::Timers {

@@ -157,7 +157,7 @@ mod tests {
     /// Ten tasks, `t1` to `t10`, of two users in turn, in a namespace that goes with the user.
     fn ten() -> State {
         let submit = |n: u64| {
-            let (user, namespace) = if n % 2 == 0 {
+            let (user, namespace) = if n.is_multiple_of(2) {
                 ("eve", "even")
             } else {
                 ("odo", "odd")

@@ -90,7 +90,7 @@ impl Reader {
                 let refused = v1::Refused {
                     reason: reason.clone(),
                 };
-                self.session.send(Outgoing::Frame(Answer::Refused(refused)));
+                self.session.send(Outgoing::own(Answer::Refused(refused)));
                 self.session.close(&reason);
             }
             Err(Unwelcome::NotNow(reason)) => {
@@ -125,7 +125,7 @@ impl Reader {
 
     async fn open(&self, profile: AgentProfile) {
         self.session
-            .send(Outgoing::Frame(Answer::Welcome(self.controller.welcome())));
+            .send(Outgoing::own(Answer::Welcome(self.controller.welcome())));
         self.controller.sessions.add(&self.session);
         self.input(dispatch::Input::SessionOpened {
             session: self.session.id,

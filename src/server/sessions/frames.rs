@@ -14,13 +14,19 @@ use wire::v1::controller_frame::Body;
 
 use super::session::Session;
 
-/// A frame in the queue.
+/// A frame in the queue. Those of the session itself are rare: they don't size the queue's room.
 #[derive(Debug)]
 pub enum Outgoing {
     /// Of the session itself.
-    Frame(Body),
+    Frame(Box<Body>),
     /// From the dispatcher, decided in this term.
     Dispatched { term: u64, message: Message },
+}
+
+impl Outgoing {
+    pub fn own(body: Body) -> Outgoing {
+        Outgoing::Frame(Box::new(body))
+    }
 }
 
 /// Where the newest generation and term come from.
@@ -82,7 +88,7 @@ impl Sender {
     fn frame(&mut self, outgoing: Outgoing) -> v1::ControllerFrame {
         self.seq += 1;
         let (term, body) = match outgoing {
-            Outgoing::Frame(body) => (self.era.term(), body),
+            Outgoing::Frame(body) => (self.era.term(), *body),
             Outgoing::Dispatched { term, message } => (term, body_of(message)),
         };
         v1::ControllerFrame {
@@ -158,7 +164,7 @@ mod tests {
             term: 5,
             message: Message::RenewAck { nonce: 1 },
         });
-        session.send(Outgoing::Frame(Body::Untail(v1::Untail { id: 1 })));
+        session.send(Outgoing::own(Body::Untail(v1::Untail { id: 1 })));
         session.hear(4);
         let first = frames.next().await.unwrap().unwrap();
         assert_eq!(

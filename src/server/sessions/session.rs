@@ -108,7 +108,7 @@ impl Session {
     /// Asks the agent for output. Nothing where the session has ended or serves too many.
     pub fn tail(self: &Arc<Session>, wanted: &Wanted) -> Option<Tail> {
         let (id, tail) = self.tails.open(self)?;
-        self.send(Outgoing::Frame(Body::Tail(v1::Tail {
+        self.send(Outgoing::own(Body::Tail(v1::Tail {
             id,
             fence: Some(wanted.fence.into()),
             stream: wanted.stream.into(),
@@ -120,11 +120,11 @@ impl Session {
 
     /// Tells the agent where all controllers are.
     pub fn welcome(&self, welcome: v1::Welcome) {
-        self.send(Outgoing::Frame(Body::Welcome(welcome)));
+        self.send(Outgoing::own(Body::Welcome(welcome)));
     }
 
     pub(super) fn untail(&self, id: u64) {
-        self.send(Outgoing::Frame(Body::Untail(v1::Untail { id })));
+        self.send(Outgoing::own(Body::Untail(v1::Untail { id })));
     }
 }
 
