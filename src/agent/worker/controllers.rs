@@ -43,8 +43,9 @@ impl Worker {
             .for_each(|session| self.say_status(session, out));
     }
 
-    /// A frame counts if no controller ever said a higher (generation, term), and what only a
-    /// leader may say counts from the leader.
+    /// What only a leader may say counts from the leader, and only if no other was elected later.
+    /// The term of a controller that does not lead says nothing of the kind: one that lost its
+    /// peers raises it with every election that it stands for and nobody holds.
     pub(super) fn on_said(
         &mut self,
         now: Millis,
@@ -53,27 +54,16 @@ impl Worker {
         said: Said,
         out: &mut Vec<Effect>,
     ) {
+        if said == Said::Following {
+            return self.on_following(session);
+        }
         if stamp < self.highest {
             tracing::info!(?session, ?stamp, highest = ?self.highest, "refused a stale leader");
-            if self.leader == Some(session) {
-                self.leader = None;
-            }
-            return;
+            return self.on_following(session);
         }
-        if stamp > self.highest {
+        if said == Said::Leading {
             self.highest = stamp;
-            if self.leader != Some(session) {
-                self.leader = None;
-            }
-        }
-        match said {
-            Said::Leading => return self.on_leading(now, session, out),
-            Said::Following => return self.on_following(session),
-            Said::Assign { .. }
-            | Said::Cancel { .. }
-            | Said::Stale { .. }
-            | Said::Renewed { .. }
-            | Said::Settled { .. } => {}
+            return self.on_leading(now, session, out);
         }
         if self.leader != Some(session) {
             tracing::warn!(

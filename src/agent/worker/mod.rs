@@ -66,7 +66,7 @@ pub(crate) struct Worker {
     stage: Stage,
     peers: BTreeMap<SessionId, Peer>,
     leader: Option<SessionId>,
-    /// The highest that any controller said.
+    /// The highest that any leader said.
     highest: Stamp,
     lease: Lease,
     renewed: Option<Millis>,

@@ -1,0 +1,168 @@
+//! What begins, when, and that it never begins twice.
+
+use model::{Disposition, End};
+
+use super::{
+    Bench, C1, C2, begins, endings, fence, known, records, recovered, renewals, said, starts,
+    verdicts,
+};
+use crate::executor::Exit;
+use crate::lease;
+use crate::worker::{Effect, Input, SETTLED_MAX, Said, WAITING_MAX};
+
+#[test]
+fn an_attempt_starts_after_it_is_in_the_journal_and_not_before() {
+    let mut bench = Bench::leased(1);
+    let effects = bench.assign(1);
+    assert!(matches!(
+        effects[..],
+        [Effect::Open(_), Effect::Begin { number: 1, .. }]
+    ));
+    assert_eq!(starts(&bench.tick_after(200)), []);
+    assert_eq!(starts(&bench.tell(Input::Begun(fence(1)))), [fence(1)]);
+    assert_eq!(
+        starts(&bench.tell(Input::Begun(fence(1)))),
+        [],
+        "told twice"
+    );
+}
+
+#[test]
+fn that_it_runs_is_said_to_every_controller() {
+    let mut bench = Bench::leased(1);
+    bench.assign(1);
+    bench.tell(Input::Begun(fence(1)));
+    let effects = bench.tell(Input::Started(fence(1)));
+    let sessions: Vec<_> = said(&effects).iter().map(|(session, _)| *session).collect();
+    assert_eq!(sessions, [C1, C2]);
+}
+
+#[test]
+fn an_assignment_that_is_repeated_in_any_phase_does_nothing() {
+    let mut bench = Bench::leased(1);
+    assert_eq!(begins(&bench.assign(1)), [fence(1)]);
+    assert_eq!(bench.assign(1), [], "while it is written down");
+    bench.tell(Input::Begun(fence(1)));
+    assert_eq!(bench.assign(1), [], "while it runs");
+    bench.ends(1, Exit::Exited(0));
+    assert_eq!(bench.assign(1), [], "while its verdict is written down");
+    bench.tell(Input::Recorded(fence(1)));
+    assert_eq!(bench.assign(1), [], "while its verdict is on its way");
+    bench.settle(1, Disposition::Accepted);
+    assert_eq!(bench.assign(1), [], "after it was settled");
+    bench.lead(C1);
+    assert_eq!(bench.assign(1), [], "from the next leader");
+}
+
+#[test]
+fn what_the_journal_knows_never_starts_again() {
+    let mut bench = Bench::with(4, &recovered(&[fence(1)], &[fence(2)]));
+    bench.open(C1);
+    let effects = bench.lead(C1);
+    assert_eq!(known(&effects), Some((C1, vec![fence(1)])));
+    assert_eq!(
+        verdicts(&effects),
+        [(C1, fence(1))],
+        "reported as interrupted"
+    );
+    bench.grant(C1, &effects);
+    assert_eq!(bench.assign(1), []);
+    assert_eq!(bench.assign(2), []);
+    assert_eq!(begins(&bench.assign(3)), [fence(3)]);
+}
+
+#[test]
+fn the_same_task_starts_again_under_another_epoch() {
+    let mut bench = Bench::leased(1);
+    bench.reported(1);
+    bench.settle(1, Disposition::Accepted);
+    let mut again = fence(1);
+    again.epoch.0 += 50;
+    let said = Said::Assign {
+        fence: again,
+        number: 2,
+        spec: super::spec(),
+    };
+    let effects = bench.say(C1, said);
+    assert!(effects.contains(&Effect::Begin {
+        fence: again,
+        number: 2
+    }));
+}
+
+#[test]
+fn nothing_begins_before_a_lease_was_granted() {
+    let mut bench = Bench::new(2);
+    bench.open(C1);
+    let asked = bench.lead(C1);
+    assert_eq!(begins(&bench.assign(1)), []);
+    assert_eq!(begins(&bench.tick_after(200)), []);
+    assert_eq!(begins(&bench.grant(C1, &asked)), [fence(1)]);
+}
+
+#[test]
+fn an_answer_to_a_renewal_that_is_too_old_grants_nothing() {
+    let mut bench = Bench::new(1);
+    bench.open(C1);
+    let asked = bench.lead(C1);
+    bench.assign(1);
+    bench.pass(lease::HOLDS.0);
+    assert_eq!(begins(&bench.grant(C1, &asked)), []);
+    let effects = bench.tell(Input::Tick);
+    assert_eq!(renewals(&effects).len(), 1, "it asks again");
+    assert_eq!(endings(&effects), []);
+}
+
+#[test]
+fn an_attempt_whose_lease_ran_out_in_the_journal_does_not_start() {
+    let mut bench = Bench::leased(1);
+    bench.assign(1);
+    bench.pass(lease::HOLDS.0);
+    let effects = bench.tell(Input::Begun(fence(1)));
+    assert_eq!(starts(&effects), []);
+    let [(_, End::Declined { .. })] = &records(&effects)[..] else {
+        panic!("nothing ran: {effects:?}");
+    };
+}
+
+#[test]
+fn no_more_run_than_there_are_slots_and_the_rest_waits_in_order() {
+    let mut bench = Bench::leased(2);
+    for n in [5, 9, 1, 7, 3] {
+        bench.assign(n);
+    }
+    bench.tell(Input::Begun(fence(5)));
+    bench.tell(Input::Begun(fence(9)));
+    assert_eq!(begins(&bench.ends(9, Exit::Exited(0))), [fence(1)]);
+    assert_eq!(begins(&bench.ends(5, Exit::Signalled(9))), [fence(7)]);
+    bench.tell(Input::Begun(fence(1)));
+    assert_eq!(
+        begins(&bench.ends(1, Exit::NotStarted("no".into()))),
+        [fence(3)]
+    );
+}
+
+#[test]
+fn far_too_many_attempts_are_given_back() {
+    let mut bench = Bench::leased(1);
+    let room = WAITING_MAX as u64 + 1;
+    for n in 0..=room {
+        assert_eq!(records(&bench.assign(n)), []);
+    }
+    let [(given_back, End::Declined { .. })] = &records(&bench.assign(room + 1))[..] else {
+        panic!("there is no room left");
+    };
+    assert_eq!(*given_back, fence(room + 1));
+}
+
+#[test]
+fn only_so_many_settled_attempts_are_remembered_the_latest_ones() {
+    let many = SETTLED_MAX as u64 + 10;
+    let settled: Vec<_> = (0..many).map(fence).collect();
+    let mut bench = Bench::with(1, &recovered(&[], &settled));
+    bench.open(C1);
+    bench.lead(C1);
+    assert_eq!(bench.assign(many - 1), []);
+    assert_eq!(bench.assign(10), []);
+    assert_ne!(bench.assign(9), []);
+}
