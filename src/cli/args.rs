@@ -35,8 +35,9 @@ pub struct Cli {
 
 /// What every command takes.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Global options")]
 pub struct Global {
-    /// How to print the answer
+    /// How to print the answer; wide: more columns, quiet: ids alone
     #[arg(
         short,
         long,

@@ -65,7 +65,7 @@ struct ShowArgs {
 
 /// Delete a context. Its certificate and key stay where they are
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  quorate context delete old --yes")]
+#[command(after_help = "Example:\n  quorate context delete old")]
 struct DeleteArgs {
     name: String,
 }
@@ -75,7 +75,7 @@ pub fn run(args: ContextArgs, global: &Global) -> Result<Exit> {
         Verb::List => list(global),
         Verb::Use(args) => use_(args, global),
         Verb::Show(args) => show(args, global),
-        Verb::Delete(args) => delete(&args, global),
+        Verb::Delete(args) => delete(&args),
     }
 }
 
@@ -194,11 +194,10 @@ fn show(args: ShowArgs, global: &Global) -> Result<Exit> {
     }
 }
 
-fn delete(args: &DeleteArgs, global: &Global) -> Result<Exit> {
+fn delete(args: &DeleteArgs) -> Result<Exit> {
     let path = Book::path()?;
     let mut book = Book::load(&path)?;
     book.get(&args.name)?;
-    prompt::confirm(&format!("Delete the context `{}`?", args.name), global)?;
     book.contexts.remove(&args.name);
     if book.current.as_deref() == Some(args.name.as_str()) {
         book.current = None;

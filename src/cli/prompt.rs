@@ -13,7 +13,7 @@ pub fn confirm(question: &str, global: &Global) -> Result<()> {
     }
     if !stdin().is_terminal() || !stderr().is_terminal() {
         return Err(Failure::usage(
-            format!("{question} Nobody is here to ask"),
+            format!("{question} There is no terminal to ask on"),
             "give --yes",
         ));
     }

@@ -27,7 +27,7 @@ pub async fn transfer(cluster: &Connection, args: &TransferArgs, global: &Global
     let to = args.to.map(|id| id.to_string()).unwrap_or_default();
     let asking = output::waiting(
         "waiting for the new leader",
-        cluster.transfer_leadership(to),
+        cluster.transfer_leadership(&to),
     );
     let leader = or_interrupted(asking).await?;
     let text = format!("{leader} leads");

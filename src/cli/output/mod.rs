@@ -27,16 +27,11 @@ pub const SCHEMA: u32 = 1;
 /// What `-o` takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum Format {
-    /// Columns for people
     #[default]
     Table,
-    /// More columns
     Wide,
-    /// One JSON value
     Json,
-    /// The same in YAML
     Yaml,
-    /// Ids alone, one a line
     Quiet,
 }
 

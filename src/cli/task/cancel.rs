@@ -36,7 +36,7 @@ pub async fn cancel(cluster: &Connection, args: &CancelArgs, global: &Global) ->
         };
         let asking = output::waiting(
             "waiting for a majority to store it",
-            cluster.cancel(request),
+            cluster.cancel(&request),
         );
         match or_interrupted(asking).await {
             Ok(task) => cancelled.push(task),

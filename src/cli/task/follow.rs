@@ -124,7 +124,7 @@ impl<'a> Follow<'a> {
             tail,
             offset: 0,
         };
-        let mut chunks = self.cluster.logs(request).await?;
+        let mut chunks = self.cluster.logs(&request).await?;
         while let Some(chunk) = chunks.next().await {
             self.write(&chunk?)?;
         }

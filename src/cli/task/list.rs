@@ -97,7 +97,7 @@ pub async fn list(cluster: &Connection, args: ListArgs, global: &Global) -> Resu
         stale: args.stale,
         kind: args.kind.unwrap_or_default(),
     };
-    let asking = output::waiting("asking the cluster", cluster.tasks(request));
+    let asking = output::waiting("asking the cluster", cluster.tasks(&request));
     let reply = crate::client::or_interrupted(asking).await?;
     let next = (reply.next > 0).then(|| reply.next.to_string());
     let json = output::list(reply.tasks.iter().map(task_json).collect(), next.clone());

@@ -149,7 +149,7 @@ async fn cancel(cluster: &Connection, id: u64) -> Result<()> {
         id,
         reason: "interrupted in `task run`".to_owned(),
     };
-    match cluster.cancel(request).await {
+    match cluster.cancel(&request).await {
         // It was quicker.
         Err(failure) if failure.code == "already_ended" => Ok(()),
         other => other.map(|_| ()),

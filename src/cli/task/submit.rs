@@ -73,7 +73,7 @@ pub async fn send(cluster: &Connection, wanted: &Wanted) -> Result<Submitted> {
         wait_ms: 0,
     };
     let reply = cluster
-        .submit(request)
+        .submit(&request)
         .await
         .map_err(|failure| again(failure, &request_id))?;
     let task = reply
