@@ -9,7 +9,7 @@ MAKEFLAGS += --no-print-directory
 CARGO ?= cargo
 # Where cargo puts release builds.
 RELEASE = $(or $(CARGO_TARGET_DIR),target)/release
-# Given to the demo and the bench: make bench-tasks ARGS='--in-flight 64 --no-ops'
+# Given to the program that a target starts: make bench-tasks ARGS='--in-flight 64'
 ARGS ?=
 # The crates that no clock, thread or file may enter.
 CORE := -p quorate-model -p quorate-scheduler -p quorate-dispatch
@@ -22,8 +22,10 @@ help: ## What there is to make
 setup: ## Fetch the dependencies, so that the rest works offline
 	$(CARGO) fetch --locked
 
-build: ## Build the `quorate` binary (release): target/release/quorate
-	$(CARGO) build --locked --release --package quorate
+# The whole workspace, also where only one binary is wanted: cargo unites features over what is
+# selected, and another selection would build most dependencies once more.
+build: ## Build everything (release); the one binary is target/release/quorate
+	$(CARGO) build --locked --release --workspace --bins
 
 test: verify ## verify, then every test there is
 	scripts/test
@@ -42,15 +44,13 @@ fix: ## Format, apply the lints' own fixes, rewrite the golden scripts
 	$(CARGO) fmt --all
 	UPDATE_GOLDENFILES=1 $(CARGO) test $(CORE)
 
-cluster: ## A development cluster in the foreground; Ctrl-C stops it
-	$(CARGO) run --locked --release --package quorate -- dev
+cluster: build ## A development cluster in the foreground; Ctrl-C stops it
+	$(RELEASE)/quorate dev $(ARGS)
 
-demo: ## Real work on a real cluster whose leader is killed half-way; nothing is lost
-	$(CARGO) build --locked --release --package quorate --package cluster-tests --bins
+demo: build ## Real work on a real cluster whose leader is killed half-way; nothing is lost
 	$(RELEASE)/demo $(ARGS)
 
-bench-tasks: ## Tasks per second, latency and fsyncs at 1, 16, 64 and 256 in flight
-	$(CARGO) build --locked --release --package quorate --package cluster-tests --bins
+bench-tasks: build ## Tasks per second, latency and fsyncs at 1, 16, 64 and 256 in flight
 	$(RELEASE)/bench-tasks $(ARGS)
 
 deny: ## Licences, sources and banned crates (needs cargo-deny)
