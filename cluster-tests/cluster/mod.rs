@@ -175,6 +175,15 @@ impl Cluster {
 
     /// Starts a member again that was killed, and waits for its process.
     pub async fn restart(&self, id: &str) -> Result<(), Error> {
+        // `dev` hears of an end a little later than the one who caused it.
+        wait::until_now(&format!("dev to miss {id}"), ELECTED, || {
+            let pid = self.member(id).map_err(|error| error.to_string())?.pid;
+            match pid {
+                None => Ok(()),
+                Some(pid) => Err(format!("cluster.json still says pid {pid}")),
+            }
+        })
+        .await?;
         let directory = self.directory();
         self.cli
             .expect(&["dev", "start", id, "--dir", &directory.to_string_lossy()])

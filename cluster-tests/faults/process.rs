@@ -41,10 +41,11 @@ impl Process {
         let number = |at: usize| fields.get(at).and_then(|field| field.parse::<u64>().ok());
         let doing = match *fields.first()? {
             "T" | "t" => Doing::Stopped,
-            "Z" | "X" | "x" => Doing::Zombie,
+            // As long as another of its threads is on its way out, its sockets and locks are held.
+            "Z" | "X" | "x" if number(17)? <= 1 => Doing::Zombie,
             _ => Doing::Running,
         };
-        // Counted from the state, which is field 3 of proc(5): utime 14, stime 15, starttime 22.
+        // Counted from the state, which is field 3 of proc(5): utime 14, stime 15, threads 20, starttime 22.
         Some(Process {
             pid,
             doing,

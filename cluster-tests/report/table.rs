@@ -30,12 +30,11 @@ impl Table {
         cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
     }
 
-    /// A column of which each cell begins with a digit, or has nothing to show.
+    /// A column of nothing but figures.
     fn is_numeric(&self, column: usize) -> bool {
+        let of_figure = |c: char| c.is_ascii_digit() || matches!(c, ',' | '.' | '%' | ' ' | '-');
         let mut cells = self.rows.iter().filter_map(|row| row.get(column));
-        cells.all(|cell| {
-            cell.is_empty() || cell == "-" || cell.starts_with(|c: char| c.is_ascii_digit())
-        })
+        cells.all(|cell| cell.chars().all(of_figure))
     }
 }
 

@@ -142,10 +142,13 @@ async fn a_member_whose_data_is_lost_does_not_vote_under_its_old_id() {
     site.progress.say(format!("{lost} has lost its log"));
     // Whether `dev start` refuses, the process ends, or it runs and is ignored: it must not count.
     let started = site.cluster.restart(&lost).await;
-    site.progress.say(match started {
+    site.progress.say(match &started {
         Ok(()) => format!("{lost} was started again"),
         Err(error) => format!("{lost} was not started again: {error}"),
     });
+    let ran = started.is_err_and(|error| error.to_string().contains("runs already"));
+    assert!(!ran, "INVALID: it was not tried");
+
     let task = site.submit(traffic::process(["true"])).await;
     assert_succeeded(&site.wait(task).await);
 

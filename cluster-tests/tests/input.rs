@@ -75,7 +75,7 @@ async fn wrong_usage_is_refused_in_one_line_and_changes_nothing() {
         .await
         .unwrap();
     let error: Value = serde_json::from_str(&json.stderr).unwrap();
-    assert_eq!(error["error"]["code"], "not_found", "{error}");
+    assert_eq!(error["error"]["code"], "no_such_task", "{error}");
     let list = site.cluster.cli().json(&["task", "list"]).await.unwrap();
     assert_eq!(list["items"].as_array().unwrap().len(), 0);
 }

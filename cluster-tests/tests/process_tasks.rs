@@ -67,7 +67,7 @@ async fn a_task_that_cannot_run_says_why() {
             &["--", "no-such-program-anywhere"],
             "no-such-program-anywhere",
         ),
-        (&["--", "/etc/hostname"], "ermission"),
+        (&["--", "/etc/hostname"], "/etc/hostname"),
         (
             &["--cwd", "/no/such/directory", "--", "true"],
             "/no/such/directory",

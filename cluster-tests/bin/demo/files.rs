@@ -1,5 +1,7 @@
 //! What there is to do: the repository's committed files, generated ones to make up the number, and what
 //! a plain `sha256sum` says about each.
+//!
+//! The committed files are copied first: somebody may be editing them while the demonstration runs.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -22,7 +24,7 @@ pub struct Work {
 }
 
 pub fn collect(scratch: &Path) -> Result<Work, Error> {
-    let mut files = committed()?;
+    let mut files = copy(&committed()?, &scratch.join("repository"))?;
     let generated = WANTED.saturating_sub(files.len());
     let directory = scratch.join("generated");
     fs::create_dir_all(&directory).map_err(Error::file("creating", &directory))?;
@@ -39,14 +41,11 @@ pub fn collect(scratch: &Path) -> Result<Work, Error> {
     Ok(Work { files, generated })
 }
 
-/// The committed files; none where this is not a checkout.
+/// The committed files, as they are named in the repository; none where this is not a checkout.
 fn committed() -> Result<Vec<PathBuf>, Error> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .unwrap_or(Path::new("/"));
     let listed = Command::new("git")
         .args(["ls-files", "-z"])
-        .current_dir(root)
+        .current_dir(root())
         .output();
     let Ok(listed) = listed else {
         return Ok(Vec::new());
@@ -55,9 +54,27 @@ fn committed() -> Result<Vec<PathBuf>, Error> {
     let files = names
         .split('\0')
         .filter(|name| !name.is_empty())
-        .map(|name| root.join(name));
+        .map(PathBuf::from);
     // One that was committed and is deleted just now can't be read by anybody.
-    Ok(files.filter(|path| path.is_file()).collect())
+    Ok(files.filter(|path| root().join(path).is_file()).collect())
+}
+
+fn copy(names: &[PathBuf], into: &Path) -> Result<Vec<PathBuf>, Error> {
+    let mut files = Vec::new();
+    for name in names {
+        let to = into.join(name);
+        let directory = to.parent().unwrap_or(into);
+        fs::create_dir_all(directory).map_err(Error::file("creating", directory))?;
+        fs::copy(root().join(name), &to).map_err(Error::file("copying to", &to))?;
+        files.push(to);
+    }
+    Ok(files)
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap_or(Path::new("/"))
 }
 
 /// What `sha256sum` prints for each, run here and now.
