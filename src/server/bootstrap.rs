@@ -29,15 +29,15 @@ pub async fn enter(controller: Arc<Controller>, start: Start, stopping: Cancella
     let entered = async {
         if start.data_dir.join(MARKER).exists() {
             found(&controller, &start).await;
-        } else if is_member(&controller) {
-            info!("is a member already");
-        } else if start.join.is_empty() {
-            warn!(
-                "is no member of a cluster, and was told none: use --join on a new controller, \
-                 or `quorate cluster init` for a new cluster"
-            );
         } else {
-            join(&controller, &start.join).await;
+            match to_ask(&controller, &start.join) {
+                None => info!("is a member"),
+                Some(addresses) if addresses.is_empty() => warn!(
+                    "is no member of a cluster, and was told none: use --join on a new \
+                     controller, or `quorate cluster init` for a new cluster"
+                ),
+                Some(addresses) => join(&controller, &addresses).await,
+            }
         }
     };
     tokio::select! {
@@ -46,12 +46,25 @@ pub async fn enter(controller: Arc<Controller>, start: Start, stopping: Cancella
     }
 }
 
-fn is_member(controller: &Controller) -> bool {
-    controller
-        .cluster
-        .members()
-        .iter()
-        .any(|member| member.id == controller.id)
+/// Whom to ask to become a voter under the present addresses; nothing where that is so already.
+/// A join may have been cut short half-way, and addresses change: then the members are asked,
+/// this one among them, for it may be the only voter there is.
+fn to_ask(controller: &Controller, join: &[String]) -> Option<Vec<String>> {
+    let members = controller.cluster.members();
+    let me = members.iter().find(|member| member.id == controller.id);
+    let settled = me.is_some_and(|me| {
+        me.role != raft::MemberRole::Learner && me.addresses == controller.addresses
+    });
+    if settled {
+        return None;
+    }
+    let mut addresses = join.to_vec();
+    if me.is_some() {
+        let others = members.iter().filter(|member| member.id != controller.id);
+        addresses.extend(others.map(|member| member.addresses.grpc.clone()));
+        addresses.push(controller.addresses.grpc.clone());
+    }
+    Some(addresses)
 }
 
 /// Repeating it is safe: an earlier start may have been cut short.

@@ -58,6 +58,10 @@ pub const MEMBER_ANSWER: Duration = Duration::from_secs(1);
 /// How long readiness waits for a quorum, and for how long its answer is used again.
 pub const READY_ANSWER: Duration = Duration::from_secs(1);
 pub const READY_FRESH: Duration = Duration::from_millis(250);
+/// Connections to the HTTPS port at a time: probes and scrapers are few, and anybody may connect.
+pub const HTTPS_CONNECTIONS: usize = 256;
+/// How long one of them may take to ask, and to ask again.
+pub const HTTPS_REQUEST: Duration = Duration::from_secs(30);
 /// How long one try to join may take: a learner has to catch up.
 pub const JOIN_TRY: Duration = Duration::from_secs(60);
 /// Between two rounds of asking to join.

@@ -38,6 +38,11 @@ impl Deadline {
         Deadline(Instant::now() + timeout_of(metadata).unwrap_or(wait + limit::PATIENCE))
     }
 
+    /// The same, but no later than our patience lasts: for a step that should be quick.
+    pub fn soon(self) -> Deadline {
+        Deadline(self.0.min(Instant::now() + limit::PATIENCE))
+    }
+
     pub fn left(self) -> Duration {
         self.0.saturating_duration_since(Instant::now())
     }
@@ -80,6 +85,7 @@ pub enum Leader {
 /// The way to the leader.
 #[derive(Debug)]
 pub struct Hop {
+    pub id: ControllerId,
     pub address: String,
     pub channel: Channel,
 }
@@ -145,7 +151,21 @@ impl Gateway {
     fn hop(&self, id: ControllerId) -> Option<Hop> {
         let address = self.0.cluster.address_of(id)?.grpc;
         let channel = self.0.others.channel(id, &address).ok()?;
-        Some(Hop { address, channel })
+        Some(Hop {
+            id,
+            address,
+            channel,
+        })
+    }
+
+    /// Until another controller leads: a leader that hangs answers long after it was replaced.
+    async fn deposed(&self, leader: ControllerId) {
+        let mut leadership = self.0.cluster.leadership();
+        let moved = leadership.wait_for(|now| now.leader.is_some_and(|now| now != leader));
+        if moved.await.is_err() {
+            // Stopping; the request's own end comes first.
+            std::future::pending().await
+        }
     }
 
     /// Does a write where the leader is, and again while that is safe and there is time.
@@ -164,18 +184,24 @@ impl Gateway {
         let mut unknown = false;
         loop {
             let failure = match self.leader(deadline).await {
-                Ok(Leader::Here) => match here().await {
-                    Ok(answer) => return Ok(answer),
-                    Err(failure) => failure,
+                // What is given up on here goes on by itself: its outcome is not known.
+                Ok(Leader::Here) => match tokio::time::timeout_at(deadline.0, here()).await {
+                    Ok(Ok(answer)) => return Ok(answer),
+                    Ok(Err(failure)) => failure,
+                    Err(_) => failure::unknown(),
                 },
                 Ok(Leader::There(hop)) if caller.forwarded => {
                     return Err(failure::not_leader(Some(hop.address)));
                 }
                 Ok(Leader::There(hop)) => {
-                    match tokio::time::timeout_at(deadline.0, there(hop)).await {
-                        Ok(Ok(answer)) => return Ok(answer.into_inner()),
-                        Ok(Err(status)) => failure::of_leader(&status),
-                        Err(_) => failure::unknown(),
+                    let deposed = self.deposed(hop.id);
+                    tokio::select! {
+                        answer = tokio::time::timeout_at(deadline.0, there(hop)) => match answer {
+                            Ok(Ok(answer)) => return Ok(answer.into_inner()),
+                            Ok(Err(status)) => failure::of_leader(&status),
+                            Err(_) => failure::unknown(),
+                        },
+                        () = deposed => failure::unknown(),
                     }
                 }
                 Err(failure) => return Err(if unknown { failure::unknown() } else { failure }),

@@ -29,7 +29,7 @@ impl Gateway {
         if let Some(reply) = self.settled(id) {
             return Ok(Response::new(reply));
         }
-        let (state, position) = self.read(deadline).await?;
+        let (state, position) = self.read(deadline.soon()).await?;
         let task = state.task(id).ok_or_else(|| failure::no_task(id))?;
         if !task.is_terminal() && self.ended(id, position.log_index, &interest, until).await? {
             return self.now(id);
@@ -42,7 +42,7 @@ impl Gateway {
                 task,
             }));
         }
-        self.reply_now(id, deadline).await
+        self.reply_now(id, deadline.soon()).await
     }
 
     /// The task where its end is final: that can't have changed since it was applied here, so it

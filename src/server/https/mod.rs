@@ -4,7 +4,6 @@
 mod readiness;
 mod scrape;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
@@ -13,22 +12,30 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use futures::StreamExt;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use wire::transport::{Accepted, Incoming};
+use tokio_util::task::TaskTracker;
+use tracing::debug;
+use wire::transport::Incoming;
 
 use self::readiness::Readiness;
 use self::scrape::Scrape;
 use crate::controller::Controller;
+use crate::limit;
 
 struct Port {
     readiness: Readiness,
     scrape: Scrape,
 }
 
-/// Serves until `stopping`.
+/// Serves until `stopping`. Whoever connects is a stranger: there is a limit to how many there
+/// may be, and to how long one may take to ask.
 pub async fn serve(
     controller: Arc<Controller>,
-    incoming: Incoming,
+    mut incoming: Incoming,
     stopping: CancellationToken,
 ) -> std::io::Result<()> {
     let port = Arc::new(Port {
@@ -40,9 +47,38 @@ pub async fn serve(
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .with_state(port);
-    axum::serve(Listener(incoming), router)
-        .with_graceful_shutdown(stopping.cancelled_owned())
-        .await
+    let mut http = auto::Builder::new(TokioExecutor::new()).http1_only();
+    http.http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limit::HTTPS_REQUEST);
+    let connections = TaskTracker::new();
+    let places = Arc::new(Semaphore::new(limit::HTTPS_CONNECTIONS));
+    let accepting = async {
+        loop {
+            // Nobody closes the semaphore; failed handshakes are dealt with in the stream.
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+                return;
+            };
+            let Some(Ok(accepted)) = incoming.next().await else {
+                continue;
+            };
+            let service = TowerToHyperService::new(router.clone());
+            let served = http
+                .serve_connection(TokioIo::new(accepted), service)
+                .into_owned();
+            let stopping = stopping.clone();
+            connections.spawn(async move {
+                if let Some(Err(error)) = stopping.run_until_cancelled(served).await {
+                    debug!(%error, "a connection broke");
+                }
+                drop(place);
+            });
+        }
+    };
+    stopping.run_until_cancelled(accepting).await;
+    connections.close();
+    connections.wait().await;
+    Ok(())
 }
 
 async fn ready(State(port): State<Arc<Port>>) -> Response {
@@ -63,27 +99,5 @@ async fn metrics(State(port): State<Arc<Port>>) -> Response {
     match port.scrape.text() {
         Ok(text) => ([(header::CONTENT_TYPE, OPENMETRICS)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
-    }
-}
-
-/// Connections whose handshake is done, as axum wants them.
-struct Listener(Incoming);
-
-impl axum::serve::Listener for Listener {
-    type Io = Accepted;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Accepted, SocketAddr) {
-        loop {
-            // Failed handshakes are dealt with there, and the stream does not end.
-            if let Some(Ok(accepted)) = self.0.next().await {
-                let address = accepted.peer().address;
-                return (accepted, address);
-            }
-        }
-    }
-
-    fn local_addr(&self) -> std::io::Result<SocketAddr> {
-        self.0.local_addr()
     }
 }

@@ -18,25 +18,7 @@ async fn a_joining_controller_becomes_a_voter_and_both_show_the_same_hash() {
     let first = fixture.first().await;
     let second = fixture.joining("c2", &first).await;
     follows(&second).await;
-    let voters = async {
-        loop {
-            let reply = fixture
-                .cluster(&second)
-                .status(v1::StatusRequest {})
-                .await
-                .unwrap();
-            let reply = reply.into_inner();
-            let settled = reply.members.len() == 2
-                && !reply.stale
-                && reply.members.iter().all(|member| member.role == "voter")
-                && reply.members[0].applied == reply.members[1].applied;
-            if settled {
-                return reply;
-            }
-            tokio::task::yield_now().await;
-        }
-    };
-    let status = tokio::time::timeout(PATIENCE, voters).await.unwrap();
+    let status = voters(&fixture, &second, 2).await;
     assert_eq!(
         (status.leader.as_str(), status.cluster_id.as_str()),
         ("c1", "q-test")
@@ -193,4 +175,49 @@ async fn a_restarted_controller_goes_on_where_it_stopped() {
     assert!(again.duplicate);
     assert_eq!(again.task.unwrap().id, task.id);
     node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_controller_that_moved_tells_the_others_where_it_is_now() {
+    let fixture = Fixture::new();
+    let first = fixture.first().await;
+    let second = fixture.joining("c2", &first).await;
+    // The others have to be a majority without it.
+    let third = fixture.joining("c3", &first).await;
+    voters(&fixture, &first, 3).await;
+    let before = second.controller.addresses.grpc.clone();
+    second.stop().await;
+    // Port 0 again: other ports than before, and no --join.
+    let second = Node::start(fixture.config("c2")).await.unwrap();
+    let now = second.controller.addresses.clone();
+    assert_ne!(before, now.grpc);
+    let known = async {
+        while first.controller.cluster.address_of(model::ControllerId(2)) != Some(now.clone()) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, known).await.unwrap();
+    tokio::join!(second.stop(), third.stop(), first.stop());
+}
+
+/// Until so many voters are settled at the same entry, as this controller sees it.
+async fn voters(fixture: &Fixture, node: &Node, count: usize) -> v1::StatusReply {
+    let mut client = fixture.cluster(node);
+    let settled = async {
+        loop {
+            let reply = client
+                .status(v1::StatusRequest {})
+                .await
+                .unwrap()
+                .into_inner();
+            let applied = reply.members.first().map(|member| member.applied);
+            let same =
+                |member: &v1::Member| member.role == "voter" && Some(member.applied) == applied;
+            if reply.members.len() == count && !reply.stale && reply.members.iter().all(same) {
+                return reply;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, settled).await.unwrap()
 }
