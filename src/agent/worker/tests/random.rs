@@ -188,7 +188,7 @@ impl Life {
             }
             14 | 15 => {
                 if let Some(fence) = Life::pick(self.judge.running.clone().into_keys(), n) {
-                    let exit = if n % 2 == 0 {
+                    let exit = if n.is_multiple_of(2) {
                         Exit::Exited(0)
                     } else {
                         Exit::Stopped
@@ -198,8 +198,8 @@ impl Life {
                     self.judge.running.remove(&fence);
                 }
             }
-            16 => self.elect(if n % 2 == 0 { C1 } else { C2 }),
-            17 => self.session_lost(if n % 2 == 0 { C1 } else { C2 }),
+            16 => self.elect(if n.is_multiple_of(2) { C1 } else { C2 }),
+            17 => self.session_lost(if n.is_multiple_of(2) { C1 } else { C2 }),
             18 => self.bench.pass(n % 15_000),
             19 => self.restart(),
             _ => {
