@@ -30,14 +30,7 @@ pub async fn enter(controller: Arc<Controller>, start: Start, stopping: Cancella
         if start.data_dir.join(MARKER).exists() {
             found(&controller, &start).await;
         } else {
-            match to_ask(&controller, &start.join) {
-                None => info!("is a member"),
-                Some(addresses) if addresses.is_empty() => warn!(
-                    "is no member of a cluster, and was told none: use --join on a new \
-                     controller, or `quorate cluster init` for a new cluster"
-                ),
-                Some(addresses) => join(&controller, &addresses).await,
-            }
+            join(&controller, &start.join).await;
         }
     };
     tokio::select! {
@@ -88,11 +81,19 @@ fn remove_marker(data_dir: &Path) -> io::Result<()> {
     fs::File::open(data_dir)?.sync_all()
 }
 
-/// Asks each address in turn until one lets it in. Every reason is logged once.
-async fn join(controller: &Controller, addresses: &[String]) {
+/// Asks each address in turn until this controller is a voter. Every reason is logged once.
+async fn join(controller: &Controller, given: &[String]) {
     let mut logged = HashSet::new();
-    loop {
-        for address in addresses {
+    let mut rounds = 0;
+    while let Some(addresses) = to_ask(controller, given) {
+        // Right after the start a membership that is on disk may not be seen yet.
+        if addresses.is_empty() && rounds == 1 {
+            warn!(
+                "is no member of a cluster, and was told none: use --join on a new controller, \
+                 or `quorate cluster init` for a new cluster"
+            );
+        }
+        for address in &addresses {
             match ask_to_join(controller, address).await {
                 Ok(()) => {
                     info!(%address, "joined the cluster");
@@ -106,8 +107,10 @@ async fn join(controller: &Controller, addresses: &[String]) {
                 }
             }
         }
+        rounds += 1;
         tokio::time::sleep(limit::JOIN_PAUSE).await;
     }
+    info!("is a voter");
 }
 
 /// Reasons remembered: they may contain numbers that differ each time.
