@@ -7,7 +7,7 @@
 //!
 //! Dialling: [`channel`] connects when it is first used and again after every loss. Its connector reports
 //! a [`DialError`], which tells a refused connection (the process is dead) from a silent one (the machine
-//! or the network is), and says when a certificate was the reason; [`dial_error`] finds it in a status.
+//! or the network is), and says when a certificate was the reason; [`dial_error()`] finds it in a status.
 //! A request that failed with one was never sent. The connector waits for the server's first frame
 //! before it calls a connection good, because in TLS 1.3 a server refuses a client's certificate only
 //! after the client has finished: without the wait, the first request would be lost to that refusal.
