@@ -8,6 +8,7 @@ use cluster_tests::faults::process::Process;
 use cluster_tests::faults::{self};
 use cluster_tests::traffic;
 use cluster_tests::wait;
+use security::Role;
 use tokio::test;
 use tonic::Code;
 use wire::v1;
@@ -109,6 +110,15 @@ async fn a_stopped_leader_is_replaced_and_never_answers_from_the_past() {
     site.judge(load, 20).await;
 }
 
+/// What is left of a member's data directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Left {
+    /// Its log is gone: a disk was cleaned too well.
+    Identity,
+    /// Everything is gone, and somebody made a new certificate for the old name.
+    NewIdentity,
+}
+
 #[test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_whose_data_is_lost_does_not_vote_under_its_old_id() {
     let site = Site::start("lost-data", |options| options.agents(1)).await;
@@ -125,50 +135,65 @@ async fn a_member_whose_data_is_lost_does_not_vote_under_its_old_id() {
     let [lost, spare] = <[String; 2]>::try_from(others).unwrap();
 
     faults::kill(&site.cluster, &lost).await.unwrap();
-    let directory = site.cluster.member(&lost).unwrap().data_dir;
-    for part in ["log", "snapshots", "node.json"] {
-        let path = directory.join(part);
-        let removed = if path.is_dir() {
-            fs::remove_dir_all(&path)
-        } else {
-            fs::remove_file(&path)
-        };
-        assert!(
-            removed.is_ok() || part == "snapshots",
-            "INVALID: no {}",
-            path.display()
-        );
+    for left in [Left::Identity, Left::NewIdentity] {
+        lose_data(&site, &lost, left);
+        // Whether it refuses to start, or runs and is ignored: it must not count.
+        let started = site.cluster.restart(&lost).await;
+        site.progress.say(match &started {
+            Ok(()) => format!("{lost} was started with {left:?}"),
+            Err(error) => format!("{lost} was not started with {left:?}: {error}"),
+        });
+        let ran = started.is_err_and(|error| error.to_string().contains("runs already"));
+        assert!(!ran, "INVALID: it was not tried");
+        let task = site.submit(traffic::process(["true"])).await;
+        assert_succeeded(&site.wait(task).await);
+
+        faults::kill(&site.cluster, &spare).await.unwrap();
+        let request = traffic::submit(traffic::process(["true"]));
+        let two = site.caller.submit(&request, Duration::from_secs(8)).await;
+        let two = two.expect_err("one member and one without a past made a quorum");
+        site.progress.say(format!(
+            "{leader} alone commits nothing: {}",
+            two.status.message()
+        ));
+
+        site.cluster.restart(&spare).await.unwrap();
+        let accepted = site
+            .caller
+            .submit(&request, PATIENCE)
+            .await
+            .unwrap()
+            .task
+            .unwrap()
+            .id;
+        assert_succeeded(&site.wait(accepted).await);
+        if site.cluster.member(&lost).unwrap().pid.is_some() {
+            faults::kill(&site.cluster, &lost).await.unwrap();
+        }
     }
-    site.progress.say(format!("{lost} has lost its log"));
-    // Whether `dev start` refuses, the process ends, or it runs and is ignored: it must not count.
-    let started = site.cluster.restart(&lost).await;
-    site.progress.say(match &started {
-        Ok(()) => format!("{lost} was started again"),
-        Err(error) => format!("{lost} was not started again: {error}"),
-    });
-    let ran = started.is_err_and(|error| error.to_string().contains("runs already"));
-    assert!(!ran, "INVALID: it was not tried");
+}
 
-    let task = site.submit(traffic::process(["true"])).await;
-    assert_succeeded(&site.wait(task).await);
-
-    faults::kill(&site.cluster, &spare).await.unwrap();
-    let request = traffic::submit(traffic::process(["true"]));
-    let two = site.caller.submit(&request, Duration::from_secs(8)).await;
-    let two = two.expect_err("one member and one without a past made a quorum");
+fn lose_data(site: &Site, id: &str, left: Left) {
+    let directory = site.cluster.member(id).unwrap().data_dir;
+    assert!(
+        directory.join("log").is_dir() || left == Left::NewIdentity,
+        "INVALID: there is no log"
+    );
+    match left {
+        Left::Identity => {
+            fs::remove_dir_all(directory.join("log")).unwrap();
+            fs::remove_file(directory.join("node.json")).unwrap();
+            // It has none so early.
+            let _removed = fs::remove_dir_all(directory.join("snapshots"));
+        }
+        Left::NewIdentity => {
+            fs::remove_dir_all(&directory).unwrap();
+            let layout = site.cluster.layout().unwrap();
+            cluster::issue(&layout, Role::Controller, id, &directory.join("identity")).unwrap();
+        }
+    }
     site.progress
-        .say(format!("{leader} alone commits nothing: {two}"));
-
-    site.cluster.restart(&spare).await.unwrap();
-    let accepted = site
-        .caller
-        .submit(&request, PATIENCE)
-        .await
-        .unwrap()
-        .task
-        .unwrap()
-        .id;
-    assert_succeeded(&site.wait(accepted).await);
+        .say(format!("{id} has lost its data, left is: {left:?}"));
 }
 
 #[test(flavor = "multi_thread", worker_threads = 2)]

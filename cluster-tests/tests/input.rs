@@ -192,12 +192,13 @@ async fn a_controller_that_cannot_start_says_why_and_harms_nothing() {
         .clone();
 
     // The data directory is in use by the one that runs.
-    let twice = run_argv(&site, &member.argv).await;
-    assert_says(
-        &twice,
-        &site.progress,
-        &["in use", "another process", "lock", "LOCK"],
-    );
+    let elsewhere = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let argv = with(&member.argv, "--listen", &elsewhere.to_string());
+    let twice = run_argv(&site, &argv).await;
+    assert_says(&twice, &site.progress, &["another process", "LOCK"]);
     faults::kill(&site.cluster, follower).await.unwrap();
 
     let taken = TcpListener::bind(&grpc).unwrap();
@@ -205,40 +206,40 @@ async fn a_controller_that_cannot_start_says_why_and_harms_nothing() {
     assert_says(&port, &site.progress, &[&grpc]);
     drop(taken);
 
+    // Directories that are another's, in part or whole.
     let other = if follower == "c3" { "c2" } else { "c3" };
     let foreign = site.cluster.member(other).unwrap().data_dir;
     let copy = site.cluster.scratch().join("foreign");
     fs::create_dir_all(copy.join("identity")).unwrap();
-    for file in [
-        "node.json",
-        "identity/ca.pem",
-        "identity/cert.pem",
-        "identity/key.pem",
-    ] {
-        fs::copy(foreign.join(file), copy.join(file)).unwrap();
+    let take = |from: &Path, file: &str| fs::copy(from.join(file), copy.join(file)).unwrap();
+    let argv = with(&member.argv, "--data-dir", &copy.to_string_lossy());
+    let identity = ["identity/ca.pem", "identity/cert.pem", "identity/key.pem"];
+    take(&foreign, "node.json");
+    for file in identity {
+        take(&foreign, file);
     }
-    let argv = with_data_dir(&member.argv, &copy);
     assert_says(&run_argv(&site, &argv).await, &site.progress, &[other]);
-
-    let file = site.cluster.scratch().join("a-file");
-    fs::write(&file, "not a directory").unwrap();
-    let argv = with_data_dir(&member.argv, &file);
-    assert_says(&run_argv(&site, &argv).await, &site.progress, &["a-file"]);
-
+    identity
+        .iter()
+        .for_each(|file| take(&member.data_dir, file));
+    assert_says(&run_argv(&site, &argv).await, &site.progress, &[other]);
     fs::write(copy.join("node.json"), "{ not json").unwrap();
-    let argv = with_data_dir(&member.argv, &copy);
     assert_says(
         &run_argv(&site, &argv).await,
         &site.progress,
         &["node.json"],
     );
 
+    let file = site.cluster.scratch().join("a-file");
+    fs::write(&file, "not a directory").unwrap();
+    let argv = with(&member.argv, "--data-dir", &file.to_string_lossy());
+    assert_says(&run_argv(&site, &argv).await, &site.progress, &["a-file"]);
+
     site.restart(follower).await;
 }
 
 #[test(flavor = "multi_thread", worker_threads = 2)]
 async fn unknown_settings_are_errors() {
-    let progress = Progress::new("settings");
     let site = Site::start("settings", |options| options.agents(0)).await;
     let config = site.cluster.scratch().join("bad.toml");
     fs::write(&config, "[controller]\nheartbaet = \"100ms\"\n").unwrap();
@@ -255,7 +256,7 @@ async fn unknown_settings_are_errors() {
     let child = command.env("QUORATE_AGENT__SLOTZ", "3").spawn().unwrap();
     let done = finish("config validate".to_owned(), child).await.unwrap();
     assert_one_line(&done, 1, "SLOTZ");
-    progress.say(done.stderr.trim_end());
+    site.progress.say(done.stderr.trim_end());
 }
 
 #[test(flavor = "multi_thread", worker_threads = 2)]
@@ -275,10 +276,11 @@ async fn dev_refuses_a_port_in_use() {
     assert_one_line(&done, 1, &port);
 }
 
-fn with_data_dir(argv: &[String], directory: &Path) -> Vec<String> {
-    let at = argv.iter().position(|word| word == "--data-dir").unwrap() + 1;
+/// A command line with another value for one of its flags.
+fn with(argv: &[String], flag: &str, value: &str) -> Vec<String> {
+    let at = argv.iter().position(|word| word == flag).unwrap() + 1;
     let mut argv = argv.to_vec();
-    argv[at] = directory.to_string_lossy().into_owned();
+    argv[at] = value.to_owned();
     argv
 }
 
