@@ -79,7 +79,7 @@ pub fn run(args: ControllerArgs) -> Result<Exit> {
     };
     let layers = Layers::from_process(args.config.as_deref())?;
     let config = settings::controller(&layers, args.flags())?;
-    process::log(&args.log);
+    process::log(&args.log)?;
     process::serve("controller", |stop| async move {
         server::run(config, stop).await.map_err(failed)
     })

@@ -23,6 +23,9 @@ pub const TIED_TO_STDIN: &str = "QUORATE_TIED_TO_STDIN";
 /// How long tasks of the runtime may take once the process has stopped.
 const WIND_UP: Duration = Duration::from_secs(2);
 
+/// What consensus says of itself at `info` is for those who debug it.
+const DEFAULT_FILTER: &str = "info,openraft=warn";
+
 /// How a server logs.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Log")]
@@ -31,7 +34,7 @@ pub struct LogArgs {
     #[arg(
         long,
         value_name = "FILTER",
-        default_value = "info",
+        default_value = DEFAULT_FILTER,
         env = "QUORATE_LOG"
     )]
     #[arg(hide_env_values = true)]
@@ -49,8 +52,14 @@ enum LogFormat {
 }
 
 /// Begins to log to stderr.
-pub fn log(args: &LogArgs) {
-    let filter = EnvFilter::try_new(&args.log).unwrap_or_else(|_| EnvFilter::new("info"));
+pub fn log(args: &LogArgs) -> Result<()> {
+    let filter = EnvFilter::try_new(&args.log).map_err(|error| {
+        let message = format!("--log {}: {error}", args.log);
+        Failure::usage(
+            message,
+            "give error, warn, info, debug or trace, or `info,raft=debug`",
+        )
+    })?;
     let plain = std::env::var_os("NO_COLOR").is_some() || !std::io::stderr().is_terminal();
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -59,6 +68,7 @@ pub fn log(args: &LogArgs) {
         LogFormat::Text => lines.with_ansi(!plain).init(),
         LogFormat::Json => lines.json().init(),
     }
+    Ok(())
 }
 
 /// Runs a server until it ends or is told to.

@@ -78,7 +78,7 @@ impl RunArgs {
 pub fn run(args: RunArgs) -> Result<Exit> {
     let layers = Layers::from_process(args.config.as_deref())?;
     let config = settings::agent(&layers, args.flags())?;
-    process::log(&args.log);
+    process::log(&args.log)?;
     process::serve("agent", |stop| async move {
         agent::run(config, stop).await.map_err(|error| match error {
             // The settings' own texts do not say where they come from.

@@ -436,12 +436,31 @@ impl Dev {
                     Some(ended) = self.ended.recv() => {
                         let known = self.members.iter_mut().find(|member| member.id == ended.id);
                         known.into_iter().for_each(Member::mark_ended);
+                        if part == Part::Controller {
+                            self.hurry();
+                        }
                     }
                     () = signals.next() => {
                         self.members.iter_mut().for_each(|member| member.order(Order::Kill));
                     }
                 }
             }
+        }
+    }
+}
+
+impl Dev {
+    /// Once most controllers have ended, there is nobody left to hand leadership over to: those that
+    /// still try are told a second time, and end at once.
+    fn hurry(&mut self) {
+        let majority = usize::try_from(self.layout.controllers / 2 + 1).unwrap_or(usize::MAX);
+        let left = |member: &&mut Member| member.part == Part::Controller && member.pid().is_some();
+        let count = self.members.iter_mut().filter(left).count();
+        if count < majority {
+            self.members
+                .iter_mut()
+                .filter(left)
+                .for_each(|member| member.order(Order::Stop));
         }
     }
 }

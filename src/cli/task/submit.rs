@@ -12,7 +12,7 @@ use crate::client::Connection;
 use crate::exit::Exit;
 use crate::failure::{Failure, Result};
 use crate::object::{task_id, task_json, task_table};
-use crate::output::{self, Answer};
+use crate::output::{self, Answer, Format};
 
 /// Submit a command as a task, and return once it is accepted
 #[derive(Debug, Args)]
@@ -43,7 +43,8 @@ pub async fn submit(
         reply = output::waiting("waiting for a majority to store it", send(cluster, &wanted)) => reply?,
         () = crate::client::interrupted() => return Err(interrupted(&wanted)),
     };
-    if reply.duplicate {
+    let for_people = matches!(global.output, Format::Table | Format::Wide);
+    if reply.duplicate && for_people {
         output::note("this request id was used before; here is the task that it made");
     }
     print(&[reply.task], global)?;
@@ -100,7 +101,10 @@ pub fn interrupted(wanted: &Wanted) -> Failure {
 
 /// Where nobody knows whether it was accepted, the request id says how to find out.
 fn again(failure: Failure, request_id: &str) -> Failure {
-    let hint = if failure.exit == Exit::Unknown {
+    let hint = if failure.code == "unreachable" {
+        // Nothing was sent, so nothing was accepted.
+        failure.hint
+    } else if failure.exit == Exit::Unknown {
         format!(
             "it may or may not have been accepted: submit the same again with --request-id \
              {request_id}, which never makes a second task"
