@@ -9,7 +9,8 @@ use std::time::{Duration, SystemTime};
 
 use model::{AgentId, AgentProfile, Fence, Millis};
 use security::{Credentials, KeyFiles, Role};
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::mpsc::{Sender, UnboundedReceiver, unbounded_channel};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
@@ -42,6 +43,10 @@ const LAST_PROCESSES: Duration = Duration::from_secs(3);
 /// reported at the next start.
 const LAST_REPORTS: Duration = Duration::from_secs(5);
 
+/// How long the journal may take to write what is left.
+const LAST_RECORDS: Duration = Duration::from_secs(2);
+const MOMENT: Duration = Duration::from_millis(5);
+
 /// Runs an agent until `shutdown`, or until it can't go on.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Error> {
     config.validate()?;
@@ -66,7 +71,9 @@ struct Agent {
     /// One task for each controller's address.
     links: JoinSet<()>,
     by_address: HashMap<String, AbortHandle>,
-    sessions: HashMap<SessionId, UnboundedSender<Body>>,
+    sessions: HashMap<SessionId, Sender<Body>>,
+    /// Sessions that were given up, and the worker is not told yet.
+    deaf: Vec<SessionId>,
     events: UnboundedReceiver<Event>,
     durable: UnboundedReceiver<Vec<Durable>>,
     started: UnboundedReceiver<Fence>,
@@ -120,6 +127,7 @@ impl Agent {
             links: JoinSet::new(),
             by_address: HashMap::new(),
             sessions: HashMap::new(),
+            deaf: Vec::new(),
             events,
             durable,
             started,
@@ -181,8 +189,14 @@ impl Agent {
         self.runner.shutdown().await;
         drop(self.journal);
         // It ends once the last handle is dropped; attempts that could not be killed may hold one.
-        if journal_thread.is_finished() {
-            drop(journal_thread.join());
+        let written = async {
+            while !journal_thread.is_finished() {
+                tokio::time::sleep(MOMENT).await;
+            }
+        };
+        match timeout(LAST_RECORDS, written).await {
+            Ok(()) => drop(journal_thread.join()),
+            Err(_) => tracing::warn!("left without the last records of the journal"),
         }
         tracing::info!("stopped");
     }
@@ -250,6 +264,13 @@ impl Agent {
                 });
             }
             Event::Latency { session, micros } => self.handle(Input::Latency { session, micros }),
+            Event::Moved { session, welcome } => {
+                if self.sessions.contains_key(&session) {
+                    self.learn(&welcome);
+                }
+            }
+            // Whoever asked may be gone already.
+            Event::Turn(taken) => taken.send(()).unwrap_or_default(),
             Event::Closed { session } => {
                 if self.sessions.remove(&session).is_some() {
                     self.handle(Input::Closed { session });
@@ -264,7 +285,7 @@ impl Agent {
         session: SessionId,
         address: &str,
         welcome: &wire::v1::Welcome,
-        say: UnboundedSender<Body>,
+        say: Sender<Body>,
     ) {
         if !self.book.answered(address, &welcome.controller) {
             tracing::info!(%address, controller = %welcome.controller, "is known by another address");
@@ -273,6 +294,13 @@ impl Agent {
             }
             return;
         }
+        self.sessions.insert(session, say);
+        self.handle(Input::Opened { session });
+        self.learn(welcome);
+    }
+
+    /// Dials controllers that were not known yet.
+    fn learn(&mut self, welcome: &wire::v1::Welcome) {
         let ids = welcome.controller_ids.iter().map(|id| Some(id.as_str()));
         let ids = ids.chain(std::iter::repeat(None));
         let found: Vec<String> = welcome
@@ -282,8 +310,6 @@ impl Agent {
             .filter_map(|(addresses, id)| self.book.add(id, &addresses.grpc))
             .collect();
         found.into_iter().for_each(|address| self.dial(address));
-        self.sessions.insert(session, say);
-        self.handle(Input::Opened { session });
     }
 
     fn dial(&mut self, address: String) {
@@ -294,23 +320,38 @@ impl Agent {
 
     /// Gives the worker an input, and carries out what it decides.
     fn handle(&mut self, input: Input) {
-        let mut effects = Vec::new();
-        self.worker.handle(now(), input, &mut effects);
-        for effect in effects {
-            self.carry_out(effect);
+        let mut next = Some(input);
+        while let Some(input) = next {
+            let mut effects = Vec::new();
+            self.worker.handle(now(), input, &mut effects);
+            effects
+                .into_iter()
+                .for_each(|effect| self.carry_out(effect));
+            next = self.deaf.pop().map(|session| Input::Closed { session });
+        }
+    }
+
+    fn say(&mut self, session: SessionId, body: Body) {
+        let Some(say) = self.sessions.get(&session) else {
+            return;
+        };
+        match say.try_send(body) {
+            Ok(()) => {}
+            // It just ended: the worker is told next, and says it elsewhere.
+            Err(TrySendError::Closed(_)) => {
+                tracing::debug!(?session, "said to a session that ended");
+            }
+            Err(TrySendError::Full(_)) => {
+                tracing::warn!(?session, "a controller does not read: ending its session");
+                self.sessions.remove(&session);
+                self.deaf.push(session);
+            }
         }
     }
 
     fn carry_out(&mut self, effect: Effect) {
         match effect {
-            Effect::Say { session, body } => {
-                // A session that just ended: the worker is told next, and says it elsewhere.
-                if let Some(say) = self.sessions.get(&session)
-                    && say.send(body).is_err()
-                {
-                    tracing::debug!(?session, "said to a session that ended");
-                }
-            }
+            Effect::Say { session, body } => self.say(session, body),
             Effect::Open(fence) => drop(self.logs.open(fence)),
             Effect::Begin { fence, number } => self.journal.begun(fence, number),
             Effect::Start(attempt) => self.runner.start(attempt),

@@ -13,13 +13,13 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use model::{AgentProfile, Generation};
 use security::{Alpn, Credentials, Expected, KeyFiles, Role};
-use tokio::sync::mpsc::{
-    Receiver, Sender, UnboundedReceiver, UnboundedSender, channel, unbounded_channel,
-};
+use tokio::sync::mpsc::{Receiver, Sender, UnboundedSender, channel};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 use wire::convert::{self, Malformed};
@@ -33,11 +33,17 @@ use crate::output::Logs;
 use crate::tail::Tails;
 use crate::worker::{Said, SessionId, Stamp};
 
-/// Frames that wait for the connection; beyond it the session's own writer waits.
-const OUTGOING: usize = 64;
+/// Frames that wait for the connection; beyond it the session's own writer waits. Few, because
+/// a renewal stands behind them: with full chunks of output this is 1 MiB.
+const OUTGOING: usize = 16;
+/// What the worker may say ahead of the connection, beside two frames for each slot. More means that
+/// the controller does not read: the session ends, and another one begins.
+const SAID: usize = 1_024;
+/// How long a controller may take to answer the hello: to connect, the handshakes and a queue.
+const OPENING: Duration = Duration::from_secs(10);
 /// Chunks of output in flight, of at most 64 KiB each: a slow reader costs 1 MiB.
 const CHUNKS: usize = 16;
-/// Status frames whose acknowledgement is awaited, to measure the round trip.
+/// Frames whose answer is awaited, to measure the round trip.
 const PROBES: usize = 8;
 
 /// What every session needs.
@@ -60,7 +66,12 @@ pub(crate) enum Event {
         address: String,
         welcome: v1::Welcome,
         generation: u64,
-        say: UnboundedSender<Body>,
+        say: Sender<Body>,
+    },
+    /// The cluster's controllers changed.
+    Moved {
+        session: SessionId,
+        welcome: v1::Welcome,
     },
     Said {
         session: SessionId,
@@ -74,6 +85,9 @@ pub(crate) enum Event {
     Closed {
         session: SessionId,
     },
+    /// Says when everything before it was handled: output may be asked for right behind the
+    /// assignment of the attempt.
+    Turn(oneshot::Sender<()>),
 }
 
 /// Why a session ended.
@@ -87,6 +101,8 @@ enum Lost {
     Refused(String),
     #[error("it closed the session")]
     Closed,
+    #[error("it did not answer within {OPENING:?}")]
+    Silent,
     #[error("its frame {got} came where {wanted} was due")]
     Sequence { got: u64, wanted: u64 },
     #[error("it sent something unreadable: {0}")]
@@ -107,16 +123,16 @@ pub(crate) async fn keep(context: Arc<Context>, address: String) {
     let mut told = String::new();
     loop {
         let session = SessionId(context.next_session.fetch_add(1, Ordering::Relaxed));
-        let began = Instant::now();
-        let lost = hold(&context, &address, session)
-            .await
-            .err()
-            .unwrap_or(Lost::Closed);
+        let (opened, lost) = match open(&context, &address, session).await {
+            Ok(link) => (true, link.run(&context).await.err().unwrap_or(Lost::Closed)),
+            Err(lost) => (false, lost),
+        };
         if context.events.send(Event::Closed { session }).is_err() {
             return;
         }
-        if began.elapsed() > AFTER_REFUSAL {
+        if opened {
             backoff.reset();
+            told.clear();
         }
         // Once for each reason: a controller that is off would fill the log.
         let reason = lost.to_string();
@@ -128,6 +144,7 @@ pub(crate) async fn keep(context: Arc<Context>, address: String) {
             Lost::Refused(_) | Lost::Identity(_) => AFTER_REFUSAL,
             Lost::Status(_)
             | Lost::Closed
+            | Lost::Silent
             | Lost::Sequence { .. }
             | Lost::Malformed(_)
             | Lost::Ending => backoff.next(),
@@ -136,7 +153,8 @@ pub(crate) async fn keep(context: Arc<Context>, address: String) {
     }
 }
 
-async fn hold(context: &Context, address: &str, session: SessionId) -> Result<(), Lost> {
+/// Dials, says hello, and hears whether this agent is welcome.
+async fn open(context: &Context, address: &str, session: SessionId) -> Result<Link, Lost> {
     // Read anew each time: certificates are renewed while the agent runs.
     let credentials = Credentials::load(&KeyFiles::in_directory(&context.identity_dir))?;
     let expected = Expected::any(Role::Controller);
@@ -147,37 +165,44 @@ async fn hold(context: &Context, address: &str, session: SessionId) -> Result<()
         .max_encoding_message_size(transport::MESSAGE_LIMIT);
 
     let (frames, outgoing) = channel(OUTGOING);
-    let hello = hello(context);
-    let mut link = Link {
+    let mut writer = Writer {
         frames,
         seq: 0,
         ack: 0,
         probes: VecDeque::new(),
     };
-    link.send(Body::Hello(hello)).await?;
-    let mut incoming = client
-        .connect(ReceiverStream::new(outgoing))
-        .await?
-        .into_inner();
-
-    let (generation, welcome) = link.welcome(&mut incoming).await?;
+    writer.send(Body::Hello(hello(context))).await?;
+    let opening = async {
+        let connected = client.connect(ReceiverStream::new(outgoing)).await?;
+        let mut incoming = connected.into_inner();
+        let first = writer.welcome(&mut incoming).await?;
+        Ok::<_, Lost>((incoming, first))
+    };
+    let opened = timeout(OPENING, opening).await.map_err(|_| Lost::Silent)?;
+    let (incoming, (generation, welcome)) = opened?;
     tracing::info!(%address, controller = %welcome.controller, "opened a session");
-    let (say, said) = unbounded_channel();
+    let slots = usize::try_from(context.profile.slots).unwrap_or(SAID);
+    let (say, said) = channel(SAID + 2 * slots);
     let (chunks, written) = channel(CHUNKS);
     let tails = Tails::new(Arc::clone(&context.logs), chunks);
-    let address = address.to_owned();
     tell(
         context,
         Event::Opened {
             session,
-            address,
+            address: address.to_owned(),
             welcome,
             generation,
             say,
         },
     )?;
-    link.run(context, session, incoming, said, written, tails)
-        .await
+    Ok(Link {
+        session,
+        writer,
+        incoming,
+        said,
+        written,
+        tails,
+    })
 }
 
 /// An agent that was in no cluster yet names none.
@@ -196,20 +221,20 @@ fn tell(context: &Context, event: Event) -> Result<(), Lost> {
 }
 
 /// The numbered frames of one connection.
-struct Link {
+struct Writer {
     frames: Sender<v1::AgentFrame>,
     /// Of the last frame that was sent.
     seq: u64,
     /// Of the last frame that was handled.
     ack: u64,
-    /// Status frames that were sent, by number, and when.
+    /// Frames that are answered at once, by number, and when they were sent.
     probes: VecDeque<(u64, Instant)>,
 }
 
-impl Link {
+impl Writer {
     async fn send(&mut self, body: Body) -> Result<(), Lost> {
         self.seq += 1;
-        if matches!(body, Body::Status(_)) {
+        if matches!(body, Body::Status(_) | Body::Renew(_)) {
             self.probes.push_back((self.seq, Instant::now()));
             if self.probes.len() > PROBES {
                 self.probes.pop_front();
@@ -249,42 +274,55 @@ impl Link {
         }
     }
 
-    async fn run(
-        mut self,
-        context: &Context,
-        session: SessionId,
-        mut incoming: Streaming<v1::ControllerFrame>,
-        mut said: UnboundedReceiver<Body>,
-        mut chunks: Receiver<Body>,
-        mut tails: Tails,
-    ) -> Result<(), Lost> {
-        loop {
-            tokio::select! {
-                frame = incoming.message() => {
-                    let frame = frame?.ok_or(Lost::Closed)?;
-                    self.take(&frame)?;
-                    if let Some(micros) = self.round_trip(frame.ack) {
-                        tell(context, Event::Latency { session, micros })?;
-                    }
-                    order(context, session, frame, &mut tails)?;
-                }
-                body = said.recv() => match body {
-                    Some(body) => self.send(body).await?,
-                    None => return Err(Lost::Ending),
-                },
-                Some(chunk) = chunks.recv() => self.send(chunk).await?,
-            }
+    /// The time in microseconds since the latest probe that `frame` answers. Only two kinds answer
+    /// at once: a bare acknowledgement, and (after a quorum round, so a little late) a renewal's.
+    fn round_trip(&mut self, frame: &v1::ControllerFrame) -> Option<u32> {
+        if !matches!(frame.body, None | Some(Order::RenewAck(_))) {
+            return None;
         }
-    }
-
-    /// The time that the latest acknowledged Status took, in microseconds.
-    fn round_trip(&mut self, ack: u64) -> Option<u32> {
-        let mut micros = None;
-        while let Some((_, sent)) = self.probes.front().filter(|(seq, _)| *seq <= ack) {
-            micros = Some(u32::try_from(sent.elapsed().as_micros()).unwrap_or(u32::MAX));
+        let mut latest = None;
+        while let Some((seq, sent)) = self.probes.front().copied()
+            && seq <= frame.ack
+        {
+            latest = Some(sent);
             self.probes.pop_front();
         }
-        micros
+        latest.map(|sent| u32::try_from(sent.elapsed().as_micros()).unwrap_or(u32::MAX))
+    }
+}
+
+/// An open session.
+struct Link {
+    session: SessionId,
+    writer: Writer,
+    incoming: Streaming<v1::ControllerFrame>,
+    /// By the worker.
+    said: Receiver<Body>,
+    /// By attempts, to whom the controller asked to listen.
+    written: Receiver<Body>,
+    tails: Tails,
+}
+
+impl Link {
+    async fn run(mut self, context: &Context) -> Result<(), Lost> {
+        loop {
+            tokio::select! {
+                biased;
+                body = self.said.recv() => match body {
+                    Some(body) => self.writer.send(body).await?,
+                    None => return Err(Lost::Ending),
+                },
+                frame = self.incoming.message() => {
+                    let frame = frame?.ok_or(Lost::Closed)?;
+                    self.writer.take(&frame)?;
+                    if let Some(micros) = self.writer.round_trip(&frame) {
+                        tell(context, Event::Latency { session: self.session, micros })?;
+                    }
+                    order(context, self.session, frame, &mut self.tails)?;
+                }
+                Some(chunk) = self.written.recv() => self.writer.send(chunk).await?,
+            }
+        }
     }
 }
 
@@ -300,11 +338,13 @@ fn order(
         term: frame.term,
     };
     let said = match frame.body {
-        None | Some(Order::Welcome(_)) => return Ok(()),
+        None => return Ok(()),
+        Some(Order::Welcome(welcome)) => return tell(context, Event::Moved { session, welcome }),
         Some(Order::Refused(v1::Refused { reason })) => return Err(Lost::Refused(reason)),
         Some(Order::Tail(tail)) => {
-            tails.start(tail);
-            return Ok(());
+            let (taken, turn) = oneshot::channel();
+            tails.start(tail, turn);
+            return tell(context, Event::Turn(taken));
         }
         Some(Order::Untail(v1::Untail { id })) => {
             tails.stop(id);

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use model::Fence;
 use tokio::sync::mpsc::Sender;
+use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, JoinSet, spawn_blocking};
 use wire::v1;
 use wire::v1::agent_frame::Body;
@@ -46,7 +47,8 @@ impl Tails {
         }
     }
 
-    pub fn start(&mut self, request: v1::Tail) {
+    /// Begins to serve it once its `turn` comes.
+    pub fn start(&mut self, request: v1::Tail, turn: oneshot::Receiver<()>) {
         while let Some(joined) = self.tasks.try_join_next() {
             if let Ok(id) = joined {
                 self.by_id.remove(&id);
@@ -66,24 +68,15 @@ impl Tails {
         } = request;
         let full = self.by_id.len() >= TAILS_MAX;
         let fence = fence.filter(|_| !full).map(Fence::from);
-        let source = fence.and_then(|fence| self.logs.find(fence));
         let until = if follow { Until::Ended } else { Until::Now };
-        let out = self.out.clone();
+        let (out, logs) = (self.out.clone(), Arc::clone(&self.logs));
         let task = async move {
+            // Only an agent that ends gives no turn.
+            turn.await.unwrap_or_default();
+            let source = fence.and_then(|fence| logs.find(fence));
             match source.zip(stream) {
                 Some((source, stream)) => serve(id, source, stream, offset, until, out).await,
-                None => {
-                    send(
-                        &out,
-                        v1::Output {
-                            id,
-                            offset,
-                            gone: true,
-                            ..Default::default()
-                        },
-                    )
-                    .await
-                }
+                None => send(&out, gone(id, offset)).await,
             };
             id
         };
@@ -97,6 +90,15 @@ impl Tails {
         if let Some(task) = self.by_id.remove(&id) {
             task.abort();
         }
+    }
+}
+
+fn gone(id: u64, offset: u64) -> v1::Output {
+    v1::Output {
+        id,
+        offset,
+        gone: true,
+        ..v1::Output::default()
     }
 }
 
