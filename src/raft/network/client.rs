@@ -223,7 +223,13 @@ impl<R: AsyncRuntime> RaftNetworkV2<Types<R>> for Peer {
                 };
                 return Ok(stream::once(replies).filter_map(std::future::ready).boxed());
             }
-            let opened = self.open_stream::<R, S>(input).await;
+            // openraft's pause after a failure is in the stream of requests: unless one is waited for
+            // before dialling, a peer that refuses connections is dialled without any pause at all.
+            let Some(first) = input.next().await else {
+                return Ok(stream::empty().boxed());
+            };
+            let input = stream::once(std::future::ready(first)).chain(input);
+            let opened = self.open_stream::<R, _>(input).await;
             let replies = opened.map_err(|error| self.unreachable(&error))?;
             Ok(replies
                 .map(|reply| reply.map_err(|error| self.unreachable(&error)))
