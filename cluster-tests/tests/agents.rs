@@ -79,12 +79,14 @@ async fn an_at_most_once_task_whose_agent_is_lost_is_unknown_and_never_runs_agai
 #[test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_agent_stopped_for_three_leases_has_its_result_refused_and_its_processes_gone() {
     let site = Site::start("stopped-agent", |options| options).await;
-    // Two of them on the agent that will hang: one ends while it hangs, the other would go on.
+    // Of each kind one on the agent that will hang: one ends while it hangs, the other would go on.
     let short = "sleep 25; echo \"epoch $TASK_EPOCH\"";
     let mut shorts = Vec::new();
     let mut longs = Vec::new();
     for _ in 0..2 {
         shorts.push(site.submit(site.executions.task(short)).await);
+    }
+    for _ in 0..2 {
         longs.push(site.submit(site.executions.task("sleep 3600")).await);
     }
     let agent = site.until_running(shorts[0]).await.agent;
@@ -93,6 +95,11 @@ async fn an_agent_stopped_for_three_leases_has_its_result_refused_and_its_proces
         let task = site.until_running(*task).await;
         held.extend((task.agent == agent).then_some(task));
     }
+    let holds = |kind: &[u64]| held.iter().any(|task| kind.contains(&task.id));
+    assert!(
+        holds(&shorts) && holds(&longs),
+        "INVALID: {agent} does not hold one of each kind"
+    );
     let pid = faults::stop(&site.cluster, &agent).await.unwrap();
     site.progress
         .say(format!("{agent} stopped with {} tasks", held.len()));
@@ -104,7 +111,15 @@ async fn an_agent_stopped_for_three_leases_has_its_result_refused_and_its_proces
     }
     site.progress.say("its tasks run elsewhere");
     tokio::time::sleep_until(stopped + 3 * LEASE).await;
+    let left = held
+        .iter()
+        .map(|task| attempt_processes(task.id, task.epoch).len())
+        .sum::<usize>();
+    assert!(left > 0, "INVALID: no process is left to be ended");
     faults::continue_stopped(&agent, pid).await.unwrap();
+    site.progress.say(format!(
+        "{agent} continued; {left} processes of lost attempts are left"
+    ));
 
     for task in &held {
         let (id, epoch) = (task.id, task.epoch);

@@ -219,9 +219,9 @@ async fn a_controller_that_cannot_start_says_why_and_harms_nothing() {
         take(&foreign, file);
     }
     assert_says(&run_argv(&site, &argv).await, &site.progress, &[other]);
-    identity
-        .iter()
-        .for_each(|file| take(&member.data_dir, file));
+    for file in identity {
+        take(&member.data_dir, file);
+    }
     assert_says(&run_argv(&site, &argv).await, &site.progress, &[other]);
     fs::write(copy.join("node.json"), "{ not json").unwrap();
     assert_says(
