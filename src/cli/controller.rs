@@ -79,6 +79,10 @@ pub fn run(args: ControllerArgs) -> Result<Exit> {
     };
     let layers = Layers::from_process(args.config.as_deref())?;
     let config = settings::controller(&layers, args.flags())?;
+    settings::require_identity(
+        &config.data_dir.join("identity"),
+        security::Role::Controller,
+    )?;
     process::log(&args.log)?;
     process::serve("controller", |stop| async move {
         server::run(config, stop).await.map_err(failed)

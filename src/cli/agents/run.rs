@@ -78,6 +78,7 @@ impl RunArgs {
 pub fn run(args: RunArgs) -> Result<Exit> {
     let layers = Layers::from_process(args.config.as_deref())?;
     let config = settings::agent(&layers, args.flags())?;
+    settings::require_identity(&config.identity_dir(), security::Role::Agent)?;
     process::log(&args.log)?;
     process::serve("agent", |stop| async move {
         agent::run(config, stop).await.map_err(|error| match error {

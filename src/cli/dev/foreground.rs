@@ -414,19 +414,15 @@ impl Dev {
 
     /// Agents first, so that they can report; each has a limit of its own. Another signal ends the wait.
     async fn stop_all(&mut self, signals: &mut Signals) {
+        if output::watched() && self.members.iter().any(|member| member.pid().is_some()) {
+            // Below the `^C` that the terminal has put there.
+            output::note("\nstopping; Ctrl-C again kills what is left");
+        }
         for part in [Part::Agent, Part::Controller] {
             let of_part = |member: &&mut Member| member.part == part && member.pid().is_some();
-            let mut left = 0_usize;
             for member in self.members.iter_mut().filter(of_part) {
                 member.order(Order::Stop);
-                left += 1;
             }
-            let _progress = (left > 0).then(|| {
-                Progress::start(match part {
-                    Part::Agent => "stopping the agents; Ctrl-C again kills everything",
-                    Part::Controller => "stopping the controllers; Ctrl-C again kills everything",
-                })
-            });
             while self
                 .members
                 .iter()

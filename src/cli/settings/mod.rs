@@ -35,8 +35,13 @@ impl Section for agent::Config {
 pub fn controller(layers: &Layers, flags: Flags) -> Result<server::Config> {
     let mut config: server::Config = merged(layers, flags)?;
     if config.id == model::ControllerId(0) {
-        let named = identity_id(&config.data_dir.join("identity"));
-        config.id = named.and_then(|id| id.parse().ok()).unwrap_or(config.id);
+        let named = holder(
+            &config.data_dir.join("identity"),
+            security::Role::Controller,
+        )?;
+        config.id = named
+            .parse()
+            .map_err(|error: model::ParseIdError| invalid("controller", &error))?;
     }
     config
         .validate()
@@ -48,9 +53,7 @@ pub fn controller(layers: &Layers, flags: Flags) -> Result<server::Config> {
 pub fn agent(layers: &Layers, flags: Flags) -> Result<agent::Config> {
     let mut config: agent::Config = merged(layers, flags)?;
     if config.id.is_empty() {
-        let directory = config.identity_dir();
-        let id = identity_id(&directory).ok_or_else(|| no_identity(&directory))?;
-        config.id = id;
+        config.id = holder(&config.identity_dir(), security::Role::Agent)?;
     }
     config
         .validate()
@@ -64,19 +67,32 @@ pub fn invalid(section: &str, error: &dyn std::fmt::Display) -> Failure {
     Failure::refused("config", format!("{section}: {error}"), hint)
 }
 
-fn no_identity(directory: &Path) -> Failure {
+/// Who a certificate is for.
+fn holder(directory: &Path, role: security::Role) -> Result<String> {
+    require_identity(directory, role)?;
     let keys = security::KeyFiles::in_directory(directory);
-    match security::Credentials::load(&keys) {
-        Err(error) => Failure::from(error),
-        Ok(_) => Failure::usage("no id is given", "give --id"),
-    }
+    Ok(security::Credentials::load(&keys)?
+        .identity()
+        .id()
+        .to_owned())
 }
 
-fn identity_id(directory: &Path) -> Option<String> {
-    let keys = security::KeyFiles::in_directory(directory);
-    security::Credentials::load(&keys)
-        .ok()
-        .map(|loaded| loaded.identity().id().to_owned())
+/// Nothing starts without a certificate; where there is none at all, this says how to get one.
+pub fn require_identity(directory: &Path, role: security::Role) -> Result<()> {
+    let missing = std::fs::symlink_metadata(directory.join("cert.pem"))
+        .is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound);
+    if !missing {
+        return Ok(());
+    }
+    let make = format!("`quorate cert create --role {role}`");
+    let hint = match role {
+        security::Role::Controller => {
+            format!("`quorate cluster init` makes a cluster's first controller, {make} any other")
+        }
+        security::Role::Agent | security::Role::Client => format!("make one with {make}"),
+    };
+    let message = format!("there is no certificate in {}", directory.display());
+    Err(Failure::refused("identity", message, hint))
 }
 
 fn merged<S: Section>(layers: &Layers, flags: Flags) -> Result<S> {

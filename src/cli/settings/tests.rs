@@ -162,3 +162,29 @@ fn what_can_not_work_is_said_with_its_section() {
     let text = text.unwrap_err().to_string();
     assert!(text.starts_with("agent: slots"), "{text}");
 }
+
+#[test]
+fn without_an_id_the_certificate_says_it_and_without_one_the_next_step_is_named() {
+    let etc = etc(&[("quorate.toml", "[controller]\nadvertise = 'h'\n")]);
+    let dir = etc.path().join("data");
+    let flags = || {
+        let mut flags = Flags::default();
+        flags.set("data_dir", Some(&dir));
+        flags
+    };
+    let text = controller(etc.path(), &[], flags())
+        .unwrap_err()
+        .to_string();
+    assert!(
+        text.contains("no certificate") && text.contains("quorate cluster init"),
+        "{text}"
+    );
+    let ca = security::Ca::create("q1").unwrap();
+    let identity = security::Identity::new("q1", security::Role::Controller, "c7").unwrap();
+    let issued = ca
+        .issue(&identity, &[], security::CERTIFICATE_VALIDITY)
+        .unwrap();
+    issued.save(&dir.join("identity"), ca.pem()).unwrap();
+    let config = controller(etc.path(), &[], flags()).unwrap();
+    assert_eq!(config.id, model::ControllerId(7));
+}
