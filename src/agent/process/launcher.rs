@@ -6,12 +6,9 @@
 //! agent's memory.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -97,16 +94,6 @@ fn serve(waiting: &Mutex<Receiver<Job>>) {
         if answer.send(result).is_err() {
             tracing::error!("nobody waits for a process that was started");
         }
-    }
-}
-
-/// The directory may be there already: the number of an attempt is used once, but a journal may be
-/// lost.
-pub(super) fn make_scratch(dir: &Path) -> Result<(), String> {
-    match fs::DirBuilder::new().mode(0o700).create(dir) {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(format!("can't make its scratch directory: {error}")),
     }
 }
 

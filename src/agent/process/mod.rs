@@ -15,6 +15,7 @@ mod launcher;
 mod limits;
 mod program;
 mod roster;
+mod scratch;
 mod signals;
 mod supervise;
 mod sweeper;
@@ -34,6 +35,9 @@ use crate::error::Error;
 use crate::executor::{Attempt, Executor, Exit, Hands};
 use launcher::Launcher;
 use limits::Limits;
+#[cfg(test)]
+pub(crate) use roster::ROSTER;
+use scratch::Scratch;
 pub(crate) use signals::{kill_exactly, kill_group};
 use sweeper::Sweeper;
 pub(crate) use table::{Process as TableRow, Table, is_running};
@@ -56,6 +60,7 @@ struct Shared {
     settings: Settings,
     limits: Limits,
     launcher: Launcher,
+    scratch: Scratch,
     sweeper: Sweeper,
 }
 
@@ -64,11 +69,13 @@ impl Processes {
         let limits = Limits::detect(settings.incarnation);
         let sweeper = Sweeper::start(settings.incarnation)?;
         let launcher = Launcher::start()?;
+        let scratch = Scratch::new(settings.scratch.clone());
         Ok(Processes {
             shared: Arc::new(Shared {
                 settings,
                 limits,
                 launcher,
+                scratch,
                 sweeper,
             }),
         })

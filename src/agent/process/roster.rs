@@ -13,12 +13,12 @@ struct Listed {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Roster {
+pub(crate) struct Roster {
     listed: Mutex<Option<Listed>>,
     spawning: RwLock<()>,
 }
 
-pub(super) static ROSTER: Roster = Roster {
+pub(crate) static ROSTER: Roster = Roster {
     listed: Mutex::new(None),
     spawning: RwLock::new(()),
 };
@@ -79,7 +79,7 @@ impl Roster {
 }
 
 /// See [`Roster::spawning`].
-pub(super) struct Spawning<'a> {
+pub(crate) struct Spawning<'a> {
     roster: &'a Roster,
     _held: RwLockReadGuard<'a, ()>,
 }

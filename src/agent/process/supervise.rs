@@ -7,7 +7,6 @@
 //!                                       └─► copy stdout and stderr until their end
 //! ```
 
-use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -21,11 +20,13 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe;
 use tokio::sync::watch;
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::launcher::{Launched, Plan, make_scratch};
+use super::launcher::{Launched, Plan};
 use super::limits::Confinement;
 use super::roster::ROSTER;
+use super::scratch::{self, Released};
 use super::signals::{Group, kill_exactly};
 use super::{Shared, environment, mark, program};
 use crate::executor::{Attempt, Exit, Hands, Urgency};
@@ -43,7 +44,7 @@ const KILL_AGAIN: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(shared: Arc<Shared>, attempt: Attempt, hands: Hands) -> Exit {
     let mark = mark(shared.settings.incarnation, attempt.fence);
-    let scratch = shared.settings.scratch.join(attempt.fence.to_string());
+    let scratch = shared.scratch.path(&attempt.fence.to_string());
     let mut listed = Listed::new(mark);
     let exit = match prepare(&shared, &attempt, &scratch) {
         Ok((plan, confinement)) => {
@@ -65,7 +66,10 @@ pub(super) async fn run(shared: Arc<Shared>, attempt: Attempt, hands: Hands) -> 
     };
     drop(listed);
     shared.sweeper.look();
-    remove(scratch).await;
+    if shared.scratch.release(&scratch) == Released::Full {
+        // It may hold anything, and takes its time off the runtime's threads.
+        drop(spawn_blocking(move || scratch::remove(&scratch)).await);
+    }
     exit
 }
 
@@ -74,9 +78,10 @@ fn prepare(
     attempt: &Attempt,
     scratch: &Path,
 ) -> Result<(Plan, Option<Confinement>), String> {
-    make_scratch(scratch)?;
     let spec = &attempt.spec;
     let (argv0, arguments) = spec.command.split_first().ok_or("no command")?;
+    let made = shared.scratch.make(&attempt.fence.to_string());
+    made.map_err(|error| format!("can't make its scratch directory: {error}"))?;
     let environment = environment::of(attempt, &shared.settings, scratch);
     let directory = program::directory(scratch, &spec.cwd)?;
     let path = environment.get("PATH").map_or("", String::as_str);
@@ -341,20 +346,5 @@ async fn copy(pipe: pipe::Receiver, output: &AttemptLog, stream: Stream) {
                 return;
             }
         }
-    }
-}
-
-/// Usually it is empty; if not, it may hold anything, and takes its time off the runtime's threads.
-async fn remove(scratch: PathBuf) {
-    if fs::remove_dir(&scratch).is_ok() {
-        return;
-    }
-    let shown = scratch.display().to_string();
-    let removed = tokio::task::spawn_blocking(move || fs::remove_dir_all(scratch)).await;
-    match removed {
-        Ok(Err(error)) if error.kind() != io::ErrorKind::NotFound => {
-            tracing::warn!(scratch = shown, %error, "could not remove a scratch directory");
-        }
-        Ok(_) | Err(_) => {}
     }
 }

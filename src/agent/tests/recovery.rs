@@ -13,7 +13,7 @@ use super::controller::{Controller, LONG};
 use super::{Home, fence, sh};
 use crate::Error;
 use crate::journal::{Journal, ProcessMark};
-use crate::process::{TableRow, mark};
+use crate::process::{ROSTER, TableRow, mark};
 
 fn sleeper(value: Option<String>) -> Child {
     let mut command = Command::new("sleep");
@@ -21,7 +21,11 @@ fn sleeper(value: Option<String>) -> Child {
     if let Some(value) = value {
         command.env("QUORATE_ATTEMPT", value);
     }
-    command.spawn().unwrap()
+    // Listed, or the sweepers of other tests in this program would take it for an orphan.
+    let listing = ROSTER.spawning();
+    let child = command.spawn().unwrap();
+    listing.add(i32::try_from(child.id()).unwrap());
+    child
 }
 
 fn process(child: &Child) -> ProcessMark {
