@@ -51,13 +51,11 @@ fn decided(task: &Task) -> String {
         return "no agent yet".into();
     };
     let others = match trace.runners_up.first() {
-        Some(second) => format!("; next was {} with {}", second.agent, second.score),
+        Some(second) => format!("; next was {}", second.agent),
         None => "; no other agent could take it".into(),
     };
-    format!(
-        "{}, the least loaded that fits, with a score of {}{others}",
-        trace.winner.agent, trace.winner.score
-    )
+    // The scores stand beside it, in the decision, in a unit that needs no explanation there.
+    format!("{}, the least loaded that fits{others}", trace.winner.agent)
 }
 
 fn waiting(
