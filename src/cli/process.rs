@@ -23,8 +23,10 @@ pub const TIED_TO_STDIN: &str = "QUORATE_TIED_TO_STDIN";
 /// How long tasks of the runtime may take once the process has stopped.
 const WIND_UP: Duration = Duration::from_secs(2);
 
-/// What consensus says of itself at `info` is for those who debug it.
-const DEFAULT_FILTER: &str = "info,openraft=warn";
+/// What consensus says of itself at `info` is for those who debug it; and that a peer is dead it would
+/// say with every heartbeat, ten times a second.
+const DEFAULT_FILTER: &str = "info,openraft=warn,openraft::core::heartbeat=error,\
+                              openraft::replication=error,openraft::engine=error";
 
 /// How a server logs.
 #[derive(Debug, Clone, Default, Args)]
