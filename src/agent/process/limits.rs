@@ -57,6 +57,15 @@ impl Limits {
         }
     }
 
+    /// Leaves no cgroup behind; the next start makes it again.
+    pub fn end(&self) {
+        if let Limits::Cgroup2 { root } | Limits::Cgroup1 { root } = self
+            && let Err(error) = fs::remove_dir(root)
+        {
+            tracing::debug!(%error, "a cgroup stays for the next start");
+        }
+    }
+
     /// Prepares a limit for one attempt.
     pub fn confine(&self, fence: Fence, memory_mib: u64) -> Result<Confinement, String> {
         let bytes = memory_mib.saturating_mul(MIB);
@@ -98,7 +107,7 @@ enum Need {
 }
 
 fn make(dir: &Path, settings: &[(&str, u64, Need)]) -> io::Result<PathBuf> {
-    fs::create_dir(dir)?;
+    fs::create_dir_all(dir)?;
     for (file, value, need) in settings {
         match fs::write(dir.join(file), value.to_string()) {
             Err(error) if *need == Need::Must => {

@@ -64,6 +64,12 @@ struct Shared {
     sweeper: Sweeper,
 }
 
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.limits.end();
+    }
+}
+
 impl Processes {
     pub fn new(settings: Settings) -> Result<Processes, Error> {
         let limits = Limits::detect(settings.incarnation);
