@@ -99,6 +99,7 @@ impl Node {
             others: Others::new(credentials.clone(), config.grpc_overrides()),
             callers: Callers::default(),
             metrics: Arc::new(Metrics::default()),
+            started: tokio::time::Instant::now(),
             background: TaskTracker::new(),
             leaving: CancellationToken::new(),
             stopping: CancellationToken::new(),
