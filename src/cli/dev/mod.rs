@@ -59,7 +59,7 @@ pub struct DevArgs {
     #[arg(long, value_name = "PORT")]
     base_port: Option<u16>,
     /// Attempts at a time on each agent [default: one per core]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(model::SLOTS_MAX)))]
     slots: Option<u32>,
     /// Make it your current context, under the name `dev`
     #[arg(long = "use")]
