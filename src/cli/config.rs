@@ -27,7 +27,7 @@ enum Verb {
   quorate config validate
   quorate config validate --config ./quorate.toml")]
     Validate(SourceArgs),
-    /// Print what holds in the end, and the files and variables that say so
+    /// Print what files and variables say in the end, and which of them were read
     #[command(after_help = "Examples:
   quorate config show
   quorate config show --config ./quorate.toml -o json")]

@@ -19,7 +19,7 @@ use crate::task::pair;
 
 It needs a certificate: `quorate cert create --role agent --id NAME …` makes one. Settings are
 read from /etc/quorate/quorate.toml, /etc/quorate/conf.d/*.toml, QUORATE_AGENT__… and flags; later
-ones win. `quorate config show` prints what holds in the end.")]
+ones win. `quorate config show` prints what files and variables say in the end.")]
 pub struct RunArgs {
     /// Its name, which its certificate must bear; default: the one in the certificate
     #[arg(long)]

@@ -21,7 +21,7 @@ use crate::output::{self, Answer, Format};
   quorate task submit --retries 2 --timeout 5m --require gpu=none -- make all
   id=$(quorate task submit -o quiet --from task.toml)
 
-A spec file has the same names as the flags:
+A spec file has the names of the flags, with _ for -; labels and env are tables, require is a list:
   name = \"nightly\"
   command = [\"make\", \"all\"]
   timeout = \"5m\"
