@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::io::IsTerminal;
 
 use clap::error::{ContextKind, ErrorKind};
+use clap::parser::ValueSource;
 use clap::{Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::exit::Exit;
@@ -59,8 +60,18 @@ pub struct Global {
 impl Global {
     /// Whether colours may be used on stderr.
     pub fn coloured(&self) -> bool {
-        !self.no_color && std::env::var_os("NO_COLOR").is_none() && std::io::stderr().is_terminal()
+        coloured(if self.no_color {
+            ColorChoice::Never
+        } else {
+            ColorChoice::Auto
+        })
     }
+}
+
+fn coloured(wanted: ColorChoice) -> bool {
+    wanted != ColorChoice::Never
+        && std::env::var_os("NO_COLOR").is_none()
+        && std::io::stderr().is_terminal()
 }
 
 #[derive(Debug, Subcommand)]
@@ -87,19 +98,42 @@ pub fn command() -> clap::Command {
 
 /// Parses, or has said what is wrong (or what was asked for: help, version) and gives the exit code.
 pub fn parse(given: &[OsString]) -> std::result::Result<Cli, Exit> {
-    let colourless = given
-        .iter()
-        .take_while(|arg| *arg != "--")
-        .any(|arg| arg == "--no-color");
-    let colour = if colourless {
+    let mut command = command().color(colour_of(given));
+    let matches = command
+        .try_get_matches_from_mut(given)
+        .map_err(|error| explain(&error, given))?;
+    if let Some(failure) = misplaced(&command, &matches) {
+        return Err(say(&failure, given));
+    }
+    Cli::from_arg_matches(&matches).map_err(|error| explain(&error, given))
+}
+
+/// What was said about colours, where the arguments as a whole could not be parsed.
+fn colour_of(given: &[OsString]) -> ColorChoice {
+    let mut ours = given.iter().take_while(|arg| *arg != "--");
+    if ours.any(|arg| arg == "--no-color") {
         ColorChoice::Never
     } else {
         ColorChoice::Auto
-    };
-    let parsed = command().color(colour).try_get_matches_from(given);
-    parsed
-        .and_then(|matches| Cli::from_arg_matches(&matches))
-        .map_err(|error| explain(&error, given))
+    }
+}
+
+/// Some nouns run by themselves, with flags of their own. In front of a verb such a flag would be
+/// ignored, so it is refused. (clap's `args_conflicts_with_subcommands` refuses the global ones too.)
+fn misplaced(command: &clap::Command, matches: &clap::ArgMatches) -> Option<Failure> {
+    let (noun, given) = matches.subcommand()?;
+    let verb = given.subcommand_name()?;
+    let mut own = command
+        .find_subcommand(noun)?
+        .get_arguments()
+        .filter(|arg| !arg.is_global_set());
+    let flag = own
+        .find(|arg| given.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine))?;
+    let name = flag.get_long().unwrap_or_else(|| flag.get_id().as_str());
+    Some(Failure::usage(
+        format!("--{name} stands in front of `{verb}`, where it means nothing"),
+        format!("put it behind `{verb}` if that takes it: see `quorate {noun} {verb} --help`"),
+    ))
 }
 
 fn explain(error: &clap::Error, given: &[OsString]) -> Exit {
@@ -112,8 +146,11 @@ fn explain(error: &clap::Error, given: &[OsString]) -> Exit {
         let _unheard = error.print();
         return if shown { Exit::Ok } else { Exit::Refused };
     }
-    let failure = usage(error, given);
-    output::failure(&failure, format_of(given), std::io::stderr().is_terminal());
+    say(&usage(error, given), given)
+}
+
+fn say(failure: &Failure, given: &[OsString]) -> Exit {
+    output::failure(failure, format_of(given), coloured(colour_of(given)));
     failure.exit
 }
 
@@ -193,8 +230,9 @@ fn format_of(given: &[OsString]) -> Format {
 mod tests {
     use std::ffi::OsString;
 
-    use super::{Cli, Format, command, format_of, usage};
-    use clap::Parser;
+    use clap::{ColorChoice, Parser};
+
+    use super::{Cli, Format, colour_of, command, format_of, misplaced, parse, usage};
 
     fn given(line: &str) -> Vec<OsString> {
         line.split(' ').map(OsString::from).collect()
@@ -244,6 +282,83 @@ mod tests {
             assert!(text.contains("--help`"), "{line}: {text}");
             assert!(!text.contains('\n'), "{line}: {text}");
         }
+    }
+
+    #[test]
+    fn global_options_may_stand_in_front_of_every_verb() {
+        let verbs = [
+            "agent list",
+            "cert create --role agent --id a1 --ca ca --out out",
+            "cluster status",
+            "config show",
+            "context list",
+            "controller run",
+            "dev start c1",
+            "task list",
+        ];
+        for line in verbs {
+            let (noun, rest) = line.split_once(' ').unwrap();
+            let line = format!("quorate {noun} -o json --no-color {rest}");
+            let global = parse(&given(&line)).expect(&line).global;
+            assert_eq!((global.output, global.no_color), (Format::Json, true));
+        }
+        let command = command();
+        let with_verbs = command
+            .get_subcommands()
+            .filter(|noun| noun.has_subcommands());
+        let tested = verbs.iter().filter_map(|line| line.split(' ').next());
+        let mut nouns: Vec<&str> = with_verbs.map(clap::Command::get_name).collect();
+        nouns.sort_unstable();
+        assert_eq!(nouns, tested.collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_flag_in_front_of_a_verb_that_would_ignore_it_is_refused() {
+        for line in [
+            "quorate agent --slots 2 list",
+            "quorate controller --config x run",
+            "quorate dev --agents 3 start a3",
+        ] {
+            let mut command = command();
+            let matches = command.try_get_matches_from_mut(given(line)).unwrap();
+            assert!(misplaced(&command, &matches).is_some(), "{line}");
+        }
+        for line in [
+            "quorate agent --slots 2",
+            "quorate agent run --slots 2",
+            "quorate dev --dir x start c1",
+            "quorate task --addr h:1 list",
+        ] {
+            let mut command = command();
+            let matches = command.try_get_matches_from_mut(given(line)).unwrap();
+            assert!(misplaced(&command, &matches).is_none(), "{line}");
+        }
+    }
+
+    #[test]
+    fn no_slots_at_all_are_refused_before_they_are_remembered() {
+        for line in ["quorate dev --slots 0", "quorate agent run --slots 0"] {
+            let error = Cli::try_parse_from(given(line)).unwrap_err();
+            let text = usage(&error, &given(line)).to_string();
+            assert!(text.contains("--slots") && text.contains("1.."), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_controllers_id_that_is_none_is_refused_in_words() {
+        for id in ["foo", "c0", "1"] {
+            let line = given(&format!("quorate controller run --id {id}"));
+            let text = usage(&Cli::try_parse_from(&line).unwrap_err(), &line).to_string();
+            assert!(text.contains("--id") && !text.contains("key"), "{text}");
+        }
+    }
+
+    #[test]
+    fn that_no_colours_are_wanted_is_known_even_of_a_line_that_makes_no_sense() {
+        let bad = colour_of(&given("quorate task --no-color bad"));
+        assert_eq!(bad, ColorChoice::Never);
+        let of_the_task = colour_of(&given("quorate task run -- ls --no-color"));
+        assert_eq!(of_the_task, ColorChoice::Auto);
     }
 
     #[test]

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use crate::args::Global;
 use crate::exit::Exit;
 use crate::failure::{Failure, Result};
-use crate::output::{Answer, SCHEMA};
-use crate::settings::{self, Flags, Layers};
+use crate::output::{self, Answer, SCHEMA};
+use crate::settings::{self, Layers};
 
 /// Check and show the settings of servers on this machine
 #[derive(Debug, Args)]
@@ -27,7 +27,7 @@ enum Verb {
   quorate config validate
   quorate config validate --config ./quorate.toml")]
     Validate(SourceArgs),
-    /// Print what holds in the end, and where it comes from
+    /// Print what files and variables say in the end, and which of them were read
     #[command(after_help = "Examples:
   quorate config show
   quorate config show --config ./quorate.toml -o json")]
@@ -48,16 +48,39 @@ pub fn run(args: ConfigArgs, global: &Global) -> Result<Exit> {
     }
 }
 
-/// The sections that something is said about; a machine rarely runs both.
-fn sections(layers: &Layers) -> Result<Vec<(&'static str, Value)>> {
+/// One section that something is said about; a machine rarely runs both.
+struct Section {
+    name: &'static str,
+    values: Value,
+    /// Why nothing can be started with it.
+    complaint: Option<Failure>,
+}
+
+fn sections(layers: &Layers) -> Result<Vec<Section>> {
     let mut sections = Vec::new();
     if !layers.of("controller")?.is_empty() {
-        let config = settings::controller(layers, Flags::default())?;
-        sections.push(("controller", as_json(&config)?));
+        let (config, complaint) = settings::controller_as_given(layers)?;
+        let mut values = as_json(&config)?;
+        if config.id == model::ControllerId(0) {
+            values["id"] = Value::Null;
+        }
+        sections.push(Section {
+            name: "controller",
+            values,
+            complaint,
+        });
     }
     if !layers.of("agent")?.is_empty() {
-        let config = settings::agent(layers, Flags::default())?;
-        sections.push(("agent", as_json(&config)?));
+        let (config, complaint) = settings::agent_as_given(layers)?;
+        let mut values = as_json(&config)?;
+        if config.id.is_empty() {
+            values["id"] = Value::Null;
+        }
+        sections.push(Section {
+            name: "agent",
+            values,
+            complaint,
+        });
     }
     Ok(sections)
 }
@@ -77,10 +100,13 @@ fn sources(layers: &Layers) -> Vec<String> {
 }
 
 fn validate(layers: &Layers, global: &Global) -> Result<Exit> {
-    let names: Vec<&str> = sections(layers)?
-        .into_iter()
-        .map(|(name, _)| name)
-        .collect();
+    let mut names = Vec::new();
+    for section in sections(layers)? {
+        match section.complaint {
+            Some(complaint) => return Err(complaint),
+            None => names.push(section.name),
+        }
+    }
     let sources = sources(layers);
     let text = if sources.is_empty() {
         "nothing is set: no file in /etc/quorate, and no variable".to_owned()
@@ -100,8 +126,8 @@ fn show(layers: &Layers, global: &Global) -> Result<Exit> {
     let sections = sections(layers)?;
     let sources = sources(layers);
     let of = |wanted: &str| {
-        let found = sections.iter().find(|(name, _)| *name == wanted);
-        found.map_or(Value::Null, |(_, value)| value.clone())
+        let found = sections.iter().find(|section| section.name == wanted);
+        found.map_or(Value::Null, |section| section.values.clone())
     };
     let json = json!({
         "schema": SCHEMA,
@@ -116,10 +142,16 @@ fn show(layers: &Layers, global: &Global) -> Result<Exit> {
         table: Box::new(move |_| text.clone()),
     }
     .print(global.output)?;
+    for complaint in sections
+        .iter()
+        .filter_map(|section| section.complaint.as_ref())
+    {
+        output::note(&format!("this can't be started: {}", complaint.message));
+    }
     Ok(Exit::Ok)
 }
 
-fn as_toml(sections: &[(&str, Value)], sources: &[String]) -> Result<String> {
+fn as_toml(sections: &[Section], sources: &[String]) -> Result<String> {
     let mut text = match sources {
         [] => "# nothing is set: no file in /etc/quorate, and no variable\n".to_owned(),
         sources => sources
@@ -127,9 +159,10 @@ fn as_toml(sections: &[(&str, Value)], sources: &[String]) -> Result<String> {
             .map(|source| format!("# from {source}\n"))
             .collect(),
     };
-    for (name, value) in sections {
+    for section in sections {
         // What is not set has no place in TOML.
-        let set = value
+        let set = section
+            .values
             .as_object()
             .into_iter()
             .flatten()
@@ -137,7 +170,7 @@ fn as_toml(sections: &[(&str, Value)], sources: &[String]) -> Result<String> {
         let set: serde_json::Map<String, Value> = set
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect();
-        let section = toml::to_string(&json!({ *name: set }))
+        let section = toml::to_string(&json!({ section.name: set }))
             .map_err(|error| Failure::refused("config", format!("cannot show it: {error}"), ""))?;
         text = format!("{text}\n{section}");
     }

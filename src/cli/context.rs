@@ -9,7 +9,7 @@ use crate::args::Global;
 use crate::client::{Book, Context, load_file};
 use crate::exit::Exit;
 use crate::failure::{Failure, Result};
-use crate::output::{self, Answer, SCHEMA, Table, fields};
+use crate::output::{self, Answer, Format, SCHEMA, Table, fields};
 use crate::{files, prompt};
 
 /// Manage the clusters that you talk to
@@ -75,7 +75,7 @@ pub fn run(args: ContextArgs, global: &Global) -> Result<Exit> {
         Verb::List => list(global),
         Verb::Use(args) => use_(args, global),
         Verb::Show(args) => show(args, global),
-        Verb::Delete(args) => delete(&args),
+        Verb::Delete(args) => delete(&args, global),
     }
 }
 
@@ -99,6 +99,12 @@ fn list(global: &Global) -> Result<Exit> {
     }
     let ids: Vec<String> = book.contexts.keys().cloned().collect();
     let text = if ids.is_empty() {
+        if matches!(global.output, Format::Table | Format::Wide) {
+            output::note(
+                "no contexts; `quorate context use FILE` takes in the context.toml that \
+                 `quorate cluster init` or `quorate dev` made",
+            );
+        }
         String::new()
     } else {
         table.render()
@@ -194,7 +200,7 @@ fn show(args: ShowArgs, global: &Global) -> Result<Exit> {
     }
 }
 
-fn delete(args: &DeleteArgs) -> Result<Exit> {
+fn delete(args: &DeleteArgs, global: &Global) -> Result<Exit> {
     let path = Book::path()?;
     let mut book = Book::load(&path)?;
     book.get(&args.name)?;
@@ -203,7 +209,17 @@ fn delete(args: &DeleteArgs) -> Result<Exit> {
         book.current = None;
     }
     book.save(&path)?;
+    deleted(&args.name).print(global.output)?;
     Ok(Exit::Ok)
+}
+
+fn deleted(name: &str) -> Answer {
+    let text = format!("deleted {name}");
+    Answer {
+        json: json!({ "schema": SCHEMA, "name": name, "deleted": true }),
+        ids: vec![name.to_owned()],
+        table: Box::new(move |_| text.clone()),
+    }
 }
 
 fn print(name: Option<&str>, context: &Context, current: bool, global: &Global) -> Result<Exit> {
@@ -248,11 +264,22 @@ fn to_json(name: Option<&str>, context: &Context, current: bool) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::output::Width;
 
     #[test]
     fn a_context_file_gets_a_name_that_says_something() {
         assert_eq!(name_for(Path::new("/x/prod.toml")).unwrap(), "prod");
         assert_eq!(name_for(Path::new("/x/dev/context.toml")).unwrap(), "dev");
+    }
+
+    #[test]
+    fn a_deletion_is_confirmed_in_every_format() {
+        let answer = deleted("old");
+        assert_eq!(
+            answer.json.to_string(),
+            r#"{"schema":1,"name":"old","deleted":true}"#
+        );
+        assert_eq!((answer.table)(Width::Normal), "deleted old");
     }
 
     #[test]

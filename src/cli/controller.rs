@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use model::ControllerId;
 
+use crate::args::Global;
 use crate::exit::Exit;
 use crate::failure::{Failure, Result};
 use crate::process::{self, LogArgs};
@@ -11,7 +13,6 @@ use crate::settings::{self, Flags, Layers};
 
 /// Run a controller on this machine
 #[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true)]
 #[command(after_help = "Examples:
   quorate controller run --data-dir /var/lib/quorate/controller --advertise c1.example
   quorate controller --config /etc/quorate/quorate.toml    the same as `controller run --config …`")]
@@ -37,9 +38,9 @@ The first controller of a cluster is made by `quorate cluster init`; the others 
 from `quorate cert create` and --join. Settings are read from /etc/quorate/quorate.toml,
 /etc/quorate/conf.d/*.toml, QUORATE_CONTROLLER__… and flags; later ones win.")]
 struct RunArgs {
-    /// Its id, such as c1; default: the one in its certificate
-    #[arg(long)]
-    id: Option<String>,
+    /// Its id, such as c1, which its certificate must bear; default: the one in the certificate
+    #[arg(long, value_parser = controller_id)]
+    id: Option<ControllerId>,
     /// Where it keeps its log and identity [default: /var/lib/quorate/controller]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
@@ -63,7 +64,7 @@ impl RunArgs {
     /// The last layer of the settings.
     fn flags(&self) -> Flags {
         let mut flags = Flags::default();
-        flags.set("id", self.id.as_deref());
+        flags.set("id", self.id.map(|id| id.to_string()));
         flags.set("data_dir", self.data_dir.as_deref());
         flags.set("listen", self.listen.as_deref());
         flags.set("advertise", self.advertise.as_deref());
@@ -72,7 +73,16 @@ impl RunArgs {
     }
 }
 
-pub fn run(args: ControllerArgs) -> Result<Exit> {
+/// As an option of the command line; 0 stands for none in the settings.
+fn controller_id(text: &str) -> std::result::Result<ControllerId, String> {
+    match text.parse() {
+        Ok(ControllerId(0)) => Err("ids begin with c1".to_owned()),
+        Ok(id) => Ok(id),
+        Err(error) => Err(format!("{error}")),
+    }
+}
+
+pub fn run(args: ControllerArgs, global: &Global) -> Result<Exit> {
     let args = match args.verb {
         Some(Verb::Run(args)) => args,
         None => args.bare,
@@ -83,7 +93,7 @@ pub fn run(args: ControllerArgs) -> Result<Exit> {
         &config.data_dir.join("identity"),
         security::Role::Controller,
     )?;
-    process::log(&args.log)?;
+    process::log(&args.log, global)?;
     process::serve("controller", |stop| async move {
         server::run(config, stop).await.map_err(failed)
     })

@@ -62,7 +62,7 @@ fn run(cli: Cli) -> Result<Exit> {
         Noun::Task(args) => task::run(args, &global),
         Noun::Agent(args) => agents::run(args, &global),
         Noun::Cluster(args) => cluster::run(args, &global),
-        Noun::Controller(args) => controller::run(args),
+        Noun::Controller(args) => controller::run(args, &global),
         Noun::Context(args) => context::run(args, &global),
         Noun::Cert(args) => cert::run(args, &global),
         Noun::Config(args) => config::run(args, &global),

@@ -5,7 +5,7 @@
 //! when its standard input ends, because then `dev` is gone, however it died.
 
 use std::future::Future;
-use std::io::{IsTerminal, Read};
+use std::io::Read;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 use tracing_subscriber::EnvFilter;
 
+use crate::args::Global;
 use crate::exit::Exit;
 use crate::failure::{Failure, Result};
 
@@ -54,7 +55,7 @@ enum LogFormat {
 }
 
 /// Begins to log to stderr.
-pub fn log(args: &LogArgs) -> Result<()> {
+pub fn log(args: &LogArgs, global: &Global) -> Result<()> {
     let filter = EnvFilter::try_new(&args.log).map_err(|error| {
         let message = format!("--log {}: {error}", args.log);
         Failure::usage(
@@ -62,12 +63,11 @@ pub fn log(args: &LogArgs) -> Result<()> {
             "give error, warn, info, debug or trace, or `info,raft=debug`",
         )
     })?;
-    let plain = std::env::var_os("NO_COLOR").is_some() || !std::io::stderr().is_terminal();
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);
     match args.log_format {
-        LogFormat::Text => lines.with_ansi(!plain).init(),
+        LogFormat::Text => lines.with_ansi(global.coloured()).init(),
         LogFormat::Json => lines.json().init(),
     }
     Ok(())

@@ -4,9 +4,9 @@
 //! one or the new one, whole. The permission check looks at the opened file and not at its path, so that
 //! nobody can swap the file in between.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::error::Error;
@@ -15,6 +15,7 @@ use crate::error::Error;
 const PEM_LIMIT: u64 = 256 * 1024;
 const SECRET_MODE: u32 = 0o600;
 const PUBLIC_MODE: u32 = 0o644;
+const DIRECTORY_MODE: u32 = 0o700;
 /// Any permission of group or others.
 const EXPOSED: u32 = 0o077;
 
@@ -84,8 +85,12 @@ pub(crate) fn write(path: &Path, bytes: &[u8], privacy: Privacy) -> Result<(), E
     sync_parent(path).map_err(failed)
 }
 
+/// Makes a directory and those above it that are missing, all for their owner alone: an identity is
+/// often the first thing in a data directory. One that is there keeps its mode.
 pub(crate) fn create_directory(path: &Path) -> Result<(), Error> {
-    fs::create_dir_all(path).map_err(|source| Error::Write {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true).mode(DIRECTORY_MODE);
+    builder.create(path).map_err(|source| Error::Write {
         path: path.to_owned(),
         source,
     })
@@ -132,6 +137,17 @@ mod tests {
         write(&path, b"secret", Privacy::Secret).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
         assert_eq!(read(&path, Privacy::Secret).unwrap(), b"secret");
+    }
+
+    #[test]
+    fn directories_are_made_for_their_owner_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let made = dir.path().join("c2/identity");
+        create_directory(&made).unwrap();
+        for path in [made.as_path(), made.parent().unwrap()] {
+            assert_eq!(fs::metadata(path).unwrap().mode() & 0o777, 0o700);
+        }
+        create_directory(&made).unwrap();
     }
 
     #[test]

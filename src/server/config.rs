@@ -11,6 +11,7 @@ pub const DEFAULT_PORT: u16 = 7400;
 /// Raft and HTTPS follow the gRPC port.
 const RAFT_OFFSET: u16 = 1;
 const HTTPS_OFFSET: u16 = 2;
+const DEFAULT_RAFT_PORT: u16 = DEFAULT_PORT + RAFT_OFFSET;
 
 /// How fast a silent leader is replaced. Every controller of a cluster needs the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -41,10 +42,11 @@ pub struct Config {
     pub join: Vec<String>,
     /// How fast a silent leader is replaced.
     pub timers: Profile,
-    /// How to dial another member's Raft port instead of the address that it advertises.
+    /// `HOST[:PORT]` (7401): how to dial another member's Raft port instead of the address that it
+    /// advertises.
     #[serde(with = "map_by_name")]
     pub peer_addresses: BTreeMap<model::ControllerId, String>,
-    /// The same for its gRPC port, where requests are forwarded to and members are asked.
+    /// The same for its gRPC port (7400), where requests are forwarded to and members are asked.
     #[serde(with = "map_by_name")]
     pub peer_grpc_addresses: BTreeMap<model::ControllerId, String>,
     /// Log entries between two snapshots.
@@ -144,13 +146,20 @@ impl Config {
 
     /// The addresses to ask for membership, each with a port.
     pub fn join_addresses(&self) -> Vec<String> {
-        let parsed = self
-            .join
-            .iter()
-            .filter_map(|given| Endpoint::parse("join", given).ok());
-        parsed
-            .map(|at| format!("{}:{}", at.host, at.port.unwrap_or(DEFAULT_PORT)))
+        let given = self.join.iter();
+        given
+            .filter_map(|given| with_port(given, DEFAULT_PORT))
             .collect()
+    }
+
+    /// Where to dial the Raft ports of others, each with a port.
+    pub fn raft_overrides(&self) -> BTreeMap<model::ControllerId, String> {
+        all_with_port(&self.peer_addresses, DEFAULT_RAFT_PORT)
+    }
+
+    /// Where to dial the gRPC ports of others, each with a port.
+    pub fn grpc_overrides(&self) -> BTreeMap<model::ControllerId, String> {
+        all_with_port(&self.peer_grpc_addresses, DEFAULT_PORT)
     }
 }
 
@@ -209,6 +218,22 @@ impl Endpoint {
             https: at(HTTPS_OFFSET)?,
         })
     }
+}
+
+/// Nothing where it is no address, which [`Config::validate`] finds.
+fn with_port(given: &str, port: u16) -> Option<String> {
+    let at = Endpoint::parse("address", given).ok()?;
+    Some(format!("{}:{}", at.host, at.port.unwrap_or(port)))
+}
+
+fn all_with_port(
+    given: &BTreeMap<model::ControllerId, String>,
+    port: u16,
+) -> BTreeMap<model::ControllerId, String> {
+    let given = given.iter();
+    given
+        .filter_map(|(id, address)| Some((*id, with_port(address, port)?)))
+        .collect()
 }
 
 fn host_of(address: &str) -> String {
@@ -349,6 +374,24 @@ mod tests {
             assert_eq!(wrong.validate().unwrap_err().setting, setting);
         }
         assert_eq!(config("127.0.0.1", "").validate(), Ok(()));
+    }
+
+    #[test]
+    fn an_override_without_a_port_means_the_usual_one() {
+        let given = |address: &str| [(model::ControllerId(2), address.to_owned())].into();
+        let config = Config {
+            peer_addresses: given("proxy"),
+            peer_grpc_addresses: given("::1"),
+            ..config("127.0.0.1", "")
+        };
+        assert_eq!(config.validate(), Ok(()));
+        assert_eq!(config.raft_overrides(), given("proxy:7401"));
+        assert_eq!(config.grpc_overrides(), given("[::1]:7400"));
+        let with_port = Config {
+            peer_addresses: given("proxy:1"),
+            ..config
+        };
+        assert_eq!(with_port.raft_overrides(), given("proxy:1"));
     }
 
     #[test]

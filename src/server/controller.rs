@@ -28,6 +28,8 @@ pub struct Controller {
     pub others: Others,
     pub callers: Callers,
     pub metrics: Arc<Metrics>,
+    /// Since when agents could be heard here.
+    pub started: tokio::time::Instant,
     /// Everything spawned for a request or a session.
     pub background: TaskTracker,
     /// Not ready any more: others are to be asked. Comes before `stopping`.

@@ -32,6 +32,9 @@ pub const RENEWALS: usize = 16_384;
 pub const CERTIFICATES: usize = 4_096;
 /// Bytes kept while the last lines of an output are looked for; longer ends are cut at the front.
 pub const LAST_LINES_MAX_BYTES: usize = 4 * 1024 * 1024;
+/// Bytes of output in one answer of a log stream: well under the message limit, whatever was read at
+/// once.
+pub const LOG_ANSWER_BYTES: usize = 256 * 1024;
 
 /// How often leases, deadlines and retries are looked at.
 pub const TICK: Duration = Duration::from_millis(100);

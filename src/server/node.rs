@@ -96,9 +96,10 @@ impl Node {
             sessions: Arc::new(Registry::default()),
             inputs: inputs.clone(),
             renewals,
-            others: Others::new(credentials.clone(), config.peer_grpc_addresses),
+            others: Others::new(credentials.clone(), config.grpc_overrides()),
             callers: Callers::default(),
             metrics: Arc::new(Metrics::default()),
+            started: tokio::time::Instant::now(),
             background: TaskTracker::new(),
             leaving: CancellationToken::new(),
             stopping: CancellationToken::new(),
@@ -234,7 +235,7 @@ fn member(
         member.generation = file.generation;
     }
     member.timers = timers(config);
-    member.peer_addresses.clone_from(&config.peer_addresses);
+    member.peer_addresses = config.raft_overrides();
     member.snapshot_every = config.snapshot_every;
     Ok(member)
 }

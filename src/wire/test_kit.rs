@@ -130,6 +130,7 @@ pub(crate) struct Fake {
     pub(crate) submit: Handler<v1::SubmitRequest, v1::SubmitReply>,
     pub(crate) get: Handler<v1::GetTaskRequest, v1::TaskReply>,
     pub(crate) wait: Handler<v1::WaitTaskRequest, v1::TaskReply>,
+    pub(crate) cancel: Handler<v1::CancelTaskRequest, v1::TaskReply>,
     pub(crate) watch: Handler<v1::WatchTaskRequest, Stream1<v1::TaskReply>>,
 }
 
@@ -151,6 +152,7 @@ impl Default for Fake {
             submit: nothing(),
             get: nothing(),
             wait: nothing(),
+            cancel: nothing(),
             watch: nothing(),
         }
     }
@@ -181,8 +183,8 @@ impl Tasks for Fake {
         Err(Status::unimplemented("not in this test"))
     }
 
-    async fn cancel(&self, _: Request<v1::CancelTaskRequest>) -> Answer<v1::TaskReply> {
-        Err(Status::unimplemented("not in this test"))
+    async fn cancel(&self, request: Request<v1::CancelTaskRequest>) -> Answer<v1::TaskReply> {
+        (self.cancel)(request).await
     }
 
     async fn why(&self, _: Request<v1::WhyRequest>) -> Answer<v1::WhyReply> {

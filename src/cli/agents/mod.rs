@@ -13,7 +13,6 @@ use crate::failure::{Failure, Result};
 
 /// Run an agent, or ask about those that the cluster knows
 #[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true)]
 #[command(after_help = "Examples:
   quorate agent list
   quorate agent run --controller c1.example:7400 --data-dir /var/lib/quorate/agent
@@ -34,14 +33,14 @@ enum Verb {
 
 pub fn run(args: AgentArgs, global: &Global) -> Result<Exit> {
     match args.verb {
-        Some(Verb::Run(args)) => run::run(args),
+        Some(Verb::Run(args)) => run::run(args, global),
         Some(Verb::List(args)) => runtime()?.block_on(async {
             list::list(&Connection::open(&args.connect.target()?)?, &args, global).await
         }),
         Some(Verb::Get(args)) => runtime()?.block_on(async {
             get::get(&Connection::open(&args.connect.target()?)?, &args, global).await
         }),
-        None if args.bare.says_something() => run::run(args.bare),
+        None if args.bare.says_something() => run::run(args.bare, global),
         None => Err(Failure::usage(
             "`quorate agent` needs a verb: run, list or get",
             "see `quorate agent --help`",

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::args::Global;
 use crate::exit::Exit;
 use crate::failure::{Failure, Result};
 use crate::process::{self, LogArgs};
@@ -18,9 +19,9 @@ use crate::task::pair;
 
 It needs a certificate: `quorate cert create --role agent --id NAME …` makes one. Settings are
 read from /etc/quorate/quorate.toml, /etc/quorate/conf.d/*.toml, QUORATE_AGENT__… and flags; later
-ones win. `quorate config show` prints what holds in the end.")]
+ones win. `quorate config show` prints what files and variables say in the end.")]
 pub struct RunArgs {
-    /// Its name; default: the one in its certificate
+    /// Its name, which its certificate must bear; default: the one in the certificate
     #[arg(long)]
     id: Option<String>,
     /// A controller to dial; may be given several times. The others are learnt from it
@@ -33,7 +34,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "DIR")]
     identity: Option<PathBuf>,
     /// Attempts that run at a time [default: one per core]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(model::SLOTS_MAX)))]
     slots: Option<u32>,
     /// What tasks may require; may be given several times
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = pair)]
@@ -75,11 +76,11 @@ impl RunArgs {
     }
 }
 
-pub fn run(args: RunArgs) -> Result<Exit> {
+pub fn run(args: RunArgs, global: &Global) -> Result<Exit> {
     let layers = Layers::from_process(args.config.as_deref())?;
     let config = settings::agent(&layers, args.flags())?;
     settings::require_identity(&config.identity_dir(), security::Role::Agent)?;
-    process::log(&args.log)?;
+    process::log(&args.log, global)?;
     process::serve("agent", |stop| async move {
         agent::run(config, stop).await.map_err(|error| match error {
             // The settings' own texts do not say where they come from.

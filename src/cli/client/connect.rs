@@ -38,9 +38,18 @@ impl Connection {
         self.client.submit(request).await.map_err(failed)
     }
 
-    pub async fn task(&self, id: u64, stale: bool) -> Result<v1::Task> {
-        let reply = self.client.get(&v1::GetTaskRequest { id, stale }).await;
+    pub async fn task(&self, id: u64) -> Result<v1::Task> {
+        let request = v1::GetTaskRequest { id, stale: false };
+        let reply = self.client.get(&request).await;
         reply.map_err(failed)?.task.ok_or_else(no_task)
+    }
+
+    /// What one controller knows of it, and where in the log that is.
+    pub async fn stale_task(&self, id: u64) -> Result<(v1::Task, v1::Position)> {
+        let request = v1::GetTaskRequest { id, stale: true };
+        let reply = self.client.get(&request).await.map_err(failed)?;
+        let position = reply.position.unwrap_or_default();
+        Ok((reply.task.ok_or_else(no_task)?, position))
     }
 
     /// The task when it has ended, or as it is after this time.
@@ -58,12 +67,9 @@ impl Connection {
     }
 
     pub async fn cancel(&self, request: &v1::CancelTaskRequest) -> Result<v1::Task> {
-        self.client
-            .cancel(request)
-            .await
-            .map_err(failed)?
-            .task
-            .ok_or_else(no_task)
+        let reply = self.client.cancel(request).await;
+        let failed = |error| cancel_failed(error, request.id);
+        reply.map_err(failed)?.task.ok_or_else(no_task)
     }
 
     pub async fn why(&self, id: u64) -> Result<v1::WhyReply> {
@@ -76,8 +82,12 @@ impl Connection {
         request: &v1::LogsRequest,
     ) -> Result<BoxStream<'static, Result<v1::LogChunk>>> {
         let chunks = self.client.logs(request).await.map_err(failed)?;
-        let broken = |status: tonic::Status| refused(&Refusal::read(&status));
-        Ok(chunks.map(move |chunk| chunk.map_err(broken)).boxed())
+        Ok(chunks.map(|chunk| chunk.map_err(broken_off)).boxed())
+    }
+
+    /// How the controller is that answers.
+    pub async fn member(&self) -> Result<v1::MemberReply> {
+        self.client.member().await.map_err(failed)
     }
 
     pub async fn status(&self) -> Result<v1::StatusReply> {
@@ -113,6 +123,37 @@ fn failed(error: Error) -> Failure {
     match error.outcome {
         Outcome::Known => failure,
         Outcome::Unknown => failure.with_exit(Exit::Unknown),
+    }
+}
+
+fn cancel_failed(error: Error, id: u64) -> Failure {
+    let open = error.outcome == Outcome::Unknown;
+    let failure = failed(error);
+    if open {
+        let hint = cancel_again(&[model::TaskId(id)]);
+        Failure { hint, ..failure }
+    } else {
+        failure
+    }
+}
+
+/// The next step where nobody knows whether a cancel was accepted.
+pub fn cancel_again(ids: &[model::TaskId]) -> String {
+    let names = ids.iter().map(model::TaskId::to_string);
+    let names = names.collect::<Vec<_>>().join(" ");
+    format!("it may have been accepted; cancelling again is safe: `quorate task cancel {names}`")
+}
+
+/// A stream of output that ended before its end: nothing was changed by reading it.
+fn broken_off(status: tonic::Status) -> Failure {
+    let refusal = Refusal::read(&status);
+    let failure = refused(&refusal);
+    match refusal.code.reaction() {
+        Reaction::Unknown => Failure {
+            hint: "ask again".to_owned(),
+            ..failure
+        },
+        Reaction::Rejected | Reaction::Unavailable | Reaction::Fatal => failure,
     }
 }
 
@@ -168,6 +209,25 @@ mod tests {
                 "{code:?}"
             );
         }
+    }
+
+    #[test]
+    fn the_hint_for_an_open_outcome_fits_what_was_asked() {
+        let open = |outcome| Error {
+            failure: Refusal::new(Code::OutcomeUnknown, "x"),
+            outcome,
+        };
+        let failure = cancel_failed(open(Outcome::Unknown), 17);
+        assert!(
+            failure.hint.contains("`quorate task cancel t17`"),
+            "{failure}"
+        );
+        assert_eq!(failure.exit, Exit::Unknown);
+        let broken = broken_off(Refusal::new(Code::OutcomeUnknown, "x").into());
+        assert_eq!(
+            (broken.hint.as_str(), broken.exit),
+            ("ask again", Exit::Unknown)
+        );
     }
 
     #[test]

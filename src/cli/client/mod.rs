@@ -9,6 +9,6 @@ mod run;
 mod target;
 
 pub use book::{Book, Context, is_path, load_file, save_file};
-pub use connect::{Connection, malformed};
+pub use connect::{Connection, cancel_again, malformed};
 pub use run::{interrupted, interrupts, now, or_interrupted, runtime};
 pub use target::{ConnectArgs, Target};

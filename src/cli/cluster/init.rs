@@ -141,14 +141,20 @@ fn plan(args: &InitArgs) -> Result<Plan> {
 /// Makes everything, or says why not; nothing that was there is overwritten.
 pub fn make(plan: &Plan) -> Result<Made> {
     refuse_used(&plan.data_dir)?;
-    private_directory(&plan.data_dir)?;
     let cluster_id = new_id();
     let ca = Ca::create(&cluster_id)?;
+    // All that can be refused comes before anything is written, or the mended command would find a CA.
+    let issue = |role, id: &str, names: &[String]| {
+        let identity = Identity::new(&cluster_id, role, id)?;
+        ca.issue(&identity, names, CERTIFICATE_VALIDITY)
+    };
+    let controller = issue(Role::Controller, &plan.id.to_string(), &plan.names)?;
+    let admin = issue(Role::Client, ADMIN, &[])?;
+    private_directory(&plan.data_dir)?;
     ca.save(&plan.ca)?;
-    let identity = Identity::new(&cluster_id, Role::Controller, &plan.id.to_string())?;
-    let issued = ca.issue(&identity, &plan.names, CERTIFICATE_VALIDITY)?;
-    cert::save(&issued, &plan.data_dir.join("identity"), &ca)?;
-    let context = admin(&ca, &plan.admin, std::slice::from_ref(&plan.address))?;
+    cert::save(&controller, &plan.data_dir.join("identity"), &ca)?;
+    cert::save(&admin, &plan.admin, &ca)?;
+    let context = save_context(&plan.admin, &plan.address)?;
     let node = json!({
         "schema": SCHEMA,
         "cluster_id": cluster_id,
@@ -166,14 +172,11 @@ pub fn make(plan: &Plan) -> Result<Made> {
     })
 }
 
-/// An administrator's certificate, with a context beside it that can be carried along.
-pub fn admin(ca: &Ca, directory: &Path, addresses: &[String]) -> Result<PathBuf> {
-    let identity = Identity::new(ca.cluster(), Role::Client, ADMIN)?;
-    let issued = ca.issue(&identity, &[], CERTIFICATE_VALIDITY)?;
-    cert::save(&issued, directory, ca)?;
+/// A context beside the administrator's certificate, so that both can be carried along.
+fn save_context(directory: &Path, address: &str) -> Result<PathBuf> {
     let path = directory.join("context.toml");
     let context = Context {
-        addresses: addresses.to_vec(),
+        addresses: vec![address.to_owned()],
         ca: Some("ca.pem".into()),
         cert: Some("cert.pem".into()),
         key: Some("key.pem".into()),
@@ -316,6 +319,18 @@ mod tests {
         let failure = make(&plan_in(home.path())).unwrap_err();
         assert_eq!((failure.exit.code(), failure.code.as_str()), (1, "exists"));
         assert_eq!(fs::read(home.path().join("c1/ca/ca.pem")).unwrap(), before);
+    }
+
+    #[test]
+    fn a_name_that_no_certificate_may_bear_leaves_nothing_behind() {
+        let home = tempfile::tempdir().unwrap();
+        let wrong = Plan {
+            names: vec!["not a host!".into()],
+            ..plan_in(home.path())
+        };
+        make(&wrong).unwrap_err();
+        assert!(!wrong.data_dir.exists() && !wrong.ca.exists());
+        make(&plan_in(home.path())).unwrap();
     }
 
     #[test]

@@ -25,7 +25,7 @@ use crate::args::Global;
 use crate::client::load_file;
 use crate::exit::Exit;
 use crate::failure::{Failure, Result};
-use crate::output::{self, Format, Progress};
+use crate::output::{self, Progress};
 
 /// How long the first readiness may take: three logs, an election and two joins, on a slow disk.
 const READY_LIMIT: Duration = Duration::from_secs(90);
@@ -247,14 +247,13 @@ impl Dev {
             None
         };
         let roster = roster::render(&self.layout, &self.cluster_id, &self.members);
-        match global.output {
-            Format::Json => output::line(&roster.to_string()),
-            Format::Quiet => output::line(&self.layout.context().to_string_lossy()),
-            Format::Table | Format::Wide | Format::Yaml => {
-                let used = used.as_deref();
-                output::line(&summary::ready(&self.layout, standing, &self.members, used))
-            }
+        let text = summary::ready(&self.layout, standing, &self.members, used.as_deref());
+        output::Answer {
+            json: roster,
+            ids: vec![self.layout.context().to_string_lossy().into_owned()],
+            table: Box::new(move |_| text.clone()),
         }
+        .print(global.output)
     }
 
     async fn attend(&mut self, signals: &mut Signals) -> Result<()> {

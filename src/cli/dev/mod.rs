@@ -58,8 +58,8 @@ pub struct DevArgs {
     /// Controller i listens on PORT + 10 i and the two after it; 0: any that are free [default: 7400, or as before]
     #[arg(long, value_name = "PORT")]
     base_port: Option<u16>,
-    /// Attempts at a time on each agent [default: one per core]
-    #[arg(long, value_name = "N")]
+    /// Attempts at a time on each agent [default: one per core, or as before]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(model::SLOTS_MAX)))]
     slots: Option<u32>,
     /// Make it your current context, under the name `dev`
     #[arg(long = "use")]

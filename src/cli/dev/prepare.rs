@@ -179,6 +179,18 @@ mod tests {
     }
 
     #[test]
+    fn what_a_member_keeps_is_for_its_owner_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let home = tempfile::tempdir().unwrap();
+        let layout = layout(home.path());
+        prepare(&layout).unwrap();
+        for id in ["c1", "c2", "c3", "a1"] {
+            let mode = fs::metadata(layout.data_dir(id)).unwrap().permissions();
+            assert_eq!(mode.mode() & 0o777, 0o700, "{id}");
+        }
+    }
+
+    #[test]
     fn a_controller_whose_data_is_gone_is_not_made_again() {
         let home = tempfile::tempdir().unwrap();
         prepare(&layout(home.path())).unwrap();

@@ -72,9 +72,15 @@ impl Standing {
 
 /// Somebody to ask.
 pub fn connect(layout: &Layout) -> Result<Connection> {
+    connect_to(layout, Vec::new())
+}
+
+/// At these addresses, or at all of the cluster's.
+fn connect_to(layout: &Layout, addr: Vec<String>) -> Result<Connection> {
     let context = layout.context().to_string_lossy().into_owned();
     let args = ConnectArgs {
         context: Some(context),
+        addr,
         ..ConnectArgs::default()
     };
     Connection::open(&args.target()?)
@@ -105,20 +111,19 @@ async fn look(cluster: &Connection) -> Standing {
     }
 }
 
-/// Until one that was started again works: a controller that listens, or an agent that is ready. A
-/// controller may well be up before there is a majority to say so.
+/// Until one that was started again works: a controller that answers for itself, or an agent that is
+/// ready. A controller may well be up before there is a majority to say so; but that its port takes
+/// connections says little, for it listens before it has opened its log.
 pub async fn wait_for(layout: &Layout, part: Part, id: &str) -> Result<()> {
     match part {
-        Part::Controller => loop {
-            let [grpc, _, https] = layout.addresses(id);
-            let dial = |address: String| async move {
-                tokio::net::TcpStream::connect(address).await.is_ok()
-            };
-            if dial(grpc).await && dial(https).await {
-                return Ok(());
+        Part::Controller => {
+            let [grpc, _, _] = layout.addresses(id);
+            let one = connect_to(layout, vec![grpc])?;
+            while !answers(&one, id).await {
+                tokio::time::sleep(ASK_AGAIN).await;
             }
-            tokio::time::sleep(ASK_AGAIN).await;
-        },
+            Ok(())
+        }
         Part::Agent => {
             wait(&connect(layout)?, &[id.to_owned()], |_| {}).await;
             Ok(())
@@ -126,9 +131,33 @@ pub async fn wait_for(layout: &Layout, part: Part, id: &str) -> Result<()> {
     }
 }
 
+async fn answers(controller: &Connection, id: &str) -> bool {
+    let reply = controller.member().await.unwrap_or_default();
+    reply.member.is_some_and(|member| member.id == id)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_controller_that_only_listens_does_not_work_yet() {
+        let home = tempfile::tempdir().unwrap();
+        let wishes = crate::dev::Wishes {
+            base_port: Some(0),
+            controllers: Some(1),
+            agents: Some(0),
+            ..Default::default()
+        };
+        let layout = Layout::resolve(home.path(), wishes).unwrap();
+        crate::dev::prepare::prepare(&layout).unwrap();
+        let [grpc, _, https] = layout.addresses("c1");
+        let listen = |address| std::net::TcpListener::bind(address).unwrap();
+        let _listening = (listen(grpc), listen(https));
+        let waiting = wait_for(&layout, Part::Controller, "c1");
+        let waited = tokio::time::timeout(Duration::from_secs(1), waiting).await;
+        assert!(waited.is_err(), "{waited:?}");
+    }
 
     fn member(id: &str, role: &str, state: &str) -> v1::Member {
         v1::Member {

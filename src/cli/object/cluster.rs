@@ -12,7 +12,7 @@ const HASH_CELL: usize = 12;
 pub fn status_json(status: &v1::StatusReply) -> Value {
     json!({
         "schema": SCHEMA,
-        "cluster_id": status.cluster_id,
+        "cluster_id": text(&status.cluster_id),
         "leader": text(&status.leader),
         "term": status.term,
         "stale": status.stale,
@@ -48,7 +48,11 @@ fn member_fields(member: &v1::Member) -> Value {
 }
 
 pub fn status_table(status: &v1::StatusReply, width: Width) -> String {
-    let mut lines = vec![format!("cluster {}", status.cluster_id)];
+    let cluster = match status.cluster_id.as_str() {
+        "" => "in no cluster yet".to_owned(),
+        id => format!("cluster {id}"),
+    };
+    let mut lines = vec![cluster];
     let reachable = status
         .members
         .iter()
@@ -178,6 +182,13 @@ mod tests {
             serde_json::to_string_pretty(&status_json(&status())).unwrap(),
             golden.trim()
         );
+    }
+
+    #[test]
+    fn a_controller_that_has_not_joined_knows_no_cluster() {
+        let status = v1::StatusReply::default();
+        assert_eq!(status_json(&status)["cluster_id"], Value::Null);
+        assert!(status_table(&status, Width::Normal).starts_with("in no cluster yet"));
     }
 
     #[test]

@@ -70,12 +70,28 @@ pub fn task_json(task: &v1::Task) -> Value {
 fn result_json(result: &v1::TaskResult) -> Value {
     let mut object = Map::new();
     object.insert("exit_code".into(), result.exit_code.into());
-    insert_bytes(&mut object, "stdout", &result.stdout, result.truncated);
-    insert_bytes(&mut object, "stderr", &result.stderr, result.truncated);
+    let (stdout, stderr) = (&result.stdout, &result.stderr);
+    insert_bytes(
+        &mut object,
+        "stdout",
+        stdout,
+        is_cut(stdout, result.stdout_bytes),
+    );
+    insert_bytes(
+        &mut object,
+        "stderr",
+        stderr,
+        is_cut(stderr, result.stderr_bytes),
+    );
     object.insert("truncated".into(), result.truncated.into());
     object.insert("output".into(), Value::Null);
     object.insert("usage".into(), Value::Null);
     Value::Object(object)
+}
+
+/// Whether only the end of this stream is kept. The other one may be whole.
+fn is_cut(kept: &[u8], total: u64) -> bool {
+    kept.len() as u64 != total
 }
 
 /// Tasks as a table. `now`: the wall clock, for ages.
@@ -232,8 +248,14 @@ fn result_rows(result: &v1::TaskResult) -> Vec<(&'static str, String)> {
     vec![
         ("exit code", exit),
         ("truncated", cut),
-        ("stdout", lossy(&result.stdout, result.truncated)),
-        ("stderr", lossy(&result.stderr, result.truncated)),
+        (
+            "stdout",
+            lossy(&result.stdout, is_cut(&result.stdout, result.stdout_bytes)),
+        ),
+        (
+            "stderr",
+            lossy(&result.stderr, is_cut(&result.stderr, result.stderr_bytes)),
+        ),
     ]
 }
 
@@ -328,6 +350,19 @@ mod tests {
             serde_json::to_string_pretty(&task_json(&finished())).unwrap(),
             golden.trim()
         );
+    }
+
+    #[test]
+    fn that_one_stream_was_cut_says_nothing_of_the_other() {
+        let mut task = finished();
+        let result = task.result.as_mut().unwrap();
+        // A cut character at the front of stdout; on stderr the same byte is data.
+        result.stdout = b"\xacuro".to_vec().into();
+        result.stderr = b"\xacuro".to_vec().into();
+        (result.stdout_bytes, result.stderr_bytes, result.truncated) = (1_000, 4, true);
+        let shown = &task_json(&task)["result"];
+        assert_eq!(shown["stdout"], "uro");
+        assert!(shown["stderr_base64"].is_string(), "{shown}");
     }
 
     #[test]

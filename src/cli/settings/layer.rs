@@ -5,10 +5,12 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use figment::Figment;
 use figment::error::Kind;
 use figment::providers::Serialized;
 use figment::value::{Dict, Value};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::failure::{Failure, Result};
 
@@ -29,7 +31,8 @@ pub struct Layers {
 pub struct Layer {
     origin: String,
     section: &'static str,
-    pub values: Serialized<Dict>,
+    /// What it may mean, the likeliest first.
+    readings: Vec<Dict>,
 }
 
 impl Layers {
@@ -77,30 +80,47 @@ impl Layers {
         for (path, table) in &self.files {
             if let Some(values) = table.get(section) {
                 let origin = path.display().to_string();
-                layers.push(Layer::new(origin, section, dict(values, path, section)?));
+                let readings = vec![dict(values, path, section)?];
+                layers.push(Layer {
+                    origin,
+                    section,
+                    readings,
+                });
             }
         }
         for name in self.variables(section) {
-            let value = parse_variable(&self.variables[name]);
             let path = name[prefix(section).len()..].to_lowercase();
             let parts: Vec<&str> = path.split(SEPARATOR).collect();
-            layers.push(Layer::new(name.to_owned(), section, nested(&parts, value)));
+            let values = readings_of(&self.variables[name]).into_iter();
+            layers.push(Layer {
+                origin: name.to_owned(),
+                section,
+                readings: values.map(|value| nested(&parts, value)).collect(),
+            });
         }
         Ok(layers)
     }
 }
 
 impl Layer {
-    fn new(origin: String, section: &'static str, values: Dict) -> Layer {
-        Layer {
-            origin,
-            section,
-            values: Serialized::defaults(values),
+    /// The first reading that fits these settings. Where none does, the likeliest says why.
+    pub fn fitting<S: DeserializeOwned>(self, defaults: &Figment) -> Result<Serialized<Dict>> {
+        let mut wrong = None;
+        for reading in &self.readings {
+            let values = Serialized::defaults(reading.clone());
+            match defaults.clone().merge(values.clone()).extract::<S>() {
+                Ok(_) => return Ok(values),
+                Err(error) => wrong = wrong.or(Some(error)),
+            }
+        }
+        match wrong {
+            Some(error) => Err(self.wrong(&error)),
+            None => Ok(Serialized::defaults(Dict::new())),
         }
     }
 
     /// What this layer has wrong, with its name in front.
-    pub fn wrong(&self, error: &figment::Error) -> Failure {
+    fn wrong(&self, error: &figment::Error) -> Failure {
         let section = self.section;
         let at = error
             .path
@@ -236,10 +256,17 @@ fn nested(parts: &[&str], value: Value) -> Dict {
     }
 }
 
-/// A variable's text: a number, a boolean, `[a,b]`, or else text.
-fn parse_variable(text: &str) -> Value {
-    match text.parse::<Value>() {
+/// What a variable's text may mean: a number, a boolean or `[a,b]`; or just this text, for a label may
+/// well be `2`; or a list, its items between commas.
+fn readings_of(text: &str) -> Vec<Value> {
+    let parsed = match text.parse::<Value>() {
         Ok(value) => value,
         Err(never) => match never {},
-    }
+    };
+    let items = text
+        .split(',')
+        .map(str::trim)
+        .filter(|item| !item.is_empty());
+    let items: Vec<Value> = items.map(Value::from).collect();
+    vec![parsed, Value::from(text), Value::from(items)]
 }

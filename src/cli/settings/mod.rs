@@ -33,7 +33,19 @@ impl Section for agent::Config {
 
 /// What a controller is told. Where no id is given, its certificate says it.
 pub fn controller(layers: &Layers, flags: Flags) -> Result<server::Config> {
-    let mut config: server::Config = merged(layers, flags)?;
+    let mut config = merged(layers, flags)?;
+    check_controller(&mut config)?;
+    Ok(config)
+}
+
+/// The same from files and variables alone, also where it can't work; then with the reason.
+pub fn controller_as_given(layers: &Layers) -> Result<(server::Config, Option<Failure>)> {
+    let mut config = merged(layers, Flags::default())?;
+    let complaint = check_controller(&mut config).err();
+    Ok((config, complaint))
+}
+
+fn check_controller(config: &mut server::Config) -> Result<()> {
     if config.id == model::ControllerId(0) {
         let named = holder(
             &config.data_dir.join("identity"),
@@ -45,25 +57,34 @@ pub fn controller(layers: &Layers, flags: Flags) -> Result<server::Config> {
     }
     config
         .validate()
-        .map_err(|error| invalid("controller", &error))?;
-    Ok(config)
+        .map_err(|error| invalid("controller", &error))
 }
 
 /// What an agent is told. Where no id is given, its certificate says it.
 pub fn agent(layers: &Layers, flags: Flags) -> Result<agent::Config> {
-    let mut config: agent::Config = merged(layers, flags)?;
+    let mut config = merged(layers, flags)?;
+    check_agent(&mut config)?;
+    Ok(config)
+}
+
+/// The same from files and variables alone, also where it can't work; then with the reason.
+pub fn agent_as_given(layers: &Layers) -> Result<(agent::Config, Option<Failure>)> {
+    let mut config = merged(layers, Flags::default())?;
+    let complaint = check_agent(&mut config).err();
+    Ok((config, complaint))
+}
+
+fn check_agent(config: &mut agent::Config) -> Result<()> {
     if config.id.is_empty() {
         config.id = holder(&config.identity_dir(), security::Role::Agent)?;
     }
-    config
-        .validate()
-        .map_err(|error| invalid("agent", &error))?;
-    Ok(config)
+    config.validate().map_err(|error| invalid("agent", &error))
 }
 
 /// A setting that can't be, and where settings come from.
 pub fn invalid(section: &str, error: &dyn std::fmt::Display) -> Failure {
-    let hint = format!("`quorate config show` says where [{section}] settings come from");
+    let hint =
+        format!("`quorate config show` prints what [{section}] says, and its files and variables");
     Failure::refused("config", format!("{section}: {error}"), hint)
 }
 
@@ -99,9 +120,7 @@ fn merged<S: Section>(layers: &Layers, flags: Flags) -> Result<S> {
     let defaults = Figment::from(Serialized::defaults(S::default()));
     let mut figment = defaults.clone();
     for layer in layers.of(S::NAME)? {
-        let alone = defaults.clone().merge(layer.values.clone());
-        alone.extract::<S>().map_err(|error| layer.wrong(&error))?;
-        figment = figment.merge(layer.values);
+        figment = figment.merge(layer.fitting::<S>(&defaults)?);
     }
     figment
         .merge(Serialized::defaults(flags.values))

@@ -96,6 +96,56 @@ fn an_unknown_variable_under_a_prefix_is_named() {
 }
 
 #[test]
+fn a_variable_that_looks_like_a_number_may_be_a_text_and_a_list_needs_no_brackets() {
+    let etc = etc(&[]);
+    let variables = [
+        ("QUORATE_AGENT__ID", "42"),
+        ("QUORATE_AGENT__LABELS__HALL", "2"),
+        ("QUORATE_AGENT__LABELS__GPU", "true"),
+        ("QUORATE_AGENT__LABELS__VERSION", "1.10"),
+        ("QUORATE_AGENT__SLOTS", "3"),
+        ("QUORATE_AGENT__CONTROLLERS", "h1:7400, h2:7400"),
+    ];
+    let read = layers(etc.path(), &variables).unwrap();
+    let config = super::agent(&read, Flags::default()).unwrap();
+    assert_eq!((config.id.as_str(), config.slots), ("42", 3));
+    let labels: Vec<_> = config
+        .labels
+        .iter()
+        .map(|(k, v)| format!("{k}={v}"))
+        .collect();
+    assert_eq!(labels, ["gpu=true", "hall=2", "version=1.10"]);
+    assert_eq!(config.controllers, ["h1:7400", "h2:7400"]);
+    let variables = [
+        ("QUORATE_CONTROLLER__ID", "c1"),
+        ("QUORATE_CONTROLLER__ADVERTISE", "h"),
+        ("QUORATE_CONTROLLER__JOIN", "h1:7400"),
+    ];
+    let config = controller(etc.path(), &variables, Flags::default()).unwrap();
+    assert_eq!(config.join, ["h1:7400"]);
+    let wrong = layers(etc.path(), &[("QUORATE_AGENT__SLOTS", "many")]).unwrap();
+    let text = super::agent(&wrong, Flags::default())
+        .unwrap_err()
+        .to_string();
+    assert!(text.contains("QUORATE_AGENT__SLOTS: agent.slots"), "{text}");
+}
+
+#[test]
+fn what_can_not_work_can_be_looked_at_all_the_same() {
+    let etc = etc(&[(
+        "quorate.toml",
+        "[controller]\nid = 'c1'\n[agent]\nid = 'a1'\ncontrollers = ['h']\nslots = 0\n",
+    )]);
+    let layers = layers(etc.path(), &[]).unwrap();
+    let (config, complaint) = super::agent_as_given(&layers).unwrap();
+    assert_eq!((config.id.as_str(), config.slots), ("a1", 0));
+    assert!(complaint.unwrap().to_string().starts_with("agent: slots"));
+    let (config, complaint) = super::controller_as_given(&layers).unwrap();
+    assert_eq!(config.id, model::ControllerId(1));
+    assert!(complaint.unwrap().to_string().contains("advertise"));
+}
+
+#[test]
 fn unknown_sections_wrong_types_and_broken_files_are_named() {
     let cases = [
         ("[contoller]\nid = 'c1'\n", "unknown key `contoller`"),

@@ -52,6 +52,16 @@ impl Written {
         fresh
     }
 
+    /// How many bytes lie between what was written and a chunk that comes now.
+    fn gap(&self, epoch: u64, offset: u64) -> u64 {
+        let next = if epoch > self.epoch { 0 } else { self.next };
+        if epoch < self.epoch {
+            0
+        } else {
+            offset.saturating_sub(next)
+        }
+    }
+
     /// What the kept tail can add, and how many bytes before it nobody has any more.
     fn rest<'a>(&self, epoch: u64, tail: &'a [u8], total: u64) -> (&'a [u8], u64) {
         let next = if epoch > self.epoch { 0 } else { self.next };
@@ -126,12 +136,13 @@ impl<'a> Follow<'a> {
         };
         let mut chunks = self.cluster.logs(&request).await?;
         while let Some(chunk) = chunks.next().await {
-            self.write(&chunk?)?;
+            self.write(&chunk?, tail)?;
         }
         Ok(())
     }
 
-    fn write(&mut self, chunk: &v1::LogChunk) -> Result<()> {
+    /// `tail`: the last lines that were asked for; what lies before those is not missed.
+    fn write(&mut self, chunk: &v1::LogChunk, tail: Option<u32>) -> Result<()> {
         if chunk.tail_only && !self.said_tail_only {
             self.said_tail_only = true;
             self.say_tail_only();
@@ -140,6 +151,10 @@ impl<'a> Follow<'a> {
             OutputStream::Stderr => &mut self.stderr,
             OutputStream::Stdout | OutputStream::Unspecified => &mut self.stdout,
         };
+        let lost = written.gap(chunk.epoch, chunk.offset);
+        if lost > 0 && tail.is_none() && !chunk.tail_only && !chunk.data.is_empty() {
+            output::note(&format!("{lost} bytes of output are no longer kept"));
+        }
         let fresh = written.fresh(chunk.epoch, chunk.offset, &chunk.data);
         put(chunk.stream(), self.show, fresh)
     }
@@ -210,6 +225,18 @@ mod tests {
         assert_eq!(written.fresh(7, 20, b"after a gap"), b"after a gap");
         assert_eq!(written.fresh(7, 31, b""), b"");
         assert_eq!(written.next, 31);
+    }
+
+    #[test]
+    fn what_is_missing_at_the_front_or_in_the_middle_is_counted() {
+        let mut written = Written::default();
+        assert_eq!(written.gap(7, 100), 100, "the front of the first attempt");
+        written.fresh(7, 100, b"hello");
+        assert_eq!(written.gap(7, 105), 0);
+        assert_eq!(written.gap(7, 100), 0, "sent again");
+        assert_eq!(written.gap(7, 125), 20, "the middle");
+        assert_eq!(written.gap(9, 3), 3, "the front of the next attempt");
+        assert_eq!(written.gap(5, 999), 0, "an old attempt is not heard");
     }
 
     #[test]

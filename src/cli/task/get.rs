@@ -19,14 +19,21 @@ pub struct GetArgs {
     /// Such as t17
     #[arg(value_name = "TASK")]
     id: TaskId,
-    /// Ask one controller for what it knows, without a quorum
+    /// Ask one controller for what it knows, without a quorum; how new that is comes on stderr
     #[arg(long)]
     stale: bool,
 }
 
 pub async fn get(cluster: &Connection, args: &GetArgs, global: &Global) -> Result<Exit> {
-    let asking = output::waiting("asking the cluster", cluster.task(args.id.0, args.stale));
-    let task = or_interrupted(asking).await?;
+    let task = if args.stale {
+        let asking = output::waiting("asking a controller", cluster.stale_task(args.id.0));
+        let (task, position) = or_interrupted(asking).await?;
+        super::note_stale(&position);
+        task
+    } else {
+        let asking = output::waiting("asking the cluster", cluster.task(args.id.0));
+        or_interrupted(asking).await?
+    };
     Answer {
         json: task_json(&task),
         ids: vec![task_id(&task)],

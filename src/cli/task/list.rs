@@ -22,7 +22,10 @@ const PAGE_MAX: i64 = 1000;
 #[command(after_help = "Examples:
   quorate task list --state queued,running
   quorate task list --since 1h --agent a1 -o wide
-  quorate task list --state failed -o quiet | xargs -n1 quorate task logs")]
+  quorate task list --state failed -o quiet | xargs -n1 quorate task logs
+
+Where neither --namespace nor QUORATE_NAMESPACE names a namespace, the context's counts, as for
+`task submit`; a context without one lists all of them.")]
 pub struct ListArgs {
     /// Only in these states
     #[arg(long, value_enum, value_delimiter = ',')]
@@ -30,9 +33,12 @@ pub struct ListArgs {
     /// Only of this kind
     #[arg(long, value_parser = ["process"])]
     kind: Option<String>,
-    /// Only of this namespace
+    /// Only of this namespace; default: the context's, else all
     #[arg(long, env = "QUORATE_NAMESPACE", hide_env_values = true)]
     namespace: Option<String>,
+    /// Of all namespaces, whatever the context or QUORATE_NAMESPACE says
+    #[arg(long)]
+    all_namespaces: bool,
     /// Only submitted by this user
     #[arg(long)]
     user: Option<String>,
@@ -48,7 +54,7 @@ pub struct ListArgs {
     /// Go on where the page before ended (its `next`)
     #[arg(long, value_name = "NEXT")]
     page: Option<u64>,
-    /// Ask one controller for what it knows, without a quorum
+    /// Ask one controller for what it knows, without a quorum; how new that is comes on stderr
     #[arg(long)]
     stale: bool,
 }
@@ -81,14 +87,32 @@ impl From<State> for TaskState {
     }
 }
 
-pub async fn list(cluster: &Connection, args: ListArgs, global: &Global) -> Result<Exit> {
+impl ListArgs {
+    /// The namespace to list, empty for all; chosen as for a submit.
+    fn namespace(&self, of_context: Option<String>) -> String {
+        if self.all_namespaces {
+            return String::new();
+        }
+        let given = |text: &String| !text.is_empty();
+        let own = self.namespace.clone().filter(given);
+        own.or(of_context).unwrap_or_default()
+    }
+}
+
+pub async fn list(
+    cluster: &Connection,
+    args: ListArgs,
+    namespace: Option<String>,
+    global: &Global,
+) -> Result<Exit> {
+    let namespace = args.namespace(namespace);
     let request = v1::ListTasksRequest {
         states: args
             .state
             .iter()
             .map(|state| TaskState::from(*state).into())
             .collect(),
-        namespace: args.namespace.unwrap_or_default(),
+        namespace,
         user: args.user.unwrap_or_default(),
         agent: args.agent.unwrap_or_default(),
         since: args.since.unwrap_or(0),
@@ -99,6 +123,7 @@ pub async fn list(cluster: &Connection, args: ListArgs, global: &Global) -> Resu
     };
     let asking = output::waiting("asking the cluster", cluster.tasks(&request));
     let reply = crate::client::or_interrupted(asking).await?;
+    super::note_stale(&reply.position.unwrap_or_default());
     let next = (reply.next > 0).then(|| reply.next.to_string());
     let json = output::list(reply.tasks.iter().map(task_json).collect(), next.clone());
     let ids: Vec<String> = reply.tasks.iter().map(task_id).collect();
@@ -143,7 +168,28 @@ fn instant(text: &str) -> std::result::Result<u64, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::instant;
+    use clap::Parser;
+
+    use super::{ListArgs, instant};
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        list: ListArgs,
+    }
+
+    #[test]
+    fn the_namespace_is_the_flag_then_the_context_then_all() {
+        let at = |line: &[&str], context: Option<&str>| {
+            let line = Line::try_parse_from([&["list"], line].concat()).unwrap();
+            line.list.namespace(context.map(str::to_owned))
+        };
+        assert_eq!(at(&["--namespace", "a"], Some("c")), "a");
+        assert_eq!(at(&[], Some("c")), "c");
+        assert_eq!(at(&["--all-namespaces"], Some("c")), "");
+        assert_eq!(at(&["--namespace", "a", "--all-namespaces"], None), "");
+        assert_eq!(at(&[], None), "");
+    }
 
     #[test]
     fn since_is_a_time_or_a_span() {

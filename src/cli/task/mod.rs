@@ -14,11 +14,13 @@ mod why;
 pub use spec::pair;
 
 use clap::{Args, Subcommand};
+use wire::v1;
 
 use crate::args::Global;
 use crate::client::{ConnectArgs, Connection, runtime};
 use crate::exit::Exit;
 use crate::failure::Result;
+use crate::output;
 
 /// Submit work, watch it, and ask about it
 #[derive(Debug, Args)]
@@ -43,6 +45,18 @@ enum Verb {
     Cancel(cancel::CancelArgs),
 }
 
+/// Says how old an answer may be that no quorum stands behind.
+fn note_stale(position: &v1::Position) {
+    if position.stale {
+        output::note(&stale(position));
+    }
+}
+
+fn stale(position: &v1::Position) -> String {
+    let index = position.log_index;
+    format!("stale: one controller's state at log index {index}")
+}
+
 pub fn run(args: TaskArgs, global: &Global) -> Result<Exit> {
     let target = args.connect.target()?;
     let namespace = target.namespace.clone();
@@ -51,7 +65,7 @@ pub fn run(args: TaskArgs, global: &Global) -> Result<Exit> {
         match args.verb {
             Verb::Submit(args) => submit::submit(&cluster, args, namespace, global).await,
             Verb::Run(args) => run::run(&cluster, args, namespace, global).await,
-            Verb::List(args) => list::list(&cluster, args, global).await,
+            Verb::List(args) => list::list(&cluster, args, namespace, global).await,
             Verb::Get(args) => get::get(&cluster, &args, global).await,
             Verb::Why(args) => why::why(&cluster, &args, global).await,
             Verb::Wait(args) => wait::wait(&cluster, &args, global).await,
@@ -59,4 +73,22 @@ pub fn run(args: TaskArgs, global: &Global) -> Result<Exit> {
             Verb::Cancel(args) => cancel::cancel(&cluster, &args, global).await,
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stale_answer_says_up_to_which_index_it_is_true() {
+        let position = v1::Position {
+            log_index: 17,
+            term: 2,
+            stale: true,
+        };
+        assert_eq!(
+            stale(&position),
+            "stale: one controller's state at log index 17"
+        );
+    }
 }

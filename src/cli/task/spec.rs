@@ -126,6 +126,14 @@ fn assemble(
     own_env: impl Fn(&str) -> Option<String>,
 ) -> Result<Wanted> {
     let given = |text: Option<String>| text.filter(|text| !text.is_empty());
+    let request_id = args.request_id.or(file.request_id);
+    if request_id.as_deref() == Some("") {
+        // Made up silently, it would make two tasks where the caller means one.
+        return Err(Failure::usage(
+            "the request id is empty",
+            "give it a value, or leave --request-id (request_id in a file) out",
+        ));
+    }
     let namespace = given(args.namespace)
         .or(file.namespace)
         .or(given(of_context));
@@ -167,10 +175,7 @@ fn assemble(
     spec.at_most_once = args.at_most_once || file.at_most_once.unwrap_or(false);
     spec.memory_mib = args.memory.or(memory.transpose()?);
     spec.validate().map_err(refused)?;
-    Ok(Wanted {
-        spec,
-        request_id: given(args.request_id).or(file.request_id),
-    })
+    Ok(Wanted { spec, request_id })
 }
 
 type Parse<T> = fn(&str) -> std::result::Result<T, String>;
@@ -408,6 +413,27 @@ mod tests {
             assert_eq!(failure.exit.code(), 1);
             assert!(failure.to_string().contains(part), "{failure}");
         }
+    }
+
+    #[test]
+    fn an_empty_request_id_is_refused_wherever_it_stands() {
+        let args = SpecArgs {
+            request_id: Some(String::new()),
+            ..with_command()
+        };
+        let in_file = "command = ['true']\nrequest_id = ''\n";
+        for failure in [
+            from_file("request_id = 'r1'", args).unwrap_err(),
+            from_file(in_file, SpecArgs::default()).unwrap_err(),
+        ] {
+            assert_eq!((failure.code.as_str(), failure.exit.code()), ("usage", 1));
+        }
+        let args = SpecArgs {
+            request_id: Some("r2".into()),
+            ..with_command()
+        };
+        let wanted = from_file(in_file, args).unwrap();
+        assert_eq!(wanted.request_id.as_deref(), Some("r2"));
     }
 
     fn with_command() -> SpecArgs {

@@ -21,7 +21,7 @@ use crate::output::{self, Answer, Format};
   quorate task submit --retries 2 --timeout 5m --require gpu=none -- make all
   id=$(quorate task submit -o quiet --from task.toml)
 
-A spec file has the same names as the flags:
+A spec file has the names of the flags, with _ for -; labels and env are tables, require is a list:
   name = \"nightly\"
   command = [\"make\", \"all\"]
   timeout = \"5m\"
@@ -47,7 +47,7 @@ pub async fn submit(
     if reply.duplicate && for_people {
         output::note("this request id was used before; here is the task that it made");
     }
-    print(&[reply.task], global)?;
+    print_one(&reply.task, global)?;
     Ok(Exit::Ok)
 }
 
@@ -119,12 +119,24 @@ fn again(failure: Failure, request_id: &str) -> Failure {
     }
 }
 
-/// Prints one task as an object, several as a list.
-pub fn print(tasks: &[v1::Task], global: &Global) -> Result<()> {
-    let json = match tasks {
-        [task] => task_json(task),
-        tasks => output::list(tasks.iter().map(task_json).collect(), None),
-    };
+/// Prints one task as an object.
+pub fn print_one(task: &v1::Task, global: &Global) -> Result<()> {
+    print_as(task_json(task), std::slice::from_ref(task), global)
+}
+
+/// Prints what was asked for by these ids: one as an object, several as a list, however many there are
+/// to show of them.
+pub fn print_asked(ids: &[model::TaskId], tasks: &[v1::Task], global: &Global) -> Result<()> {
+    match (ids, tasks) {
+        ([_], [task]) => print_one(task, global),
+        _ => {
+            let items = tasks.iter().map(task_json).collect();
+            print_as(output::list(items, None), tasks, global)
+        }
+    }
+}
+
+fn print_as(json: serde_json::Value, tasks: &[v1::Task], global: &Global) -> Result<()> {
     let shown = tasks.to_vec();
     Answer {
         json,
@@ -143,6 +155,13 @@ mod tests {
         let failure = again(Failure::unknown("unavailable", "no leader", ""), "r1");
         assert!(failure.hint.contains("--request-id r1"), "{failure}");
         assert_eq!(failure.request_id.as_deref(), Some("r1"));
+        let failure = again(Failure::unknown("outcome_unknown", "it broke", "?"), "r1");
+        assert!(failure.hint.contains("--request-id r1"), "{failure}");
+        let failure = again(
+            Failure::unknown("unreachable", "no way", "look there"),
+            "r1",
+        );
+        assert_eq!(failure.hint, "look there", "nothing was sent");
         let failure = again(Failure::refused("invalid", "bad", "mend it"), "r1");
         assert_eq!(failure.hint, "mend it");
     }

@@ -7,7 +7,7 @@ use model::TaskId;
 use wire::v1;
 
 use super::spec::time;
-use super::submit::print;
+use super::submit::print_asked;
 use crate::args::Global;
 use crate::client::{Connection, interrupted};
 use crate::exit::Exit;
@@ -21,6 +21,8 @@ const ASK: Duration = Duration::from_secs(20);
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two tries while there is no leader.
 const PAUSE: Duration = Duration::from_millis(250);
+/// How long it may take, once the time is over, to say how far the tasks are.
+const LAST_LOOK: Duration = Duration::from_secs(1);
 
 /// Wait until tasks have ended
 #[derive(Debug, Args)]
@@ -53,15 +55,20 @@ pub async fn wait(cluster: &Connection, args: &WaitArgs, global: &Global) -> Res
         Ok::<_, Failure>(tasks)
     };
     let text = format!("waiting for {names}");
+    let in_time = async {
+        tokio::select! {
+            tasks = output::waiting(&text, all) => tasks,
+            () = expired(args.timeout) => Err(late(cluster, args, &names).await),
+        }
+    };
     let tasks = tokio::select! {
-        tasks = output::waiting(&text, all) => tasks?,
-        () = expired(args.timeout) => return Err(late(cluster, args, &names).await),
+        tasks = in_time => tasks?,
         () = interrupted() => {
             let hint = format!("to wait again: `quorate task wait {names}`");
             return Err(Failure::interrupted("no longer waiting; the work goes on", hint));
         }
     };
-    print(&tasks, global)?;
+    print_asked(&args.ids, &tasks, global)?;
     let failed = tasks.iter().any(|task| ended(task) != Some(Exit::Ok));
     Ok(if failed { Exit::TaskFailed } else { Exit::Ok })
 }
@@ -74,12 +81,16 @@ async fn expired(timeout: Option<Duration>) {
 }
 
 async fn late(cluster: &Connection, args: &WaitArgs, names: &str) -> Failure {
-    let mut states = Vec::new();
-    for id in &args.ids {
-        if let Ok(task) = cluster.task(id.0, false).await {
-            states.push(format!("{id} is {}", state_name(task.state())));
+    let look = |id: &TaskId| {
+        let id = *id;
+        async move {
+            let asked = tokio::time::timeout(LAST_LOOK, cluster.task(id.0)).await;
+            let task = asked.ok()?.ok()?;
+            Some(format!("{id} is {}", state_name(task.state())))
         }
-    }
+    };
+    let states = futures::future::join_all(args.ids.iter().map(look)).await;
+    let states: Vec<String> = states.into_iter().flatten().collect();
     let states = if states.is_empty() {
         "not ended".to_owned()
     } else {
@@ -105,5 +116,36 @@ pub async fn settled(cluster: &Connection, id: u64) -> Result<v1::Task> {
             }
             Err(_) => tokio::time::sleep(PAUSE).await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::Target;
+
+    #[tokio::test]
+    async fn the_time_limit_holds_where_no_controller_answers() {
+        let home = tempfile::tempdir().unwrap();
+        let ca = security::Ca::create("q1").unwrap();
+        let identity = security::Identity::new("q1", security::Role::Client, "ada").unwrap();
+        let issued = ca.issue(&identity, &[], security::CERTIFICATE_VALIDITY);
+        // It accepts connections, and says nothing.
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let target = Target {
+            addresses: vec![silent.local_addr().unwrap().to_string()],
+            keys: issued.unwrap().save(home.path(), ca.pem()).unwrap(),
+            namespace: None,
+        };
+        let cluster = Connection::open(&target).unwrap();
+        let args = WaitArgs {
+            ids: vec![TaskId(1), TaskId(2), TaskId(3)],
+            timeout: Some(Duration::from_millis(50)),
+        };
+        let begun = tokio::time::Instant::now();
+        let failure = late(&cluster, &args, "t1 t2 t3").await;
+        assert!(begun.elapsed() < 3 * LAST_LOOK, "{:?}", begun.elapsed());
+        assert_eq!(failure.exit, Exit::Unknown);
+        assert!(failure.message.contains("not ended"), "{failure}");
     }
 }

@@ -1,12 +1,19 @@
 //! Agents: what the log knows of them, and what this controller hears from them.
 
+use std::future::Future;
+
 use model::{AgentId, AgentState, State};
 use tonic::{Request, Response, Status};
 use wire::status::{Code, Failure};
 use wire::v1;
 
+use super::request::Hop;
 use super::{Deadline, Gateway, failure};
+use crate::callers::Caller;
 use crate::limit;
+
+/// Shown for an agent that has not been heard here because nobody could have been yet.
+const UNKNOWN: &str = "unknown";
 
 #[tonic::async_trait]
 impl v1::agents_server::Agents for Gateway {
@@ -14,12 +21,18 @@ impl v1::agents_server::Agents for Gateway {
         &self,
         request: Request<v1::ListAgentsRequest>,
     ) -> Result<Response<v1::ListAgentsReply>, Status> {
-        self.reader(&request)?;
+        let caller = self.reader(&request)?;
         let (state, position) = self.read(Deadline::of(request.metadata())).await?;
-        let agents = state
+        let agents: Vec<v1::Agent> = state
             .agents()
             .map(|agent| self.agent(&state, agent))
             .collect();
+        if let Some(hop) = self.who_knows_better(&caller, &agents) {
+            let asked = pass_on(&caller, v1::ListAgentsRequest {});
+            if let Some(answer) = soon(hop.agents().list(asked)).await {
+                return Ok(answer);
+            }
+        }
         Ok(Response::new(v1::ListAgentsReply {
             position: Some(position),
             agents,
@@ -30,25 +43,45 @@ impl v1::agents_server::Agents for Gateway {
         &self,
         request: Request<v1::GetAgentRequest>,
     ) -> Result<Response<v1::AgentReply>, Status> {
-        self.reader(&request)?;
-        Ok(self.get_agent(request).await?)
+        let caller = self.reader(&request)?;
+        Ok(self.get_agent(&caller, request).await?)
     }
 }
 
 impl Gateway {
     async fn get_agent(
         &self,
+        caller: &Caller,
         request: Request<v1::GetAgentRequest>,
     ) -> Result<Response<v1::AgentReply>, Failure> {
         let id = AgentId::new(&request.get_ref().id)
             .map_err(|error| Failure::new(Code::Invalid, error.to_string()))?;
         let (state, position) = self.read(Deadline::of(request.metadata())).await?;
         let agent = state.agent(&id).ok_or_else(|| failure::no_agent(&id))?;
-        let agent = Some(self.agent(&state, agent));
+        let agent = self.agent(&state, agent);
+        if let Some(hop) = self.who_knows_better(caller, std::slice::from_ref(&agent)) {
+            let asked = pass_on(caller, request.into_inner());
+            if let Some(answer) = soon(hop.agents().get(asked)).await {
+                return Ok(answer);
+            }
+        }
+        let agent = Some(agent);
         Ok(Response::new(v1::AgentReply {
             position: Some(position),
             agent,
         }))
+    }
+
+    /// The leader, where this controller is too young to have heard all of these agents. A leader has
+    /// sessions with those that work, or it could not lead them.
+    fn who_knows_better(&self, caller: &Caller, agents: &[v1::Agent]) -> Option<Hop> {
+        let doubtful = agents.iter().any(|agent| agent.state == UNKNOWN);
+        if caller.forwarded || !doubtful {
+            return None;
+        }
+        let leadership = *self.0.cluster.leadership().borrow();
+        let leader = leadership.leader.filter(|_| !leadership.is_me)?;
+        self.hop(leader)
     }
 
     fn agent(&self, state: &State, agent: &model::Agent) -> v1::Agent {
@@ -58,6 +91,7 @@ impl Gateway {
         let silent = heard.as_ref().is_none_or(|(ago, _)| *ago >= limit::SILENCE);
         let shown = match agent.state {
             AgentState::Lost => "lost",
+            AgentState::Ready if silent && self.0.started.elapsed() < limit::SILENCE => UNKNOWN,
             AgentState::Ready if silent => "suspect",
             AgentState::Ready => "ready",
         };
@@ -80,4 +114,17 @@ impl Gateway {
             connected: session.is_some(),
         }
     }
+}
+
+/// A question for the leader, which has to answer soon: we could answer ourselves, if not as well.
+fn pass_on<M>(caller: &Caller, message: M) -> Request<M> {
+    Hop::pass_on(caller, Deadline::within(limit::MEMBER_ANSWER), message)
+}
+
+/// The leader's answer, if it gives one in time.
+async fn soon<T>(answer: impl Future<Output = Result<T, Status>>) -> Option<T> {
+    tokio::time::timeout(limit::MEMBER_ANSWER, answer)
+        .await
+        .ok()?
+        .ok()
 }

@@ -4,8 +4,6 @@
 //! is quick and true about who does not answer. Without a quorum it answers from what it has, and
 //! says that this may be old.
 
-use std::time::Duration;
-
 use futures::future::join_all;
 use model::{ControllerId, Role};
 use raft::{Member, MemberRole};
@@ -270,10 +268,4 @@ impl Gateway {
 fn controller_id(text: &str) -> Result<ControllerId, Failure> {
     text.parse()
         .map_err(|error: model::ParseIdError| Failure::new(Code::Invalid, error.to_string()))
-}
-
-impl Deadline {
-    fn within(time: Duration) -> Deadline {
-        Deadline(tokio::time::Instant::now() + time)
-    }
 }

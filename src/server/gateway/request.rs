@@ -43,6 +43,11 @@ impl Deadline {
         Deadline(self.0.min(Instant::now() + limit::PATIENCE))
     }
 
+    /// For what is only worth its answer if that comes quickly.
+    pub fn within(time: Duration) -> Deadline {
+        Deadline(Instant::now() + time)
+    }
+
     pub fn left(self) -> Duration {
         self.0.saturating_duration_since(Instant::now())
     }
@@ -93,6 +98,11 @@ pub struct Hop {
 impl Hop {
     pub fn tasks(&self) -> v1::tasks_client::TasksClient<Channel> {
         v1::tasks_client::TasksClient::new(self.channel.clone())
+            .max_decoding_message_size(MESSAGE_LIMIT)
+    }
+
+    pub fn agents(&self) -> v1::agents_client::AgentsClient<Channel> {
+        v1::agents_client::AgentsClient::new(self.channel.clone())
             .max_decoding_message_size(MESSAGE_LIMIT)
     }
 
@@ -148,7 +158,7 @@ impl Gateway {
         }
     }
 
-    fn hop(&self, id: ControllerId) -> Option<Hop> {
+    pub(super) fn hop(&self, id: ControllerId) -> Option<Hop> {
         let address = self.0.cluster.address_of(id)?.grpc;
         let channel = self.0.others.channel(id, &address).ok()?;
         Some(Hop {
@@ -180,8 +190,9 @@ impl Gateway {
         Here: Future<Output = Result<T, Failure>> + Send,
         There: Future<Output = Result<tonic::Response<T>, tonic::Status>> + Send,
     {
-        // Once a try may have been committed, only an answer makes the outcome known again.
-        let mut unknown = false;
+        // Once a try may have been committed, only an answer makes the outcome known again: nothing may
+        // be said then that means "not done".
+        let mut unknown: Option<Failure> = None;
         loop {
             let failure = match self.leader(deadline).await {
                 // What is given up on here goes on by itself: its outcome is not known.
@@ -191,7 +202,7 @@ impl Gateway {
                     Err(_) => failure::unknown(),
                 },
                 Ok(Leader::There(hop)) if caller.forwarded => {
-                    return Err(failure::not_leader(Some(hop.address)));
+                    return Err(unknown.unwrap_or(failure::not_leader(Some(hop.address))));
                 }
                 Ok(Leader::There(hop)) => {
                     let deposed = self.deposed(hop.id);
@@ -204,14 +215,16 @@ impl Gateway {
                         () = deposed => failure::unknown(),
                     }
                 }
-                Err(failure) => return Err(if unknown { failure::unknown() } else { failure }),
+                Err(failure) => return Err(unknown.unwrap_or(failure)),
             };
             if !may_pass(&failure) {
                 return Err(failure);
             }
-            unknown |= failure.code.reaction() == Reaction::Unknown;
+            if failure.code.reaction() == Reaction::Unknown {
+                unknown = Some(failure::unknown());
+            }
             if deadline.is_over() {
-                return Err(if unknown { failure::unknown() } else { failure });
+                return Err(unknown.unwrap_or(failure));
             }
             deadline.pause().await;
         }

@@ -1,6 +1,8 @@
 //! An agent that runs nothing: it says what a real one would. `hold` leaves an attempt running,
-//! everything else succeeds and echoes its arguments.
+//! everything else succeeds and echoes its arguments. An argument `endless` makes its full output one
+//! line without an end, of ten MiB.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 
 use security::Role;
@@ -62,7 +64,14 @@ pub struct Session {
     seq: u64,
     seen: Arc<Mutex<Vec<Said>>>,
     id: String,
+    /// Tasks whose full output is endless.
+    endless: HashSet<u64>,
 }
+
+/// Bytes in one frame of output.
+const FRAME: usize = 1024 * 1024;
+/// Bytes of an endless line.
+pub const ENDLESS: usize = 10 * FRAME;
 
 impl Session {
     pub async fn open(
@@ -81,6 +90,7 @@ impl Session {
                 seq: 0,
                 seen,
                 id: id.to_owned(),
+                endless: HashSet::new(),
             },
             frames,
         )
@@ -155,6 +165,9 @@ impl Session {
         if command[0] == "hold" {
             return;
         }
+        if command.iter().any(|word| word == "endless") {
+            self.endless.insert(fence.task);
+        }
         let exited = v1::outcome::End::Exited(v1::Exited {
             code: Some(0),
             signal: None,
@@ -181,20 +194,35 @@ impl Session {
         }));
     }
 
-    /// The full output is three lines on stdout, and none on stderr.
+    /// The full output is three lines on stdout, unless it is endless, and nothing on stderr.
     fn output(&mut self, tail: v1::Tail) {
-        let full = b"one\ntwo\nthree\n";
-        let data = match tail.stream() {
-            v1::OutputStream::Stdout => &full[usize::try_from(tail.offset).unwrap()..],
-            v1::OutputStream::Stderr | v1::OutputStream::Unspecified => &[],
+        let endless = tail
+            .fence
+            .is_some_and(|fence| self.endless.contains(&fence.task));
+        let mut full: bytes::Bytes = if endless {
+            vec![b'x'; ENDLESS].into()
+        } else {
+            b"one\ntwo\nthree\n".to_vec().into()
         };
-        let chunk = v1::Output {
-            id: tail.id,
-            offset: tail.offset,
-            data: data.to_vec().into(),
-            end: !tail.follow,
-            gone: false,
+        let mut offset = tail.offset;
+        let mut data = match tail.stream() {
+            v1::OutputStream::Stdout => full.split_off(usize::try_from(offset).unwrap()),
+            v1::OutputStream::Stderr | v1::OutputStream::Unspecified => bytes::Bytes::new(),
         };
-        self.say(Body::Output(chunk));
+        loop {
+            let piece = data.split_to(data.len().min(FRAME));
+            let next = offset + piece.len() as u64;
+            self.say(Body::Output(v1::Output {
+                id: tail.id,
+                offset,
+                data: piece,
+                end: !tail.follow && data.is_empty(),
+                gone: false,
+            }));
+            if data.is_empty() {
+                return;
+            }
+            offset = next;
+        }
     }
 }

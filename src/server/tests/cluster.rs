@@ -110,6 +110,46 @@ async fn an_agent_is_listed_with_its_status_and_its_session() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_controller_that_just_started_asks_the_leader_how_agents_are() {
+    let fixture = Fixture::new();
+    let first = fixture.first().await;
+    let agent = FakeAgent::connect(&fixture, &first, "a1").await;
+    // Once this is done, the agent is registered.
+    let work = submit(&["echo"], "", PATIENCE);
+    fixture.tasks(&first).submit(work).await.unwrap();
+    let second = fixture.joining("c2", &first).await;
+    follows(&second).await;
+    voters(&fixture, &second, 2).await;
+    assert_eq!(states(&fixture, &second).await, ["ready"]);
+    let one = v1::GetAgentRequest { id: "a1".into() };
+    let one = fixture.agents(&second).get(one).await.unwrap();
+    assert_eq!(one.into_inner().agent.unwrap().state, "ready");
+    drop(agent);
+    tokio::join!(second.stop(), first.stop());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_just_started_does_not_suspect_agents_that_it_could_not_hear() {
+    let fixture = Fixture::new();
+    let node = fixture.first().await;
+    let agent = FakeAgent::connect(&fixture, &node, "a1").await;
+    let work = submit(&["echo"], "", PATIENCE);
+    fixture.tasks(&node).submit(work).await.unwrap();
+    drop(agent);
+    node.stop().await;
+    let node = Node::start(fixture.config("c1")).await.unwrap();
+    super::fixture::leads(&node).await;
+    assert_eq!(states(&fixture, &node).await, ["unknown"]);
+    node.stop().await;
+}
+
+async fn states(fixture: &Fixture, node: &Node) -> Vec<String> {
+    let listed = fixture.agents(node).list(v1::ListAgentsRequest {}).await;
+    let agents = listed.unwrap().into_inner().agents;
+    agents.into_iter().map(|agent| agent.state).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_session_under_another_name_is_refused_and_a_gap_ends_one() {
     let fixture = Fixture::new();
     let node = fixture.first().await;
@@ -201,7 +241,7 @@ async fn a_controller_that_moved_tells_the_others_where_it_is_now() {
 }
 
 /// Until so many voters are settled at the same entry, as this controller sees it.
-async fn voters(fixture: &Fixture, node: &Node, count: usize) -> v1::StatusReply {
+pub async fn voters(fixture: &Fixture, node: &Node, count: usize) -> v1::StatusReply {
     let mut client = fixture.cluster(node);
     let settled = async {
         loop {

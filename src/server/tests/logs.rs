@@ -5,8 +5,9 @@ use std::time::Duration;
 use futures::StreamExt;
 use wire::v1;
 
-use super::agent::FakeAgent;
+use super::agent::{ENDLESS, FakeAgent};
 use super::fixture::{Fixture, PATIENCE, submit};
+use crate::limit;
 use crate::node::Node;
 
 async fn logs(fixture: &Fixture, node: &Node, request: v1::LogsRequest) -> Vec<v1::LogChunk> {
@@ -74,6 +75,28 @@ async fn a_short_output_comes_from_the_result_and_a_long_one_from_the_agent() {
     let chunks = logs(&fixture, &node, all).await;
     assert_eq!(text(&chunks), "long");
     assert!(chunks[0].tail_only && chunks[0].offset == 1_000);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_line_arrives_in_pieces_where_it_is_longer_than_a_message_may_be() {
+    let fixture = Fixture::new();
+    let node = fixture.first().await;
+    let _agent = FakeAgent::connect(&fixture, &node, "a1").await;
+    let id = finished(&fixture, &node, &["echo", "long", "endless"]).await;
+    let last = v1::LogsRequest {
+        id,
+        tail: Some(1),
+        ..Default::default()
+    };
+    let chunks = logs(&fixture, &node, last).await;
+    let mut at = (ENDLESS - limit::LAST_LINES_MAX_BYTES) as u64;
+    for chunk in &chunks {
+        assert_eq!(chunk.offset, at);
+        assert!(chunk.data.len() <= limit::LOG_ANSWER_BYTES);
+        at += chunk.data.len() as u64;
+    }
+    assert_eq!(at, ENDLESS as u64);
     node.stop().await;
 }
 

@@ -1,5 +1,6 @@
 //! Tasks, from a submit to its end.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -11,7 +12,10 @@ use wire::v1::TaskState;
 use wire::v1::tasks_client::TasksClient;
 
 use super::agent::FakeAgent;
+use super::cluster::voters;
 use super::fixture::{Fixture, PATIENCE, code, follows, submit};
+use crate::callers::Caller;
+use crate::gateway::{Deadline, Gateway, failure};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_submit_runs_on_an_agent_and_its_verdict_reaches_whoever_waits() {
@@ -266,6 +270,39 @@ async fn a_follower_passes_writes_on_and_waits_by_itself_but_never_passes_on_twi
         failure.leader,
         Some(first.controller.addresses.grpc.clone())
     );
+    tokio::join!(second.stop(), first.stop());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_outcome_is_not_called_undone_because_another_leads_by_now() {
+    let fixture = Fixture::new();
+    let first = fixture.first().await;
+    let second = fixture.joining("c2", &first).await;
+    voters(&fixture, &first, 2).await;
+    let gateway = Gateway(Arc::clone(&first.controller));
+    let principal = model::Principal {
+        name: "ada".into(),
+        role: model::Role::Client,
+        fingerprint: [0; 32],
+    };
+    let caller = Caller {
+        principal,
+        forwarded: true,
+    };
+    // The first try may have been committed; then leadership moves, and nothing is passed on twice.
+    let here = || async {
+        let cluster = first.controller.cluster.clone();
+        cluster
+            .transfer_leadership(Some(model::ControllerId(2)))
+            .await
+            .unwrap();
+        follows(&first).await;
+        Err::<(), _>(failure::unknown())
+    };
+    let there = |_| async { panic!("what was passed on is not passed on again") };
+    let deadline = Deadline::within(PATIENCE);
+    let ended = gateway.led(&caller, deadline, here, there).await;
+    assert_eq!(ended.unwrap_err().code, Code::OutcomeUnknown);
     tokio::join!(second.stop(), first.stop());
 }
 

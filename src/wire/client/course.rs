@@ -22,8 +22,8 @@ pub(super) struct Course<'a> {
     begun: Instant,
     deadline: Instant,
     attempts: u32,
-    /// One of the attempts may have done it.
-    perhaps_done: bool,
+    /// The last attempt that may have done it, as it ended.
+    perhaps_done: Option<Failure>,
     /// The controller whose turn it is.
     at: String,
     /// Those that had their turn in this round.
@@ -42,7 +42,7 @@ impl<'a> Course<'a> {
             begun,
             deadline: begun + settings.patience + terms.hold,
             attempts: 0,
-            perhaps_done: false,
+            perhaps_done: None,
             at: first,
             tried: BTreeSet::new(),
             met: None,
@@ -64,7 +64,9 @@ impl<'a> Course<'a> {
     pub(super) fn after(&mut self, failure: Failure, peers: &mut Peers) -> Result<Duration, Error> {
         self.attempts += 1;
         let reaction = failure.code.reaction();
-        self.perhaps_done |= matches!(reaction, Reaction::Unknown | Reaction::Fatal);
+        if matches!(reaction, Reaction::Unknown | Reaction::Fatal) {
+            self.perhaps_done = Some(failure.clone());
+        }
         let may_go_on = match reaction {
             Reaction::Unavailable => true,
             Reaction::Unknown => self.terms.effect != Effect::Once,
@@ -100,6 +102,10 @@ impl<'a> Course<'a> {
     }
 
     fn error(&self, mut failure: Failure) -> Error {
+        let unknown = self.outcome_after(&failure) == Outcome::Unknown;
+        if unknown {
+            failure = self.open(failure);
+        }
         if self.attempts > 1 {
             let took = self.begun.elapsed().as_secs_f32();
             failure.message = format!("{} ({} tries, {took:.1} s)", failure.message, self.attempts);
@@ -107,12 +113,8 @@ impl<'a> Course<'a> {
         if failure.request_id.is_none() {
             failure.request_id = self.terms.request_id.map(str::to_owned);
         }
-        // A rejection is of the state as it is, and would have found what an earlier attempt did.
-        let settled =
-            failure.code.reaction() == Reaction::Rejected && failure.code != Code::NotTrusted;
-        let unknown = self.perhaps_done && !settled && self.terms.effect != Effect::None;
-        if unknown {
-            failure.hint = Code::OutcomeUnknown.hint().map(str::to_owned);
+        if unknown || failure.code == Code::OutcomeUnknown {
+            failure.hint = Some(self.terms.hint().to_owned());
         }
         Error {
             failure,
@@ -121,6 +123,41 @@ impl<'a> Course<'a> {
             } else {
                 Outcome::Known
             },
+        }
+    }
+
+    fn outcome_after(&self, last: &Failure) -> Outcome {
+        // A rejection is of the state as it is, and would have found what an earlier attempt did.
+        let settled = last.code.reaction() == Reaction::Rejected && last.code != Code::NotTrusted;
+        if self.perhaps_done.is_some() && !settled && self.terms.effect != Effect::None {
+            Outcome::Unknown
+        } else {
+            Outcome::Known
+        }
+    }
+
+    /// That nobody could be reached in the end says nothing about what an earlier attempt did, and must
+    /// not read as if nothing had been sent.
+    fn open(&self, last: Failure) -> Failure {
+        let nobody = matches!(last.code, Code::Unreachable | Code::NotTrusted);
+        match &self.perhaps_done {
+            Some(earlier) if nobody => Failure {
+                code: Code::OutcomeUnknown,
+                message: format!("{}, and then: {}", earlier.message, last.message),
+                ..last
+            },
+            Some(_) | None => last,
+        }
+    }
+}
+
+impl Terms<'_> {
+    /// The next step where nobody knows what became of the request.
+    pub(super) fn hint(&self) -> &'static str {
+        match (self.effect, self.request_id) {
+            (Effect::None, _) => "ask again",
+            (Effect::Repeatable, None) => "it may have happened; to send it again is safe",
+            (Effect::Repeatable, Some(_)) | (Effect::Once, _) => Code::IT_MAY_HAVE_HAPPENED,
         }
     }
 }

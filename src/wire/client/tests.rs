@@ -244,6 +244,68 @@ async fn at_the_deadline_it_says_what_it_met_and_whether_it_may_have_happened() 
 }
 
 #[tokio::test]
+async fn a_break_before_refused_dials_leaves_the_outcome_unknown_and_names_the_request() {
+    let pki = Pki::new();
+    let arrived = Arc::new(tokio::sync::Notify::new());
+    let notify = Arc::clone(&arrived);
+    let hold = handler(move |_: Request<v1::SubmitRequest>| {
+        notify.notify_one();
+        std::future::pending()
+    });
+    let tls = pki.server(Clients::Optional);
+    let server = Running::start(
+        tls,
+        Fake {
+            submit: hold,
+            ..Fake::default()
+        },
+    );
+    let client = client(&pki, &[&server.address], Duration::from_secs(1));
+    let kill = async {
+        arrived.notified().await;
+        server.kill();
+    };
+    let (submitted, ()) = tokio::join!(submit(&client, "r-1"), kill);
+    let error = submitted.unwrap_err();
+    assert_eq!(
+        (error.code(), error.outcome),
+        (Code::OutcomeUnknown, Outcome::Unknown)
+    );
+    assert_eq!(error.failure.request_id.as_deref(), Some("r-1"));
+    let message = &error.failure.message;
+    assert!(
+        message.contains("broke") && message.contains("connection refused"),
+        "{message}"
+    );
+    assert!(error.failure.hint.unwrap().contains("same request id"));
+}
+
+#[tokio::test]
+async fn what_is_safe_to_send_again_is_not_said_to_need_a_request_id() {
+    let pki = Pki::new();
+    let get = handler(|_: Request<v1::GetTaskRequest>| std::future::pending());
+    let cancel = handler(|_: Request<v1::CancelTaskRequest>| std::future::pending());
+    let fake = Fake {
+        get,
+        cancel,
+        ..Fake::default()
+    };
+    let server = Running::start(pki.server(Clients::Optional), fake);
+    let client = client(&pki, &[&server.address], Duration::from_millis(300));
+    let read = client.get(&v1::GetTaskRequest::default()).await;
+    let error = read.unwrap_err();
+    assert_eq!(
+        (error.code(), error.outcome, error.failure.hint.as_deref()),
+        (Code::OutcomeUnknown, Outcome::Known, Some("ask again"))
+    );
+    let cancelled = client.cancel(&v1::CancelTaskRequest::default()).await;
+    let error = cancelled.unwrap_err();
+    assert_eq!(error.outcome, Outcome::Unknown);
+    let hint = error.failure.hint.unwrap();
+    assert!(hint.contains("again is safe"), "{hint}");
+}
+
+#[tokio::test]
 async fn a_controller_that_never_answers_is_given_up_for_another() {
     let pki = Pki::new();
     let silent = handler(|_: Request<v1::SubmitRequest>| std::future::pending());

@@ -4,11 +4,11 @@
 use tokio::time::{Instant, sleep};
 use tonic::Streaming;
 
-use super::Client;
 use super::backoff::Backoff;
 use super::calls::has_ended;
 use super::error::{Error, of_status};
-use crate::status::Reaction;
+use super::{Client, Terms};
+use crate::status::{Code, Reaction};
 use crate::v1;
 
 /// See [`Client::watch`].
@@ -50,7 +50,7 @@ impl Watch {
                 Ok(Some(_)) => continue,
                 // A controller that stops ends its streams. Where it is not over, another goes on.
                 Ok(None) => None,
-                Err(status) => Some(Error::known(of_status(&status, "the controller"))),
+                Err(status) => Some(broken(&status)),
             };
             self.stream = None;
             let patient = begun.elapsed() <= self.client.settings().patience;
@@ -70,6 +70,15 @@ impl Watch {
         self.last.clone_from(&reply.task);
         news
     }
+}
+
+/// Nothing was changed by watching.
+fn broken(status: &tonic::Status) -> Error {
+    let mut failure = of_status(status, "the controller");
+    if failure.code == Code::OutcomeUnknown {
+        failure = failure.with_hint(Terms::READ.hint());
+    }
+    Error::known(failure)
 }
 
 fn may_go_on(error: &Error) -> bool {

@@ -74,6 +74,11 @@ impl Code {
         Self::Internal,
     ];
 
+    /// The hint for a write whose outcome is not known. Who knows that it was a read, or what is safe to
+    /// repeat, has a better one.
+    pub(crate) const IT_MAY_HAVE_HAPPENED: &str = "it may have happened: send it again with the same \
+        request id, which is safe, or look before sending it without one";
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Invalid => "invalid",
@@ -193,10 +198,7 @@ impl Code {
             ),
             Self::Busy => Some("try again in a moment"),
             Self::ShuttingDown => Some("ask another controller"),
-            Self::OutcomeUnknown => Some(
-                "it may have happened: send it again with the same request id, which is safe, or \
-                 look before sending it without one",
-            ),
+            Self::OutcomeUnknown => Some(Self::IT_MAY_HAVE_HAPPENED),
             Self::Unreachable => {
                 Some("check that the controllers run and that the addresses are right")
             }

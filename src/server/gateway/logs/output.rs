@@ -264,22 +264,18 @@ impl<'l> Output<'l> {
     }
 
     async fn send(&self, offset: u64, data: Bytes, tail_only: TailOnly) -> Result<(), Stop> {
-        // That only a tail is left is worth saying even where nothing of it is new.
-        if data.is_empty() && tail_only == TailOnly::No {
-            return Ok(());
+        for (offset, data) in pieces(offset, data, tail_only) {
+            let chunk = v1::LogChunk {
+                stream: self.stream.into(),
+                offset,
+                data,
+                epoch: self.attempt.epoch.0,
+                tail_only: tail_only == TailOnly::Yes,
+            };
+            let sent = self.logs.chunks.send(Ok(chunk)).await;
+            sent.map_err(|_| Stop::Left)?;
         }
-        let chunk = v1::LogChunk {
-            stream: self.stream.into(),
-            offset,
-            data,
-            epoch: self.attempt.epoch.0,
-            tail_only: tail_only == TailOnly::Yes,
-        };
-        self.logs
-            .chunks
-            .send(Ok(chunk))
-            .await
-            .map_err(|_| Stop::Left)
+        Ok(())
     }
 }
 
@@ -287,6 +283,23 @@ impl<'l> Output<'l> {
 enum TailOnly {
     Yes,
     No,
+}
+
+/// What fits into one answer each, with its place. That only a tail is left is worth an answer even where
+/// nothing of it is new.
+fn pieces(offset: u64, mut data: Bytes, tail_only: TailOnly) -> Vec<(u64, Bytes)> {
+    let mut pieces = Vec::new();
+    let mut at = offset;
+    while !data.is_empty() {
+        let piece = data.split_to(data.len().min(limit::LOG_ANSWER_BYTES));
+        let next = at + piece.len() as u64;
+        pieces.push((at, piece));
+        at = next;
+    }
+    if pieces.is_empty() && tail_only == TailOnly::Yes {
+        pieces.push((offset, data));
+    }
+    pieces
 }
 
 /// Whether the kept bytes hold all that is wanted, so that the agent need not be asked.
