@@ -219,13 +219,9 @@ fn load(engine: &dyn LogEngine, acknowledged: u64) -> Result<Loaded, String> {
         ));
     }
     let first_stored = lowest_stored(engine).map_err(text)?;
-    let (first, end) = (
-        next_index(meta.purged.as_ref()),
-        next_index(meta.last.as_ref()),
-    );
-    drop_unfinished(engine, end).map_err(text)?;
+    let first = next_index(meta.purged.as_ref());
     let mut entries = Vec::new();
-    scan_entries(engine, key::entries(first..end), &mut |entry, size| {
+    scan_entries(engine, key::entries_from(first), &mut |entry, size| {
         entries.push((entry, size));
         ControlFlow::Continue(())
     })
@@ -236,25 +232,6 @@ fn load(engine: &dyn LogEngine, acknowledged: u64) -> Result<Loaded, String> {
         entries,
         first_stored: first_stored.unwrap_or(first),
     })
-}
-
-/// Removes what an append left that a crash cut short: entries behind the last one that the meta
-/// record names. It was never acknowledged, and its parts must not mix with those of later entries.
-fn drop_unfinished(engine: &dyn LogEngine, end: u64) -> io::Result<()> {
-    let mut unfinished = Batch::new();
-    engine.scan(key::entries_from(end), &mut |key, _| {
-        unfinished.insert(key.to_vec(), None);
-        ControlFlow::Continue(())
-    })?;
-    if unfinished.is_empty() {
-        return Ok(());
-    }
-    tracing::info!(
-        from = end,
-        parts = unfinished.len(),
-        "dropping an append that a crash cut short"
-    );
-    engine.commit(unfinished)
 }
 
 fn check_ends(meta: &Meta, entries: &[(Entry, usize)], first: u64) -> Result<(), String> {

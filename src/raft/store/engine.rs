@@ -17,11 +17,6 @@ pub type Batch = BTreeMap<Key, Option<Value>>;
 pub type Visit<'v> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'v;
 
 pub trait LogEngine: Send + Sync + 'static {
-    /// Puts pairs one after the other, and returns only once all of them survive a power cut. A
-    /// crash before that leaves the first of them, perhaps none. Cheaper than a batch, and all that
-    /// an append needs; after an error the same holds as for [`LogEngine::commit`].
-    fn append(&self, pairs: Vec<(Key, Value)>) -> io::Result<()>;
-
     /// Applies the batch as a whole, and returns only once it survives a power cut. After an error
     /// the engine may hold anything: the caller never writes to it again.
     fn commit(&self, batch: Batch) -> io::Result<()>;

@@ -1,7 +1,7 @@
-//! Turns what the log wants into one write of the engine, and acknowledges it once it is on disk.
+//! Turns what the log wants into one batch of the engine, and acknowledges it once it is on disk.
 //!
 //! ```text
-//!  vote, entries, truncate, purge ──► queue ──► write(group): one write ──► engine (fdatasync)
+//!  vote, entries, truncate, purge ──► queue ──► write(group): one batch ──► engine.commit (fdatasync)
 //!                                                                            │
 //!                          acknowledgements, in order ◄── cache ◄── witness ◄┘
 //! ```
@@ -168,7 +168,8 @@ impl Journal {
         // The mark may be ahead of what this group holds; on disk it never names an entry that is not.
         self.meta.committed = lock(&self.shared.tail).committed.min(self.meta.last);
         self.meta.sequence += 1;
-        self.put(&*engine, batch)?;
+        batch.insert(key::META.to_vec(), Some(encode_meta(&self.meta).to_vec()));
+        engine.commit(batch)?;
         if let Some(mark) = &self.mark {
             mark.raise(self.meta.sequence)?;
         }
@@ -186,21 +187,6 @@ impl Journal {
             .stats
             .record_commit(started.elapsed(), entries, bytes, self.live_bytes);
         Ok(())
-    }
-
-    /// Writes a group. Where it only adds, the meta record comes last: entries that a crash leaves
-    /// without it were never acknowledged, and are dropped when the log is opened. What also removes
-    /// has to happen as a whole.
-    fn put(&self, engine: &dyn LogEngine, mut batch: Batch) -> io::Result<()> {
-        let meta = (key::META.to_vec(), encode_meta(&self.meta).to_vec());
-        if batch.values().all(Option::is_some) {
-            let entries = batch
-                .into_iter()
-                .filter_map(|(key, value)| Some((key, value?)));
-            return engine.append(entries.chain([meta]).collect());
-        }
-        batch.insert(meta.0, Some(meta.1));
-        engine.commit(batch)
     }
 
     fn put_entries(&mut self, batch: &mut Batch, records: &[(u64, Bytes)]) {

@@ -15,11 +15,6 @@ pub struct MemoryEngine {
 }
 
 impl LogEngine for MemoryEngine {
-    fn append(&self, new: Vec<(Key, Value)>) -> io::Result<()> {
-        lock(&self.pairs).extend(new);
-        Ok(())
-    }
-
     fn commit(&self, batch: Batch) -> io::Result<()> {
         let mut pairs = lock(&self.pairs);
         for (key, value) in batch {

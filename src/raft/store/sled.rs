@@ -1,7 +1,7 @@
 //! sled as the log's engine, with the durability that it does not give by itself.
 //!
-//! `flush()` of sled 0.34 ends in `sync_file_range`, which does not survive a power cut. So every
-//! write is flushed, and then we call `fdatasync` on a descriptor of our own of sled's `db`
+//! `flush()` of sled 0.34 ends in `sync_file_range`, which does not survive a power cut. So a commit
+//! applies one batch, flushes, and then calls `fdatasync` on a descriptor of its own of sled's `db`
 //! file. Pages of sled that outgrow a quarter of a segment become files in `blobs/` that nothing
 //! syncs; our values are too small for that, and should one appear after all, nothing is acknowledged.
 //!
@@ -90,13 +90,6 @@ impl SledEngine {
         guarded(&self.dir, || self.db.flush().map_err(io_error)).map(|_| ())
     }
 
-    /// Makes all that was written survive a power cut.
-    fn sync(&self) -> io::Result<()> {
-        self.flush()?;
-        self.refuse_blobs()?;
-        self.file.sync_data().map_err(at(&self.dir))
-    }
-
     fn refuse_blobs(&self) -> io::Result<()> {
         let any = match fs::read_dir(&self.blobs) {
             Ok(mut files) => files.next().is_some(),
@@ -114,19 +107,6 @@ impl SledEngine {
 }
 
 impl LogEngine for SledEngine {
-    /// sled writes what it is given as one sequence of checked messages, and recovers the messages
-    /// up to the first that is torn. A batch costs it a second write, for the marker that holds the
-    /// messages together, and each write wakes all seven threads of its pool.
-    fn append(&self, pairs: Vec<(Key, Value)>) -> io::Result<()> {
-        guarded(&self.dir, || {
-            for (key, value) in pairs {
-                self.db.insert(key, value).map_err(io_error)?;
-            }
-            Ok(())
-        })?;
-        self.sync()
-    }
-
     fn commit(&self, batch: Batch) -> io::Result<()> {
         guarded(&self.dir, || {
             let mut changes = sled::Batch::default();
@@ -138,7 +118,9 @@ impl LogEngine for SledEngine {
             }
             self.db.apply_batch(changes).map_err(io_error)
         })?;
-        self.sync()
+        self.flush()?;
+        self.refuse_blobs()?;
+        self.file.sync_data().map_err(at(&self.dir))
     }
 
     fn get(&self, key: &[u8]) -> io::Result<Option<Value>> {

@@ -43,24 +43,12 @@ struct FailsOnce {
     fail: AtomicBool,
 }
 
-impl FailsOnce {
-    fn fail_if_due(&self) -> io::Result<()> {
+impl LogEngine for FailsOnce {
+    fn commit(&self, batch: Batch) -> io::Result<()> {
         match self.fail.swap(false, Ordering::SeqCst) {
             true => Err(io::Error::new(io::ErrorKind::StorageFull, "no space left")),
-            false => Ok(()),
+            false => self.inner.commit(batch),
         }
-    }
-}
-
-impl LogEngine for FailsOnce {
-    fn append(&self, pairs: Vec<(Key, Value)>) -> io::Result<()> {
-        self.fail_if_due()?;
-        self.inner.append(pairs)
-    }
-
-    fn commit(&self, batch: Batch) -> io::Result<()> {
-        self.fail_if_due()?;
-        self.inner.commit(batch)
     }
 
     fn get(&self, key: &[u8]) -> io::Result<Option<Value>> {
