@@ -255,7 +255,7 @@ impl Running {
             Signal::Fleet(answer) => {
                 if self.dispatcher.is_leading() {
                     // Whoever asked may have gone.
-                    let _gone = answer.send(self.dispatcher.fleet(clock));
+                    let _gone = answer.send(self.dispatcher.fleet(state, clock));
                 }
             }
         }
