@@ -71,9 +71,16 @@ fn a_leader_without_a_quorum_tries_again_at_the_next_tick_and_not_before() {
 #[test]
 fn nothing_is_placed_on_an_agent_whose_lease_has_run_out() {
     let mut leader = Leader::new();
-    leader.agent("a1", 1, 1);
+    let session = leader.agent("a1", 1, 2);
     leader.hold = true;
-    leader.millis += LEASE.0;
+    // It is not silent: only its renewals did not get through.
+    leader.millis += LEASE.0 - 1;
+    let load = crate::Load::default();
+    leader.input(Input::Status { session, load });
+    leader.submit("true");
+    assert!(held_ops(&leader).into_iter().any(is_placed));
+    leader.held.clear();
+    leader.millis += 1;
     leader.submit("true");
     assert!(!held_ops(&leader).into_iter().any(is_placed));
 }
