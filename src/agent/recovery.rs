@@ -9,7 +9,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use model::{End, Fence, Incarnation, Outcome, Verdict};
+use model::{End, Fence, Incarnation, Interruption, Outcome, Verdict};
 
 use crate::clock;
 use crate::journal::{Held, Recovered};
@@ -91,7 +91,11 @@ pub(crate) fn interrupted(recovered: &Recovered, logs: &Logs) -> Vec<Verdict> {
 }
 
 fn verdict(fence: Fence, held: &Held, logs: &Logs) -> Verdict {
-    let reason = "the agent was restarted while it ran".to_owned();
+    let end = End::Interrupted {
+        // A process that was asked to stop would have written a verdict.
+        cause: Interruption::AgentDied,
+        reason: "the agent was restarted while it ran".to_owned(),
+    };
     let captured = logs.captured(fence);
     let [stdout, stderr] = captured.tails;
     let [stdout_bytes, stderr_bytes] = captured.totals;
@@ -102,7 +106,7 @@ fn verdict(fence: Fence, held: &Held, logs: &Logs) -> Verdict {
         stderr_bytes,
         started_at: held.begun.map_or(clock::wall(), |(_, at)| at),
         finished_at: clock::wall(),
-        ..Outcome::bare(End::Interrupted { reason })
+        ..Outcome::bare(end)
     };
     Verdict { fence, outcome }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use model::{AgentId, AgentProfile, Fence, Incarnation, Millis, Principal};
+use model::{AgentId, AgentProfile, Fence, Incarnation, Millis, Principal, State};
 use scheduler::Leases;
 
 use crate::io::{Load, SessionId};
@@ -79,8 +79,23 @@ impl Agents {
         self.sessions.get(&id)
     }
 
-    pub fn leases(&self) -> &Leases {
+    /// The leases of what the log still knows; those of replaced incarnations are dropped.
+    pub fn leases(&mut self, state: &State) -> &Leases {
+        self.leases.forget_unwatched(state);
         &self.leases
+    }
+
+    /// Whether an assignment could reach this agent and count: by a session that has said what it
+    /// knows, of the very incarnation and profile in the log, under a lease that has not run out.
+    pub fn takes_assignments(&self, state: &State, agent: &Agent, now: Millis) -> bool {
+        let session = agent.current.and_then(|id| self.sessions.get(&id));
+        session.is_some_and(|session| {
+            let profile = &session.profile;
+            let known = state.agent(&profile.id);
+            session.reconciled
+                && known.is_some_and(|known| known.profile == *profile)
+                && !self.leases.expired(&profile.id, profile.incarnation, now)
+        })
     }
 
     /// The newest session of an agent counts; the older one, if any, is to be closed.
@@ -138,10 +153,7 @@ impl Agents {
     /// A new leader: whatever was renewed with another counts for nothing, and nobody has been
     /// silent to it yet.
     pub fn restart_leases(&mut self, now: Millis) {
-        self.leases = Leases {
-            since: now,
-            renewed: BTreeMap::new(),
-        };
+        self.leases = Leases::since(now);
         self.forget_reconciliations();
         for agent in self.agents.values_mut() {
             agent.heard = now;
@@ -152,9 +164,9 @@ impl Agents {
         let Some(session) = self.sessions.get(&id) else {
             return;
         };
-        let key = (session.profile.id.clone(), session.profile.incarnation);
-        let renewed = self.leases.renewed.entry(key).or_default();
-        *renewed = received.max(*renewed);
+        let profile = &session.profile;
+        self.leases
+            .renew(&profile.id, profile.incarnation, received);
         if let Some(agent) = self.agents.get_mut(&session.profile.id) {
             agent.heard = agent.heard.max(received);
         }
@@ -173,14 +185,12 @@ impl Agents {
 
     /// A registration starts a lease: the agent can't have renewed one that it did not have.
     pub fn start_lease(&mut self, agent: &AgentId, incarnation: Incarnation, now: Millis) {
-        self.leases
-            .renewed
-            .insert((agent.clone(), incarnation), now);
+        self.leases.renew(agent, incarnation, now);
     }
 
     /// The lease ended in the log.
     pub fn end_lease(&mut self, agent: &AgentId, incarnation: Incarnation) {
-        self.leases.renewed.remove(&(agent.clone(), incarnation));
+        self.leases.end(agent, incarnation);
     }
 
     pub fn current(&self, agent: &AgentId) -> Option<SessionId> {

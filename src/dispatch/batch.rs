@@ -3,18 +3,21 @@
 //! A few proposals are under way at once; what arrives meanwhile waits and travels together. So
 //! one request alone pays one commit, and many share one.
 //!
-//! Within an entry the decisions on queued tasks come first, then the requests in their order. A
-//! submit is placed at once where the round reached the end of the queue and left room, so it
-//! never overtakes an older task that could have run there.
+//! Within an entry what is due comes first, for a lease that has ended must end before anything is
+//! decided on it; then the decisions on queued tasks, then the requests in their order. A submit is
+//! placed at once where the round reached the end of the queue and left room, so it never overtakes
+//! an older task that could have run there.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use model::{
-    AgentId, AgentProfile, Command, Op, Placement, Principal, State, SystemCommand, TaskId,
+    AgentId, AgentProfile, Command, Fence, Op, Placement, Principal, Requirement, State,
+    SystemCommand, TaskId,
 };
-use scheduler::{Clock, Fleet, Planner};
+use scheduler::{Clock, Fleet, Planner, Round};
 
 use crate::io::{Output, ProposalId, Refusal, SessionId, Ticket};
+use crate::pending::{Origin, PENDING_MAX, PENDING_MAX_BYTES, Pending, Queue};
 
 /// Proposals under way at once: while one is on its way to the disks the next is prepared.
 const PIPELINE: usize = 3;
@@ -24,28 +27,8 @@ const OPS_PER_ENTRY: usize = 512;
 const ASSIGNS_PER_ENTRY: usize = 256;
 /// Bytes of specs and results in one entry: a follower must take it within a heartbeat or two.
 const BYTES_PER_ENTRY: usize = 1024 * 1024;
-/// Requests that wait for a place in an entry. Beyond it they are refused at once, which is kinder
-/// than a queue that nobody can see.
-const PENDING_MAX: usize = 16_384;
-
-/// Who waits for an operation's reply.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Origin {
-    Ticket(Ticket),
-    Verdict {
-        session: SessionId,
-        fence: model::Fence,
-    },
-    Registration(AgentId),
-    Leader,
-}
-
-#[derive(Debug)]
-struct Pending {
-    op: Op,
-    origin: Origin,
-    bytes: usize,
-}
+/// What an operation without a payload of its own counts for, in bytes.
+const SMALL: usize = 256;
 
 /// A proposal under way.
 #[derive(Debug, Default)]
@@ -57,9 +40,18 @@ pub(crate) struct Sent {
     has_due: bool,
 }
 
+impl Sent {
+    /// Whether it held room that is now either taken or free again.
+    pub fn reserved_room(&self) -> bool {
+        !self.placed_on.is_empty()
+    }
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
-    pending: VecDeque<Pending>,
+    /// What the leader found to be due; nothing new is looked for before it is on its way.
+    due: VecDeque<SystemCommand>,
+    pending: Queue,
     under_way: BTreeMap<ProposalId, Sent>,
     last_proposal: u64,
     /// Placements under way, by agent.
@@ -67,52 +59,46 @@ pub(crate) struct Batch {
     /// Queued tasks whose assignment is under way.
     assigning: BTreeSet<TaskId>,
     registering: BTreeSet<AgentId>,
+    /// Reports that wait or are under way, by the session that is to be answered: an agent sends
+    /// them again until they are acknowledged.
+    reporting: BTreeSet<(SessionId, Fence)>,
     refused: Vec<Ticket>,
     wants_plan: bool,
     wants_due: bool,
+    /// Where the next round goes on, if the last one could not look at every requirement.
+    resume: Option<Requirement>,
     /// Breaks ties between agents for tasks that have no id yet.
     seed: u64,
 }
 
+/// What comes in.
 impl Batch {
     pub fn request(&mut self, ticket: Ticket, principal: Principal, command: Command) {
-        if self.pending.len() >= PENDING_MAX {
-            self.refused.push(ticket);
-            return;
-        }
         let bytes = match &command {
             Command::SubmitTask(submit) => submit.spec.size(),
             Command::FinishAttempt(_) | Command::CancelTask { .. } | Command::RegisterAgent(_) => {
-                256
+                SMALL
             }
         };
-        self.push(
-            Op::Client {
-                principal,
-                command,
-                placement: None,
-            },
-            Origin::Ticket(ticket),
-            bytes,
-        );
+        if self.pending.is_full_for(bytes) {
+            self.refused.push(ticket);
+        } else {
+            self.push((principal, command), Origin::Ticket(ticket), bytes);
+        }
     }
 
+    /// Once at a time for a session.
     pub fn verdict(&mut self, session: SessionId, principal: Principal, verdict: model::Verdict) {
-        let bytes = 256 + verdict.outcome.stdout.len() + verdict.outcome.stderr.len();
-        let origin = Origin::Verdict {
-            session,
-            fence: verdict.fence,
-        };
-        let command = Command::FinishAttempt(verdict);
-        self.push(
-            Op::Client {
-                principal,
-                command,
-                placement: None,
-            },
-            origin,
-            bytes,
-        );
+        let fence = verdict.fence;
+        if self.reporting.insert((session, fence)) {
+            let bytes = SMALL + verdict.outcome.size();
+            let command = Command::FinishAttempt(verdict);
+            self.push(
+                (principal, command),
+                Origin::Verdict { session, fence },
+                bytes,
+            );
+        }
     }
 
     /// Once at a time for an agent.
@@ -120,24 +106,21 @@ impl Batch {
         if self.registering.insert(profile.id.clone()) {
             let origin = Origin::Registration(profile.id.clone());
             let command = Command::RegisterAgent(profile);
-            self.push(
-                Op::Client {
-                    principal,
-                    command,
-                    placement: None,
-                },
-                origin,
-                1_024,
-            );
+            self.push((principal, command), origin, 4 * SMALL);
         }
     }
 
-    pub fn system(&mut self, command: SystemCommand) {
-        self.push(Op::System(command), Origin::Leader, 256);
+    fn push(&mut self, (principal, command): (Principal, Command), origin: Origin, bytes: usize) {
+        let op = Op::Client {
+            principal,
+            command,
+            placement: None,
+        };
+        self.pending.push(Pending { op, origin, bytes });
     }
 
-    fn push(&mut self, op: Op, origin: Origin, bytes: usize) {
-        self.pending.push_back(Pending { op, origin, bytes });
+    pub fn due(&mut self, commands: Vec<SystemCommand>) {
+        self.due.extend(commands);
     }
 
     pub fn want_plan(&mut self) {
@@ -150,37 +133,61 @@ impl Batch {
         self.wants_plan = true;
     }
 
-    /// Whether it is time to look for what is due.
+    /// Whether it is time to look for what is due: not before the last answer is in the state.
     pub fn take_due(&mut self) -> bool {
-        if self.under_way.values().any(|sent| sent.has_due) {
-            return false;
-        }
-        std::mem::take(&mut self.wants_due)
+        let open = !self.due.is_empty() || self.under_way.values().any(|sent| sent.has_due);
+        !open && std::mem::take(&mut self.wants_due)
     }
 
+    /// Answers the requests that were too many, without waiting for a place in the pipeline.
+    pub fn refuse(&mut self, out: &mut Vec<Output>) {
+        for ticket in self.refused.drain(..) {
+            let why = format!(
+                "as much as the leader takes is waiting already ({PENDING_MAX} requests or {} MiB)",
+                PENDING_MAX_BYTES / (1024 * 1024)
+            );
+            out.push(Output::Answer {
+                ticket,
+                result: Err(Refusal::Unavailable(why)),
+            });
+        }
+    }
+}
+
+/// What goes out.
+impl Batch {
     pub fn wants_proposal(&self) -> bool {
-        let something = self.wants_plan || !self.pending.is_empty() || !self.refused.is_empty();
+        let something = self.wants_plan || !self.pending.is_empty() || !self.due.is_empty();
         something && self.under_way.len() < PIPELINE
+    }
+
+    /// Whether the next entry could assign anything. If not, nobody needs to look at the agents.
+    pub fn places_something(&self, state: &State) -> bool {
+        (self.wants_plan && !state.queue_is_empty()) || self.pending.has_submits()
     }
 
     pub fn reserved(&self, agent: &AgentId) -> u32 {
         self.reserved.get(agent).copied().unwrap_or(0)
     }
 
-    /// Builds one entry's operations, if there are any.
-    pub fn propose(&mut self, state: &State, fleet: &Fleet, clock: Clock, out: &mut Vec<Output>) {
-        for ticket in self.refused.drain(..) {
-            let why = format!("{PENDING_MAX} requests are waiting already");
-            out.push(Output::Answer {
-                ticket,
-                result: Err(Refusal::Unavailable(why)),
-            });
-        }
+    /// Builds one entry's operations, if there are any. Without a fleet nothing is placed.
+    pub fn propose(
+        &mut self,
+        state: &State,
+        fleet: Option<&Fleet>,
+        clock: Clock,
+        out: &mut Vec<Output>,
+    ) {
         let mut sent = Sent::default();
         let mut ops = Vec::new();
-        let mut planner = Planner::new(state, fleet);
-        let overtaking_allowed = self.plan_queue(&mut planner, clock, &mut ops, &mut sent);
-        self.take_pending(&mut planner, overtaking_allowed, &mut ops, &mut sent);
+        self.take_due_commands(&mut ops, &mut sent);
+        self.wants_plan = false;
+        let mut planner = fleet.map(|fleet| Planner::new(state, fleet));
+        if let Some(found) = &mut planner {
+            let reached_the_end = self.plan_queue(found, clock, &mut ops, &mut sent);
+            planner = planner.filter(|_| reached_the_end);
+        }
+        self.take_pending(planner, &mut ops, &mut sent);
         if ops.is_empty() {
             return;
         }
@@ -191,6 +198,15 @@ impl Batch {
         out.push(Output::Propose { proposal, ops });
     }
 
+    fn take_due_commands(&mut self, ops: &mut Vec<Op>, sent: &mut Sent) {
+        let count = self.due.len().min(OPS_PER_ENTRY);
+        sent.has_due = count > 0;
+        for command in self.due.drain(..count) {
+            sent.origins.push(Origin::Leader);
+            ops.push(Op::System(command));
+        }
+    }
+
     /// Decides on queued tasks; true where those that are left can't use the room that is left.
     fn plan_queue(
         &mut self,
@@ -199,8 +215,14 @@ impl Batch {
         ops: &mut Vec<Op>,
         sent: &mut Sent,
     ) -> bool {
-        let plan = planner.round(clock.state, &self.assigning, ASSIGNS_PER_ENTRY);
+        let plan = planner.round(Round {
+            now: clock.state,
+            taken: &self.assigning,
+            max: ASSIGNS_PER_ENTRY.min(OPS_PER_ENTRY - ops.len()),
+            after: self.resume.as_ref(),
+        });
         self.wants_plan = plan.cut;
+        self.resume = plan.resume;
         for assignment in plan.assignments {
             sent.origins.push(Origin::Leader);
             sent.placed_on.push(assignment.placement.agent.clone());
@@ -210,16 +232,16 @@ impl Batch {
         !plan.cut
     }
 
+    /// In their order; placed where there is a planner.
     fn take_pending(
         &mut self,
-        planner: &mut Planner<'_>,
-        may_place: bool,
+        mut planner: Option<Planner<'_>>,
         ops: &mut Vec<Op>,
         sent: &mut Sent,
     ) {
         let mut bytes = 0;
-        while let Some(next) = self.pending.front() {
-            let full = ops.len() >= OPS_PER_ENTRY || bytes + next.bytes > BYTES_PER_ENTRY;
+        while let Some(next) = self.pending.next_bytes() {
+            let full = ops.len() >= OPS_PER_ENTRY || bytes + next > BYTES_PER_ENTRY;
             if full && !ops.is_empty() {
                 return;
             }
@@ -227,21 +249,19 @@ impl Batch {
                 mut op,
                 origin,
                 bytes: size,
-            }) = self.pending.pop_front()
+            }) = self.pending.pop()
             else {
                 return;
             };
             bytes += size;
-            if may_place && let Some(placement) = self.place(planner, &op) {
-                sent.placed_on.push(placement.agent.clone());
-                if let Op::Client {
-                    placement: place, ..
-                } = &mut op
-                {
-                    *place = Some(placement);
-                }
+            if let Some(placed) = planner
+                .as_mut()
+                .and_then(|planner| self.place(planner, &op))
+                && let Op::Client { placement, .. } = &mut op
+            {
+                sent.placed_on.push(placed.agent.clone());
+                *placement = Some(placed);
             }
-            sent.has_due |= origin == Origin::Leader;
             sent.origins.push(origin);
             ops.push(op);
         }
@@ -265,7 +285,10 @@ impl Batch {
         }
         self.assigning.extend(&sent.assigning);
     }
+}
 
+/// What comes back, and what ends with a term.
+impl Batch {
     /// A proposal was answered: what it reserved is now in the state, or not to be.
     pub fn answered(&mut self, proposal: ProposalId) -> Option<Sent> {
         let sent = self.under_way.remove(&proposal)?;
@@ -281,8 +304,12 @@ impl Batch {
             self.assigning.remove(task);
         }
         for origin in &sent.origins {
-            if let Origin::Registration(agent) = origin {
-                self.registering.remove(agent);
+            match origin {
+                Origin::Registration(agent) => drop(self.registering.remove(agent)),
+                Origin::Verdict { session, fence } => {
+                    self.reporting.remove(&(*session, *fence));
+                }
+                Origin::Ticket(_) | Origin::Leader => {}
             }
         }
         Some(sent)
@@ -291,35 +318,35 @@ impl Batch {
     /// A new term of ours: what is under way from an earlier one reserves nothing any more, though
     /// its answers are still to be passed on.
     pub fn reset(&mut self) {
-        self.pending.clear();
         self.reserved.clear();
         self.assigning.clear();
-        self.registering.clear();
         for sent in self.under_way.values_mut() {
             sent.placed_on.clear();
             sent.assigning.clear();
             sent.has_due = false;
         }
+        self.resume = None;
         self.wants_plan = true;
         self.wants_due = true;
     }
 
-    /// No longer the leader: what was not proposed will not be.
+    /// The term is over: what was not proposed will not be.
     pub fn abandon(&mut self, out: &mut Vec<Output>) {
-        let waiting = self
-            .pending
-            .drain(..)
-            .filter_map(|pending| match pending.origin {
-                Origin::Ticket(ticket) => Some(ticket),
-                Origin::Verdict { .. } | Origin::Registration(_) | Origin::Leader => None,
-            });
-        let tickets: Vec<Ticket> = waiting.chain(self.refused.drain(..)).collect();
+        let mut tickets: Vec<Ticket> = self.refused.drain(..).collect();
+        while let Some(pending) = self.pending.pop() {
+            match pending.origin {
+                Origin::Ticket(ticket) => tickets.push(ticket),
+                Origin::Verdict { .. } | Origin::Registration(_) | Origin::Leader => {}
+            }
+        }
         for ticket in tickets {
             out.push(Output::Answer {
                 ticket,
                 result: Err(Refusal::NotLeader),
             });
         }
+        self.due.clear();
         self.registering.clear();
+        self.reporting.clear();
     }
 }

@@ -1,6 +1,8 @@
 //! The reactor: one small handler for each input. Sessions are in `agents`, the way to the log in
 //! `batch`, reports in `verdicts`.
 
+use std::collections::BTreeSet;
+
 use model::{AgentId, Event, Fence, Incarnation, State};
 use scheduler::{AgentView, Clock, Fleet};
 
@@ -26,13 +28,11 @@ impl Dispatcher {
     }
 
     /// The agents as the scheduler should see them now.
-    pub fn fleet(&self, clock: Clock) -> Fleet {
+    pub fn fleet(&self, state: &State, clock: Clock) -> Fleet {
         let mut fleet = Fleet::default();
         for (id, agent) in self.agents.iter() {
             let view = AgentView {
-                connected: agent
-                    .current
-                    .is_some_and(|session| self.agents.is_reconciled(session)),
+                connected: self.agents.takes_assignments(state, agent, clock.monotonic),
                 suspect: agent.is_silent(clock.monotonic),
                 prefetch: agent.prefetch(),
                 reserved: self.batch.reserved(id),
@@ -89,27 +89,30 @@ impl Dispatcher {
         if !self.leading {
             return;
         }
+        self.batch.refuse(out);
         if self.batch.take_due() {
-            for command in scheduler::due(state, self.agents.leases(), clock) {
-                self.batch.system(command);
-            }
+            let due = scheduler::due(state, self.agents.leases(state), clock);
+            self.batch.due(due);
             self.register_unknown(state);
         }
         if self.batch.wants_proposal() {
-            let fleet = self.fleet(clock);
-            self.batch.propose(state, &fleet, clock, out);
+            let places = self.batch.places_something(state);
+            let fleet = places.then(|| self.fleet(state, clock));
+            self.batch.propose(state, fleet.as_ref(), clock, out);
         }
     }
 
-    /// Every lease starts anew, in full; every agent is asked what it knows.
+    /// Every lease starts anew, in full; every agent is asked what it knows. It may have led in an
+    /// earlier term until now, and missed that it did not in between.
     fn lead(&mut self, state: &State, clock: Clock, out: &mut Vec<Output>) {
-        self.leading = true;
+        self.batch.abandon(out);
         self.batch.reset();
+        self.leading = true;
         self.agents.restart_leases(clock.monotonic);
-        let holders = state.holders().flat_map(|agent| state.held_by(agent));
-        let live = holders
-            .filter_map(|task| state.live_fence(task.id))
-            .collect();
+        let held = state
+            .holders()
+            .flat_map(|(agent, incarnation)| state.held_under(agent, incarnation));
+        let live = held.filter_map(|task| state.live_fence(task.id)).collect();
         self.agents.retain_began(&live);
         self.announce(true, out);
     }
@@ -186,7 +189,8 @@ impl Dispatcher {
             return;
         };
         let (agent, incarnation) = (session.profile.id.clone(), session.profile.incarnation);
-        for fence in known {
+        let known: BTreeSet<Fence> = known.iter().copied().collect();
+        for fence in &known {
             if state.live_fence(fence.task) != Some(*fence) {
                 let reason = "this attempt is not the live one".to_owned();
                 let message = Message::Cancel {
@@ -201,11 +205,7 @@ impl Dispatcher {
             }
         }
         let live: Vec<Fence> = state
-            .held_by(&agent)
-            .filter(|task| {
-                task.live()
-                    .is_some_and(|live| live.incarnation == incarnation)
-            })
+            .held_under(&agent, incarnation)
             .filter_map(|task| state.live_fence(task.id))
             .collect();
         for fence in live {
@@ -289,12 +289,8 @@ impl Dispatcher {
                     self.agents.began(agent, *fence, clock.monotonic);
                     self.send_assign(state, *fence, agent, *incarnation, out);
                 }
-                Event::CancelRequested {
-                    fence,
-                    agent,
-                    reason,
-                } => {
-                    self.send_cancel(*fence, agent, reason, out);
+                Event::CancelRequested { fence, reason, .. } => {
+                    self.send_cancel(state, *fence, reason, out);
                 }
                 Event::AttemptEnded { fence, agent } => {
                     self.agents.ended(agent, *fence, clock.monotonic);
@@ -348,11 +344,14 @@ impl Dispatcher {
         out.push(Output::Send { session, message });
     }
 
-    fn send_cancel(&self, fence: Fence, agent: &AgentId, reason: &str, out: &mut Vec<Output>) {
-        if !self.leading {
+    /// Only to the incarnation that holds it: another one of the same agent knows nothing of it.
+    fn send_cancel(&self, state: &State, fence: Fence, reason: &str, out: &mut Vec<Output>) {
+        if !self.leading || state.live_fence(fence.task) != Some(fence) {
             return;
         }
-        if let Some(session) = self.agents.current(agent) {
+        let live = state.task(fence.task).and_then(model::Task::live);
+        let session = live.and_then(|live| self.agents.session_of(&live.agent, live.incarnation));
+        if let Some(session) = session {
             let reason = reason.to_owned();
             let message = Message::Cancel {
                 fence,

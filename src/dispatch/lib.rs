@@ -19,6 +19,7 @@ mod agents;
 mod batch;
 mod dispatcher;
 mod io;
+mod pending;
 mod verdicts;
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! The dispatcher against a real state: proposals are applied by the test, in order, and agents
 //! are played by it.
 
+mod limits;
+
 use std::collections::BTreeMap;
 
 use model::{
@@ -145,15 +147,11 @@ impl Leader {
     }
 
     fn open(&mut self, name: &str, session: SessionId, slots: u32) {
-        let profile = AgentProfile {
-            id: AgentId::new(name).expect("it is a name"),
-            incarnation: Incarnation([1; 16]),
-            slots,
-            labels: BTreeMap::new(),
-            version: "test".into(),
-            limits: "rlimit".into(),
-        };
-        let principal = principal(name, Role::Agent);
+        self.open_as(profile(name, slots), session);
+    }
+
+    fn open_as(&mut self, profile: AgentProfile, session: SessionId) {
+        let principal = principal(profile.id.as_str(), Role::Agent);
         self.input(Input::SessionOpened {
             session,
             profile,
@@ -199,6 +197,17 @@ impl Leader {
             .task(TaskId(id))
             .expect("it was submitted")
             .state()
+    }
+}
+
+fn profile(name: &str, slots: u32) -> AgentProfile {
+    AgentProfile {
+        id: AgentId::new(name).expect("it is a name"),
+        incarnation: Incarnation([1; 16]),
+        slots,
+        labels: BTreeMap::new(),
+        version: "test".into(),
+        limits: "rlimit".into(),
     }
 }
 

@@ -5,9 +5,9 @@
 
 use model::{Disposition, Fence, Rejected, Reply, Verdict};
 
-use crate::batch::Origin;
 use crate::dispatcher::Dispatcher;
 use crate::io::{Failure, Message, Output, ProposalId, Refusal, SessionId};
+use crate::pending::Origin;
 
 impl Dispatcher {
     pub(crate) fn verdict(&mut self, session: SessionId, verdict: Verdict) {
@@ -30,12 +30,17 @@ impl Dispatcher {
         };
         match result {
             Ok(replies) => {
+                if sent.reserved_room() {
+                    // While it was under way its room may have counted twice.
+                    self.batch.want_plan();
+                }
                 for (origin, reply) in sent.origins.into_iter().zip(replies) {
                     self.replied(origin, reply, out);
                 }
             }
+            // What was due or planned still is at the next tick. To propose it again at once would
+            // make a leader without a quorum spin.
             Err(failure) => {
-                self.batch.want_due();
                 for origin in sent.origins {
                     if let Origin::Ticket(ticket) = origin {
                         out.push(Output::Answer {

@@ -32,6 +32,6 @@ pub enum AgentState {
 pub struct Agent {
     pub profile: AgentProfile,
     pub state: AgentState,
-    /// The entry that registered this incarnation.
+    /// The entry that registered it as it is: this incarnation, with this profile.
     pub registered_index: u64,
 }

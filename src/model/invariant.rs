@@ -1,44 +1,51 @@
 //! What must hold of every state, whatever was applied. Tests call it after each entry.
 
+use crate::agent::Agent;
+use crate::apply::submit::request_of_task;
+use crate::id::TaskId;
 use crate::limit;
 use crate::state::State;
-use crate::task::{Phase, Task};
+use crate::task::{Attempt, Phase, Task};
 
 /// Every violation, in words; none where the state is sound.
 pub fn check(state: &State) -> Vec<String> {
     let mut found = Vec::new();
     for task in state.tasks.iter().map(|(_, task)| task) {
         check_task(state, task, &mut found);
+        check_request(state, task, &mut found);
+        check_attempts(state, task, &mut found);
     }
     for agent in state.agents() {
-        let capacity = agent.profile.slots.saturating_add(limit::PREFETCH_MAX);
-        let current = state
-            .held_by(&agent.profile.id)
-            .filter_map(Task::live)
-            .filter(|live| live.incarnation == agent.profile.incarnation);
-        let busy = current.count();
-        if busy > capacity as usize && agent.registered_index > 0 {
-            found.push(format!("{} holds {busy} of {capacity}", agent.profile.id));
-        }
+        check_agent(state, agent, &mut found);
     }
+    check_orphans(state, &mut found);
     if state.index != state.rebuilt_index() {
-        found.push("the indexes differ from the tasks".into());
+        found.push("the indexes differ from the records".into());
     }
     if state.hash() != state.recompute_hash() {
         found.push("the incremental hash differs from the records".into());
     }
-    for (_, request) in state.requests.iter() {
-        if state.task(request.task).is_none() {
-            found.push(format!(
-                "a request id names {}, which is gone",
-                request.task
-            ));
-        }
-    }
     found
 }
 
+/// Registered with fewer slots it may hold more than they are, but nothing is added to that.
+fn check_agent(state: &State, agent: &Agent, found: &mut Vec<String>) {
+    let id = &agent.profile.id;
+    let capacity = agent.profile.slots.saturating_add(limit::PREFETCH_MAX);
+    let busy = state.busy(id);
+    let assigned_since = state
+        .held_by(id)
+        .filter_map(Task::live)
+        .any(|live| live.epoch.0 > agent.registered_index);
+    if busy > capacity && assigned_since {
+        found.push(format!("{id} holds {busy} of {capacity}"));
+    }
+}
+
 fn check_task(state: &State, task: &Task, found: &mut Vec<String>) {
+    if task.id > state.meta.last_task {
+        found.push(format!("{} has an id that was not given yet", task.id));
+    }
     if state.specs.get(&task.id).is_none() {
         found.push(format!("{} has no spec", task.id));
     }
@@ -49,6 +56,24 @@ fn check_task(state: &State, task: &Task, found: &mut Vec<String>) {
             task.state().as_str()
         ));
     }
+    let mut lost = task.lost_agents.clone();
+    lost.sort();
+    lost.dedup();
+    if lost.len() != task.lost_agents.len() || lost.len() > limit::LOST_AGENTS_MAX as usize {
+        found.push(format!("{} lost {:?}", task.id, task.lost_agents));
+    }
+}
+
+fn check_request(state: &State, task: &Task, found: &mut Vec<String>) {
+    let spec = state.specs.get(&task.id);
+    let key = spec.and_then(|spec| request_of_task(task, &spec.namespace));
+    let known = key.map(|key| state.requests.get(&key).map(|request| request.task));
+    if known.is_some_and(|known| known != Some(task.id)) {
+        found.push(format!("{} can't be found by its request id", task.id));
+    }
+}
+
+fn check_attempts(state: &State, task: &Task, found: &mut Vec<String>) {
     let Some(attempt) = &task.latest else {
         if task.attempts > 0 {
             found.push(format!("{} lost sight of its attempts", task.id));
@@ -66,11 +91,41 @@ fn check_task(state: &State, task: &Task, found: &mut Vec<String>) {
             found.push(format!("{} runs under an epoch that was settled", task.id));
         }
     }
+    check_once(state, task, attempt, found);
+}
+
+fn check_once(state: &State, task: &Task, latest: &Attempt, found: &mut Vec<String>) {
     let at_most_once = state
         .specs
         .get(&task.id)
         .is_some_and(|spec| spec.at_most_once);
     if at_most_once && task.attempts > 1 {
         found.push(format!("{} was begun {} times", task.id, task.attempts));
+    }
+    if let Phase::Unknown { attempt, .. } = &task.phase {
+        if !at_most_once {
+            found.push(format!("{} is unknown, but may be tried again", task.id));
+        }
+        if attempt != latest {
+            found.push(format!("{} waits for the end of another attempt", task.id));
+        }
+    }
+}
+
+fn check_orphans(state: &State, found: &mut Vec<String>) {
+    let gone = |id: &TaskId| state.tasks.get(id).is_none();
+    for (id, _) in state.specs.iter().filter(|(id, _)| gone(id)) {
+        found.push(format!("the spec of {id}, which is gone, is kept"));
+    }
+    for (id, _) in state.results.iter().filter(|(id, _)| gone(id)) {
+        found.push(format!("the result of {id}, which is gone, is kept"));
+    }
+    for (_, request) in state.requests.iter() {
+        if gone(&request.task) {
+            found.push(format!(
+                "a request id names {}, which is gone",
+                request.task
+            ));
+        }
     }
 }

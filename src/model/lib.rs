@@ -46,9 +46,10 @@ pub use event::{Applied, Event};
 pub use id::{
     AgentId, ControllerId, Epoch, Fence, Generation, Incarnation, Namespace, ParseIdError, TaskId,
 };
+pub use index::{Requirement, Waiting};
 pub use label::Expression;
 pub use limit::*;
-pub use outcome::{Disposition, End, Outcome};
+pub use outcome::{Disposition, End, Interruption, Outcome};
 pub use principal::{Principal, Role};
 pub use rejected::Rejected;
 pub use spec::{Class, Kind, TaskSpec, validate_labels};

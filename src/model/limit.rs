@@ -24,15 +24,16 @@ pub const SLOTS_MAX: u32 = 65_536;
 pub const PREFETCH_MAX: u32 = 1;
 /// Agents that a cluster registers.
 pub const AGENTS_MAX: usize = 10_000;
-/// Task records kept, live and finished: about 1 KiB each in memory. Submits beyond are refused,
-/// because a request id that was forgotten early could run a task twice.
-pub const TASKS_MAX: usize = 1_000_000;
+/// Task records kept, live and finished: about 1 KiB each in memory, and a thousand seconds of
+/// the highest rate of submits. Submits beyond are refused, because a request id that was forgotten
+/// early could run a task twice.
+pub const TASKS_MAX: usize = 4_000_000;
+/// Bytes kept of all specs and results: as much again as that many records take. Submits beyond are
+/// refused, and results beyond are kept without their tails.
+pub const KEPT_MAX_BYTES: usize = 4 * 1024 * 1024 * 1024;
 /// How long a finished task's record, and so its request id, is kept.
 pub const RETENTION: Millis = Millis(24 * 60 * 60 * 1000);
 /// Agents that may be lost under one task before it counts as the cause.
 pub const LOST_AGENTS_MAX: u32 = 3;
 /// Operations in one entry; more than a full round of the dispatcher proposes.
 pub const OPS_MAX: usize = 4_096;
-/// The most that state time may rise at the first entry of a term: a new leader's wall clock
-/// must not fire every lease at once.
-pub const ELECTION_JUMP_MAX: Millis = Millis(5_000);

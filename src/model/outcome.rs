@@ -27,10 +27,21 @@ pub enum End {
     Declined {
         reason: String,
     },
-    /// Journaled as started, and the agent was restarted since: what became of it is not known.
+    /// Journaled as started, and not seen to an end of its own: how far it came is not known.
     Interrupted {
+        cause: Interruption,
         reason: String,
     },
+}
+
+/// Who ended an attempt that did not come to an end of its own. It tells a task that kills its
+/// agents from one that only was on an agent when that was stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Interruption {
+    /// The agent's process died under it; the next one reports.
+    AgentDied,
+    /// The agent lives, and ended it: it was stopped, or could reach no leader.
+    EndedByAgent,
 }
 
 /// What an agent reports of an attempt, and what is kept of it as the task's result.
@@ -71,6 +82,23 @@ impl Outcome {
             || self.stderr.len() as u64 != self.stderr_bytes
     }
 
+    /// About how many bytes it takes.
+    pub fn size(&self) -> usize {
+        let reason = match &self.end {
+            End::NotStarted { reason }
+            | End::Declined { reason }
+            | End::Interrupted { reason, .. } => reason.len(),
+            End::Exited { .. } | End::Signalled { .. } | End::TimedOut | End::Killed => 0,
+        };
+        64 + reason + self.stdout.len() + self.stderr.len()
+    }
+
+    /// Keeps how it ended and how much it wrote, but nothing of what.
+    pub(crate) fn drop_tails(&mut self) {
+        self.stdout = Vec::new();
+        self.stderr = Vec::new();
+    }
+
     /// Within the limits, whatever an agent sent.
     pub(crate) fn bounded(&self) -> Outcome {
         let mut kept = self.clone();
@@ -79,7 +107,9 @@ impl Outcome {
         kept.stdout_bytes = self.stdout_bytes.max(self.stdout.len() as u64);
         kept.stderr_bytes = self.stderr_bytes.max(self.stderr.len() as u64);
         match &mut kept.end {
-            End::NotStarted { reason } | End::Declined { reason } | End::Interrupted { reason } => {
+            End::NotStarted { reason }
+            | End::Declined { reason }
+            | End::Interrupted { reason, .. } => {
                 *reason = bounded_reason(reason);
             }
             End::Exited { .. } | End::Signalled { .. } | End::TimedOut | End::Killed => {}

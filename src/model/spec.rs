@@ -77,7 +77,7 @@ pub struct TaskSpec {
     pub require: Vec<Expression>,
     /// How long an attempt may run.
     pub timeout: Option<Millis>,
-    /// How long after the submit it must have been assigned.
+    /// How long after the submit it must have been assigned for the first time; else it fails.
     pub deadline: Option<Millis>,
     /// Attempts after a failed one.
     pub retries: u32,

@@ -4,6 +4,7 @@
 //! Writes are in `apply/`; every one goes through [`State::write_task`] or a table's `put`, which
 //! keep the hash and the indexes true.
 
+use std::ops::Bound;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -11,8 +12,10 @@ use serde::{Deserialize, Serialize};
 use crate::agent::Agent;
 use crate::entry::{DecodeError, decode, encode};
 use crate::hash::{Sum, digest};
-use crate::id::{AgentId, Fence, Generation, TaskId};
-use crate::index::Index;
+use crate::id::{AgentId, Fence, Generation, Incarnation, TaskId};
+use crate::index::{Index, Requirement, Waiting};
+use crate::label::Expression;
+use crate::limit;
 use crate::outcome::Outcome;
 use crate::spec::{Class, TaskSpec};
 use crate::table::{Rows, Table};
@@ -149,23 +152,42 @@ impl State {
         self.agents.iter().map(|(_, agent)| agent)
     }
 
-    /// The tasks whose live attempt this agent holds, by id.
+    /// The tasks whose live attempt this agent holds, by incarnation and id.
     pub fn held_by(&self, agent: &AgentId) -> impl Iterator<Item = &Task> {
         let held = self.index.held.get(agent);
         held.into_iter()
+            .flat_map(imbl::OrdMap::values)
+            .flatten()
+            .filter_map(|id| self.tasks.get(id))
+    }
+
+    /// Those whose live attempt this very incarnation holds, by id.
+    pub fn held_under(
+        &self,
+        agent: &AgentId,
+        incarnation: Incarnation,
+    ) -> impl Iterator<Item = &Task> {
+        let held = self.index.held.get(agent);
+        held.and_then(|incarnations| incarnations.get(&incarnation))
+            .into_iter()
             .flatten()
             .filter_map(|id| self.tasks.get(id))
     }
 
     /// Live attempts on this agent.
     pub fn busy(&self, agent: &AgentId) -> u32 {
-        let held = self.index.held.get(agent).map_or(0, imbl::OrdSet::len);
-        u32::try_from(held).unwrap_or(u32::MAX)
+        let held = self.index.held.get(agent);
+        let held = held.into_iter().flat_map(imbl::OrdMap::values);
+        let count: usize = held.map(imbl::OrdSet::len).sum();
+        u32::try_from(count).unwrap_or(u32::MAX)
     }
 
-    /// The agents that hold live attempts, even such as are no longer registered as they were.
-    pub fn holders(&self) -> impl Iterator<Item = &AgentId> {
-        self.index.held.keys()
+    /// The incarnations that hold live attempts, even such as are no longer registered.
+    pub fn holders(&self) -> impl Iterator<Item = (&AgentId, Incarnation)> {
+        self.index
+            .held
+            .iter()
+            .flat_map(|(agent, held)| held.keys().map(move |incarnation| (agent, *incarnation)))
     }
 
     /// The fence of a task's live attempt.
@@ -178,27 +200,27 @@ impl State {
         })
     }
 
-    /// Queued tasks that may go now, in the order of class and age.
-    pub fn queue(&self) -> impl Iterator<Item = &Task> {
-        self.index
-            .ready
-            .iter()
-            .filter_map(|(_, id)| self.tasks.get(id))
+    /// The queued tasks by requirement: those behind `after`, then the others.
+    pub fn queues_behind(
+        &self,
+        after: Option<&Requirement>,
+    ) -> impl Iterator<Item = (&Requirement, &Waiting)> {
+        let after = after.map(|requirement| &**requirement);
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let queues = &self.index.queues;
+        let others = after
+            .map(|end| queues.range::<_, [Expression]>((Bound::Unbounded, Bound::Included(end))));
+        queues
+            .range::<_, [Expression]>((start, Bound::Unbounded))
+            .chain(others.into_iter().flatten())
     }
 
+    /// Whether no task is queued, not even for later.
     pub fn queue_is_empty(&self) -> bool {
-        self.index.ready.is_empty()
+        self.index.queues.is_empty()
     }
 
-    /// Queued tasks that wait for a time, the earliest first.
-    pub fn delayed(&self) -> impl Iterator<Item = (Timestamp, &Task)> {
-        self.index
-            .delayed
-            .iter()
-            .filter_map(|(at, id)| Some((*at, self.tasks.get(id)?)))
-    }
-
-    /// Deadlines of queued tasks, the earliest first.
+    /// Deadlines of tasks that were never assigned, the earliest first.
     pub fn deadlines(&self) -> impl Iterator<Item = (Timestamp, TaskId)> {
         self.index.deadlines.iter().copied()
     }
@@ -211,7 +233,15 @@ impl State {
     /// Tasks queued before this one in the order of class and age: its place is one more.
     pub fn ahead_of(&self, task: &Task) -> usize {
         let key: (Class, TaskId) = (task.class, task.id);
-        self.index.ready.range(..key).count()
+        let queues = self.index.queues.values();
+        queues
+            .map(|waiting| waiting.ready.range(..key).count())
+            .sum()
+    }
+
+    /// Bytes of all specs and results that are kept.
+    pub fn kept_bytes(&self) -> u64 {
+        self.index.kept_bytes
     }
 }
 
@@ -266,21 +296,45 @@ impl<K: Ord + Clone + Serialize, V: Serialize> Summed for Table<K, V> {
 
 /// Writing, for `apply/` only.
 impl State {
-    /// Puts a task's record and keeps the indexes true.
+    /// Puts a task's record and keeps the indexes true. Its spec is there before it.
     pub(crate) fn write_task(&mut self, task: Task) {
+        let require = self
+            .specs
+            .get(&task.id)
+            .map_or(&[][..], |spec| &spec.require);
         if let Some(old) = self.tasks.get(&task.id) {
-            self.index.remove(old);
+            self.index.remove(old, require);
         }
-        self.index.add(&task);
+        self.index.add(&task, require);
         self.tasks.put(task.id, task);
+    }
+
+    pub(crate) fn write_spec(&mut self, id: TaskId, spec: TaskSpec) {
+        self.index.kept_bytes += spec.size() as u64;
+        self.specs.put(id, spec);
+    }
+
+    /// Puts a result in the place of an earlier attempt's. Where the budget is used up only its
+    /// end is kept: a result is never refused for its size.
+    pub(crate) fn write_result(&mut self, id: TaskId, mut outcome: Outcome) {
+        let earlier = self.results.get(&id).map_or(0, Outcome::size);
+        let others = self.index.kept_bytes.saturating_sub(earlier as u64);
+        if others + outcome.size() as u64 > limit::KEPT_MAX_BYTES as u64 {
+            outcome.drop_tails();
+        }
+        self.index.kept_bytes = others + outcome.size() as u64;
+        self.results.put(id, outcome);
     }
 
     /// Removes all that is known of a task.
     pub(crate) fn forget_task(&mut self, id: TaskId) -> Option<Arc<Task>> {
         let task = self.tasks.remove(&id)?;
-        self.index.remove(&task);
-        self.specs.remove(&id);
-        self.results.remove(&id);
+        let spec = self.specs.remove(&id);
+        let result = self.results.remove(&id);
+        let require = spec.as_ref().map_or(&[][..], |spec| &spec.require);
+        self.index.remove(&task, require);
+        let bytes = spec.map_or(0, |spec| spec.size()) + result.map_or(0, |result| result.size());
+        self.index.kept_bytes = self.index.kept_bytes.saturating_sub(bytes as u64);
         Some(task)
     }
 
@@ -342,9 +396,13 @@ impl State {
 
     pub(crate) fn rebuilt_index(&self) -> Index {
         let mut index = Index::default();
-        for (_, task) in self.tasks.iter() {
-            index.add(task);
+        for (id, task) in self.tasks.iter() {
+            let require = self.specs.get(id).map_or(&[][..], |spec| &spec.require);
+            index.add(task, require);
         }
+        let specs = self.specs.iter().map(|(_, spec)| spec.size() as u64);
+        let results = self.results.iter().map(|(_, result)| result.size() as u64);
+        index.kept_bytes = specs.chain(results).sum();
         index
     }
 }

@@ -45,9 +45,12 @@ pub enum Phase {
         reason: String,
     },
     Cancelled(Cancellation),
-    /// At most once, and its agent was lost. The late result under that epoch may still settle it.
+    /// At most once, and it was not seen to its end. The late result under that epoch may still
+    /// settle it.
     Unknown {
         attempt: Attempt,
+        /// Why nobody saw its end.
+        reason: String,
     },
     DeadLetter {
         reason: String,
@@ -126,7 +129,7 @@ pub struct Task {
     /// Wall time, for display: as its agent reported, or when the cluster ended it.
     pub started_at: Option<Timestamp>,
     pub finished_at: Option<Timestamp>,
-    /// State time by which it must have been assigned.
+    /// State time by which it must have been assigned for the first time.
     pub deadline: Option<Timestamp>,
     /// State time of its end; what retention counts from.
     pub ended: Option<Timestamp>,
@@ -134,7 +137,7 @@ pub struct Task {
     pub attempts: u32,
     /// Attempts that failed, and so used up a retry.
     pub failures: u32,
-    /// Agents that were lost under it, oldest first (at most [`crate::LOST_AGENTS_MAX`]).
+    /// The agents that were lost under it, each once, oldest first (at most [`crate::LOST_AGENTS_MAX`]).
     pub lost_agents: Vec<AgentId>,
     /// The attempt whose report was accepted last, so that the same report is known again.
     pub settled: Option<Epoch>,
@@ -184,10 +187,9 @@ impl Task {
                 )
             }
             Phase::Cancelled(cancel) => format!("cancelled by {cancel}"),
-            Phase::Unknown { attempt } => format!(
-                "agent {} was lost while it may have run; at-most-once tasks are not tried again",
-                attempt.agent
-            ),
+            Phase::Unknown { reason, .. } => {
+                format!("{reason}; it may have run, and at-most-once tasks are not tried again")
+            }
             Phase::Assigned { cancel: None, .. } | Phase::Succeeded => String::new(),
         }
     }

@@ -1,6 +1,8 @@
 //! Tests of the whole model: golden scripts that a person can read, and properties over random
 //! entries on three replicas.
 
+mod budget;
+mod endings;
 mod golden;
 mod property;
 mod rules;

@@ -25,16 +25,62 @@ pub struct Clock {
 /// not renew under this leader counts from `since`, so a new leader restarts all leases in full.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Leases {
-    pub since: Millis,
-    pub renewed: BTreeMap<(AgentId, Incarnation), Millis>,
+    since: Millis,
+    renewed: BTreeMap<AgentId, BTreeMap<Incarnation, Millis>>,
 }
 
 impl Leases {
-    fn expired(&self, agent: &AgentId, incarnation: Incarnation, now: Millis) -> bool {
-        let renewed = self.renewed.get(&(agent.clone(), incarnation)).copied();
+    /// All of them begin anew.
+    pub fn since(now: Millis) -> Leases {
+        Leases {
+            since: now,
+            renewed: BTreeMap::new(),
+        }
+    }
+
+    /// A renewal, or the start of a lease; one that comes late never shortens it.
+    pub fn renew(&mut self, agent: &AgentId, incarnation: Incarnation, at: Millis) {
+        let leases = self.renewed.entry(agent.clone()).or_default();
+        let renewed = leases.entry(incarnation).or_default();
+        *renewed = at.max(*renewed);
+    }
+
+    pub fn end(&mut self, agent: &AgentId, incarnation: Incarnation) {
+        if let Some(leases) = self.renewed.get_mut(agent) {
+            leases.remove(&incarnation);
+        }
+    }
+
+    pub fn expired(&self, agent: &AgentId, incarnation: Incarnation, now: Millis) -> bool {
+        let leases = self.renewed.get(agent);
+        let renewed = leases.and_then(|leases| leases.get(&incarnation)).copied();
         let from = renewed.unwrap_or(self.since).max(self.since);
         now.0 >= from.0.saturating_add(LEASE.0)
     }
+
+    /// Drops incarnations that were replaced and hold nothing any more.
+    pub fn forget_unwatched(&mut self, state: &State) {
+        self.renewed.retain(|agent, leases| {
+            leases.retain(|incarnation, _| is_watched(state, agent, *incarnation));
+            !leases.is_empty()
+        });
+    }
+
+    /// How many incarnations are remembered.
+    pub fn len(&self) -> usize {
+        self.renewed.values().map(BTreeMap::len).sum()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+fn is_watched(state: &State, agent: &AgentId, incarnation: Incarnation) -> bool {
+    let current = state
+        .agent(agent)
+        .is_some_and(|known| known.profile.incarnation == incarnation);
+    current || state.held_under(agent, incarnation).next().is_some()
 }
 
 /// What the leader has to propose now.
@@ -64,10 +110,7 @@ fn expired_leases(state: &State, leases: &Leases, now: Millis) -> Vec<SystemComm
         watched.insert((&agent.profile.id, agent.profile.incarnation));
     }
     // An earlier incarnation's attempts live on its own lease.
-    for holder in state.holders() {
-        let live = state.held_by(holder).filter_map(model::Task::live);
-        watched.extend(live.map(|attempt| (holder, attempt.incarnation)));
-    }
+    watched.extend(state.holders());
     let expired = watched
         .into_iter()
         .filter(|(agent, inc)| leases.expired(agent, *inc, now));

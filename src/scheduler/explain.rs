@@ -95,7 +95,7 @@ fn verdict(state: &State, fleet: &Fleet, task: &Task, agent: &model::Agent) -> A
     // What can't change by waiting comes first: it is the better answer.
     let fits = state
         .spec(task.id)
-        .map_or(Ok(()), |spec| filter::fits(agent, &spec));
+        .map_or(Ok(()), |spec| filter::fits(agent, &spec.require));
     let standing = fits
         .and_then(|()| filter::accepts_work(agent, &view, room))
         .map(|()| score::score(id, room));

@@ -1,6 +1,6 @@
 //! Filters: why an agent is no candidate for a task. Each refusal can be shown to a person.
 
-use model::{Agent, AgentState, Reason, State, TaskSpec};
+use model::{Agent, AgentState, Expression, Reason, State};
 
 use crate::fleet::AgentView;
 
@@ -41,10 +41,9 @@ pub fn accepts_work(agent: &Agent, view: &AgentView, room: Room) -> Result<(), R
     Ok(())
 }
 
-/// Whether an agent fits this task.
-pub fn fits(agent: &Agent, spec: &TaskSpec) -> Result<(), Reason> {
-    let satisfied = spec
-        .require
+/// Whether an agent fits a task with this requirement.
+pub fn fits(agent: &Agent, require: &[Expression]) -> Result<(), Reason> {
+    let satisfied = require
         .iter()
         .all(|expression| expression.matches(&agent.profile.labels));
     if satisfied {

@@ -7,8 +7,8 @@
 //! checks all of it again.
 //!
 //! Wanted: the same input gives the same plan; nothing is assigned beyond slots and prefetch; a
-//! task that can't be placed never holds up those behind it; a round is bounded by steps, never by
-//! time; every waiting task can say why it waits.
+//! task that can't be placed never holds up those behind it, nor do a million of them; a round is
+//! bounded by steps, never by time; every waiting task can say why it waits.
 //!
 //! Left out so far: fair share, preemption, other strategies than least loaded, learned terms.
 
@@ -17,6 +17,7 @@ mod explain;
 mod filter;
 mod fleet;
 mod plan;
+mod ranking;
 mod score;
 
 #[cfg(test)]
@@ -25,5 +26,5 @@ mod tests;
 pub use due::{Clock, LEASE, Leases, due};
 pub use explain::{AgentVerdict, Explanation, explain};
 pub use fleet::{AgentView, Fleet};
-pub use plan::{Plan, Planner, plan};
+pub use plan::{Plan, Planner, Round, plan};
 pub use score::{POLICY_VERSION, TERMS, WEIGHTS};

@@ -1,42 +1,54 @@
 //! A round of decisions: the queue in its order, each task to the best agent that has room.
 //!
-//! Tasks with the same requirements fail alike, so a requirement that no agent meets is tried once
-//! a round. A round ends when no agent has room, or after [`SCAN_MAX`] tasks.
+//! The queue stands by requirement ([`model::Waiting`]), and a round merges these lines by class and
+//! age. A line that no agent with room fits is passed over as a whole, so however many tasks wait
+//! for an agent that is not there, those behind them cost and wait no more than without them. A
+//! round ends when no agent has room, or at a bound: the next one then goes on where it stopped.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use model::{
-    Agent, AgentId, Assignment, Expression, Placement, Reason, Scored, State, Task, TaskId,
-    TaskSpec, Timestamp, Trace,
+    Agent, AgentId, Assignment, Class, Expression, Placement, Reason, Requirement, State, TaskId,
+    TaskSpec, Timestamp, Trace, Waiting,
 };
 
 use crate::filter::{self, Room};
 use crate::fleet::Fleet;
+use crate::ranking::Ranking;
 use crate::score;
 
-/// Tasks that one round looks at: bounds its time to a few milliseconds.
-const SCAN_MAX: usize = 4_096;
-/// Runners-up that a trace names; the rest are counts.
-const RUNNERS_UP: usize = 2;
+/// Requirements that one round looks at: bounds its time to a few milliseconds.
+const REQUIREMENTS_MAX: usize = 4_096;
+/// Tasks whose retry is ripe that one round takes from one line; more than one may assign and the
+/// pipeline may hold, so that those behind come up as these go.
+const RIPE_MAX: usize = 2_048;
+
+/// What a round starts from.
+#[derive(Debug, Clone, Copy)]
+pub struct Round<'r> {
+    pub now: Timestamp,
+    /// Tasks whose assignment is under way.
+    pub taken: &'r BTreeSet<TaskId>,
+    /// Assignments at most.
+    pub max: usize,
+    /// Where the last round stopped, if it could not look at every requirement.
+    pub after: Option<&'r Requirement>,
+}
 
 /// What a round decided.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
     pub assignments: Vec<Assignment>,
-    /// The round ended at a bound, not at the end of the queue: those behind were not looked at.
+    /// The round ended at a bound, not at the end of the queue: some that wait were not looked at.
     pub cut: bool,
+    /// Where the next round goes on; where there is nothing, from the start.
+    pub resume: Option<Requirement>,
 }
 
-/// Assigns queued tasks, at most `max`, leaving out those in `taken` (decided, not applied yet).
-pub fn plan(
-    state: &State,
-    fleet: &Fleet,
-    now: Timestamp,
-    taken: &BTreeSet<TaskId>,
-    max: usize,
-) -> Plan {
-    let mut planner = Planner::new(state, fleet);
-    planner.round(now, taken, max)
+/// Assigns queued tasks, as a round of its own.
+pub fn plan(state: &State, fleet: &Fleet, round: Round<'_>) -> Plan {
+    Planner::new(state, fleet).round(round)
 }
 
 /// The rooms of all agents while a round fills them; also places new tasks after the round.
@@ -46,7 +58,7 @@ pub struct Planner<'a> {
     candidates: BTreeMap<&'a AgentId, (&'a Agent, Room)>,
     /// Agents that can get no work now, by reason.
     refused: BTreeMap<Reason, u32>,
-    /// Requirements that no agent with room meets.
+    /// Requirements of new tasks that no agent with room meets.
     hopeless: BTreeSet<Vec<Expression>>,
 }
 
@@ -81,31 +93,67 @@ impl<'a> Planner<'a> {
     }
 
     /// Assigns queued tasks in the order of class and age.
-    pub fn round(&mut self, now: Timestamp, taken: &BTreeSet<TaskId>, max: usize) -> Plan {
-        let mut plan = Plan::default();
-        let state = self.state;
-        for (scanned, task) in in_order(state, now).enumerate() {
+    pub fn round(&mut self, round: Round<'_>) -> Plan {
+        let mut plan = Plan {
+            resume: round.after.cloned(),
+            ..Plan::default()
+        };
+        if !self.has_room() {
+            return plan;
+        }
+        let mut lines = self.lines(round, &mut plan);
+        let mut heads: BinaryHeap<_> = lines.iter_mut().enumerate().filter_map(head).collect();
+        while let Some(Reverse(((_, task), at))) = heads.pop() {
             if !self.has_room() {
                 break;
             }
-            if plan.assignments.len() == max || scanned == SCAN_MAX {
+            if plan.assignments.len() == round.max {
                 plan.cut = true;
                 break;
             }
-            if taken.contains(&task.id) {
-                continue;
+            match self.next(task, round.taken) {
+                Next::Assigned(assignment) => plan.assignments.push(assignment),
+                Next::Passed => {}
+                // Nor for those behind it in its line.
+                Next::Hopeless => continue,
             }
-            let Some(spec) = state.spec(task.id) else {
-                continue;
-            };
-            if let Some(placement) = self.place(&spec, task.id.0, &task.lost_agents) {
-                plan.assignments.push(Assignment {
-                    task: task.id,
-                    placement,
-                });
-            }
+            heads.extend(head((at, &mut lines[at])));
         }
         plan
+    }
+
+    /// The lines that some agent with room fits.
+    fn lines(&self, round: Round<'_>, plan: &mut Plan) -> Vec<Line<'a>> {
+        let mut queues = self.state.queues_behind(round.after);
+        let mut lines = Vec::new();
+        let mut last = None;
+        for (requirement, waiting) in queues.by_ref().take(REQUIREMENTS_MAX) {
+            last = Some(requirement);
+            let mut candidates = self.candidates.values();
+            if candidates.any(|(agent, _)| filter::fits(agent, requirement).is_ok()) {
+                lines.push(line(self.state, waiting, round.now));
+            }
+        }
+        plan.cut = queues.next().is_some();
+        plan.resume = last.filter(|_| plan.cut).cloned();
+        lines
+    }
+
+    fn next(&mut self, id: TaskId, taken: &BTreeSet<TaskId>) -> Next {
+        let state = self.state;
+        let (Some(task), Some(spec)) = (state.task(id), state.spec(id)) else {
+            return Next::Passed;
+        };
+        if taken.contains(&id) {
+            return Next::Passed;
+        }
+        match self.place(&spec, id.0, &task.lost_agents) {
+            Some(placement) => Next::Assigned(Assignment {
+                task: id,
+                placement,
+            }),
+            None => Next::Hopeless,
+        }
     }
 
     /// The best agent for a task, whose room it then takes. `seed` breaks ties; `avoided` are
@@ -114,71 +162,87 @@ impl<'a> Planner<'a> {
         if !self.has_room() || self.hopeless.contains(&spec.require) {
             return None;
         }
-        let mut refused = self.refused.clone();
-        let mut fitting: Vec<Scored> = Vec::new();
-        let mut shunned: Vec<Scored> = Vec::new();
+        let mut fitting = Ranking::new(seed);
+        let mut shunned = Ranking::new(seed);
+        let mut unfit: BTreeMap<Reason, u32> = BTreeMap::new();
         for (id, (agent, room)) in &self.candidates {
-            match filter::fits(agent, spec) {
-                Ok(()) if avoided.contains(id) => shunned.push(score::score(id, *room)),
-                Ok(()) => fitting.push(score::score(id, *room)),
-                Err(reason) => *refused.entry(reason).or_insert(0) += 1,
+            match filter::fits(agent, &spec.require) {
+                Ok(()) if avoided.contains(id) => shunned.offer(id, *room),
+                Ok(()) => fitting.offer(id, *room),
+                Err(reason) => *unfit.entry(reason).or_insert(0) += 1,
             }
         }
         if fitting.is_empty() {
             fitting = shunned;
         } else if !shunned.is_empty() {
-            let count = u32::try_from(shunned.len()).unwrap_or(u32::MAX);
-            refused.insert(Reason::LostBefore, count);
+            unfit.insert(Reason::LostBefore, shunned.offered());
         }
         if fitting.is_empty() {
             self.hopeless.insert(spec.require.clone());
             return None;
         }
-        fitting.sort_by_key(|scored| (scored.score, score::tie(seed, &scored.agent)));
-        Some(self.take(fitting, refused))
+        self.take(&fitting, &unfit)
     }
 
-    fn take(&mut self, mut ranked: Vec<Scored>, refused: BTreeMap<Reason, u32>) -> Placement {
-        ranked.truncate(1 + RUNNERS_UP);
-        let winner = ranked.remove(0);
-        let agent = winner.agent.clone();
-        let mut incarnation = model::Incarnation::default();
-        if let Some((found, room)) = self.candidates.get_mut(&agent) {
-            incarnation = found.profile.incarnation;
-            room.taken = room.taken.saturating_add(1);
-            if room.taken >= room.capacity {
-                self.candidates.remove(&agent);
-                *self.refused.entry(Reason::NoFreeSlot).or_insert(0) += 1;
-            }
-        }
+    fn take(&mut self, ranked: &Ranking<'_>, unfit: &BTreeMap<Reason, u32>) -> Option<Placement> {
+        let mut ranked = ranked.scored();
+        let winner = ranked.next()?;
+        let runners_up = ranked.collect();
+        // Those that get no work at all, then those that fit not this: no reason is in both.
+        let refusals = self.refused.iter().chain(unfit);
+        let refusals = refusals.map(|(reason, agents)| (reason.clone(), *agents));
         let trace = Trace {
             policy_version: score::POLICY_VERSION,
+            refusals: refusals.collect(),
             winner,
-            runners_up: ranked,
-            refusals: refused.into_iter().collect(),
+            runners_up,
         };
-        Placement {
+        let agent = trace.winner.agent.clone();
+        let (found, room) = self.candidates.get_mut(&agent)?;
+        let incarnation = found.profile.incarnation;
+        room.taken = room.taken.saturating_add(1);
+        if room.taken >= room.capacity {
+            self.candidates.remove(&agent);
+            *self.refused.entry(Reason::NoFreeSlot).or_insert(0) += 1;
+        }
+        Some(Placement {
             agent,
             incarnation,
             trace,
-        }
+        })
     }
 }
 
-/// Queued tasks that may go now: by class, then age, those whose retry is ripe among the others.
-fn in_order(state: &State, now: Timestamp) -> impl Iterator<Item = &Task> {
-    let mut ripe: Vec<&Task> = state
-        .delayed()
-        .take_while(|(at, _)| *at <= now)
-        .take(SCAN_MAX)
-        .map(|(_, task)| task)
-        .collect();
-    ripe.sort_by_key(|task| (task.class, task.id));
+/// What became of the task at the head of a line.
+enum Next {
+    Assigned(Assignment),
+    /// It is on its way already.
+    Passed,
+    /// No agent with room fits it.
+    Hopeless,
+}
+
+/// The tasks of one requirement that may go now: by class, then age, those whose retry is ripe
+/// among the others.
+type Line<'a> = Box<dyn Iterator<Item = (Class, TaskId)> + 'a>;
+
+fn line<'a>(state: &'a State, waiting: &'a Waiting, now: Timestamp) -> Line<'a> {
+    let ripe = waiting.delayed.iter().take_while(|(at, _)| *at <= now);
+    let ripe = ripe.take(RIPE_MAX).filter_map(|(_, id)| state.task(*id));
+    let mut ripe: Vec<_> = ripe.map(|task| (task.class, task.id)).collect();
+    ripe.sort_unstable();
     let mut ripe = ripe.into_iter().peekable();
-    let mut ready = state.queue().peekable();
-    std::iter::from_fn(move || match (ready.peek(), ripe.peek()) {
-        (Some(a), Some(b)) if (b.class, b.id) < (a.class, a.id) => ripe.next(),
-        (Some(_), _) => ready.next(),
-        (None, _) => ripe.next(),
-    })
+    let mut ready = waiting.ready.iter().copied().peekable();
+    Box::new(std::iter::from_fn(move || {
+        match (ready.peek(), ripe.peek()) {
+            (Some(a), Some(b)) if b < a => ripe.next(),
+            (Some(_), _) => ready.next(),
+            (None, _) => ripe.next(),
+        }
+    }))
+}
+
+/// The next task of a line, in the form that puts the first in order on top of a heap.
+fn head((at, line): (usize, &mut Line<'_>)) -> Option<Reverse<((Class, TaskId), usize)>> {
+    line.next().map(|task| Reverse((task, at)))
 }

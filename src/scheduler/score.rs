@@ -15,19 +15,22 @@ pub const TERMS: [&str; 1] = ["queue"];
 /// Their weights, in thousandths.
 pub const WEIGHTS: [i64; 1] = [1_000];
 
-/// The score of an agent that could take a task.
+fn terms(room: Room) -> [i64; TERMS.len()] {
+    [i64::from(room.taken) * 1_000 / i64::from(room.slots.max(1))]
+}
+
+/// The weighted sum of the terms of an agent that could take a task.
+pub fn weighted(room: Room) -> i64 {
+    let weighted = terms(room).into_iter().zip(WEIGHTS);
+    weighted.map(|(term, weight)| term * weight).sum::<i64>() / 1_000
+}
+
+/// The score with its terms, as a trace shows it.
 pub fn score(agent: &AgentId, room: Room) -> Scored {
-    let queue = i64::from(room.taken) * 1_000 / i64::from(room.slots.max(1));
-    let terms = vec![queue];
-    let weighted: i64 = terms
-        .iter()
-        .zip(WEIGHTS)
-        .map(|(term, weight)| term * weight)
-        .sum();
     Scored {
         agent: agent.clone(),
-        score: weighted / 1_000,
-        terms,
+        score: weighted(room),
+        terms: terms(room).to_vec(),
     }
 }
 

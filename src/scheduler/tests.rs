@@ -1,14 +1,14 @@
 //! Properties of a round, on states made by applying real entries.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use model::{
-    AgentId, AgentProfile, Command, Entry, Expression, Generation, Incarnation, Millis, Namespace,
-    Op, Principal, Reason, Role, Stamped, State, Submit, SystemCommand, TaskId, TaskSpec,
-    Timestamp,
+    AgentId, AgentProfile, Command, End, Entry, Expression, Generation, Incarnation, Millis,
+    Namespace, Op, Outcome, Principal, Reason, Role, Stamped, State, Submit, SystemCommand, TaskId,
+    TaskSpec, Timestamp, Verdict,
 };
 
-use crate::{AgentView, Clock, Fleet, LEASE, Leases, due, explain, plan};
+use crate::{AgentView, Clock, Fleet, LEASE, Leases, Plan, Round, due, explain, plan};
 
 const NOW: Timestamp = Timestamp(1_000_000);
 
@@ -27,6 +27,14 @@ fn cluster(agents: &[(&str, u32, &str)], tasks: &[TaskSpec]) -> State {
     ops.extend(tasks.iter().map(submission));
     let mut state = State::default();
     apply(&mut state, ops);
+    state
+}
+
+/// In several entries: one has a limit of operations.
+fn submitted(mut state: State, tasks: &[TaskSpec]) -> State {
+    for some in tasks.chunks(1_000) {
+        apply(&mut state, some.iter().map(submission).collect());
+    }
     state
 }
 
@@ -113,8 +121,23 @@ fn fleet(state: &State) -> Fleet {
     }
 }
 
+fn planned(state: &State, fleet: &Fleet) -> Plan {
+    plan_without(state, fleet, &[])
+}
+
+fn plan_without(state: &State, fleet: &Fleet, taken: &[TaskId]) -> Plan {
+    let taken = taken.iter().copied().collect();
+    let round = Round {
+        now: NOW,
+        taken: &taken,
+        max: 100,
+        after: None,
+    };
+    plan(state, fleet, round)
+}
+
 fn chosen(state: &State, fleet: &Fleet) -> Vec<(u64, String)> {
-    let plan = plan(state, fleet, NOW, &BTreeSet::new(), 100);
+    let plan = planned(state, fleet);
     let pair = |a: &model::Assignment| (a.task.0, a.placement.agent.to_string());
     plan.assignments.iter().map(pair).collect()
 }
@@ -139,6 +162,84 @@ fn a_task_that_fits_nowhere_does_not_hold_up_those_behind_it() {
 }
 
 #[test]
+fn however_many_tasks_fit_nowhere_those_behind_them_go_and_nothing_is_cut() {
+    let mut tasks = vec![task("zone=nowhere"); 5_000];
+    tasks.push(task(""));
+    let state = cluster(&[("a1", 2, "a")], &[]);
+    let state = submitted(state, &tasks);
+    let plan = planned(&state, &fleet(&state));
+    let ids: Vec<u64> = plan.assignments.iter().map(|a| a.task.0).collect();
+    assert_eq!((ids, plan.cut), (vec![5_001], false));
+}
+
+#[test]
+fn a_round_with_more_requirements_than_it_looks_at_goes_on_with_the_others() {
+    let mut tasks: Vec<TaskSpec> = (0..5_000).map(|n| task(&format!("host=h{n}"))).collect();
+    tasks.push(task("zone=a"));
+    let state = submitted(cluster(&[("a1", 2, "a")], &[]), &tasks);
+    let fleet = fleet(&state);
+    let first = planned(&state, &fleet);
+    assert_eq!((first.assignments.len(), first.cut), (0, true));
+    let taken = std::collections::BTreeSet::new();
+    let round = Round {
+        now: NOW,
+        taken: &taken,
+        max: 100,
+        after: first.resume.as_ref(),
+    };
+    let second = plan(&state, &fleet, round);
+    assert_eq!(second.assignments[0].task, TaskId(5_001));
+}
+
+#[test]
+fn a_ripe_retry_takes_its_place_by_age() {
+    let mut retried = task("");
+    retried.retries = 1;
+    let mut state = cluster(&[("a1", 1, "a")], &[retried, task("")]);
+    let first = planned(&state, &fleet(&state)).assignments.remove(0);
+    apply(
+        &mut state,
+        vec![Op::System(SystemCommand::Assign(first.clone()))],
+    );
+    let fence = state.live_fence(TaskId(1)).expect("it was assigned");
+    let outcome = Outcome::bare(End::Exited { code: 1 });
+    let principal = Principal {
+        name: "a1".into(),
+        role: Role::Agent,
+        fingerprint: [0; 32],
+    };
+    let report = Op::Client {
+        principal,
+        command: Command::FinishAttempt(Verdict { fence, outcome }),
+        placement: None,
+    };
+    apply(&mut state, vec![report]);
+    let taken = std::collections::BTreeSet::new();
+    let at = |now| Round {
+        now,
+        taken: &taken,
+        max: 100,
+        after: None,
+    };
+    let early = plan(&state, &fleet(&state), at(NOW));
+    assert_eq!(early.assignments[0].task, TaskId(2));
+    let ripe = plan(&state, &fleet(&state), at(NOW.plus(Millis(60_000))));
+    assert_eq!(ripe.assignments[0].task, TaskId(1));
+}
+
+#[test]
+fn a_replaced_incarnation_that_holds_nothing_leaves_no_lease_behind() {
+    let state = cluster(&[("a1", 1, "a")], &[]);
+    let mut leases = Leases::since(Millis(0));
+    for n in 0..10 {
+        leases.renew(&id("a1"), Incarnation([n; 16]), Millis(5_000));
+    }
+    leases.forget_unwatched(&state);
+    assert_eq!(leases.len(), 1);
+    assert!(!leases.expired(&id("a1"), Incarnation([1; 16]), Millis(LEASE.0 + 1)));
+}
+
+#[test]
 fn older_tasks_go_first_and_taken_ones_are_left_out() {
     let state = cluster(&[("a1", 2, "a")], &vec![task(""); 4]);
     let tasks: Vec<u64> = chosen(&state, &fleet(&state))
@@ -146,8 +247,7 @@ fn older_tasks_go_first_and_taken_ones_are_left_out() {
         .map(|(task, _)| *task)
         .collect();
     assert_eq!(tasks, [1, 2]);
-    let taken = BTreeSet::from([TaskId(1)]);
-    let plan = plan(&state, &fleet(&state), NOW, &taken, 100);
+    let plan = plan_without(&state, &fleet(&state), &[TaskId(1)]);
     let tasks: Vec<u64> = plan.assignments.iter().map(|a| a.task.0).collect();
     assert_eq!(tasks, [2, 3]);
 }
@@ -167,8 +267,8 @@ fn the_same_input_gives_the_same_plan_and_its_trace_adds_up() {
         &vec![task("zone=a"); 5],
     );
     let fleet = fleet(&state);
-    let first = plan(&state, &fleet, NOW, &BTreeSet::new(), 100);
-    assert_eq!(first, plan(&state, &fleet, NOW, &BTreeSet::new(), 100));
+    let first = planned(&state, &fleet);
+    assert_eq!(first, planned(&state, &fleet));
     for assignment in &first.assignments {
         let trace = &assignment.placement.trace;
         assert_eq!(trace.winner.agent, assignment.placement.agent);
@@ -220,20 +320,14 @@ fn a_lease_ends_after_fifteen_seconds_and_a_new_leader_starts_it_anew() {
         state: NOW,
         monotonic: Millis(monotonic),
     };
-    let mut leases = Leases {
-        since: Millis(100),
-        renewed: BTreeMap::new(),
-    };
+    let mut leases = Leases::since(Millis(100));
     assert_eq!(due(&state, &leases, at(100 + LEASE.0 - 1)), []);
     assert_eq!(due(&state, &leases, at(100 + LEASE.0)).len(), 1);
-    leases
-        .renewed
-        .insert((id("a1"), Incarnation([1; 16])), Millis(5_000));
+    leases.renew(&id("a1"), Incarnation([1; 16]), Millis(5_000));
     assert_eq!(due(&state, &leases, at(5_000 + LEASE.0 - 1)), []);
     assert_eq!(due(&state, &leases, at(5_000 + LEASE.0)).len(), 1);
-    leases.since = Millis(9_000);
     assert_eq!(
-        due(&state, &leases, at(5_000 + LEASE.0)),
+        due(&state, &Leases::since(Millis(9_000)), at(5_000 + LEASE.0)),
         [],
         "renewed with an earlier leader"
     );

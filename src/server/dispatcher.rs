@@ -190,11 +190,18 @@ impl Loop {
             {
                 burst.applied.push(batch);
             }
+            // After the events: what those show as taken must not be reserved as well.
+            while let Some(Some(done)) = running.proposals.next().now_or_never() {
+                burst.proposed.push(done);
+            }
             while burst.signals.len() < limit::BURST
                 && let Ok(signal) = signals.try_recv()
             {
                 burst.signals.push(signal);
             }
+            // However much the others have to say, these two are heard in every burst.
+            burst.leadership |= running.leadership.has_changed().unwrap_or(false);
+            burst.tick |= tick.tick().now_or_never().is_some();
             running.take(burst);
         }
     }
@@ -211,7 +218,7 @@ impl Running {
         let state = self.cluster.view();
         let clock = self.clock();
         for batch in burst.applied {
-            let events = batch.events.clone();
+            let events = Arc::unwrap_or_clone(batch).events;
             self.handle(&state, clock, Input::Applied { events });
         }
         if burst.leadership {
@@ -255,7 +262,7 @@ impl Running {
             Signal::Fleet(answer) => {
                 if self.dispatcher.is_leading() {
                     // Whoever asked may have gone.
-                    let _gone = answer.send(self.dispatcher.fleet(clock));
+                    let _gone = answer.send(self.dispatcher.fleet(state, clock));
                 }
             }
         }

@@ -5,7 +5,9 @@
 //! waiter reads the applied state, so no ring can be lost, repeated or stale.
 //!
 //! Which attempts run is soft state that agents report to every controller; the log knows only
-//! assignments and ends. An entry leaves with the event that ends its attempt.
+//! assignments and ends. An entry leaves with the event that ends its attempt. What is reported
+//! before its assignment was applied here waits apart, bounded for each agent, and counts once the
+//! assignment is applied: so nobody can make up what runs.
 //!
 //! A snapshot that replaces the state brings no events. [`Hub::recheck`] finds what was missed then.
 
@@ -15,6 +17,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use model::{AgentId, Epoch, Event, Fence, State, TaskId};
 use tokio::sync::Notify;
+
+/// Reports of one agent that are ahead of the log here: one for each attempt that it could begin
+/// while a follower is behind.
+const AHEAD_MAX: usize = 1_024;
 
 /// What a waiter wants to be woken for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +41,15 @@ struct Waiter {
 #[derive(Debug, Default)]
 pub struct Hub {
     waiters: Mutex<HashMap<TaskId, Vec<Waiter>>>,
-    running: Mutex<HashMap<TaskId, Epoch>>,
+    running: Mutex<Running>,
+}
+
+#[derive(Debug, Default)]
+struct Running {
+    /// Live attempts that were reported to run.
+    live: HashMap<TaskId, Epoch>,
+    /// Reports of attempts that were not applied here yet.
+    ahead: HashMap<AgentId, HashMap<TaskId, Epoch>>,
 }
 
 /// A registration; it ends when dropped.
@@ -86,7 +100,7 @@ impl Hub {
 
     /// After `events` were applied.
     pub fn applied(&self, events: &[Event]) {
-        self.forget_ended(events);
+        self.follow_attempts(events);
         let waiters = locked(&self.waiters);
         if waiters.is_empty() {
             return;
@@ -108,12 +122,7 @@ impl Hub {
                 .filter(|waiter| ended || waiter.wants == Wants::Change);
             due.for_each(|waiter| waiter.bell.notify_one());
         }
-        locked(&self.running).retain(|task, epoch| {
-            *epoch > Epoch(state.last_applied())
-                || state
-                    .live_fence(*task)
-                    .is_some_and(|live| live.epoch == *epoch)
-        });
+        locked(&self.running).recheck(state);
     }
 
     pub fn waiting(&self) -> usize {
@@ -128,14 +137,10 @@ impl Hub {
     pub fn started(&self, agent: &AgentId, fence: Fence, view: impl FnOnce() -> Arc<State>) {
         let fresh = {
             let mut running = locked(&self.running);
-            if running.get(&fence.task) == Some(&fence.epoch) {
+            if running.live.get(&fence.task) == Some(&fence.epoch) {
                 return;
             }
-            let may_run = may_run(&view(), agent, fence);
-            if may_run && running.len() < model::TASKS_MAX {
-                running.insert(fence.task, fence.epoch);
-            }
-            may_run
+            running.report(&view(), agent, fence)
         };
         if fresh {
             ring(&locked(&self.waiters), fence.task, Wants::Change);
@@ -147,34 +152,102 @@ impl Hub {
         let Some(live) = task.live() else {
             return false;
         };
-        locked(&self.running).get(&task.id) == Some(&live.epoch)
+        locked(&self.running).live.get(&task.id) == Some(&live.epoch)
     }
 
     pub fn running(&self) -> usize {
-        locked(&self.running).len()
+        locked(&self.running).live.len()
     }
 
-    fn forget_ended(&self, events: &[Event]) {
+    fn follow_attempts(&self, events: &[Event]) {
         let mut running = None;
         for event in events {
-            if let Event::AttemptEnded { fence, .. } = event {
-                let running = running.get_or_insert_with(|| locked(&self.running));
-                if running.get(&fence.task) == Some(&fence.epoch) {
-                    running.remove(&fence.task);
+            match event {
+                Event::TaskAssigned { fence, agent, .. } => {
+                    let running = running.get_or_insert_with(|| locked(&self.running));
+                    running.assigned(agent, *fence);
                 }
+                Event::AttemptEnded { fence, .. } => {
+                    let running = running.get_or_insert_with(|| locked(&self.running));
+                    running.ended(*fence);
+                }
+                Event::TaskQueued { .. }
+                | Event::TaskRequeued { .. }
+                | Event::CancelRequested { .. }
+                | Event::TaskEnded { .. }
+                | Event::AgentRegistered { .. }
+                | Event::AgentLost { .. }
+                | Event::TasksForgotten { .. } => {}
             }
         }
     }
 }
 
-/// It is the agent's own live attempt, or one that this replica has not applied yet.
-fn may_run(state: &State, agent: &AgentId, fence: Fence) -> bool {
-    if fence.generation != state.generation() {
-        return false;
+impl Running {
+    /// True where it is news that an attempt runs: the agent's own live one.
+    fn report(&mut self, state: &State, agent: &AgentId, fence: Fence) -> bool {
+        if fence.generation != state.generation() {
+            return false;
+        }
+        if is_live(state, agent, fence.task, fence.epoch) {
+            self.live.insert(fence.task, fence.epoch);
+            return true;
+        }
+        let applied = Epoch(state.last_applied());
+        if fence.epoch > applied {
+            let ahead = self.ahead.entry(agent.clone()).or_default();
+            if ahead.len() >= AHEAD_MAX {
+                // What the log has passed was no assignment, or has ended.
+                ahead.retain(|_, epoch| *epoch > applied);
+            }
+            if ahead.len() < AHEAD_MAX {
+                ahead.insert(fence.task, fence.epoch);
+            }
+        }
+        false
     }
-    let live = state.task(fence.task).and_then(model::Task::live);
-    fence.epoch > Epoch(state.last_applied())
-        || live.is_some_and(|live| live.epoch == fence.epoch && live.agent == *agent)
+
+    fn assigned(&mut self, agent: &AgentId, fence: Fence) {
+        let Some(ahead) = self.ahead.get_mut(agent) else {
+            return;
+        };
+        if ahead.get(&fence.task) == Some(&fence.epoch) {
+            ahead.remove(&fence.task);
+            self.live.insert(fence.task, fence.epoch);
+        }
+        if ahead.is_empty() {
+            self.ahead.remove(agent);
+        }
+    }
+
+    fn ended(&mut self, fence: Fence) {
+        if self.live.get(&fence.task) == Some(&fence.epoch) {
+            self.live.remove(&fence.task);
+        }
+    }
+
+    /// The state was replaced: what was missed is taken from it.
+    fn recheck(&mut self, state: &State) {
+        self.live.retain(|task, epoch| {
+            state
+                .live_fence(*task)
+                .is_some_and(|live| live.epoch == *epoch)
+        });
+        for (agent, ahead) in &mut self.ahead {
+            for (task, epoch) in ahead.iter() {
+                if is_live(state, agent, *task, *epoch) {
+                    self.live.insert(*task, *epoch);
+                }
+            }
+            ahead.retain(|_, epoch| *epoch > Epoch(state.last_applied()));
+        }
+        self.ahead.retain(|_, ahead| !ahead.is_empty());
+    }
+}
+
+fn is_live(state: &State, agent: &AgentId, task: TaskId, epoch: Epoch) -> bool {
+    let live = state.task(task).and_then(model::Task::live);
+    live.is_some_and(|live| live.epoch == epoch && live.agent == *agent)
 }
 
 fn ring(waiters: &HashMap<TaskId, Vec<Waiter>>, task: TaskId, happened: Wants) {
@@ -208,7 +281,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use futures::FutureExt;
-    use model::{Generation, StateName};
+    use model::{Generation, Incarnation, StateName};
 
     use super::*;
 
@@ -269,12 +342,33 @@ mod tests {
         assert_eq!(hub.waiting(), 0);
     }
 
+    /// Its assignment, as the log tells it.
+    fn assigned(epoch: u64) -> Event {
+        Event::TaskAssigned {
+            fence: fence(epoch),
+            agent: agent(),
+            incarnation: Incarnation::default(),
+        }
+    }
+
+    fn report(hub: &Hub, epoch: u64) {
+        hub.started(&agent(), fence(epoch), || Arc::new(State::default()));
+    }
+
+    #[test]
+    fn an_attempt_that_was_reported_ahead_of_the_log_runs_once_it_is_applied() {
+        let hub = Arc::new(Hub::default());
+        report(&hub, 5);
+        assert_eq!(hub.running(), 0);
+        hub.applied(&[assigned(5)]);
+        assert_eq!(hub.running(), 1);
+    }
+
     #[test]
     fn an_attempt_that_has_ended_does_not_run_again_because_of_a_late_report() {
         let hub = Arc::new(Hub::default());
-        // Not applied here yet: it may run.
-        hub.started(&agent(), fence(5), || Arc::new(State::default()));
-        assert_eq!(hub.running(), 1);
+        report(&hub, 5);
+        hub.applied(&[assigned(5)]);
         let attempt_ended = Event::AttemptEnded {
             fence: fence(5),
             agent: agent(),
@@ -288,10 +382,30 @@ mod tests {
     }
 
     #[test]
+    fn fences_that_an_agent_makes_up_are_bounded_and_hide_nothing_of_others() {
+        let hub = Arc::new(Hub::default());
+        report(&hub, 5);
+        hub.applied(&[assigned(5)]);
+        let liar = AgentId::new("liar").unwrap();
+        for task in 0..2 * AHEAD_MAX as u64 {
+            let made_up = Fence {
+                task: TaskId(task),
+                ..fence(u64::MAX)
+            };
+            hub.started(&liar, made_up, || Arc::new(State::default()));
+        }
+        assert_eq!(hub.running(), 1);
+        let running = locked(&hub.running);
+        assert_eq!(running.ahead[&liar].len(), AHEAD_MAX);
+        assert_eq!(running.live[&TASK], Epoch(5));
+    }
+
+    #[test]
     fn what_ended_without_events_is_found_by_a_recheck() {
         let hub = Arc::new(Hub::default());
         let end = hub.watch(TASK, Wants::End);
-        hub.started(&agent(), fence(5), || Arc::new(State::default()));
+        report(&hub, 5);
+        hub.applied(&[assigned(5)]);
         let mut installed = State::default();
         installed.note_index(100, 1);
         hub.recheck(&installed);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use model::{Disposition, End, Fence, Millis, Outcome, TaskSpec, Verdict};
+use model::{Disposition, End, Fence, Interruption, Millis, Outcome, TaskSpec, Verdict};
 use wire::v1;
 use wire::v1::agent_frame::Body;
 
@@ -72,6 +72,7 @@ impl Ending {
         match self {
             Ending::Cancelled => End::Killed,
             Ending::Stale | Ending::LeaseLost | Ending::Stopping => End::Interrupted {
+                cause: Interruption::EndedByAgent,
                 reason: self.in_words().to_owned(),
             },
         }
@@ -210,6 +211,7 @@ impl Worker {
             (Exit::NotStarted(reason), _) => End::NotStarted { reason },
             (Exit::Stopped, Some(ending)) => ending.while_it_ran(),
             (Exit::Stopped, None) => End::Interrupted {
+                cause: Interruption::EndedByAgent,
                 reason: "the agent ended it by itself".to_owned(),
             },
         };

@@ -39,7 +39,7 @@ pub struct SpecArgs {
     /// How long an attempt may run, such as 30s or 5m (a bare number is seconds)
     #[arg(long, value_name = "TIME", value_parser = time)]
     timeout: Option<Duration>,
-    /// How long from now until it must have been assigned
+    /// How long from now until it must have been assigned for the first time, else it fails
     #[arg(long, value_name = "TIME", value_parser = time)]
     deadline: Option<Duration>,
     /// Attempts after a failed one [default: 0]

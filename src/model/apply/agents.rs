@@ -28,9 +28,7 @@ impl State {
             ));
         }
         let registered_index = match known {
-            Some(agent) if agent.profile.incarnation == profile.incarnation => {
-                agent.registered_index
-            }
+            Some(agent) if agent.profile == *profile => agent.registered_index,
             Some(_) | None => step.index,
         };
         let agent = Agent {
@@ -60,11 +58,7 @@ impl State {
             self.agents.put(id.clone(), agent);
         }
         let held: Vec<TaskId> = self
-            .held_by(id)
-            .filter(|task| {
-                task.live()
-                    .is_some_and(|live| live.incarnation == incarnation)
-            })
+            .held_under(id, incarnation)
             .map(|task| task.id)
             .collect();
         for task in held {

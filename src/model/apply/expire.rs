@@ -23,10 +23,7 @@ impl State {
         let ready = self.agents.get(agent).is_some_and(|known| {
             known.profile.incarnation == incarnation && known.state == AgentState::Ready
         });
-        let holds = self.held_by(agent).any(|task| {
-            task.live()
-                .is_some_and(|live| live.incarnation == incarnation)
-        });
+        let holds = self.held_under(agent, incarnation).next().is_some();
         if !ready && !holds {
             return Err(Rejected::Stale(format!("agent {agent} is lost already")));
         }
@@ -34,10 +31,12 @@ impl State {
         Ok(Reply::Done)
     }
 
+    /// Only for a task that was never assigned: one that comes back for a retry was in time.
     pub(super) fn expire_deadline(&mut self, id: TaskId, step: &mut Step<'_>) -> Outcome {
         let task = self.tasks.get(&id).ok_or(Rejected::NoSuchTask(id))?;
         let due = task.deadline.is_some_and(|deadline| deadline <= step.now);
-        if !due || !matches!(task.phase, Phase::Queued { .. }) {
+        let waits = matches!(task.phase, Phase::Queued { .. }) && task.attempts == 0;
+        if !due || !waits {
             return Err(Rejected::Stale(format!("task {id} has met its deadline")));
         }
         let mut task = task.clone();

@@ -5,13 +5,20 @@ use crate::apply::{Outcome as Answer, Step};
 use crate::backoff::backoff;
 use crate::command::{Reply, Verdict};
 use crate::event::Event;
-use crate::id::{AgentId, Fence};
+use crate::id::{AgentId, Fence, TaskId};
 use crate::limit;
-use crate::outcome::{Disposition, End, Outcome};
+use crate::outcome::{Disposition, End, Interruption, Outcome};
 use crate::principal::Principal;
 use crate::rejected::Rejected;
 use crate::state::State;
 use crate::task::{Attempt, Cancellation, Phase, Task};
+
+/// Whether a task may be assigned again once it was.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Repeats {
+    Allowed,
+    Never,
+}
 
 impl State {
     pub(super) fn finish_attempt(
@@ -58,35 +65,28 @@ impl State {
             epoch: attempt.epoch,
         };
         let held_slot = task.live().is_some();
-        let at_most_once = self
-            .specs
-            .get(&task.id)
-            .is_none_or(|spec| spec.at_most_once);
+        let repeats = self.repeats(task.id);
         let retries = self.specs.get(&task.id).map_or(0, |spec| spec.retries);
+        let reason = || describe(&outcome.end, &attempt.agent);
         let mut next = task;
         next.settled = Some(attempt.epoch);
         next.started_at = Some(outcome.started_at).filter(|at| at.0 > 0);
         next.finished_at = Some(outcome.finished_at).filter(|at| at.0 > 0);
         next.phase = match &outcome.end {
             End::Exited { code: 0 } => Phase::Succeeded,
-            End::Interrupted { .. } | End::Declined { .. } => {
-                let lost = matches!(outcome.end, End::Interrupted { .. });
-                let reason = describe(&outcome.end, &attempt.agent);
-                after_unfinished(
-                    &mut next,
-                    attempt,
-                    at_most_once,
-                    lost.then_some(&attempt.agent),
-                    reason,
-                )
+            End::Declined { .. } => after_decline(&next, repeats, reason()),
+            End::Interrupted { cause, .. } => {
+                if *cause == Interruption::AgentDied {
+                    note_lost_agent(&mut next, &attempt.agent, repeats);
+                }
+                after_interruption(&next, attempt, repeats, reason())
             }
             End::Exited { .. } | End::Signalled { .. } | End::TimedOut | End::NotStarted { .. } => {
-                let reason = describe(&outcome.end, &attempt.agent);
-                after_failure(&mut next, retries, reason, step)
+                after_failure(&mut next, retries, reason(), step)
             }
             End::Killed => after_kill(&next, &attempt.agent),
         };
-        self.results.put(next.id, outcome);
+        self.write_result(next.id, outcome);
         if held_slot {
             step.events.push(Event::AttemptEnded {
                 fence,
@@ -97,14 +97,14 @@ impl State {
     }
 
     /// The agent is lost: what becomes of a task it held.
-    pub(super) fn lose_attempt(&mut self, id: crate::id::TaskId, step: &mut Step<'_>) {
+    pub(super) fn lose_attempt(&mut self, id: TaskId, step: &mut Step<'_>) {
         let Some(task) = self.tasks.get(&id) else {
             return;
         };
         let Some(attempt) = task.live().cloned() else {
             return;
         };
-        let at_most_once = self.specs.get(&id).is_none_or(|spec| spec.at_most_once);
+        let repeats = self.repeats(id);
         let fence = Fence {
             task: id,
             generation: self.meta.generation,
@@ -112,18 +112,21 @@ impl State {
         };
         let mut next = task.clone();
         let reason = format!("agent {} was lost: its lease ran out", attempt.agent);
-        next.phase = after_unfinished(
-            &mut next,
-            &attempt,
-            at_most_once,
-            Some(&attempt.agent),
-            reason,
-        );
+        note_lost_agent(&mut next, &attempt.agent, repeats);
+        next.phase = after_interruption(&next, &attempt, repeats, reason);
         step.events.push(Event::AttemptEnded {
             fence,
             agent: attempt.agent,
         });
         self.write_ended(next, step);
+    }
+
+    /// What is not known may have been begun for the last time.
+    fn repeats(&self, id: TaskId) -> Repeats {
+        match self.specs.get(&id) {
+            Some(spec) if !spec.at_most_once => Repeats::Allowed,
+            Some(_) | None => Repeats::Never,
+        }
     }
 
     /// Writes a task that left an attempt, or the queue, and says so.
@@ -148,7 +151,7 @@ impl State {
 /// The attempt that a report may still settle: the live one, or that of an unknown task.
 fn open_attempt(task: &Task) -> Option<&Attempt> {
     match &task.phase {
-        Phase::Assigned { attempt, .. } | Phase::Unknown { attempt } => Some(attempt),
+        Phase::Assigned { attempt, .. } | Phase::Unknown { attempt, .. } => Some(attempt),
         Phase::Queued { .. }
         | Phase::Succeeded
         | Phase::Failed { .. }
@@ -191,25 +194,33 @@ fn after_failure(task: &mut Task, retries: u32, reason: String, step: &Step<'_>)
     }
 }
 
-/// It did not come to an end of its own: no retry is used up, but a task under which several
-/// agents are lost is taken for the cause.
-fn after_unfinished(
-    task: &mut Task,
-    attempt: &Attempt,
-    at_most_once: bool,
-    lost: Option<&AgentId>,
-    reason: String,
-) -> Phase {
+/// Nothing of it ran, so nothing is unknown; but a task that may be assigned only once was.
+fn after_decline(task: &Task, repeats: Repeats, reason: String) -> Phase {
     if let Some(cancel) = cancellation(task) {
         return Phase::Cancelled(cancel);
     }
-    if at_most_once {
+    match repeats {
+        Repeats::Allowed => Phase::Queued {
+            not_before: None,
+            reason,
+        },
+        Repeats::Never => Phase::Failed {
+            reason: format!("{reason}; nothing ran"),
+        },
+    }
+}
+
+/// It may have run, and did not come to an end of its own: no retry is used up, but a task under
+/// which several agents were lost is taken for the cause.
+fn after_interruption(task: &Task, attempt: &Attempt, repeats: Repeats, reason: String) -> Phase {
+    if let Some(cancel) = cancellation(task) {
+        return Phase::Cancelled(cancel);
+    }
+    if repeats == Repeats::Never {
         return Phase::Unknown {
             attempt: attempt.clone(),
+            reason,
         };
-    }
-    if let Some(agent) = lost {
-        task.lost_agents.push(agent.clone());
     }
     if task.lost_agents.len() >= limit::LOST_AGENTS_MAX as usize {
         let agents: Vec<&str> = task.lost_agents.iter().map(AgentId::as_str).collect();
@@ -224,6 +235,14 @@ fn after_unfinished(
             not_before: None,
             reason,
         }
+    }
+}
+
+/// Counts an agent once, and only where the task could go on to the next one.
+fn note_lost_agent(task: &mut Task, agent: &AgentId, repeats: Repeats) {
+    let counts = repeats == Repeats::Allowed && cancellation(task).is_none();
+    if counts && !task.lost_agents.contains(agent) {
+        task.lost_agents.push(agent.clone());
     }
 }
 
@@ -245,6 +264,6 @@ fn describe(end: &End, agent: &AgentId) -> String {
         End::Killed => format!("killed by {agent}"),
         End::NotStarted { reason } => format!("could not be started on {agent}: {reason}"),
         End::Declined { reason } => format!("declined by {agent}: {reason}"),
-        End::Interrupted { reason } => format!("interrupted on {agent}: {reason}"),
+        End::Interrupted { reason, .. } => format!("interrupted on {agent}: {reason}"),
     }
 }

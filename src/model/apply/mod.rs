@@ -13,11 +13,11 @@ mod assign;
 mod cancel;
 mod expire;
 mod finish;
-mod submit;
+pub(crate) mod submit;
 
 use crate::access;
 use crate::command::{Command, Op, Placement, Reply, SystemCommand};
-use crate::entry::{Entry, Stamped};
+use crate::entry::Stamped;
 use crate::event::{Applied, Event};
 use crate::id::Generation;
 use crate::limit;
@@ -49,7 +49,8 @@ impl State {
             applied.replies = vec![stale; entry.ops.len()];
             return applied;
         }
-        self.advance_time(entry, term);
+        // State time never goes back. How far a leader may move it is that leader's clock's to say.
+        self.meta.time = entry.stamp.max(self.meta.time);
         self.meta.last_applied = index;
         self.meta.last_term = self.meta.last_term.max(term);
         for (position, op) in entry.ops.iter().enumerate() {
@@ -68,17 +69,6 @@ impl State {
         }
         self.keep_hash();
         applied
-    }
-
-    /// State time never goes back; with a new leader it rises by a bounded step. The very first
-    /// stamp sets it.
-    fn advance_time(&mut self, entry: &Entry, term: u64) {
-        let last = self.meta.time;
-        let mut stamp = entry.stamp.max(last);
-        if term > self.meta.last_term && last > Timestamp(0) {
-            stamp = stamp.min(last.plus(limit::ELECTION_JUMP_MAX));
-        }
-        self.meta.time = stamp;
     }
 
     fn apply_op(&mut self, op: &Op, step: &mut Step<'_>) -> Outcome {

@@ -34,19 +34,13 @@ impl State {
         {
             return same_request(known, *spec, submit.request_id.as_ref());
         }
-        if self.tasks.len() >= limit::TASKS_MAX {
-            return Err(Rejected::over(
-                "the number of kept tasks",
-                limit::TASKS_MAX,
-                "tasks",
-            ));
-        }
+        self.has_room_for(&submit.spec)?;
         let id = TaskId(self.meta.last_task.0 + 1);
         self.meta.last_task = id;
         if let Some((key, spec)) = request {
             self.requests.put(key, Request { task: id, spec });
         }
-        self.specs.put(id, submit.spec.clone());
+        self.write_spec(id, submit.spec.clone());
         self.write_task(new_task(id, principal, submit, step));
         step.events.push(Event::TaskQueued { task: id });
         if let Some(placement) = placement {
@@ -59,13 +53,36 @@ impl State {
         })
     }
 
+    fn has_room_for(&self, spec: &TaskSpec) -> Result<(), Rejected> {
+        if self.tasks.len() >= limit::TASKS_MAX {
+            return Err(Rejected::over(
+                "the number of kept tasks",
+                limit::TASKS_MAX,
+                "tasks",
+            ));
+        }
+        if self.kept_bytes() + spec.size() as u64 > limit::KEPT_MAX_BYTES as u64 {
+            return Err(Rejected::over(
+                "the size of all kept specs and results",
+                limit::KEPT_MAX_BYTES,
+                "bytes",
+            ));
+        }
+        Ok(())
+    }
+
     /// Drops the request id of a forgotten task.
     pub(super) fn forget_request(&mut self, task: &Task, namespace: &Namespace) {
-        if let Some(id) = &task.request_id {
-            self.requests
-                .remove(&request_key(namespace, &task.user, id));
+        if let Some(key) = request_of_task(task, namespace) {
+            self.requests.remove(&key);
         }
     }
+}
+
+/// The key under which a task's request id is known.
+pub(crate) fn request_of_task(task: &Task, namespace: &Namespace) -> Option<RequestKey> {
+    let id = task.request_id.as_ref()?;
+    Some(request_key(namespace, &task.user, id))
 }
 
 fn same_request(known: &Request, spec: [u8; 16], id: Option<&RequestId>) -> Outcome {

@@ -12,7 +12,7 @@ use super::world::{
     World, agent_id, client, fence, finish_op, incarnation, placement, profile, register_op, spec,
     submit, submit_op,
 };
-use crate::{Command, End, Event, Op, Outcome, Reply, SystemCommand, TaskId};
+use crate::{Command, End, Event, Interruption, Op, Outcome, Reply, SystemCommand, TaskId};
 
 struct Script(World);
 
@@ -172,7 +172,12 @@ fn end(word: &str) -> Result<End, Box<dyn Error>> {
             reason: "stopping".into(),
         },
         "interrupted" => End::Interrupted {
+            cause: Interruption::AgentDied,
             reason: "the agent was restarted".into(),
+        },
+        "ended" => End::Interrupted {
+            cause: Interruption::EndedByAgent,
+            reason: "the agent was stopped".into(),
         },
         "missing" => End::NotStarted {
             reason: "no such program".into(),

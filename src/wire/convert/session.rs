@@ -1,6 +1,6 @@
 //! Outcomes and dispositions: what agents report, and what became of it.
 
-use model::{End, Timestamp};
+use model::{End, Interruption, Timestamp};
 
 use super::{Malformed, fence};
 use crate::v1;
@@ -80,8 +80,9 @@ fn end_out(end: &End) -> WireEnd {
         End::Declined { reason } => WireEnd::Declined(v1::Declined {
             reason: reason.clone(),
         }),
-        End::Interrupted { reason } => WireEnd::Interrupted(v1::Interrupted {
+        End::Interrupted { cause, reason } => WireEnd::Interrupted(v1::Interrupted {
             reason: reason.clone(),
+            cause: cause_out(*cause).into(),
         }),
     }
 }
@@ -105,8 +106,28 @@ fn end_in(end: WireEnd) -> Result<End, Malformed> {
         WireEnd::Killed(_) => End::Killed,
         WireEnd::NotStarted(v1::NotStarted { reason }) => End::NotStarted { reason },
         WireEnd::Declined(v1::Declined { reason }) => End::Declined { reason },
-        WireEnd::Interrupted(v1::Interrupted { reason }) => End::Interrupted { reason },
+        WireEnd::Interrupted(interrupted) => End::Interrupted {
+            cause: cause_in(interrupted.cause()),
+            reason: interrupted.reason,
+        },
     })
+}
+
+fn cause_out(cause: Interruption) -> v1::InterruptionCause {
+    match cause {
+        Interruption::AgentDied => v1::InterruptionCause::AgentDied,
+        Interruption::EndedByAgent => v1::InterruptionCause::EndedByAgent,
+    }
+}
+
+/// What is not said counts against the task: else one that kills its agents could go on for ever.
+fn cause_in(cause: v1::InterruptionCause) -> Interruption {
+    match cause {
+        v1::InterruptionCause::Unspecified | v1::InterruptionCause::AgentDied => {
+            Interruption::AgentDied
+        }
+        v1::InterruptionCause::EndedByAgent => Interruption::EndedByAgent,
+    }
 }
 
 impl From<model::Disposition> for v1::Disposition {

@@ -39,7 +39,7 @@ pub fn task(state: &model::State, task: &model::Task, running: bool) -> v1::Task
         reason: task.reason(),
         result: state
             .result(task.id)
-            .filter(|_| task.is_terminal())
+            .filter(|_| task.is_terminal() && reported(task))
             .map(|outcome| result(&outcome)),
         request_id: task.request_id.clone().unwrap_or_default(),
         generation: state.generation().0,
@@ -52,6 +52,12 @@ pub fn task(state: &model::State, task: &model::Task, running: bool) -> v1::Task
             }
         ),
     }
+}
+
+/// Whether the kept result is the latest attempt's: after a lost one it is that of an earlier try.
+fn reported(task: &model::Task) -> bool {
+    let latest = task.latest.as_ref().map(|attempt| attempt.epoch);
+    latest.is_some() && task.settled == latest
 }
 
 fn shown_state(task: &model::Task, running: bool) -> v1::TaskState {

@@ -1,6 +1,12 @@
 //! What crosses the wire comes back as it was.
 
-use model::{End, Namespace, Outcome, TaskSpec, Timestamp};
+use std::collections::BTreeMap;
+
+use model::{
+    AgentId, AgentProfile, Assignment, Command, End, Entry, Incarnation, Interruption, Namespace,
+    Op, Outcome, Placement, Principal, Role, Scored, Stamped, State, Submit, SystemCommand, TaskId,
+    TaskSpec, Timestamp, Trace, Verdict,
+};
 
 use crate::v1;
 
@@ -33,7 +39,14 @@ fn every_end_comes_back_as_it_was() {
         End::Killed,
         End::NotStarted { reason: reason() },
         End::Declined { reason: reason() },
-        End::Interrupted { reason: reason() },
+        End::Interrupted {
+            cause: Interruption::AgentDied,
+            reason: reason(),
+        },
+        End::Interrupted {
+            cause: Interruption::EndedByAgent,
+            reason: reason(),
+        },
     ] {
         let mut outcome = Outcome::bare(end);
         outcome.stdout = vec![0, 255];
@@ -54,4 +67,106 @@ fn a_spec_without_a_command_or_with_a_bad_expression_says_so() {
     };
     let error = TaskSpec::try_from(spec).unwrap_err();
     assert!(error.to_string().contains("at character 6"), "{error}");
+}
+
+/// A log in which each operation has an entry of its own.
+fn apply(state: &mut State, ops: Vec<Op>) {
+    for op in ops {
+        let stamp = Timestamp(1_000_000 * (state.last_applied() + 1));
+        let entry = Entry {
+            stamp,
+            wall: stamp,
+            ops: vec![op],
+        };
+        let index = state.last_applied() + 1;
+        let applied = state.apply(&Stamped {
+            index,
+            term: 1,
+            entry: &entry,
+        });
+        assert!(applied.replies[0].is_ok(), "{:?}", applied.replies);
+    }
+}
+
+fn asked(name: &str, role: Role, command: Command) -> Op {
+    let principal = Principal {
+        name: name.into(),
+        role,
+        fingerprint: [0; 32],
+    };
+    Op::Client {
+        principal,
+        command,
+        placement: None,
+    }
+}
+
+fn assignment(agent: &AgentId) -> Op {
+    let winner = Scored {
+        agent: agent.clone(),
+        score: 0,
+        terms: vec![0],
+    };
+    let trace = Trace {
+        policy_version: 1,
+        winner,
+        runners_up: vec![],
+        refusals: vec![],
+    };
+    let placement = Placement {
+        agent: agent.clone(),
+        incarnation: Incarnation::default(),
+        trace,
+    };
+    let task = TaskId(1);
+    Op::System(SystemCommand::Assign(Assignment { task, placement }))
+}
+
+#[test]
+fn the_result_of_an_earlier_try_is_not_shown_under_a_later_epoch() {
+    let agent = AgentId::new("a1").unwrap();
+    let mut spec = TaskSpec::process(namespace(), vec!["false".into()]);
+    spec.retries = 1;
+    let submit = Command::SubmitTask(Submit {
+        spec,
+        request_id: None,
+    });
+    let profile = AgentProfile {
+        id: agent.clone(),
+        incarnation: Incarnation::default(),
+        slots: 1,
+        labels: BTreeMap::new(),
+        version: "test".into(),
+        limits: "rlimit".into(),
+    };
+    let register = Command::RegisterAgent(profile);
+    let mut state = State::default();
+    let begun = vec![
+        asked("a1", Role::Agent, register),
+        asked("ann", Role::Client, submit),
+        assignment(&agent),
+    ];
+    apply(&mut state, begun);
+    let failed = Command::FinishAttempt(Verdict {
+        fence: state.live_fence(TaskId(1)).unwrap(),
+        outcome: Outcome::bare(End::Exited { code: 7 }),
+    });
+    let cancel = Command::CancelTask {
+        task: TaskId(1),
+        reason: String::new(),
+    };
+    let lost = SystemCommand::ExpireLease {
+        agent: agent.clone(),
+        incarnation: Incarnation::default(),
+    };
+    let second = vec![
+        asked("a1", Role::Agent, failed),
+        assignment(&agent),
+        asked("ann", Role::Client, cancel),
+        Op::System(lost),
+    ];
+    apply(&mut state, second);
+    let shown = super::task::task(&state, state.task(TaskId(1)).unwrap(), false);
+    assert_eq!(shown.state(), v1::TaskState::Cancelled);
+    assert_eq!((shown.attempt, shown.result), (2, None));
 }

@@ -183,7 +183,7 @@ fn what_a_lost_lease_ended_is_reported_as_interrupted() {
     bench.running(1);
     bench.tick_after(lease::HOLDS.0);
     let effects = bench.ends(1, Exit::Stopped);
-    let [(_, End::Interrupted { reason })] = &records(&effects)[..] else {
+    let [(_, End::Interrupted { reason, .. })] = &records(&effects)[..] else {
         panic!("{effects:?}");
     };
     assert!(reason.contains("lease"), "{reason}");

@@ -54,7 +54,10 @@ fn ended(exit: Exit) -> Box<Ended> {
 fn recovered(held: &[Fence], settled: &[Fence]) -> Recovered {
     let interrupted = |fence: &Fence| {
         let reason = "the agent was restarted while it ran".to_owned();
-        let outcome = model::Outcome::bare(model::End::Interrupted { reason });
+        let outcome = model::Outcome::bare(model::End::Interrupted {
+            cause: model::Interruption::AgentDied,
+            reason,
+        });
         let verdict = Verdict {
             fence: *fence,
             outcome,
