@@ -14,7 +14,7 @@ use model::{
 };
 use scheduler::{Clock, Fleet, Planner};
 
-use crate::io::{Output, ProposalId, Refusal, SessionId, Ticket};
+use crate::io::{Hindrance, Output, ProposalId, Refusal, SessionId, Ticket};
 
 /// Proposals under way at once: while one is on its way to the disks the next is prepared.
 const PIPELINE: usize = 3;
@@ -170,10 +170,13 @@ impl Batch {
     /// Builds one entry's operations, if there are any.
     pub fn propose(&mut self, state: &State, fleet: &Fleet, clock: Clock, out: &mut Vec<Output>) {
         for ticket in self.refused.drain(..) {
-            let why = format!("{PENDING_MAX} requests are waiting already");
+            let refusal = Refusal::Unavailable {
+                hindrance: Hindrance::Busy,
+                why: format!("{PENDING_MAX} requests are waiting already"),
+            };
             out.push(Output::Answer {
                 ticket,
-                result: Err(Refusal::Unavailable(why)),
+                result: Err(refusal),
             });
         }
         let mut sent = Sent::default();
