@@ -51,6 +51,11 @@ impl Deadline {
         self.left().is_zero()
     }
 
+    /// A try that is cut off leaves the outcome unknown: rather none than one without time to end.
+    fn allows_another_try(self) -> bool {
+        self.left() > 2 * limit::RETRY_PAUSE
+    }
+
     fn pause(self) -> tokio::time::Sleep {
         tokio::time::sleep_until(self.0.min(Instant::now() + limit::RETRY_PAUSE))
     }
@@ -210,7 +215,7 @@ impl Gateway {
                 return Err(failure);
             }
             unknown |= failure.code.reaction() == Reaction::Unknown;
-            if deadline.is_over() {
+            if !deadline.allows_another_try() {
                 return Err(if unknown { failure::unknown() } else { failure });
             }
             deadline.pause().await;
@@ -219,6 +224,7 @@ impl Gateway {
 
     /// The state as it is now, or later: a majority agreed after the call.
     pub async fn read(&self, deadline: Deadline) -> Result<(model::State, v1::Position), Failure> {
+        let mut last = None;
         loop {
             let read = quorum::read(&self.0.cluster);
             let failure = match tokio::time::timeout_at(deadline.0, read).await {
@@ -231,12 +237,21 @@ impl Gateway {
                     return Ok((read.value, position));
                 }
                 Ok(Err(error)) => failure::of_raft(&error),
-                Err(_) => return Err(failure::no_leader()),
+                Err(_) => return Err(last.unwrap_or_else(|| self.unconfirmed())),
             };
             if !may_pass(&failure) || deadline.is_over() {
                 return Err(failure);
             }
+            last = Some(failure);
             deadline.pause().await;
+        }
+    }
+
+    /// Why not even the first try of a read came to an end.
+    fn unconfirmed(&self) -> Failure {
+        match self.0.cluster.leadership().borrow().leader {
+            Some(_) => failure::no_quorum(),
+            None => failure::no_leader(),
         }
     }
 
