@@ -16,7 +16,7 @@ use model::{
 };
 use scheduler::{Clock, Fleet, Planner, Round};
 
-use crate::io::{Output, ProposalId, Refusal, SessionId, Ticket};
+use crate::io::{Hindrance, Output, ProposalId, Refusal, SessionId, Ticket};
 use crate::pending::{Origin, PENDING_MAX, PENDING_MAX_BYTES, Pending, Queue};
 
 /// Proposals under way at once: while one is on its way to the disks the next is prepared.
@@ -148,7 +148,10 @@ impl Batch {
             );
             out.push(Output::Answer {
                 ticket,
-                result: Err(Refusal::Unavailable(why)),
+                result: Err(Refusal::Unavailable {
+                    hindrance: Hindrance::Busy,
+                    why,
+                }),
             });
         }
     }

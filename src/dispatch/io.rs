@@ -81,13 +81,26 @@ pub enum Input {
     Tick,
 }
 
+/// What stands in the way of something that may be tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hindrance {
+    /// Nobody leads just now: an election or a handover is under way.
+    NoLeader,
+    /// Too few controllers answer.
+    NoQuorum,
+    /// There is too much to do.
+    Busy,
+    /// This controller is on its way out.
+    Stopping,
+}
+
 /// Why a proposal has no replies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Failure {
     /// Surely not in the log.
     NotLeader,
     /// Surely not in the log.
-    Unavailable(String),
+    Unavailable { hindrance: Hindrance, why: String },
     /// Perhaps in the log.
     Unknown,
 }
@@ -97,7 +110,10 @@ pub enum Failure {
 pub enum Refusal {
     Rejected(Rejected),
     NotLeader,
-    Unavailable(String),
+    Unavailable {
+        hindrance: Hindrance,
+        why: String,
+    },
     /// It may or may not have been committed.
     Unknown,
 }

@@ -13,7 +13,8 @@ use model::{
 use scheduler::{Clock, LEASE};
 
 use crate::{
-    Cause, Dispatcher, Failure, Input, Message, Output, ProposalId, Refusal, SessionId, Ticket,
+    Cause, Dispatcher, Failure, Hindrance, Input, Message, Output, ProposalId, Refusal, SessionId,
+    Ticket,
 };
 
 /// A leader with its log; time stands still unless the test moves it.
@@ -460,7 +461,10 @@ fn a_deposed_leader_answers_honestly() {
     for (proposal, failure) in under_way.into_iter().zip([
         Failure::Unknown,
         Failure::NotLeader,
-        Failure::Unavailable("no quorum".into()),
+        Failure::Unavailable {
+            hindrance: Hindrance::NoQuorum,
+            why: "no quorum".into(),
+        },
     ]) {
         leader.input(Input::Proposed {
             proposal,
@@ -473,7 +477,11 @@ fn a_deposed_leader_answers_honestly() {
         .collect();
     assert_eq!(answers[0], Err(Refusal::Unknown), "it may be in the log");
     assert_eq!(answers[1], Err(Refusal::NotLeader));
-    assert_eq!(answers[2], Err(Refusal::Unavailable("no quorum".into())));
+    let no_quorum = Refusal::Unavailable {
+        hindrance: Hindrance::NoQuorum,
+        why: "no quorum".into(),
+    };
+    assert_eq!(answers[2], Err(no_quorum));
     assert!(
         answers[3..]
             .iter()

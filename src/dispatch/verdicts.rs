@@ -94,7 +94,10 @@ fn acknowledge(session: SessionId, fence: Fence, reply: &Result<Reply, Rejected>
 fn refusal(failure: &Failure) -> Refusal {
     match failure {
         Failure::NotLeader => Refusal::NotLeader,
-        Failure::Unavailable(why) => Refusal::Unavailable(why.clone()),
+        Failure::Unavailable { hindrance, why } => Refusal::Unavailable {
+            hindrance: *hindrance,
+            why: why.clone(),
+        },
         Failure::Unknown => Refusal::Unknown,
     }
 }

@@ -11,12 +11,13 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use model::{Addresses, ControllerId, Op, State, Timestamp};
 use openraft::Raft;
+use openraft::async_runtime::watch::WatchReceiver;
 use openraft_rt_tokio::TokioRuntime;
 use rustls::{ClientConfig, ServerConfig};
 use tokio::runtime::Runtime;
@@ -31,14 +32,14 @@ use crate::clock::{Clocks, Reading};
 use crate::config::Config;
 use crate::consensus::{NodeId, Types};
 use crate::core::{Core, Parts, Patience};
-use crate::durable::{self, at};
-use crate::election::QuickElection;
+use crate::durable;
+use crate::election::{QuickElection, QuickElections};
 use crate::error::Error;
 use crate::fatal::FatalSignal;
 use crate::leadership::Leadership;
 use crate::machine::{EventStream, Machine, Published};
-use crate::member::{Member, Node};
-use crate::membership::Me;
+use crate::member::{Member, Node, lost_log};
+use crate::membership::{Me, effective, log_of};
 use crate::network::calls::Calls;
 use crate::network::client::Network;
 use crate::network::dial::{Dialer, MESSAGE_BYTES};
@@ -51,6 +52,7 @@ use crate::snapshot::Shelf;
 use crate::status::{Metrics, Status};
 use crate::store::directory;
 use crate::store::log::LogStore;
+use crate::store::rotate::Growth;
 use crate::sync::lock;
 use crate::watched::Follower;
 
@@ -78,7 +80,9 @@ pub struct Cluster {
 struct Inner {
     core: Arc<LocalCore>,
     leadership: watch::Receiver<Leadership>,
-    quick_elections: Arc<AtomicU64>,
+    elections: Arc<QuickElections>,
+    /// Handing over was tried: once is enough, for it may take seconds.
+    handed_over: AtomicBool,
     stopping: CancellationToken,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     runtime: Mutex<Option<Runtime>>,
@@ -217,7 +221,7 @@ impl Cluster {
 
     pub fn metrics(&self) -> Metrics {
         Metrics {
-            quick_elections: self.inner.quick_elections.load(Ordering::Relaxed),
+            quick_elections: self.inner.elections.called(),
             ..self.inner.core.metrics()
         }
     }
@@ -227,14 +231,21 @@ impl Cluster {
         self.inner.core.fatal.subscribe()
     }
 
-    /// Stops in order: leadership goes to another voter, then nothing is left running or open.
-    pub async fn shutdown(&self) {
-        let core = &self.inner.core;
-        if core.leadership.get().is_me
-            && let Err(error) = self.transfer_leadership(None).await
-        {
+    /// Before stopping: leadership goes to another voter, if this member leads and one answers. Tried once.
+    pub async fn hand_over(&self) {
+        let leads = self.inner.core.leadership.get().is_me;
+        if !leads || self.inner.handed_over.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        if let Err(error) = self.transfer_leadership(None).await {
             tracing::info!(%error, "leadership was not handed over");
         }
+    }
+
+    /// Stops in order: leadership goes to another voter, then nothing is left running or open.
+    pub async fn shutdown(&self) {
+        self.hand_over().await;
+        let core = &self.inner.core;
         self.inner.stopping.cancel();
         if tokio::time::timeout(STOP_PATIENCE, core.raft.shutdown())
             .await
@@ -279,9 +290,8 @@ impl Cluster {
         let handle = lock(&self.inner.runtime)
             .as_ref()
             .map(|runtime| runtime.handle().clone());
-        let stopping = || Error::Unavailable("this controller is stopping".to_owned());
-        let handle = handle.ok_or_else(stopping)?;
-        handle.spawn(work).await.map_err(|_| stopping())?
+        let handle = handle.ok_or_else(Error::stopping)?;
+        handle.spawn(work).await.map_err(|_| Error::stopping())?
     }
 }
 
@@ -315,8 +325,7 @@ impl Disk {
 
     fn open(config: Config) -> Result<Self, Error> {
         let data: &Path = &config.data_dir;
-        std::fs::create_dir_all(data).map_err(at(data))?;
-        durable::sync_dir(durable::parent(data))?;
+        durable::create_dirs(data)?;
         let lock = DirectoryLock::take(data)?;
         let owner = NodeFile {
             cluster_id: config.cluster_id.clone(),
@@ -325,7 +334,7 @@ impl Disk {
         };
         owner.claim(data)?;
         let fatal = FatalSignal::default();
-        let log = directory::open(data, fatal.clone())?;
+        let log = directory::open_with(data, fatal.clone(), Growth::of(config.id.0))?;
         let shelf = Arc::new(Shelf::open(data)?);
         Ok(Self {
             config,
@@ -344,8 +353,9 @@ async fn assemble(
 ) -> Result<(Inner, EventStream), Error> {
     let me = disk.identity();
     let dialer = Dialer::new(me.clone(), tls.client, disk.overrides());
+    let network = Network::new(dialer.clone());
     let (published, events) = Published::new();
-    let raft = start_raft(&disk, consensus, &dialer, &published).await?;
+    let raft = start_raft(&disk, consensus, &network, &published).await?;
     let Disk {
         config,
         lock,
@@ -366,17 +376,20 @@ async fn assemble(
             propose: config.propose_timeout,
             read: config.patience,
         },
+        snapshot_bytes: config.snapshot_bytes,
         fatal: fatal.clone(),
         stopping: stopping.clone(),
     });
+    let elections = Arc::new(QuickElections::default());
     let service = Service {
-        guard: Guard::new(me),
+        guard: guard(me, raft.clone()),
         raft: raft.clone(),
         log: log.clone(),
         shelf,
         rounds: core.rounds.clone(),
         dialer,
         receiving: Semaphore::new(1),
+        elections: elections.clone(),
     };
     let port = serve(
         service,
@@ -385,34 +398,59 @@ async fn assemble(
         stopping.clone(),
         fatal,
     )?;
-    let quick_elections = Arc::new(AtomicU64::new(0));
     let election = QuickElection {
         raft,
         log,
         calls,
         leadership: core.leadership.clone(),
-        held: quick_elections.clone(),
+        elections: elections.clone(),
     };
-    let election = tokio::spawn(stopping.clone().run_until_cancelled_owned(election.run()));
     let (told, leadership) = watch::channel(core.leadership.get());
-    let telling = tokio::spawn(tell(core.leadership.clone(), told));
+    let mut tasks = spawn_followers(&core, network, election, told, &stopping);
+    tasks.push(port);
     let inner = Inner {
         core,
         leadership,
-        quick_elections,
+        elections,
+        handed_over: AtomicBool::new(false),
         stopping,
-        tasks: Mutex::new(vec![port, discard(election), telling]),
+        tasks: Mutex::new(tasks),
         runtime: Mutex::new(None),
         lock: Mutex::new(Some(lock)),
     };
     Ok((inner, events))
 }
 
+fn guard(me: Me, raft: Raft<Types<TokioRuntime>, Machine<TokioRuntime>>) -> Guard {
+    Guard::new(me, Arc::new(move |id| log_of(&raft, id)))
+}
+
+/// The tasks that follow what consensus reports, until the member stops.
+fn spawn_followers(
+    core: &LocalCore,
+    network: Network,
+    election: QuickElection,
+    told: watch::Sender<Leadership>,
+    stopping: &CancellationToken,
+) -> Vec<JoinHandle<()>> {
+    let (fatal, stopping) = (&core.fatal, stopping.clone());
+    let membership = follow_membership(core.raft.clone(), network);
+    let election = async move {
+        stopping.run_until_cancelled(election.run()).await;
+    };
+    let telling = tell(core.leadership.clone(), told);
+    vec![
+        tokio::spawn(fatal.watch("following the membership", membership)),
+        tokio::spawn(fatal.watch("the quick election", election)),
+        tokio::spawn(fatal.watch("telling who leads", telling)),
+    ]
+}
+
 /// Applies what is known to be committed, without events, and then starts.
 async fn start_raft(
     disk: &Disk,
     consensus: Arc<openraft::Config>,
-    dialer: &Dialer,
+    network: &Network,
     published: &Arc<Published>,
 ) -> Result<Raft<Types<TokioRuntime>, Machine<TokioRuntime>>, Error> {
     let machine = Machine::new(
@@ -421,26 +459,24 @@ async fn start_raft(
         disk.fatal.clone(),
         Blocking::OwnThread,
     );
-    let network = Network::new(dialer.clone());
-    let raft = Raft::build(
-        dialer.me().id,
-        consensus,
-        network,
-        disk.log.clone(),
-        machine,
-    )
-    .await;
+    let me = network.me();
+    let raft = Raft::build(me.id, consensus, network.clone(), disk.log.clone(), machine).await;
     let raft = raft.map_err(|error| {
         let first = disk.fatal.reason().map(|reason| reason.to_string());
         Error::Fatal(first.unwrap_or_else(|| error.to_string()))
     })?;
     let recovered = published.view();
-    let (ours, found) = (&dialer.me().cluster_id, recovered.state.cluster_id());
+    let (ours, found) = (&me.cluster_id, recovered.state.cluster_id());
     if !found.is_empty() && found != ours {
         return Err(Error::Rejected(format!(
             "{} holds the state of cluster {found}, not of {ours}",
             disk.config.data_dir.display()
         )));
+    }
+    // A snapshot outlived the log: what this member voted and acknowledged is forgotten.
+    let known = recovered.membership.get_node(&me.id);
+    if known.is_some_and(|known| known.log != me.node.log) {
+        return Err(Error::Rejected(lost_log(me.id)));
     }
     published.go_live();
     raft.run();
@@ -455,11 +491,19 @@ async fn tell(mut from: Follower<Leadership>, to: watch::Sender<Leadership>) {
     }
 }
 
-/// A task whose result says nothing.
-fn discard<T: Send + 'static>(task: JoinHandle<T>) -> JoinHandle<()> {
-    tokio::spawn(async move {
-        task.await.ok();
-    })
+/// Tells the network where the members are, whenever that changes.
+async fn follow_membership(
+    raft: Raft<Types<TokioRuntime>, Machine<TokioRuntime>>,
+    network: Network,
+) {
+    let mut server = raft.server_metrics();
+    loop {
+        network.know(effective(&raft).nodes());
+        // Consensus has stopped; who follows leadership tells why.
+        if server.changed().await.is_err() {
+            return;
+        }
+    }
 }
 
 fn serve(
@@ -477,12 +521,13 @@ fn serve(
     let server = transport::server(transport::Timers::default())
         .add_service(api)
         .serve_with_incoming(transport::incoming(listener, tls));
-    Ok(tokio::spawn(async move {
+    let failed = fatal.clone();
+    Ok(tokio::spawn(fatal.watch("the peer port", async move {
         // Streams between members never end by themselves, so they are cut rather than drained.
         if let Some(Err(error)) = stopping.run_until_cancelled(server).await {
-            fatal.raise(&format!("the peer port has failed: {error}"));
+            failed.raise(&format!("the peer port has failed: {error}"));
         }
-    }))
+    })))
 }
 
 /// The machine's own clocks.

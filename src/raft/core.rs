@@ -62,6 +62,8 @@ pub struct Parts<R: AsyncRuntime, P> {
     pub me: Me,
     pub clock: ClockSource,
     pub patience: Patience,
+    /// Bytes of log after which a snapshot is taken, however few entries they are.
+    pub snapshot_bytes: u64,
     pub fatal: FatalSignal,
     /// Cancelled when the member is asked to stop, so that stopping is no failure.
     pub stopping: CancellationToken,
@@ -78,6 +80,7 @@ impl<R: AsyncRuntime, P: Peers> Core<R, P> {
             me,
             clock,
             patience,
+            snapshot_bytes,
             fatal,
             stopping,
         } = parts;
@@ -90,21 +93,25 @@ impl<R: AsyncRuntime, P: Peers> Core<R, P> {
             fatal.clone(),
             stopping,
         );
-        drop(R::spawn(follow));
-        let rounds = Rounds::of_leader(raft.clone());
-        let reads = Rounds::of_member(MemberRound {
+        drop(R::spawn(fatal.watch("following leadership", follow)));
+        let bound = snapshot_by_size(raft.clone(), log.shared().appended.follow(), snapshot_bytes);
+        drop(R::spawn(fatal.watch("bounding the log", bound)));
+        let rounds = Rounds::of_leader(raft.clone(), &fatal);
+        let member_round = MemberRound {
             raft: raft.clone(),
             peers: peers.clone(),
             leadership: leadership.clone(),
             own: rounds.clone(),
             patience: patience.read,
-        });
+        };
+        let reads = Rounds::of_member(member_round, &fatal);
         let stamper = Arc::new(Stamper::new(clock, published.clone()));
         let proposer = Proposer::spawn(
             raft.clone(),
             stamper.clone(),
             leadership.clone(),
             patience.propose,
+            &fatal,
         );
         let members = Members {
             raft: raft.clone(),
@@ -128,16 +135,19 @@ impl<R: AsyncRuntime, P: Peers> Core<R, P> {
             leader_changes: Arc::default(),
             term_changes: Arc::default(),
         });
-        drop(R::spawn(count_changes(
+        Self::spawn_followers(&core);
+        core
+    }
+
+    fn spawn_followers(core: &Arc<Self>) {
+        let counting = count_changes(
             core.leadership.clone(),
             core.leader_changes.clone(),
             core.term_changes.clone(),
-        )));
-        drop(R::spawn(found(
-            Arc::downgrade(&core),
-            core.leadership.clone(),
-        )));
-        core
+        );
+        drop(R::spawn(core.fatal.watch("counting changes", counting)));
+        let founding = found(Arc::downgrade(core), core.leadership.clone());
+        drop(R::spawn(core.fatal.watch("founding", founding)));
     }
 
     pub fn view(&self) -> Arc<View> {
@@ -190,7 +200,7 @@ impl<R: AsyncRuntime, P: Peers> Core<R, P> {
         };
         match R::timeout(self.patience.propose, founded).await {
             Ok(Some(())) => Ok(()),
-            Ok(None) => Err(Error::Unavailable("this controller is stopping".to_owned())),
+            Ok(None) => Err(Error::stopping()),
             Err(_) => Err(Error::Unknown(
                 "the first entry is not committed yet".to_owned(),
             )),
@@ -202,8 +212,8 @@ impl<R: AsyncRuntime, P: Peers> Core<R, P> {
         let reached = applied.wait_for(|applied| applied.is_some_and(|id| id.index >= index));
         match R::timeout(self.patience.read, reached).await {
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(_)) => Err(Error::Unavailable("this controller is stopping".to_owned())),
-            Err(_) => Err(Error::Unavailable(format!(
+            Ok(Err(_)) => Err(Error::stopping()),
+            Err(_) => Err(Error::busy(format!(
                 "this controller has not applied entry {index} within {:?}",
                 self.patience.read
             ))),
@@ -238,8 +248,7 @@ impl<R: AsyncRuntime, P: Peers> Core<R, P> {
     }
 
     pub fn metrics(&self) -> Metrics {
-        let watched = self.raft.metrics();
-        let raft = watched.borrow_watched().clone();
+        let raft = self.raft.metrics().borrow_watched().clone();
         let index = |id: Option<crate::consensus::LogId>| id.map_or(0, |id| id.index);
         let last = raft.last_log_index.unwrap_or_default();
         let lag = raft
@@ -271,6 +280,29 @@ impl<R: AsyncRuntime, P: Peers> Core<R, P> {
             .effective()
             .get_node(&id.0)
             .map(|node| node.addresses.clone())
+    }
+}
+
+/// openraft counts entries, and they differ in size by a factor of thousands: without this the log on disk
+/// could grow to many gigabytes between two snapshots. A restart begins to count anew.
+async fn snapshot_by_size<R: AsyncRuntime>(
+    raft: Raft<Types<R>, Machine<R>>,
+    mut appended: Follower<u64>,
+    limit: u64,
+) {
+    let (mut since, mut last) = (0, None);
+    while let Ok(now) = appended.changed().await {
+        let snapshot = raft.metrics().borrow_watched().snapshot;
+        if snapshot != last {
+            (since, last) = (now, snapshot);
+        }
+        if now - since < limit {
+            continue;
+        }
+        since = now;
+        if raft.trigger().snapshot().await.is_err() {
+            return;
+        }
     }
 }
 

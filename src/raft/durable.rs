@@ -2,8 +2,9 @@
 //!
 //! Every error names the file, because "No space left on device" alone helps nobody at night.
 
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 /// Adds the path to an error, keeping its kind.
@@ -26,9 +27,20 @@ pub fn parent(path: &Path) -> &Path {
     }
 }
 
+/// Nobody else on the machine may look in: tasks' specs hold secrets.
+const MODE: u32 = 0o700;
+
+/// Creates a directory with all above it that are missing. An existing one is fine.
+pub fn create_dirs(dir: &Path) -> io::Result<()> {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true).mode(MODE);
+    builder.create(dir).map_err(at(dir))?;
+    sync_dir(parent(dir))
+}
+
 /// Creates a directory whose name survives a power cut. An existing one is fine.
 pub fn create_dir(dir: &Path) -> io::Result<()> {
-    match fs::create_dir(dir) {
+    match DirBuilder::new().mode(MODE).create(dir) {
         Ok(()) => sync_dir(parent(dir)),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(at(dir)(error)),

@@ -15,8 +15,8 @@
 //! Safety does not rest on any of this, since an election is only an election and reads trust no lease. The
 //! worst is a needless one; so it takes a quorum, two rounds, and happens at most once in 5 s.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -33,6 +33,7 @@ use crate::membership::{effective, node_of};
 use crate::network::calls::{Calls, Suspicion};
 use crate::network::service::refuses;
 use crate::store::log::LogStore;
+use crate::sync::lock;
 use crate::watched::Follower;
 
 /// Between the two rounds: a process that is restarted in place listens again by then.
@@ -44,19 +45,40 @@ const AT_MOST_EVERY: Duration = Duration::from_secs(5);
 /// Before the leader is watched again after its stream broke for another reason.
 const WATCH_PAUSE: Duration = Duration::from_millis(100);
 
+/// The quick elections of this member: how often it called one, and when it last took part in one.
+#[derive(Default)]
+pub struct QuickElections {
+    called: AtomicU64,
+    last: Mutex<Option<Instant>>,
+}
+
+impl QuickElections {
+    pub fn called(&self) -> u64 {
+        self.called.load(Ordering::Relaxed)
+    }
+
+    /// Called here or by another follower: either way the next one has to wait.
+    pub fn took_part(&self) {
+        *lock(&self.last) = Some(Instant::now());
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        let last = *lock(&self.last);
+        last.is_none_or(|last| now.saturating_duration_since(last) >= AT_MOST_EVERY)
+    }
+}
+
 pub struct QuickElection {
     pub raft: Raft<Types<TokioRuntime>, Machine<TokioRuntime>>,
     pub log: LogStore<TokioRuntime>,
     pub calls: Arc<Calls>,
     pub leadership: Follower<Leadership>,
-    /// How often it was used, for metrics.
-    pub held: Arc<AtomicU64>,
+    pub elections: Arc<QuickElections>,
 }
 
 impl QuickElection {
     /// Watches whoever leads until this member stops.
     pub async fn run(mut self) {
-        let mut last: Option<Instant> = None;
         loop {
             let follows = |now: &Leadership| now.leader.is_some() && !now.is_me;
             let Ok(now) = self.leadership.wait_for(follows).await else {
@@ -81,43 +103,47 @@ impl QuickElection {
                     tracing::debug!(leader = %controller(leader), reason = %broken, "lost sight of the leader");
                 }
             }
-            let due = last.is_none_or(|last| last.elapsed() >= AT_MOST_EVERY);
             let address = self.calls.dialer().address(leader, &node.addresses.raft);
-            if due && refuses(&address).await && self.attempt(leader).await {
-                last = Some(Instant::now());
+            if self.elections.is_due(Instant::now()) && refuses(&address).await {
+                self.attempt(leader).await;
             }
             sleep(WATCH_PAUSE).await;
         }
     }
 
-    /// Returns whether an election was called.
-    async fn attempt(&self, leader: NodeId) -> bool {
+    /// Calls an election, if a quorum agrees twice.
+    async fn attempt(&self, leader: NodeId) {
         let me = self.calls.dialer().me().id;
         let members = effective(&self.raft);
+        let members = members.membership();
         let voters: Vec<NodeId> = members.voter_ids().collect();
         let vote = self.log.vote().filter(|vote| vote.committed);
         let Some(vote) = vote.filter(|vote| vote.leader_id.voted_for == leader) else {
-            return false;
+            return;
         };
         // Two configurations at once have two quorums: leave that to the ordinary way.
         if members.get_joint_config().len() != 1 || !voters.contains(&me) {
-            return false;
+            return;
         }
-        if elected(voters.len(), &self.round(&members, leader, &vote).await).is_none() {
-            return false;
+        let first = self.round(members, leader, &vote).await;
+        if elected(voters.len(), &first).is_none() {
+            return;
         }
         sleep(BETWEEN_ROUNDS).await;
-        let round = self.round(&members, leader, &vote).await;
-        let Some(candidate) = elected(voters.len(), &round) else {
-            return false;
+        let round = twice(&first, self.round(members, leader, &vote).await);
+        // Another follower may have been quicker.
+        let Some(candidate) =
+            elected(voters.len(), &round).filter(|_| self.elections.is_due(Instant::now()))
+        else {
+            return;
         };
         tracing::info!(
             dead = %controller(leader), candidate = %controller(candidate.id), voters = round.len(),
             "the leader's process is gone: quick election"
         );
-        self.held.fetch_add(1, Ordering::Relaxed);
-        self.call(&members, &vote, &candidate, &round).await;
-        true
+        self.elections.called.fetch_add(1, Ordering::Relaxed);
+        self.elections.took_part();
+        self.call(members, &vote, &candidate, &round).await;
     }
 
     /// Asks all other voters, and this member itself, about the leader.
@@ -190,6 +216,13 @@ struct Confirmed {
     last_log: Option<LogId>,
 }
 
+/// Of the second round, those who had confirmed in the first: two majorities that share but a few voters
+/// would be a majority that saw it once.
+fn twice(first: &[Confirmed], second: Vec<Confirmed>) -> Vec<Confirmed> {
+    let before = |one: &Confirmed| first.iter().any(|earlier| earlier.id == one.id);
+    second.into_iter().filter(before).collect()
+}
+
 /// Who is to be elected, if a majority of all voters, the dead leader counted, has confirmed. The same
 /// answers give the same candidate on every follower.
 fn elected(voters: usize, confirmed: &[Confirmed]) -> Option<Confirmed> {
@@ -220,6 +253,26 @@ mod tests {
         assert_eq!(elected(3, &[confirmed(2, 1, 9)]), None);
         assert_eq!(elected(5, &[confirmed(2, 1, 9), confirmed(3, 1, 9)]), None);
         assert_eq!(elected(2, &[confirmed(2, 1, 9)]), None);
+    }
+
+    #[test]
+    fn two_majorities_of_different_voters_have_not_confirmed_twice() {
+        let first = [confirmed(2, 1, 9), confirmed(3, 1, 9), confirmed(4, 1, 9)];
+        let second = vec![confirmed(2, 1, 9), confirmed(4, 1, 9), confirmed(5, 1, 9)];
+        let both = twice(&first, second);
+        assert_eq!(both, [confirmed(2, 1, 9), confirmed(4, 1, 9)]);
+        assert_eq!(elected(5, &both), None);
+    }
+
+    #[test]
+    fn a_quick_election_that_was_joined_counts_against_the_next() {
+        let elections = QuickElections::default();
+        assert!(elections.is_due(Instant::now()));
+        elections.took_part();
+        let now = Instant::now();
+        assert!(!elections.is_due(now));
+        assert_eq!(elections.called(), 0, "another one called it");
+        assert!(elections.is_due(now + AT_MOST_EVERY));
     }
 
     #[test]

@@ -9,14 +9,27 @@ pub struct Leader {
     pub addresses: Addresses,
 }
 
+/// Why nothing was done where trying again may help. A caller reacts alike to all of them; a person does not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hindrance {
+    /// Nobody leads just now, or the leader can't be reached: an election or a handover is due.
+    NoLeader,
+    /// Too few controllers answer.
+    NoQuorum,
+    /// Somebody who is needed has too much to do, or is not there yet.
+    Busy,
+    /// This controller is on its way out; another one is not.
+    Stopping,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// Ask the leader. Nothing was done.
     #[error("this controller does not lead{}", named(leader.as_ref()))]
     NotLeader { leader: Option<Leader> },
     /// Nothing was done; try again.
-    #[error("{0}")]
-    Unavailable(String),
+    #[error("{why}")]
+    Unavailable { hindrance: Hindrance, why: String },
     /// It may have been done, or may still be: only a question with the same request id tells.
     #[error("the outcome is unknown: {0}")]
     Unknown(String),
@@ -26,6 +39,29 @@ pub enum Error {
     /// This controller can't go on.
     #[error("{0}")]
     Fatal(String),
+}
+
+impl Error {
+    pub fn no_leader(why: impl Into<String>) -> Self {
+        Self::unavailable(Hindrance::NoLeader, why)
+    }
+
+    pub fn no_quorum(why: impl Into<String>) -> Self {
+        Self::unavailable(Hindrance::NoQuorum, why)
+    }
+
+    pub fn busy(why: impl Into<String>) -> Self {
+        Self::unavailable(Hindrance::Busy, why)
+    }
+
+    pub fn stopping() -> Self {
+        Self::unavailable(Hindrance::Stopping, "this controller is stopping")
+    }
+
+    fn unavailable(hindrance: Hindrance, why: impl Into<String>) -> Self {
+        let why = why.into();
+        Self::Unavailable { hindrance, why }
+    }
 }
 
 fn named(leader: Option<&Leader>) -> String {

@@ -4,8 +4,11 @@
 //! running. Whoever notices reports here; the process exits with the reason and starts again from what
 //! is on disk.
 
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use futures::FutureExt;
 use tokio::sync::watch;
 
 #[derive(Clone, Debug)]
@@ -30,11 +33,46 @@ impl FatalSignal {
         });
     }
 
+    /// Runs one of the member's own tasks. A panic would end it unseen, and leave a member behind that looks
+    /// alive and never answers; so it ends the member.
+    pub fn watch(
+        &self,
+        what: &'static str,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let fatal = self.clone();
+        let task = AssertUnwindSafe(task).catch_unwind();
+        async move {
+            if task.await.is_err() {
+                fatal.raise(&format!("{what} panicked; this is a defect"));
+            }
+        }
+    }
+
     pub fn reason(&self) -> Option<Arc<str>> {
         self.0.borrow().clone()
     }
 
     pub fn subscribe(&self) -> watch::Receiver<Option<Arc<str>>> {
         self.0.subscribe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_panics_ends_the_member_and_one_that_ends_does_not() {
+        let fatal = FatalSignal::default();
+        tokio::spawn(fatal.watch("a good task", async {}))
+            .await
+            .unwrap();
+        assert_eq!(fatal.reason(), None);
+        tokio::spawn(fatal.watch("a bad task", async { panic!("oh") }))
+            .await
+            .unwrap();
+        let reason = fatal.reason().unwrap();
+        assert!(reason.contains("a bad task panicked"), "{reason}");
     }
 }

@@ -65,8 +65,9 @@ pub async fn follow<R: AsyncRuntime>(
                 leadership.set(Leadership { term: next.term, ..Leadership::default() });
                 return;
             },
-            // The owner lives as long as the machine, so this never ends before the other.
-            alive = applied.changed() => if alive.is_err() {
+            // Only while it waits to be ready: every batch of entries would wake it. The owner lives as
+            // long as the machine, so this never ends before the other.
+            alive = applied.changed(), if next.is_me && !next.ready => if alive.is_err() {
                 return;
             },
         }

@@ -50,7 +50,7 @@ mod tests;
 pub use clock::{Clocks, Reading};
 pub use cluster::{Cluster, PeerTls};
 pub use config::{Config, Timers};
-pub use error::{Error, Leader};
+pub use error::{Error, Hindrance, Leader};
 pub use leadership::Leadership;
 pub use machine::{AppliedBatch, BatchKind, EventStream};
 pub use member::{LogIdentity, Member, MemberRole};

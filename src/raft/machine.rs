@@ -78,7 +78,7 @@ pub struct Published {
 pub struct View {
     pub state: Arc<State>,
     pub applied: Option<LogId>,
-    pub membership: StoredMembership,
+    pub membership: Arc<StoredMembership>,
     /// Every node id that was ever a member.
     pub used_ids: Arc<BTreeSet<NodeId>>,
 }
@@ -158,9 +158,10 @@ impl<R: AsyncRuntime> Machine<R> {
             EntryPayload::Blank => self.state.note_index(index, term),
             EntryPayload::Membership(members) => {
                 self.state.note_index(index, term);
-                self.view.membership = StoredMembership::new(Some(entry.log_id), members.clone());
+                let members = StoredMembership::new(Some(entry.log_id), members.clone());
+                self.view.membership = Arc::new(members);
                 let used = Arc::make_mut(&mut self.view.used_ids);
-                used.extend(members.nodes().map(|(id, _)| *id));
+                used.extend(self.view.membership.nodes().map(|(id, _)| *id));
             }
             EntryPayload::Normal(payload) => {
                 let decoded = payload.take_entry().map_err(|error| {
@@ -213,7 +214,8 @@ impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for Machine<R> {
     type SnapshotBuilder = Builder<R>;
 
     async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
-        Ok((self.view.applied, self.view.membership.clone()))
+        let membership = StoredMembership::clone(&self.view.membership);
+        Ok((self.view.applied, membership))
     }
 
     async fn apply<S>(&mut self, mut entries: S) -> io::Result<()>
@@ -261,8 +263,8 @@ impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for Machine<R> {
         let loaded = self.blocking.run::<R, _, _>(move || load(&source)).await;
         let (state, position) = loaded.map_err(|error| {
             self.stop(format!(
-                "a snapshot can't be used: {error}. Restore the data directory from a copy, or \
-                 remove this member and let the machine join again under a new id"
+                "a snapshot can't be used: {error}. Remove this member from the cluster, and let \
+                 the machine join again with an empty data directory under a new id"
             ))
         })?;
         self.blocking
@@ -270,12 +272,13 @@ impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for Machine<R> {
             .await?;
         self.state = state;
         self.view.applied = position.last_log;
-        self.view.membership = position.membership;
+        self.view.membership = Arc::new(position.membership);
         self.view.used_ids = Arc::new(position.used_ids);
         self.publish(&mut Vec::new());
+        let (term, index) = place(position.last_log);
         let batch = AppliedBatch {
-            index: position.last_log.map_or(0, |id| id.index),
-            term: position.last_log.as_ref().map_or(0, term_of),
+            index,
+            term,
             stamp: self.state.time(),
             kind: BatchKind::Snapshot,
             events: Vec::new(),
@@ -304,7 +307,23 @@ fn load(handle: &Handle) -> io::Result<(State, Position)> {
         .manifest
         .position()
         .map_err(|error| invalid(error.to_string()))?;
+    // Wherever the manifest came from: were it wrong here, entries would be skipped or applied twice.
+    let (told, found) = (
+        place(position.last_log),
+        (state.last_term(), state.last_applied()),
+    );
+    if told != found {
+        return Err(invalid(format!(
+            "the state stands at entry {} of term {}, the manifest says {} of {}",
+            found.1, found.0, told.1, told.0
+        )));
+    }
     Ok((state, position))
+}
+
+/// Term and index of what was applied last.
+fn place(applied: Option<LogId>) -> (u64, u64) {
+    applied.map_or((0, 0), |id| (term_of(&id), id.index))
 }
 
 fn snapshot(handle: Handle) -> io::Result<Snapshot<Handle>> {
@@ -350,7 +369,7 @@ fn build(view: &View, shelf: &Shelf, fatal: &FatalSignal) -> io::Result<Handle> 
     }
     let position = Position {
         last_log: view.applied,
-        membership: view.membership.clone(),
+        membership: StoredMembership::clone(&view.membership),
         used_ids: BTreeSet::clone(&view.used_ids),
     };
     shelf.build(&position, &view.state.encode(), &chunk::hex(&hash))

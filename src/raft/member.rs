@@ -67,6 +67,15 @@ pub struct Member {
     pub lag: Option<u64>,
 }
 
+/// Why a member whose log is not the one of the membership is refused, by others and by itself.
+pub fn lost_log(id: NodeId) -> String {
+    format!(
+        "the log of {} is not the one that the membership knows: this machine has lost that log \
+         and may not act under its id; remove {0}, and let the machine join under a new id",
+        controller(id)
+    )
+}
+
 pub fn controller(id: NodeId) -> model::ControllerId {
     model::ControllerId(id)
 }

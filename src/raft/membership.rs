@@ -15,13 +15,13 @@ use std::time::Duration;
 use model::{Addresses, ControllerId};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{InitializeError, RaftError};
-use openraft::{AsyncRuntime, ChangeMembers, Instant, Raft, ServerState};
+use openraft::{AsyncRuntime, ChangeMembers, Instant, Raft, RaftMetrics, ServerState};
 use tokio::sync::Mutex;
 
-use crate::consensus::{Membership, NodeId, Types};
+use crate::consensus::{NodeId, StoredMembership, Types};
 use crate::error::{Error, Leader};
 use crate::machine::{Machine, Published};
-use crate::member::{Member, MemberRole, Node, controller};
+use crate::member::{LogIdentity, Member, MemberRole, Node, controller};
 use crate::peers::{Identified, Peers};
 use crate::proposer::refused;
 
@@ -31,27 +31,32 @@ const CAUGHT_UP: u64 = 64;
 /// How long a learner may take to catch up before the caller is told to ask again.
 const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A member that answered a heartbeat this lately is alive: some heartbeats' worth.
-const RECENTLY: Duration = Duration::from_millis(500);
+/// A member that answered a heartbeat no longer ago than so many heartbeats is alive: one may be on its
+/// way, and one late.
+const RECENT_HEARTBEATS: u32 = 3;
 
 /// How long handing over leadership may take: some elections' worth.
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The membership in force here: the last one in the log, committed or not.
-pub fn effective<R: AsyncRuntime>(raft: &Raft<Types<R>, Machine<R>>) -> Membership {
+/// What openraft reports is shared: the guard of its watch is never held across other code.
+pub fn effective<R: AsyncRuntime>(raft: &Raft<Types<R>, Machine<R>>) -> Arc<StoredMembership> {
     raft.server_metrics()
         .borrow_watched()
         .membership_config
-        .membership()
         .clone()
 }
 
 pub fn node_of<R: AsyncRuntime>(raft: &Raft<Types<R>, Machine<R>>, id: NodeId) -> Option<Node> {
-    raft.server_metrics()
-        .borrow_watched()
-        .membership_config
-        .get_node(&id)
-        .cloned()
+    effective(raft).get_node(&id).cloned()
+}
+
+/// Which log a member has, as the membership in force here says.
+pub fn log_of<R: AsyncRuntime>(
+    raft: &Raft<Types<R>, Machine<R>>,
+    id: NodeId,
+) -> Option<LogIdentity> {
+    effective(raft).get_node(&id).map(|node| node.log)
 }
 
 /// Who this member is.
@@ -209,7 +214,7 @@ impl<R: AsyncRuntime, P: Peers> Members<R, P> {
     }
 
     async fn finish_interrupted(&self) -> Result<(), Error> {
-        if self.effective().get_joint_config().len() > 1 {
+        if self.effective().membership().get_joint_config().len() > 1 {
             tracing::info!("finishing a change of membership that was cut short");
             self.change(ChangeMembers::AddVoterIds(BTreeSet::new()))
                 .await?;
@@ -243,7 +248,7 @@ impl<R: AsyncRuntime, P: Peers> Members<R, P> {
             "learner caught up",
         );
         let metrics = caught_up.await.map_err(|error| {
-            Error::Unavailable(format!("{} has not caught up yet: {error}", controller(id)))
+            Error::busy(format!("{} has not caught up yet: {error}", controller(id)))
         })?;
         match metrics.replication.is_some() {
             true => Ok(()),
@@ -253,14 +258,27 @@ impl<R: AsyncRuntime, P: Peers> Members<R, P> {
 
     /// Hands leadership to a voter: the given one, or the one whose log reaches furthest.
     pub async fn transfer(&self, to: Option<ControllerId>) -> Result<(), Error> {
+        let voters: BTreeSet<NodeId> = self.effective().voter_ids().collect();
         let target = match to {
-            Some(id) if self.effective().voter_ids().any(|voter| voter == id.0) => id.0,
-            Some(id) => return Err(Error::Rejected(format!("{id} is not a voter"))),
-            None => self.successor()?,
+            Some(id) if !voters.contains(&id.0) => {
+                return Err(Error::Rejected(format!("{id} is not a voter")));
+            }
+            Some(id) if id.0 == self.me.id => return Ok(()),
+            Some(id) => {
+                let only = BTreeSet::from([id.0]);
+                let named = self.successor(&only).await?;
+                named.ok_or_else(|| Error::busy(format!("{id} does not answer")))?
+            }
+            None => {
+                let others: BTreeSet<_> =
+                    voters.into_iter().filter(|id| *id != self.me.id).collect();
+                if others.is_empty() {
+                    return Err(Error::Rejected("there is no other voter".to_owned()));
+                }
+                let named = self.successor(&others).await?;
+                named.ok_or_else(|| Error::no_quorum("no other voter answers"))?
+            }
         };
-        if target == self.me.id {
-            return Ok(());
-        }
         let fatal = |error: openraft::errors::Fatal<Types<R>>| Error::Fatal(error.to_string());
         self.raft
             .trigger()
@@ -275,39 +293,42 @@ impl<R: AsyncRuntime, P: Peers> Members<R, P> {
         );
         moved.await.map(|_| ()).map_err(|_| {
             let target = controller(target);
-            Error::Unavailable(format!(
+            Error::no_leader(format!(
                 "{target} did not take over within {TRANSFER_TIMEOUT:?}"
             ))
         })
     }
 
-    /// The voter with the most advanced log among those that answer.
-    fn successor(&self) -> Result<NodeId, Error> {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let (Some(matched), Some(heard)) = (&metrics.replication, &metrics.heartbeat) else {
+    /// The one with the most advanced log among the given that answer. A leader that hands over refuses
+    /// writes until it is deposed, so it must not hand over to the dead.
+    async fn successor(&self, among: &BTreeSet<NodeId>) -> Result<Option<NodeId>, Error> {
+        let heartbeat = Duration::from_millis(self.raft.config().heartbeat_interval);
+        let recently = heartbeat * RECENT_HEARTBEATS;
+        let answers = |metrics: &RaftMetrics<Types<R>>, id: NodeId| {
+            let heard = metrics.heartbeat.as_ref().and_then(|all| all.get(&id));
+            heard.is_some_and(|at| at.is_some_and(|at| at.elapsed() < recently))
+        };
+        // One that is new to its office has heard of nobody yet.
+        let somebody = |metrics: &RaftMetrics<Types<R>>| {
+            metrics.replication.is_none() || among.iter().any(|id| answers(metrics, *id))
+        };
+        let wait = self.raft.wait(Some(recently));
+        let Ok(metrics) = wait.metrics(somebody, "a voter answers").await else {
+            return Ok(None);
+        };
+        let Some(matched) = &metrics.replication else {
             return Err(Error::NotLeader { leader: None });
         };
-        let answers = |id: &NodeId| {
-            let last = heard.get(id).copied().flatten();
-            last.is_some_and(|at| at.elapsed() < RECENTLY)
-        };
-        let others = metrics
-            .membership_config
-            .voter_ids()
-            .filter(|id| *id != self.me.id);
-        others
-            .max_by_key(|id| (answers(id), matched.get(id).copied().flatten()))
-            .ok_or_else(|| Error::Rejected("there is no other voter".to_owned()))
+        let alive = among.iter().copied().filter(|id| answers(&metrics, *id));
+        Ok(alive.max_by_key(|id| matched.get(id).copied().flatten()))
     }
 
-    pub fn effective(&self) -> Membership {
+    pub fn effective(&self) -> Arc<StoredMembership> {
         effective(&self.raft)
     }
 
     pub fn list(&self) -> Vec<Member> {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow_watched();
+        let metrics = self.raft.metrics().borrow_watched().clone();
         let last = metrics.last_log_index;
         let members = metrics.membership_config.membership();
         let voters: BTreeSet<_> = members.voter_ids().collect();

@@ -21,6 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::clock::{Clocks, Reading, StateClock};
 use crate::consensus::{CommittedLeaderId, Types, term_of};
 use crate::error::{Error, Leader};
+use crate::fatal::FatalSignal;
 use crate::leadership::{Leadership, leader_of};
 use crate::machine::{Machine, Published};
 use crate::member::controller;
@@ -115,10 +116,12 @@ impl<R: AsyncRuntime> Proposer<R> {
         stamper: Arc<Stamper>,
         leadership: Follower<Leadership>,
         timeout: Duration,
+        fatal: &FatalSignal,
     ) -> Self {
         let (queue, proposals) = mpsc::channel(WAITING);
         // Ends when the last handle drops the queue.
-        drop(R::spawn(run::<R>(raft, stamper, leadership, proposals)));
+        let running = run::<R>(raft, stamper, leadership, proposals);
+        drop(R::spawn(fatal.watch("the proposer", running)));
         Self { queue, timeout }
     }
 
@@ -128,12 +131,12 @@ impl<R: AsyncRuntime> Proposer<R> {
             .try_send(Proposal { ops, wall, taken })
             .map_err(|error| match error {
                 mpsc::error::TrySendError::Full(_) => {
-                    Error::Unavailable(format!("{WAITING} proposals wait already; try again"))
+                    Error::busy(format!("{WAITING} proposals wait already; try again"))
                 }
-                mpsc::error::TrySendError::Closed(_) => stopped(),
+                mpsc::error::TrySendError::Closed(_) => Error::stopping(),
             })?;
         let outcome = R::timeout(self.timeout, async {
-            let outcome = answer.await.map_err(|_| stopped())??;
+            let outcome = answer.await.map_err(|_| Error::stopping())??;
             let gone = |_| Error::Unknown("this controller stopped before the answer".to_owned());
             committed::<R>(outcome.await.map_err(gone)?)
         });
@@ -147,10 +150,6 @@ impl<R: AsyncRuntime> Proposer<R> {
     }
 }
 
-fn stopped() -> Error {
-    Error::Unavailable("this controller is stopping".to_owned())
-}
-
 async fn run<R: AsyncRuntime>(
     raft: Raft<Types<R>, Machine<R>>,
     stamper: Arc<Stamper>,
@@ -161,7 +160,13 @@ async fn run<R: AsyncRuntime>(
         if taken.is_closed() {
             continue;
         }
-        let result = match ready(&raft, &mut leadership).await {
+        let led = ready(&raft, &mut leadership).await;
+        // That may have taken long. Whoever gave up meanwhile was told that the outcome is unknown, and
+        // may have sent it again.
+        if taken.is_closed() {
+            continue;
+        }
+        let result = match led {
             Ok(term) => {
                 let payload = Payload::new(model::Entry {
                     stamp: stamper.stamp(term),
@@ -188,7 +193,7 @@ async fn ready<R: AsyncRuntime>(
         Ok(now) => Err(Error::NotLeader {
             leader: leader_of(raft, now),
         }),
-        Err(_) => Err(stopped()),
+        Err(_) => Err(Error::stopping()),
     }
 }
 
@@ -248,10 +253,10 @@ pub fn forwarded<R: AsyncRuntime>(forward: ForwardToLeader<Types<R>>) -> Error {
             Error::NotLeader { leader }
         }
         ForwardReason::LeadershipTransfer => {
-            Error::Unavailable("leadership is being handed over; try again".to_owned())
+            Error::no_leader("leadership is being handed over; try again")
         }
         ForwardReason::LeaseExpired => {
-            Error::Unavailable("no quorum of controllers answers; try again".to_owned())
+            Error::no_quorum("no quorum of controllers answers; try again")
         }
     }
 }

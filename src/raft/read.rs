@@ -18,7 +18,8 @@ use openraft::{AsyncRuntime, Raft, ReadPolicy};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::consensus::{LogId, Types};
-use crate::error::Error;
+use crate::error::{Error, Hindrance};
+use crate::fatal::FatalSignal;
 use crate::leadership::Leadership;
 use crate::machine::Machine;
 use crate::membership::node_of;
@@ -46,23 +47,29 @@ pub struct Rounds {
 
 impl Rounds {
     /// Rounds that only a leader can run.
-    pub fn of_leader<R: AsyncRuntime>(raft: Raft<Types<R>, Machine<R>>) -> Arc<Self> {
-        Self::spawn::<R, _, _>(move || {
+    pub fn of_leader<R: AsyncRuntime>(
+        raft: Raft<Types<R>, Machine<R>>,
+        fatal: &FatalSignal,
+    ) -> Arc<Self> {
+        Self::spawn::<R, _, _>(fatal, move || {
             let raft = raft.clone();
             async move { leader_round(&raft).await }
         })
     }
 
     /// Rounds of any member.
-    pub fn of_member<R: AsyncRuntime, P: Peers>(round: MemberRound<R, P>) -> Arc<Self> {
+    pub fn of_member<R: AsyncRuntime, P: Peers>(
+        round: MemberRound<R, P>,
+        fatal: &FatalSignal,
+    ) -> Arc<Self> {
         let round = Arc::new(round);
-        Self::spawn::<R, _, _>(move || {
+        Self::spawn::<R, _, _>(fatal, move || {
             let round = round.clone();
             async move { round.run().await }
         })
     }
 
-    fn spawn<R, F, Fut>(round: F) -> Arc<Self>
+    fn spawn<R, F, Fut>(fatal: &FatalSignal, round: F) -> Arc<Self>
     where
         R: AsyncRuntime,
         F: Fn() -> Fut + Send + Sync + 'static,
@@ -70,7 +77,7 @@ impl Rounds {
     {
         let (waiters, mut queue) = mpsc::unbounded_channel::<Waiter>();
         // Ends when the last handle is dropped.
-        drop(R::spawn(async move {
+        let rounds = async move {
             while let Some(first) = queue.recv().await {
                 let mut served = vec![first];
                 while let Ok(next) = queue.try_recv() {
@@ -82,16 +89,16 @@ impl Rounds {
                     waiter.send(result.clone()).ok();
                 }
             }
-        }));
+        };
+        drop(R::spawn(fatal.watch("the rounds of reads", rounds)));
         Arc::new(Self { waiters })
     }
 
     /// Waits for a round that begins after this call.
     pub async fn join(&self) -> Result<LogId, Error> {
-        let stopped = || Error::Unavailable("this controller is stopping".to_owned());
         let (waiter, answer) = oneshot::channel();
-        self.waiters.send(waiter).map_err(|_| stopped())?;
-        answer.await.map_err(|_| stopped())?
+        self.waiters.send(waiter).map_err(|_| Error::stopping())?;
+        answer.await.map_err(|_| Error::stopping())?
     }
 }
 
@@ -102,9 +109,9 @@ async fn leader_round<R: AsyncRuntime>(raft: &Raft<Types<R>, Machine<R>>) -> Res
         Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
             Err(forwarded(forward))
         }
-        Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => Err(
-            Error::Unavailable("no quorum of controllers answers".to_owned()),
-        ),
+        Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => {
+            Err(Error::no_quorum("no quorum of controllers answers"))
+        }
         Err(RaftError::Fatal(fatal)) => Err(Error::Fatal(fatal.to_string())),
     }
 }
@@ -135,18 +142,30 @@ impl<R: AsyncRuntime, P: Peers> MemberRound<R, P> {
         match R::timeout(self.patience, attempts).await {
             Ok(result) => result,
             Err(_) => {
-                let why = crate::sync::lock(&last)
-                    .take()
-                    .map(|error| error.to_string());
-                let why = why.unwrap_or_else(|| "no controller leads".to_owned());
-                Err(Error::Unavailable(format!(
-                    "no answer within {:?}: {why}",
-                    self.patience
-                )))
+                let (hindrance, why) = match crate::sync::lock(&last).take() {
+                    Some(Error::Unavailable { hindrance, why }) => (hindrance, why),
+                    Some(other) => (Hindrance::NoLeader, other.to_string()),
+                    None => self.nothing_yet(),
+                };
+                let why = format!("no answer within {:?}: {why}", self.patience);
+                Err(Error::Unavailable { hindrance, why })
             }
         }
     }
 
+    /// What holds up the first attempt.
+    fn nothing_yet(&self) -> (Hindrance, String) {
+        match self.leadership.get().leader {
+            Some(leader) => (
+                Hindrance::NoQuorum,
+                format!("no quorum of controllers answers {leader}"),
+            ),
+            None => (Hindrance::NoLeader, "no controller leads".to_owned()),
+        }
+    }
+
+    /// One question to whoever leads. It ends with that leader: one that hangs would not answer before a
+    /// limit is over, long after another one leads.
     async fn attempt(&self) -> Result<LogId, Error> {
         let stopped = |_| Error::Fatal("this controller is stopping".to_owned());
         let mut leadership = self.leadership.clone();
@@ -157,14 +176,23 @@ impl<R: AsyncRuntime, P: Peers> MemberRound<R, P> {
         let Some(leader) = now.leader else {
             return Err(Error::NotLeader { leader: None });
         };
-        if now.is_me {
-            return self.own.join().await;
-        }
-        match node_of(&self.raft, leader.0) {
-            Some(node) => self.peers.read_index(leader.0, &node).await,
-            None => Err(Error::Unavailable(format!(
-                "the address of {leader} is not known"
-            ))),
+        let asked = async {
+            if now.is_me {
+                return self.own.join().await;
+            }
+            match node_of(&self.raft, leader.0) {
+                Some(node) => self.peers.read_index(leader.0, &node).await,
+                None => Err(Error::no_leader(format!(
+                    "the address of {leader} is not known"
+                ))),
+            }
+        };
+        let moved = leadership.wait_for(|then| (then.leader, then.term) != (now.leader, now.term));
+        tokio::select! {
+            // In this order, for a random one would make a simulation unrepeatable.
+            biased;
+            answer = asked => answer,
+            _ = moved => Err(Error::NotLeader { leader: None }),
         }
     }
 }

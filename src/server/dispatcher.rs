@@ -19,7 +19,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use dispatch::{Clock, Dispatcher, Input, Output, ProposalId, Refusal, Ticket};
+use dispatch::{Clock, Dispatcher, Hindrance, Input, Output, ProposalId, Refusal, Ticket};
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
@@ -379,10 +379,26 @@ impl Running {
 fn failure_of(error: &raft::Error) -> dispatch::Failure {
     match error {
         raft::Error::NotLeader { .. } => dispatch::Failure::NotLeader,
-        raft::Error::Unavailable(why) | raft::Error::Rejected(why) => {
-            dispatch::Failure::Unavailable(why.clone())
-        }
+        raft::Error::Unavailable { hindrance, why } => dispatch::Failure::Unavailable {
+            hindrance: hindrance_of(*hindrance),
+            why: why.clone(),
+        },
+        // An entry that is too large: the next one may carry less.
+        raft::Error::Rejected(why) => dispatch::Failure::Unavailable {
+            hindrance: Hindrance::Busy,
+            why: why.clone(),
+        },
         raft::Error::Unknown(_) | raft::Error::Fatal(_) => dispatch::Failure::Unknown,
+    }
+}
+
+/// Raft's word for it in the dispatcher's: neither crate knows the other.
+pub fn hindrance_of(hindrance: raft::Hindrance) -> Hindrance {
+    match hindrance {
+        raft::Hindrance::NoLeader => Hindrance::NoLeader,
+        raft::Hindrance::NoQuorum => Hindrance::NoQuorum,
+        raft::Hindrance::Busy => Hindrance::Busy,
+        raft::Hindrance::Stopping => Hindrance::Stopping,
     }
 }
 

@@ -169,12 +169,7 @@ impl Node {
         } = self;
         controller.leaving.cancel();
         let cluster = controller.cluster.clone();
-        if cluster.leadership().borrow().is_me {
-            let handed_over = tokio::time::timeout(limit::DRAIN, cluster.transfer_leadership(None));
-            if let Ok(Err(error)) = handed_over.await {
-                info!(%error, "leadership was not handed over");
-            }
-        }
+        joined("handing over", cluster.hand_over()).await;
         controller.stopping.cancel();
         for session in controller.sessions.all() {
             session.close("the controller is shutting down");

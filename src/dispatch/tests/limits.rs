@@ -49,7 +49,10 @@ impl Leader {
         let (proposal, _) = self.held.remove(0);
         self.input(Input::Proposed {
             proposal,
-            result: Err(Failure::Unavailable("no quorum".into())),
+            result: Err(Failure::Unavailable {
+                hindrance: Hindrance::NoQuorum,
+                why: "no quorum".into(),
+            }),
         });
     }
 }
@@ -164,7 +167,13 @@ fn requests_over_the_limit_of_bytes_are_refused_though_the_pipeline_is_full() {
     assert_eq!(leader.held.len(), 3);
     let refused = leader.answer(last);
     assert!(
-        matches!(refused, Some(Err(Refusal::Unavailable(_)))),
+        matches!(
+            refused,
+            Some(Err(Refusal::Unavailable {
+                hindrance: Hindrance::Busy,
+                ..
+            }))
+        ),
         "{refused:?}"
     );
 }

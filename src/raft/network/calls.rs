@@ -127,10 +127,11 @@ impl Peers for Calls {
         };
         let mut client = self.client(leader, &node.addresses.raft);
         let reply = within(READ_INDEX_LIMIT, client.read_index(message)).await;
-        match reply.map_err(unavailable)?.result {
+        match reply.map_err(of_leader)?.result {
             Some(Told::Read(read)) => Ok(codec::log_id_of(read)),
+            Some(Told::NoQuorum(_)) => Err(Error::no_quorum("no quorum of controllers answers")),
             Some(Told::NotLeader(_)) => Err(Error::NotLeader { leader: None }),
-            None => Err(Error::Unavailable("the leader answered nothing".to_owned())),
+            None => Err(Error::no_leader("the leader answered nothing")),
         }
     }
 
@@ -141,7 +142,7 @@ impl Peers for Calls {
         let reply = within(IDENTIFY_LIMIT, client.identify(request))
             .await
             .map_err(|error| {
-                Error::Unavailable(format!(
+                Error::busy(format!(
                     "the controller at {address} can't be asked: {error}"
                 ))
             })?;
@@ -158,6 +159,7 @@ impl Peers for Calls {
     }
 }
 
-fn unavailable(error: CallError) -> Error {
-    Error::Unavailable(format!("the leader can't be asked: {error}"))
+/// Who can't reach the leader can do no better than wait for another.
+fn of_leader(error: CallError) -> Error {
+    Error::no_leader(format!("the leader can't be asked: {error}"))
 }

@@ -7,10 +7,11 @@
 //! Any failure is reported as *unreachable*, which openraft answers by backing off. Its other kind, a
 //! network error, is tried again at once, which helps nobody when the peer is dead.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -33,7 +34,9 @@ use super::dial::{CallError, Dialer, within};
 use super::snapshots;
 use crate::consensus::{NodeId, Snapshot, Types, Vote};
 use crate::member::Node;
+use crate::membership::Me;
 use crate::snapshot::Handle;
+use crate::sync::lock;
 
 /// For opening a stream: connecting, the handshake of TLS, and a busy peer.
 const STREAM_SETUP: Duration = Duration::from_secs(2);
@@ -54,30 +57,79 @@ const BACKOFF: [Duration; 4] = [
     Duration::from_millis(400),
 ];
 
-/// Makes the networks to all peers.
+/// The ways to all peers: one channel to each for each purpose, wherever it is now.
+///
+/// openraft asks for a client once per leadership, and names an address then; a member that moves would not
+/// be reached before the leader changes. It also asks for one per vote, which would make a handshake of each.
+/// So clients look here for every request.
 #[derive(Clone)]
 pub struct Network {
     dialer: Dialer,
+    ways: Arc<Mutex<Ways>>,
+}
+
+#[derive(Default)]
+struct Ways {
+    /// Where the members are, as the membership in force says.
+    addresses: BTreeMap<NodeId, String>,
+    /// Each with the address that it leads to.
+    channels: BTreeMap<(NodeId, Purpose), (String, PeerClient<Channel>)>,
 }
 
 impl Network {
     pub fn new(dialer: Dialer) -> Self {
-        Self { dialer }
+        Self {
+            dialer,
+            ways: Arc::default(),
+        }
+    }
+
+    pub fn me(&self) -> &Me {
+        self.dialer.me()
+    }
+
+    /// The members and where they are; channels to others are given up.
+    pub fn know<'n>(&self, members: impl Iterator<Item = (&'n NodeId, &'n Node)>) {
+        let addresses: BTreeMap<_, _> = members
+            .map(|(id, node)| (*id, node.addresses.raft.clone()))
+            .collect();
+        let mut ways = lock(&self.ways);
+        ways.channels
+            .retain(|(id, _), _| addresses.contains_key(id));
+        ways.addresses = addresses;
+    }
+
+    /// A channel to where a peer is now; to `first_known` where the membership does not say.
+    fn client(&self, id: NodeId, first_known: &str, purpose: Purpose) -> PeerClient<Channel> {
+        let mut ways = lock(&self.ways);
+        let known = ways.addresses.get(&id).map_or(first_known, String::as_str);
+        let address = self.dialer.address(id, known);
+        match ways.channels.get(&(id, purpose)) {
+            Some((leads_to, client)) if *leads_to == address => client.clone(),
+            Some(_) | None => {
+                let client = self.dialer.client(id, &address);
+                let way = (address, client.clone());
+                ways.channels.insert((id, purpose), way);
+                client
+            }
+        }
     }
 
     fn peer(&self, id: NodeId, node: &Node, purpose: Purpose) -> Peer {
         Peer {
             id,
             header: self.dialer.header(id, node),
-            client: self.dialer.client(id, &node.addresses.raft),
+            first_known: node.addresses.raft.clone(),
+            network: self.clone(),
             purpose,
         }
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Purpose {
     Replication,
+    /// What must not wait behind entries: heartbeats, votes, handing over.
     Heartbeat,
     Snapshot,
 }
@@ -102,11 +154,16 @@ impl<R: AsyncRuntime> RaftNetworkFactory<Types<R>> for Network {
 pub struct Peer {
     id: NodeId,
     header: v1::PeerHeader,
-    client: PeerClient<Channel>,
+    first_known: String,
+    network: Network,
     purpose: Purpose,
 }
 
 impl Peer {
+    fn client(&self, purpose: Purpose) -> PeerClient<Channel> {
+        self.network.client(self.id, &self.first_known, purpose)
+    }
+
     fn unreachable<R: AsyncRuntime>(&self, error: &CallError) -> RPCError<Types<R>> {
         let text = format!("c{}: {error}", self.id);
         RPCError::Unreachable(Unreachable::from_string(text))
@@ -122,7 +179,8 @@ impl Peer {
         limit: Duration,
     ) -> Result<StreamAppendResult<Types<R>>, CallError> {
         let message = codec::put_append(request, Some(self.header.clone()));
-        let reply = within(limit, self.client.heartbeat(message)).await?;
+        let mut client = self.client(Purpose::Heartbeat);
+        let reply = within(limit, client.heartbeat(message)).await?;
         Ok(codec::append_reply::<R>(reply)?)
     }
 
@@ -141,7 +199,8 @@ impl Peer {
             counter.fetch_add(1, Ordering::Relaxed);
             codec::put_append(&request, header.take())
         });
-        let replies = within(STREAM_SETUP, self.client.append(requests)).await?;
+        let mut client = self.client(Purpose::Replication);
+        let replies = within(STREAM_SETUP, client.append(requests)).await?;
         Ok(replies_of::<R>(replies, sent))
     }
 }
@@ -244,7 +303,8 @@ impl<R: AsyncRuntime> RaftNetworkV2<Types<R>> for Peer {
         option: RPCOption,
     ) -> Result<VoteResponse<Types<R>>, RPCError<Types<R>>> {
         let message = codec::put_vote_request(&request, self.header.clone());
-        let reply = within(Self::limit(&option), self.client.vote(message)).await;
+        let mut client = self.client(Purpose::Heartbeat);
+        let reply = within(Self::limit(&option), client.vote(message)).await;
         let reply = reply.and_then(|reply| Ok(codec::vote_reply(reply)?));
         reply.map_err(|error| self.unreachable(&error))
     }
@@ -255,7 +315,8 @@ impl<R: AsyncRuntime> RaftNetworkV2<Types<R>> for Peer {
         option: RPCOption,
     ) -> Result<VoteResponse<Types<R>>, RPCError<Types<R>>> {
         let message = codec::put_vote_request(&request, self.header.clone());
-        let reply = within(Self::limit(&option), self.client.pre_vote(message)).await;
+        let mut client = self.client(Purpose::Heartbeat);
+        let reply = within(Self::limit(&option), client.pre_vote(message)).await;
         let reply = reply.and_then(|reply| Ok(codec::vote_reply(reply)?));
         reply.map_err(|error| self.unreachable(&error))
     }
@@ -267,7 +328,8 @@ impl<R: AsyncRuntime> RaftNetworkV2<Types<R>> for Peer {
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<Types<R>>, StreamingError<Types<R>>> {
-        let sent = snapshots::send(&mut self.client, &self.header, vote, &snapshot.snapshot);
+        let mut client = self.client(Purpose::Snapshot);
+        let sent = snapshots::send(&mut client, &self.header, vote, &snapshot.snapshot);
         let outcome = tokio::select! {
             closed = cancel => return Err(StreamingError::Closed(closed)),
             outcome = sent => outcome,
@@ -284,7 +346,8 @@ impl<R: AsyncRuntime> RaftNetworkV2<Types<R>> for Peer {
         option: RPCOption,
     ) -> Result<TransferLeaderResponse<Types<R>>, RPCError<Types<R>>> {
         let message = codec::put_transfer(&request, self.header.clone());
-        let reply = within(Self::limit(&option), self.client.transfer_leader(message)).await;
+        let mut client = self.client(Purpose::Heartbeat);
+        let reply = within(Self::limit(&option), client.transfer_leader(message)).await;
         let accepted = reply.and_then(|reply| match reply.accepted {
             true => Ok(()),
             false => Err(CallError::from(Status::failed_precondition(reply.reason))),

@@ -74,6 +74,7 @@ impl Dialer {
             to,
             generation: self.me.generation.0,
             to_log: Bytes::new(),
+            from_log: Bytes::copy_from_slice(&self.me.node.log.0),
         }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! The certificate has to name the controller that the header names, and the header has to mean this very
 //! member, of this cluster, generation and log. Two clusters that were mixed up, a wrong address, and a
-//! member that lost its log and came back under its id all end here.
+//! member that lost its log and came back under its id all end here. That member is refused in both
+//! directions: it must not be told anything, and nothing that it asks or claims may count.
 
 use std::sync::Arc;
 
@@ -13,19 +14,28 @@ use wire::v1;
 
 use super::codec;
 use crate::consensus::NodeId;
-use crate::member::{LogIdentity, controller};
+use crate::member::{LogIdentity, controller, lost_log};
 use crate::membership::Me;
 
+/// The log that the membership in force here has for a member, if it knows that member.
+pub type KnownLog = Arc<dyn Fn(NodeId) -> Option<LogIdentity> + Send + Sync>;
+
 #[derive(Clone)]
-pub struct Guard(Arc<Me>);
+pub struct Guard {
+    me: Arc<Me>,
+    known: KnownLog,
+}
 
 impl Guard {
-    pub fn new(me: Me) -> Self {
-        Self(Arc::new(me))
+    pub fn new(me: Me, known: KnownLog) -> Self {
+        Self {
+            me: Arc::new(me),
+            known,
+        }
     }
 
     pub fn me(&self) -> &Me {
-        &self.0
+        &self.me
     }
 
     /// Checks a request's origin and destination.
@@ -35,14 +45,16 @@ impl Guard {
         header: Option<&v1::PeerHeader>,
     ) -> Result<(), Status> {
         let header = self.check_stranger(peer, header)?;
-        if LogIdentity::from_slice(&header.to_log) == Some(self.0.node.log) {
-            return Ok(());
+        if LogIdentity::from_slice(&header.to_log) != Some(self.me.node.log) {
+            return Err(Status::failed_precondition(lost_log(self.me.id)));
         }
-        Err(Status::failed_precondition(format!(
-            "the log of {} is not the one that the membership knows: this machine has lost that log \
-             and may not act under its id; remove {0}, and let the machine join under a new id",
-            controller(self.0.id)
-        )))
+        // A sender that is not known here is new, or this member is behind: the term decides then.
+        match (self.known)(header.from) {
+            Some(known) if LogIdentity::from_slice(&header.from_log) != Some(known) => {
+                Err(Status::failed_precondition(lost_log(header.from)))
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// The same without the log, which somebody who asks for it can't know.
@@ -53,23 +65,23 @@ impl Guard {
     ) -> Result<&'h v1::PeerHeader, Status> {
         let header = header.ok_or_else(|| codec::missing("header"))?;
         let refuse = |text: String| Err(Status::failed_precondition(text));
-        if header.cluster_id != self.0.cluster_id {
+        if header.cluster_id != self.me.cluster_id {
             return refuse(format!(
                 "this is a member of cluster {}, not of {}",
-                self.0.cluster_id, header.cluster_id
+                self.me.cluster_id, header.cluster_id
             ));
         }
-        if header.to != self.0.id {
-            let (me, to) = (controller(self.0.id), controller(header.to));
+        if header.to != self.me.id {
+            let (me, to) = (controller(self.me.id), controller(header.to));
             return refuse(format!("this is {me}, not {to}"));
         }
-        if header.generation != self.0.generation.0 {
+        if header.generation != self.me.generation.0 {
             return refuse(format!(
                 "this is generation {} of the cluster, not {}",
-                self.0.generation.0, header.generation
+                self.me.generation.0, header.generation
             ));
         }
-        check_certificate(peer, &self.0.cluster_id, header.from)?;
+        check_certificate(peer, &self.me.cluster_id, header.from)?;
         Ok(header)
     }
 }

@@ -19,7 +19,8 @@ use super::codec;
 use super::guard::Guard;
 use super::snapshots;
 use crate::consensus::{Snapshot, Types};
-use crate::error::Error;
+use crate::election::QuickElections;
+use crate::error::{Error, Hindrance};
 use crate::machine::Machine;
 use crate::membership::node_of;
 use crate::read::Rounds;
@@ -38,6 +39,7 @@ pub struct Service {
     pub dialer: super::dial::Dialer,
     /// One snapshot comes in at a time.
     pub receiving: Semaphore,
+    pub elections: Arc<QuickElections>,
 }
 
 type ReplyStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -188,13 +190,21 @@ impl PeerApi for Service {
     ) -> Result<Response<v1::PeerTransferReply>, Status> {
         self.guard
             .check(origin(&request), request.get_ref().header.as_ref())?;
-        let request = codec::transfer(request.into_inner())?;
+        let message = request.into_inner();
+        let leader = message.from_leader.as_ref().map(|vote| vote.node);
+        let from_leader = message.header.as_ref().map(|header| header.from) == leader;
+        let request = codec::transfer(message)?;
         let outcome = self.raft.handle_transfer_leader(request).await;
         let reply = match outcome.map_err(|fatal| stopped(&fatal))? {
-            Ok(()) => v1::PeerTransferReply {
-                accepted: true,
-                reason: String::new(),
-            },
+            Ok(()) => {
+                if !from_leader {
+                    self.elections.took_part();
+                }
+                v1::PeerTransferReply {
+                    accepted: true,
+                    reason: String::new(),
+                }
+            }
             Err(refusal) => v1::PeerTransferReply {
                 accepted: false,
                 reason: refusal.to_string(),
@@ -207,7 +217,7 @@ impl PeerApi for Service {
         &self,
         request: Request<v1::PeerReadIndexRequest>,
     ) -> Result<Response<v1::PeerReadIndexReply>, Status> {
-        use v1::peer_read_index_reply::{NotLeader, Result as Told};
+        use v1::peer_read_index_reply::{NoQuorum, NotLeader, Result as Told};
 
         self.guard
             .check(origin(&request), request.get_ref().header.as_ref())?;
@@ -216,6 +226,10 @@ impl PeerApi for Service {
             Err(Error::NotLeader { leader }) => Told::NotLeader(NotLeader {
                 leader: leader.map(|leader| leader.id.0),
             }),
+            Err(Error::Unavailable {
+                hindrance: Hindrance::NoQuorum,
+                ..
+            }) => Told::NoQuorum(NoQuorum {}),
             Err(error) => return Err(Status::unavailable(error.to_string())),
         };
         Ok(Response::new(v1::PeerReadIndexReply { result: Some(told) }))

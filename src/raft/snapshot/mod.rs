@@ -1,7 +1,7 @@
 //! Snapshots: the whole state at one index, in a directory that is written once.
 //!
 //! ```text
-//! <data>/snapshots/CURRENT                 name of the directory in use
+//! <data>/snapshots/CURRENT                 name of the directory in use, sha256 of its manifest
 //! <data>/snapshots/<index>-<random>/       manifest.json and data (sealed chunks)
 //! <data>/snapshots/incoming-<random>/      being written or received; swept at start
 //! ```

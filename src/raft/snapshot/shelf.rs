@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use sha2::{Digest, Sha256};
 
 use super::chunk::{self, Tally};
 use super::manifest::{Manifest, Position};
@@ -74,13 +75,12 @@ impl Shelf {
     pub fn open(data: &Path) -> io::Result<Self> {
         let root = data.join("snapshots");
         durable::create_dir(&root)?;
-        let pointer = durable::read_optional(&root.join("CURRENT"))?;
-        let name = pointer.map(|name| String::from_utf8_lossy(&name).trim().to_owned());
-        let current = match &name {
-            Some(name) => Some(load(root.join(name))?),
+        let pointer = Pointer::read(&root.join("CURRENT"))?;
+        let current = match &pointer {
+            Some(pointer) => Some(pointer.load(&root)?),
             None => None,
         };
-        sweep(&root, name.as_deref())?;
+        sweep(&root, pointer.as_ref().map(|pointer| &*pointer.name))?;
         Ok(Self {
             root,
             current: Mutex::new(current),
@@ -97,7 +97,7 @@ impl Shelf {
         let content = chunk::write(&dir.join("data"), state)?;
         let manifest = Manifest::new(position, &content, hash.to_owned());
         durable::write_synced(&dir.join("manifest.json"), &manifest.encode())?;
-        let handle = load(dir)?;
+        let handle = Handle::new(dir, manifest);
         handle.read()?;
         self.adopt(&handle)?;
         Ok(handle)
@@ -122,7 +122,8 @@ impl Shelf {
             let path = self.root.join(&name);
             fs::rename(&*dir, &path).map_err(at(&path))?;
             durable::sync_dir(&self.root)?;
-            durable::replace(&self.root.join("CURRENT"), name.as_bytes())?;
+            let pointer = Pointer::to(name, &handle.manifest.encode());
+            durable::replace(&self.root.join("CURRENT"), pointer.encode().as_bytes())?;
             *dir = path;
         }
         if let Some(old) = current.replace(handle.clone()) {
@@ -195,14 +196,51 @@ fn is_incoming(dir: &Path) -> bool {
         .is_some_and(|name| name.starts_with(INCOMING))
 }
 
-fn load(dir: PathBuf) -> io::Result<Handle> {
-    let path = dir.join("manifest.json");
-    let bytes = fs::read(&path).map_err(at(&path))?;
-    let manifest = Manifest::decode(&bytes).map_err(|error| {
-        let text = format!("{}: {error}", path.display());
-        io::Error::new(io::ErrorKind::InvalidData, text)
-    })?;
-    Ok(Handle::new(dir, manifest))
+/// The content of `CURRENT`: the directory in use, and the digest of its manifest, which has no checksum of
+/// its own and says up to where the log is replaced.
+struct Pointer {
+    name: String,
+    sha256: String,
+}
+
+impl Pointer {
+    fn to(name: String, manifest: &[u8]) -> Self {
+        let sha256 = chunk::hex(&Sha256::digest(manifest));
+        Self { name, sha256 }
+    }
+
+    fn encode(&self) -> String {
+        format!("{} {}\n", self.name, self.sha256)
+    }
+
+    fn read(path: &Path) -> io::Result<Option<Self>> {
+        let Some(content) = durable::read_optional(path)? else {
+            return Ok(None);
+        };
+        let text = String::from_utf8_lossy(&content);
+        let mut words = text.split_whitespace().map(str::to_owned);
+        match (words.next(), words.next(), words.next()) {
+            (Some(name), Some(sha256), None) => Ok(Some(Self { name, sha256 })),
+            _ => Err(damaged(path, "does not hold a name and a digest")),
+        }
+    }
+
+    fn load(&self, root: &Path) -> io::Result<Handle> {
+        let dir = root.join(&self.name);
+        let path = dir.join("manifest.json");
+        let bytes = fs::read(&path).map_err(at(&path))?;
+        if chunk::hex(&Sha256::digest(&bytes)) != self.sha256 {
+            return Err(damaged(&path, "is not the manifest that CURRENT names"));
+        }
+        let manifest =
+            Manifest::decode(&bytes).map_err(|error| damaged(&path, &error.to_string()))?;
+        Ok(Handle::new(dir, manifest))
+    }
+}
+
+fn damaged(path: &Path, what: &str) -> io::Error {
+    let text = format!("{}: {what}", path.display());
+    io::Error::new(io::ErrorKind::InvalidData, text)
 }
 
 fn sweep(root: &Path, keep: Option<&str>) -> io::Result<()> {

@@ -100,9 +100,19 @@ fn every_damage_to_a_snapshot_is_noticed() {
     assert!(damaged(&doubled).is_err(), "more than announced");
     assert!(damaged(&whole).is_ok());
 
-    fs::write(dir.join("manifest.json"), "{").unwrap();
+    let manifest = fs::read_to_string(dir.join("manifest.json")).unwrap();
+    let elsewhere = manifest.replace("\"index\": 5", "\"index\": 4");
+    assert_ne!(elsewhere, manifest);
+    for changed in [elsewhere.as_str(), "{", ""] {
+        fs::write(dir.join("manifest.json"), changed).unwrap();
+        let error = Shelf::open(data.path()).err().unwrap().to_string();
+        assert!(error.contains("manifest.json"), "{error}");
+    }
+    fs::write(dir.join("manifest.json"), manifest).unwrap();
+    assert!(Shelf::open(data.path()).is_ok());
+    fs::write(data.path().join("snapshots/CURRENT"), "5").unwrap();
     let error = Shelf::open(data.path()).err().unwrap().to_string();
-    assert!(error.contains("manifest.json"), "{error}");
+    assert!(error.contains("CURRENT"), "{error}");
 }
 
 #[test]

@@ -26,10 +26,10 @@ use super::journal::{Journal, Opened};
 use super::key;
 use super::log::{CACHE_BYTES, LogStore, Shared, Tail, scan_entries};
 use super::mark::Mark;
-use super::rotate::{self, Rotation};
+use super::rotate::{Growth, Rotation};
 use super::sled::SledEngine;
 use super::writer::Writer;
-use crate::consensus::{Entry, next_index};
+use crate::consensus::{LogId, next_index};
 use crate::durable::{self, at};
 use crate::fatal::FatalSignal;
 use crate::member::LogIdentity;
@@ -38,9 +38,10 @@ use crate::member::LogIdentity;
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     #[error(
-        "the log of this controller is damaged: {reason}; nothing was changed. Restore {} from a \
-         copy of this very directory, or remove this member from the cluster and let the machine \
-         join again with an empty data directory under a new id", dir.display()
+        "the log of this controller in {} is damaged: {reason}; nothing was changed. Remove this \
+         member from the cluster, and let the machine join again with an empty data directory under \
+         a new id. An older copy of the directory is no remedy: it has forgotten votes and entries \
+         that the others count on", dir.display()
     )]
     Damaged { dir: PathBuf, reason: String },
     #[error("the log can't be opened: {0}")]
@@ -49,14 +50,14 @@ pub enum OpenError {
 
 /// Opens the log of a data directory, or creates it where there never was one.
 pub fn open<R: AsyncRuntime>(data: &Path, fatal: FatalSignal) -> Result<LogStore<R>, OpenError> {
-    open_with_floor(data, fatal, rotate::FLOOR_BYTES)
+    open_with(data, fatal, Growth::of(0))
 }
 
-/// The same with another size below which the database is never replaced.
-pub fn open_with_floor<R: AsyncRuntime>(
+/// The same with a say in when the database is replaced.
+pub fn open_with<R: AsyncRuntime>(
     data: &Path,
     fatal: FatalSignal,
-    floor: u64,
+    growth: Growth,
 ) -> Result<LogStore<R>, OpenError> {
     let dir = data.join("log");
     let mark_path = data.join("log.mark");
@@ -89,7 +90,7 @@ pub fn open_with_floor<R: AsyncRuntime>(
         dir: data.to_owned(),
         reason: format!("{}: {reason}", path.join("db").display()),
     })?;
-    let rotation = Rotation::new(&dir, number, floor);
+    let rotation = Rotation::new(&dir, number, growth);
     let store = assemble(Arc::new(engine), loaded, Some(mark), Some(rotation), fatal);
     let (shared, journal) = store;
     Ok(LogStore::new(shared, Writer::spawn(journal)?))
@@ -200,7 +201,8 @@ fn remove_others(dir: &Path, number: u64) -> io::Result<()> {
 
 struct Loaded {
     meta: Meta,
-    entries: Vec<(Entry, usize)>,
+    cache: Cache,
+    stored_bytes: u64,
     first_stored: u64,
 }
 
@@ -218,50 +220,59 @@ fn load(engine: &dyn LogEngine, acknowledged: u64) -> Result<Loaded, String> {
             meta.sequence
         ));
     }
-    let first_stored = lowest_stored(engine).map_err(text)?;
     let first = next_index(meta.purged.as_ref());
-    let mut entries = Vec::new();
+    let (first_stored, mut stored_bytes) = outstanding(engine, first).map_err(text)?;
+    let mut cache = Cache::new(CACHE_BYTES, next_index(meta.last.as_ref()));
+    let mut ends: Option<(LogId, LogId)> = None;
+    // Straight into the cache, which drops what it has no room for: a log may be larger than memory.
     scan_entries(engine, key::entries_from(first), &mut |entry, size| {
-        entries.push((entry, size));
+        let id = entry.log_id;
+        if ends.is_none() {
+            cache = Cache::new(CACHE_BYTES, id.index);
+        }
+        ends = Some((ends.map_or(id, |(first, _)| first), id));
+        stored_bytes += size as u64;
+        cache.push(entry, size);
+        cache.set_durable(id.index + 1, 0);
         ControlFlow::Continue(())
     })
     .map_err(text)?;
-    check_ends(&meta, &entries, first)?;
+    check_ends(&meta, ends, first)?;
     Ok(Loaded {
         meta,
-        entries,
+        cache,
+        stored_bytes,
         first_stored: first_stored.unwrap_or(first),
     })
 }
 
-fn check_ends(meta: &Meta, entries: &[(Entry, usize)], first: u64) -> Result<(), String> {
-    if let Some((entry, _)) = entries.first()
+fn check_ends(meta: &Meta, ends: Option<(LogId, LogId)>, first: u64) -> Result<(), String> {
+    if let Some((found, _)) = ends
         && meta.purged.is_some()
-        && entry.log_id.index != first
+        && found.index != first
     {
         return Err(format!(
             "entries {first} to {} are missing",
-            entry.log_id.index - 1
+            found.index - 1
         ));
     }
-    let last = entries
-        .last()
-        .map(|(entry, _)| entry.log_id)
-        .or(meta.purged);
+    let last = ends.map(|(_, last)| last).or(meta.purged);
     match last == meta.last {
         true => Ok(()),
         false => Err(format!("it ends at {last:?} instead of {:?}", meta.last)),
     }
 }
 
-/// Purged entries whose removal was still outstanding when the process ended.
-fn lowest_stored(engine: &dyn LogEngine) -> io::Result<Option<u64>> {
-    let mut lowest = None;
-    engine.scan(key::entries_from(0), &mut |key, _| {
-        lowest = key::PartKey::decode(key).map(|key| key.index);
-        ControlFlow::Break(())
+/// Purged entries, before `first`, whose removal was still outstanding when the process ended: the lowest
+/// index, and their bytes.
+fn outstanding(engine: &dyn LogEngine, first: u64) -> io::Result<(Option<u64>, u64)> {
+    let (mut lowest, mut bytes) = (None, 0);
+    engine.scan(key::entries(0..first), &mut |key, value| {
+        lowest = lowest.or(key::PartKey::decode(key).map(|key| key.index));
+        bytes += value.len() as u64;
+        ControlFlow::Continue(())
     })?;
-    Ok(lowest)
+    Ok((lowest, bytes))
 }
 
 fn assemble(
@@ -273,22 +284,10 @@ fn assemble(
 ) -> (Arc<Shared>, Journal) {
     let Loaded {
         meta,
-        entries,
+        cache,
+        stored_bytes,
         first_stored,
     } = loaded;
-    let start = entries
-        .first()
-        .map_or(next_index(meta.last.as_ref()), |(entry, _)| {
-            entry.log_id.index
-        });
-    let mut cache = Cache::new(CACHE_BYTES, start);
-    let mut live_bytes = 0;
-    for (entry, size) in entries {
-        live_bytes += size as u64;
-        let next = entry.log_id.index + 1;
-        cache.push(entry, size);
-        cache.set_durable(next, 0);
-    }
     let tail = Tail {
         cache,
         vote: meta.vote,
@@ -300,7 +299,7 @@ fn assemble(
     let opened = Opened {
         meta,
         mark,
-        live_bytes,
+        live_bytes: stored_bytes,
         purged_from: first_stored,
         rotation,
     };

@@ -24,7 +24,7 @@ use super::key::{self, PartKey};
 use super::log::Shared;
 use super::mark::Mark;
 use super::rotate::Rotation;
-use crate::consensus::{LogId, Vote, next_index};
+use crate::consensus::{LogId, Vote, next_index, term_of};
 use crate::fatal::FatalSignal;
 use crate::sync::lock;
 
@@ -70,15 +70,22 @@ impl Change {
 }
 
 /// Keys of purged entries that one batch removes; the rest waits for later ones, so that a purge of
-/// thousands of entries never delays an append.
-const REMOVALS_PER_BATCH: usize = 2048;
+/// thousands of entries never delays an append. Each removal makes sled read a page and write a part of
+/// one: 256 of them are at most 1 MiB, about what a sync costs anyway. A batch that puts many parts may
+/// remove twice as many, or under load the removals would never catch up.
+const REMOVALS_PER_BATCH: usize = 256;
+
+/// Bytes after which readers of `Shared::appended` hear of more: seldom enough to cost nothing.
+const APPENDED_STEP: u64 = 64 << 10;
 
 pub struct Journal {
     shared: Arc<Shared>,
     mark: Option<Mark>,
     meta: Meta,
-    /// Bytes of the entries that are not purged.
+    /// Bytes of the entries that the engine holds, those included that are purged and yet to be removed.
     live_bytes: u64,
+    /// Appended since the start.
+    appended: u64,
     /// Purged entries before this index are gone from the engine.
     purged_from: u64,
     rotation: Option<Rotation>,
@@ -101,6 +108,7 @@ impl Journal {
             mark,
             meta,
             live_bytes,
+            appended: 0,
             purged_from,
             rotation,
             fatal,
@@ -165,8 +173,8 @@ impl Journal {
             }
         }
         self.remove_purged(&*engine, &mut batch)?;
-        // The mark may be ahead of what this group holds; on disk it never names an entry that is not.
-        self.meta.committed = lock(&self.shared.tail).committed.min(self.meta.last);
+        let committed = lock(&self.shared.tail).committed;
+        self.meta.committed = committed_here(committed, self.meta.last).or(self.meta.committed);
         self.meta.sequence += 1;
         batch.insert(key::META.to_vec(), Some(encode_meta(&self.meta).to_vec()));
         engine.commit(batch)?;
@@ -186,6 +194,11 @@ impl Journal {
         self.shared
             .stats
             .record_commit(started.elapsed(), entries, bytes, self.live_bytes);
+        let told = self.appended / APPENDED_STEP;
+        self.appended += bytes;
+        if self.appended / APPENDED_STEP > told {
+            self.shared.appended.set(self.appended);
+        }
         Ok(())
     }
 
@@ -224,7 +237,8 @@ impl Journal {
         }
         let doomed = key::entries(self.purged_from..purged.index + 1);
         self.forget_pending(batch, doomed.clone());
-        let stopped_at = self.remove(engine, batch, doomed, REMOVALS_PER_BATCH)?;
+        let limit = REMOVALS_PER_BATCH.max(2 * batch.len());
+        let stopped_at = self.remove(engine, batch, doomed, limit)?;
         self.purged_from = match stopped_at {
             // Parts of this entry may be left.
             Some(last) => last.index,
@@ -274,7 +288,12 @@ impl Journal {
         });
         match rotated {
             Ok(None) => {}
-            Ok(Some(fresh)) => self.shared.replace_engine(Some(fresh)),
+            Ok(Some(fresh)) => {
+                // Purged entries were left behind, whether their removal was outstanding or not.
+                self.live_bytes = fresh.bytes;
+                self.purged_from = next_index(self.meta.purged.as_ref());
+                self.shared.replace_engine(Some(fresh.engine));
+            }
             Err(error) => {
                 let reason = format!("the log database can't be rotated: {error}");
                 self.fatal.raise(&reason);
@@ -284,10 +303,22 @@ impl Journal {
     }
 }
 
+/// How much of what is known to be committed this log surely holds; what the mark on disk may name, since
+/// everything up to it is applied at the next start.
+///
+/// The mark may be ahead of the log. Entries of one term are one leader's, in its order, so a shorter log
+/// that ends in the mark's own term is committed as far as it goes. One that ends in an earlier term may
+/// end in entries that were never committed.
+fn committed_here(committed: Option<LogId>, last: Option<LogId>) -> Option<LogId> {
+    let (committed, last) = (committed?, last?);
+    (committed <= last || term_of(&committed) == term_of(&last)).then_some(committed.min(last))
+}
+
 /// What a journal starts from: the state of a log that was just opened.
 pub struct Opened {
     pub meta: Meta,
     pub mark: Option<Mark>,
+    /// Bytes of all entries in the engine.
     pub live_bytes: u64,
     /// Lowest index of which the engine may hold a part.
     pub purged_from: u64,

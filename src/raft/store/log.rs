@@ -26,6 +26,7 @@ use crate::blocking::Blocking;
 use crate::consensus::{Entry, LogId, Types, Vote, next_index};
 use crate::member::LogIdentity;
 use crate::sync::lock;
+use crate::watched::Watched;
 
 /// Bytes that one read for replication returns: gRPC refuses messages of over 4 MiB, and openraft
 /// has no way to be told that a payload was too large.
@@ -38,6 +39,8 @@ pub const CACHE_BYTES: usize = 64 << 20;
 pub struct Shared {
     pub tail: Mutex<Tail>,
     pub stats: StatsRecorder,
+    /// Bytes appended since the start, told in steps.
+    pub appended: Watched<u64>,
     pub identity: LogIdentity,
     /// `None` once it is closed.
     engine: Mutex<Option<Arc<dyn LogEngine>>>,
@@ -57,6 +60,7 @@ impl Shared {
         Self {
             tail: Mutex::new(tail),
             stats: StatsRecorder::default(),
+            appended: Watched::new(0),
             identity,
             engine: Mutex::new(Some(engine)),
         }

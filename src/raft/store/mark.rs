@@ -34,8 +34,8 @@ impl Mark {
         };
         let sequence = decode(&content).ok_or_else(|| {
             let text = format!(
-                "{}: the log's witness is damaged; restore the data directory from a copy, or \
-                 remove this member from the cluster and let it join again under a new id",
+                "{}: the log's witness is damaged; remove this member from the cluster, and let \
+                 the machine join again with an empty data directory under a new id",
                 path.display()
             );
             io::Error::new(io::ErrorKind::InvalidData, text)

@@ -17,7 +17,7 @@ use super::engine::{Batch, LogEngine};
 use super::key;
 use super::sled::SledEngine;
 use super::stats::StatsRecorder;
-use crate::consensus::next_index;
+use crate::consensus::{NodeId, next_index};
 use crate::durable::at;
 
 /// Below this nobody minds the space.
@@ -32,23 +32,56 @@ const LOOK_EVERY: u64 = 256;
 /// Bytes that one batch of the copy carries.
 const COPY_BYTES: usize = 4 << 20;
 
+/// Members in a row whose limits differ. All have logs of the same size, and copying one holds up its
+/// writer: were it done everywhere at once, no quorum would acknowledge anything meanwhile.
+const STAGGERED: u64 = 8;
+
+/// How large a database may get before it is replaced.
+#[derive(Clone, Copy, Debug)]
+pub struct Growth {
+    pub floor: u64,
+    /// Each member's limit is up to 7/16 above the least.
+    pub member: NodeId,
+}
+
+impl Growth {
+    pub fn of(member: NodeId) -> Self {
+        Self {
+            floor: FLOOR_BYTES,
+            member,
+        }
+    }
+
+    fn limit(self, live_bytes: u64) -> u64 {
+        let least = self.floor.max(live_bytes.saturating_mul(FACTOR));
+        let step = least / (2 * STAGGERED);
+        least.saturating_add(step * (self.member % STAGGERED))
+    }
+}
+
+/// The database that takes the place of the one before, and the bytes of its entries.
+pub struct Fresh {
+    pub engine: Arc<dyn LogEngine>,
+    pub bytes: u64,
+}
+
 pub struct Rotation {
     /// `<data>/log`.
     dir: PathBuf,
     /// Number of the database in use.
     number: u64,
-    floor: u64,
+    growth: Growth,
     commits: u64,
     /// The database before the last rotation; removed when its readers are gone.
     retired: Option<PathBuf>,
 }
 
 impl Rotation {
-    pub fn new(dir: &Path, number: u64, floor: u64) -> Self {
+    pub fn new(dir: &Path, number: u64, growth: Growth) -> Self {
         Self {
             dir: dir.to_owned(),
             number,
-            floor,
+            growth,
             commits: 0,
             retired: None,
         }
@@ -61,7 +94,7 @@ impl Rotation {
         meta: &Meta,
         live_bytes: u64,
         stats: &StatsRecorder,
-    ) -> io::Result<Option<Arc<dyn LogEngine>>> {
+    ) -> io::Result<Option<Fresh>> {
         self.commits += 1;
         if !self.commits.is_multiple_of(LOOK_EVERY) {
             return Ok(None);
@@ -69,7 +102,7 @@ impl Rotation {
         self.remove_retired();
         let size = engine.size_on_disk()?;
         stats.record_size(size);
-        if size <= self.floor.max(live_bytes.saturating_mul(FACTOR)) {
+        if size <= self.growth.limit(live_bytes) {
             return Ok(None);
         }
         let fresh = self.rotate(engine, meta)?;
@@ -83,18 +116,21 @@ impl Rotation {
         Ok(Some(fresh))
     }
 
-    fn rotate(&mut self, old: &dyn LogEngine, meta: &Meta) -> io::Result<Arc<dyn LogEngine>> {
+    fn rotate(&mut self, old: &dyn LogEngine, meta: &Meta) -> io::Result<Fresh> {
         let number = self.number + 1;
         let path = database_path(&self.dir, number);
         if path.exists() {
             fs::remove_dir_all(&path).map_err(at(&path))?;
         }
         let fresh = SledEngine::create(&path)?;
-        copy(old, &fresh, meta)?;
+        let bytes = copy(old, &fresh, meta)?;
         point_at(&self.dir, number)?;
         self.retired = Some(database_path(&self.dir, self.number));
         self.number = number;
-        Ok(Arc::new(fresh))
+        Ok(Fresh {
+            engine: Arc::new(fresh),
+            bytes,
+        })
     }
 
     /// Readers may still hold the old engine for a moment; by the next look they are done. What a
@@ -108,14 +144,16 @@ impl Rotation {
     }
 }
 
-fn copy(old: &dyn LogEngine, fresh: &dyn LogEngine, meta: &Meta) -> io::Result<()> {
+/// Returns the bytes of the copied entries.
+fn copy(old: &dyn LogEngine, fresh: &dyn LogEngine, meta: &Meta) -> io::Result<u64> {
     let mut batch = Batch::new();
-    let mut bytes = 0;
+    let (mut bytes, mut total) = (0, 0);
     let mut outcome = Ok(());
     old.scan(
         key::entries_from(next_index(meta.purged.as_ref())),
         &mut |key, value| {
             bytes += value.len();
+            total += value.len() as u64;
             batch.insert(key.to_vec(), Some(value.to_vec()));
             if bytes >= COPY_BYTES {
                 bytes = 0;
@@ -129,5 +167,25 @@ fn copy(old: &dyn LogEngine, fresh: &dyn LogEngine, meta: &Meta) -> io::Result<(
     )?;
     outcome?;
     batch.insert(key::META.to_vec(), Some(encode_meta(meta).to_vec()));
-    fresh.commit(batch)
+    fresh.commit(batch)?;
+    Ok(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn neighbours_replace_their_databases_at_different_sizes() {
+        let limits: BTreeSet<_> = (1..=7).map(|id| Growth::of(id).limit(0)).collect();
+        assert_eq!(limits.len(), 7);
+        assert!(
+            limits
+                .iter()
+                .all(|limit| (FLOOR_BYTES..2 * FLOOR_BYTES).contains(limit))
+        );
+        assert!(Growth::of(1).limit(1 << 30) < Growth::of(2).limit(1 << 30));
+    }
 }

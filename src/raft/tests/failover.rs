@@ -1,12 +1,20 @@
 //! Members that die, stop, come back, or come back without their memory.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use model::{ControllerId, Timestamp};
 use tokio::time::Instant;
 
-use super::harness::{Lab, PATIENCE, assert_equal_states, commit, has, kill, leader, register};
+use super::harness::{
+    Lab, PATIENCE, Running, assert_equal_states, commit, has, kill, leader, register,
+};
 use crate::Error;
+use crate::consensus::Vote;
+use crate::member::{LogIdentity, Node};
+use crate::membership::Me;
+use crate::network::calls::Calls;
+use crate::network::dial::Dialer;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn three_members_commit_serve_reads_everywhere_and_survive_their_leader() {
@@ -76,6 +84,88 @@ async fn an_orderly_stop_hands_leadership_over_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_leader_whose_peers_are_gone_stops_without_waiting_for_them() {
+    let mut lab = Lab::new("alone");
+    let mut members = lab.cluster(3).await;
+    commit(&members, "first").await;
+    let at = leader(&members).await;
+    let leaving = members.remove(at);
+    let peer = members[0].id;
+    members.into_iter().for_each(kill);
+    let deadline = Instant::now() + PATIENCE;
+    let silent = |member: &Running| {
+        let last = member.cluster.metrics().last_quorum_ack;
+        last.is_some_and(|ago| ago > Duration::from_millis(500))
+    };
+    while !silent(&leaving) {
+        assert!(Instant::now() < deadline, "still answered");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let named = leaving.cluster.transfer_leadership(Some(peer)).await;
+    assert!(matches!(named, Err(Error::Unavailable { .. })), "{named:?}");
+    let any = leaving.cluster.transfer_leadership(None).await.unwrap_err();
+    assert!(any.to_string().contains("no other voter answers"), "{any}");
+    let started = Instant::now();
+    leaving.cluster.shutdown().await;
+    let took = started.elapsed();
+    assert!(took < Duration::from_secs(2), "{took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_that_outlived_its_log_is_no_member_any_more() {
+    let mut lab = Lab::new("halfwiped");
+    let mut members = lab.cluster(3).await;
+    commit(&members, "first").await;
+    assert_equal_states(&members).await;
+    let half = members.pop().unwrap();
+    half.cluster.snapshot().await.unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while half.cluster.status().snapshot.is_none() {
+        assert!(Instant::now() < deadline, "no snapshot");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    half.cluster.shutdown().await;
+    drop(half);
+    std::fs::remove_dir_all(lab.data_dir(3).join("log")).unwrap();
+    std::fs::remove_file(lab.data_dir(3).join("log.mark")).unwrap();
+    for _ in 0..2 {
+        let refusal = lab.try_start(3).await.err().expect("it lost its log");
+        assert!(
+            matches!(&refusal, Error::Rejected(why) if why.contains("new id")),
+            "{refusal}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_heard_from_a_member_with_another_log_than_the_known_one() {
+    let mut lab = Lab::new("impostor");
+    let members = lab.cluster(2).await;
+    let known = members[0].cluster.members();
+    let node = |at: usize| Node {
+        addresses: known[at].addresses.clone(),
+        log: known[at].log,
+    };
+    let asked_by = |log: LogIdentity| {
+        let me = Me {
+            id: 2,
+            cluster_id: lab.cluster_id.clone(),
+            generation: model::Generation(1),
+            node: Node { log, ..node(1) },
+        };
+        Calls::new(Dialer::new(me, lab.tls(2).client, BTreeMap::new()))
+    };
+    let vote = Vote::new_committed(1, 1);
+    let good = asked_by(known[1].log).suspect(1, &node(0), &vote).await;
+    assert!(good.is_ok(), "{good:?}");
+    let lost = asked_by(LogIdentity::random())
+        .suspect(1, &node(0), &vote)
+        .await
+        .unwrap_err();
+    assert!(lost.to_string().contains("the log of c2"), "{lost}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_minority_refuses_reads_and_calls_the_outcome_of_writes_unknown() {
     let mut lab = Lab::new("minority");
     let mut members = Vec::new();
@@ -105,11 +195,11 @@ async fn a_minority_refuses_reads_and_calls_the_outcome_of_writes_unknown() {
         .propose(vec![register("lost")], Timestamp(0))
         .await;
     assert!(
-        matches!(write, Err(Error::Unknown(_) | Error::Unavailable(_))),
+        matches!(write, Err(Error::Unknown(_) | Error::Unavailable { .. })),
         "{write:?}"
     );
     let read = has(&alone.cluster, "before").await;
-    assert!(matches!(read, Err(Error::Unavailable(_))), "{read:?}");
+    assert!(matches!(read, Err(Error::Unavailable { .. })), "{read:?}");
     let confirmed = alone.cluster.confirm().await;
     assert!(confirmed.is_err(), "{confirmed:?}");
     assert_eq!(

@@ -53,6 +53,31 @@ async fn a_late_member_gets_a_snapshot_and_then_the_log() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn few_large_entries_are_reason_enough_for_a_snapshot() {
+    let mut lab = Lab::new("large");
+    let mut config = lab.config(1);
+    config.snapshot_bytes = 256 << 10;
+    let member = lab.start_with(config).await.unwrap();
+    member.cluster.initialize().await.unwrap();
+    let mut metrics = member.cluster.metrics();
+    for entry in 0..20 {
+        let ops = (0..1_000).map(|number| register(&format!("a{entry}-{number}")));
+        member
+            .cluster
+            .propose(ops.collect(), Timestamp(0))
+            .await
+            .unwrap();
+        metrics = member.cluster.metrics();
+    }
+    assert!(metrics.store.bytes > 1 << 20, "{metrics:?}");
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while member.cluster.status().snapshot.is_none() {
+        assert!(tokio::time::Instant::now() < deadline, "no snapshot");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn events_come_in_the_order_of_the_log_and_proposals_in_that_of_the_calls() {
     let mut lab = Lab::new("order");
     let mut members = lab.cluster(1).await;

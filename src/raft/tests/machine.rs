@@ -1,20 +1,48 @@
 //! The state machine alone: what must stop it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::stream;
+use model::State;
 use openraft::EntryPayload;
 use openraft::storage::RaftStateMachine;
 use openraft_rt_tokio::TokioRuntime;
 
 use super::harness::register;
 use crate::blocking::Blocking;
-use crate::consensus::{Entry, log_id};
+use crate::consensus::{Entry, StoredMembership, log_id};
 use crate::fatal::FatalSignal;
 use crate::machine::{Machine, Published};
 use crate::payload::Payload;
-use crate::snapshot::Shelf;
+use crate::snapshot::manifest::Position;
+use crate::snapshot::{Shelf, chunk};
+
+#[tokio::test]
+async fn a_snapshot_whose_state_stands_elsewhere_than_its_manifest_says_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (published, _events) = Published::new();
+    let fatal = FatalSignal::default();
+    let shelf = Arc::new(Shelf::open(dir.path()).unwrap());
+    let state = State::default();
+    let position = Position {
+        last_log: Some(log_id(1, 7)),
+        membership: StoredMembership::default(),
+        used_ids: BTreeSet::new(),
+    };
+    let hash = chunk::hex(&state.recompute_hash());
+    let handle = shelf.build(&position, &state.encode(), &hash).unwrap();
+    let meta = handle.manifest.meta().unwrap();
+    let mut machine =
+        Machine::<TokioRuntime>::new(published, shelf, fatal.clone(), Blocking::OwnThread);
+    let refusal = machine.install_snapshot(&meta, handle).await.unwrap_err();
+    assert!(
+        refusal.to_string().contains("the manifest says 7 of 1"),
+        "{refusal}"
+    );
+    assert!(fatal.reason().is_some());
+}
 
 #[tokio::test]
 async fn an_entry_that_can_not_be_decoded_stops_the_member_before_it_is_applied() {

@@ -56,12 +56,12 @@ async fn a_leader_cut_off_neither_commits_nor_answers_and_is_back_within_two_sec
         .propose(vec![register("lost")], Timestamp(0))
         .await;
     assert!(
-        matches!(write, Err(Error::Unknown(_) | Error::Unavailable(_))),
+        matches!(write, Err(Error::Unknown(_) | Error::Unavailable { .. })),
         "{write:?}"
     );
     let read = has(&alone.cluster, "during").await;
     assert!(
-        matches!(read, Err(Error::Unavailable(_))),
+        matches!(read, Err(Error::Unavailable { .. })),
         "a stale read: {read:?}"
     );
     assert!(

@@ -40,19 +40,26 @@ type SimCore = Core<SimRuntime, Wires>;
 
 /// Who can be reached: everybody that is not cut off. Each message takes a virtual millisecond.
 #[derive(Clone, Default)]
-struct Wires(Arc<Mutex<BTreeMap<NodeId, (SimRaft, LogIdentity)>>>);
+struct Wires {
+    members: Arc<Mutex<BTreeMap<NodeId, (SimRaft, LogIdentity)>>>,
+    /// Takes what is sent to it and never answers, as a stopped process does.
+    hangs: Arc<Mutex<Option<NodeId>>>,
+}
 
 impl Wires {
     async fn reach(&self, id: NodeId) -> Result<(SimRaft, LogIdentity), RPCError<C>> {
         SimRuntime::sleep(Duration::from_millis(1)).await;
-        let found = lock(&self.0).get(&id).cloned();
+        if *lock(&self.hangs) == Some(id) {
+            std::future::pending::<()>().await;
+        }
+        let found = lock(&self.members).get(&id).cloned();
         found.ok_or_else(|| RPCError::Unreachable(Unreachable::from_string("cut off")))
     }
 }
 
 impl Peers for Wires {
     async fn read_index(&self, leader: NodeId, _: &Node) -> Result<LogId, Error> {
-        let unavailable = |error: &dyn std::fmt::Display| Error::Unavailable(error.to_string());
+        let unavailable = |error: &dyn std::fmt::Display| Error::no_leader(error.to_string());
         let (raft, _) = self
             .reach(leader)
             .await
@@ -70,7 +77,7 @@ impl Peers for Wires {
         let (_, log) = self
             .reach(id)
             .await
-            .map_err(|error| Error::Unavailable(error.to_string()))?;
+            .map_err(|error| Error::busy(error.to_string()))?;
         Ok(Identified {
             cluster_id: "sim".to_owned(),
             id: model::ControllerId(id),
@@ -160,7 +167,7 @@ async fn start(id: NodeId, wires: &Wires) -> Simulated {
         .await
         .unwrap();
     published.go_live();
-    lock(&wires.0).insert(id, (raft.clone(), identity));
+    lock(&wires.members).insert(id, (raft.clone(), identity));
     let began = SimInstant::now();
     let core = Core::start(Parts {
         raft,
@@ -187,6 +194,7 @@ async fn start(id: NodeId, wires: &Wires) -> Simulated {
             propose: Duration::from_secs(10),
             read: Duration::from_secs(5),
         },
+        snapshot_bytes: u64::MAX,
         fatal,
         stopping: CancellationToken::new(),
     });
@@ -197,12 +205,11 @@ async fn start(id: NodeId, wires: &Wires) -> Simulated {
     }
 }
 
-/// Three members, a leader that falls silent, and what all agree on in the end.
-async fn story() -> [u8; 32] {
-    let wires = Wires::default();
+/// Three members, the first of which leads.
+async fn three(wires: &Wires) -> Vec<Simulated> {
     let mut members = Vec::new();
     for id in 1..=3 {
-        members.push(start(id, &wires).await);
+        members.push(start(id, wires).await);
         match id {
             1 => members[0].core.initialize().await.unwrap(),
             _ => {
@@ -216,6 +223,13 @@ async fn story() -> [u8; 32] {
             }
         }
     }
+    members
+}
+
+/// Three members, a leader that falls silent, and what all agree on in the end.
+async fn story() -> [u8; 32] {
+    let wires = Wires::default();
+    let mut members = three(&wires).await;
     for number in 0..20 {
         let op = register(&format!("a{number}"));
         members[0]
@@ -235,7 +249,7 @@ async fn story() -> [u8; 32] {
     // The leader is gone: it can neither be reached nor reach anybody that answers.
     let old = members.remove(0);
     old.core.raft.shutdown().await.unwrap();
-    lock(&wires.0).remove(&1);
+    lock(&wires.members).remove(&1);
     let mut leadership = members[0].core.leadership.clone();
     let moved = leadership.wait_for(|now| now.leader.is_some_and(|leader| leader.0 != 1));
     let leader = moved.await.unwrap().leader.unwrap();
@@ -277,4 +291,17 @@ fn a_simulated_cluster_fails_over_and_the_same_seed_gives_the_same_run() {
     assert_eq!(parted, None, "the runs part there");
     assert_eq!(trace.len(), same.len());
     assert_ne!(run(8).1, trace, "another seed gives another run");
+}
+
+#[test]
+fn a_read_that_waits_for_a_hung_leader_goes_to_the_next_one() {
+    SimRuntime::with_seed(7).block_on(async {
+        let wires = Wires::default();
+        let members = three(&wires).await;
+        members[0].core.raft.shutdown().await.unwrap();
+        *lock(&wires.hangs) = Some(1);
+        // A leader that hangs never answers this; the next one does, well before patience ends.
+        let seen = members[1].core.read(|state| state.agents().count()).await;
+        assert_eq!(seen.unwrap().value, 0);
+    });
 }

@@ -1,8 +1,10 @@
 //! What ended badly, in the words of the one table (`wire::status`) that all gateways share.
 
-use dispatch::Refusal;
+use dispatch::{Hindrance, Refusal};
 use model::{AgentId, TaskId};
 use wire::status::{Code, Failure};
+
+use crate::dispatcher::hindrance_of;
 
 /// This controller is on its way out; another one is not.
 pub fn stopping() -> Failure {
@@ -18,6 +20,14 @@ pub fn no_leader() -> Failure {
 
 pub fn not_leader(leader: Option<String>) -> Failure {
     Failure::new(Code::NotLeader, "this controller does not lead").with_leader(leader)
+}
+
+/// Somebody leads, but nobody confirmed in time that it still does.
+pub fn no_quorum() -> Failure {
+    Failure::new(
+        Code::NoQuorum,
+        "no majority of controllers answered in time",
+    )
 }
 
 /// Perhaps it was committed, perhaps not.
@@ -41,8 +51,18 @@ pub fn of_refusal(refusal: Refusal) -> Failure {
     match refusal {
         Refusal::Rejected(rejected) => rejected.into(),
         Refusal::NotLeader => not_leader(None),
-        Refusal::Unavailable(why) => Failure::new(Code::Busy, why),
+        Refusal::Unavailable { hindrance, why } => Failure::new(code_of(hindrance), why),
         Refusal::Unknown => unknown(),
+    }
+}
+
+/// Trying again is right for all of them; the code says what to look at if it does not help.
+fn code_of(hindrance: Hindrance) -> Code {
+    match hindrance {
+        Hindrance::NoLeader => Code::NoLeader,
+        Hindrance::NoQuorum => Code::NoQuorum,
+        Hindrance::Busy => Code::Busy,
+        Hindrance::Stopping => Code::ShuttingDown,
     }
 }
 
@@ -53,7 +73,9 @@ pub fn of_raft(error: &raft::Error) -> Failure {
         raft::Error::NotLeader { leader } => {
             not_leader(leader.as_ref().map(|leader| leader.addresses.grpc.clone()))
         }
-        raft::Error::Unavailable(_) => Failure::new(Code::NoQuorum, message),
+        raft::Error::Unavailable { hindrance, .. } => {
+            Failure::new(code_of(hindrance_of(*hindrance)), message)
+        }
         raft::Error::Unknown(_) => Failure::new(Code::OutcomeUnknown, message),
         raft::Error::Rejected(_) => Failure::new(Code::Refused, message),
         raft::Error::Fatal(_) => Failure::new(Code::Internal, message),
@@ -77,6 +99,22 @@ mod tests {
     fn what_a_leader_answered_reaches_the_caller_unchanged() {
         let said = Failure::new(Code::OverLimit, "spec is over its limit of 1 bytes");
         assert_eq!(of_leader(&tonic::Status::from(said.clone())), said);
+    }
+
+    #[test]
+    fn each_hindrance_has_a_code_of_its_own() {
+        let refused = |hindrance| {
+            let why = "x".to_owned();
+            of_refusal(Refusal::Unavailable { hindrance, why }).code
+        };
+        assert_eq!(refused(Hindrance::NoLeader), Code::NoLeader);
+        assert_eq!(refused(Hindrance::NoQuorum), Code::NoQuorum);
+        assert_eq!(refused(Hindrance::Busy), Code::Busy);
+        assert_eq!(refused(Hindrance::Stopping), Code::ShuttingDown);
+        let handover = raft::Error::no_leader("leadership is being handed over");
+        assert_eq!(of_raft(&handover).code, Code::NoLeader);
+        assert_eq!(of_raft(&raft::Error::no_quorum("x")).code, Code::NoQuorum);
+        assert_eq!(of_raft(&raft::Error::stopping()).code, Code::ShuttingDown);
     }
 
     #[test]

@@ -56,6 +56,11 @@ impl Deadline {
         self.left().is_zero()
     }
 
+    /// A try that is cut off leaves the outcome unknown: rather none than one without time to end.
+    fn allows_another_try(self) -> bool {
+        self.left() > 2 * limit::RETRY_PAUSE
+    }
+
     fn pause(self) -> tokio::time::Sleep {
         tokio::time::sleep_until(self.0.min(Instant::now() + limit::RETRY_PAUSE))
     }
@@ -223,7 +228,7 @@ impl Gateway {
             if failure.code.reaction() == Reaction::Unknown {
                 unknown = Some(failure::unknown());
             }
-            if deadline.is_over() {
+            if !deadline.allows_another_try() {
                 return Err(unknown.unwrap_or(failure));
             }
             deadline.pause().await;
@@ -232,6 +237,7 @@ impl Gateway {
 
     /// The state as it is now, or later: a majority agreed after the call.
     pub async fn read(&self, deadline: Deadline) -> Result<(model::State, v1::Position), Failure> {
+        let mut last = None;
         loop {
             let read = quorum::read(&self.0.cluster);
             let failure = match tokio::time::timeout_at(deadline.0, read).await {
@@ -244,12 +250,21 @@ impl Gateway {
                     return Ok((read.value, position));
                 }
                 Ok(Err(error)) => failure::of_raft(&error),
-                Err(_) => return Err(failure::no_leader()),
+                Err(_) => return Err(last.unwrap_or_else(|| self.unconfirmed())),
             };
             if !may_pass(&failure) || deadline.is_over() {
                 return Err(failure);
             }
+            last = Some(failure);
             deadline.pause().await;
+        }
+    }
+
+    /// Why not even the first try of a read came to an end.
+    fn unconfirmed(&self) -> Failure {
+        match self.0.cluster.leadership().borrow().leader {
+            Some(_) => failure::no_quorum(),
+            None => failure::no_leader(),
         }
     }
 

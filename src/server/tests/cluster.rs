@@ -237,7 +237,42 @@ async fn a_controller_that_moved_tells_the_others_where_it_is_now() {
         }
     };
     tokio::time::timeout(PATIENCE, known).await.unwrap();
+    // The leader goes on where it is now, without another election.
+    let done = fixture
+        .tasks(&first)
+        .submit(submit(&["true"], "", std::time::Duration::ZERO))
+        .await
+        .unwrap()
+        .into_inner();
+    let index = done.position.unwrap().log_index;
+    let caught_up = async {
+        while second.controller.cluster.view().last_applied() < index {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, caught_up).await.unwrap();
     tokio::join!(second.stop(), third.stop(), first.stop());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_without_a_quorum_says_just_that() {
+    let fixture = Fixture::new();
+    let first = fixture.first().await;
+    let second = fixture.joining("c2", &first).await;
+    voters(&fixture, &first, 2).await;
+    second.stop().await;
+    let mut tasks = fixture.tasks(&first);
+    let mut list = tonic::Request::new(v1::ListTasksRequest::default());
+    list.set_timeout(std::time::Duration::from_secs(2));
+    let read = tasks.list(list).await.unwrap_err();
+    assert_eq!(code(&read), Code::NoQuorum, "{read}");
+    // By now its lease has ended: it proposes nothing.
+    let request = submit(&["true"], "r1", std::time::Duration::ZERO);
+    let mut request = tonic::Request::new(request);
+    request.set_timeout(std::time::Duration::from_secs(2));
+    let write = tasks.submit(request).await.unwrap_err();
+    assert_eq!(code(&write), Code::NoQuorum, "{write}");
+    first.stop().await;
 }
 
 /// Until so many voters are settled at the same entry, as this controller sees it.

@@ -128,6 +128,51 @@ async fn a_committed_mark_never_names_an_entry_that_is_not_on_disk() {
 }
 
 #[tokio::test]
+async fn a_committed_mark_of_a_later_term_says_nothing_about_the_entries_here() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = open(dir.path()).unwrap();
+    // Entry 5 may be one that a leader of term 2 is about to replace.
+    append(&mut store, (0..=5).map(|index| entry(index, 10)).collect())
+        .await
+        .unwrap();
+    store.save_committed(Some(log_id(1, 3))).await.unwrap();
+    store.save_vote(&Vote::new(2, 2)).await.unwrap();
+    store.save_committed(Some(log_id(2, 9))).await.unwrap();
+    store.close();
+    let mut store = open(dir.path()).unwrap();
+    assert_eq!(store.read_committed().await.unwrap(), Some(log_id(1, 3)));
+}
+
+#[tokio::test]
+async fn bytes_are_counted_right_after_a_restart_in_the_middle_of_a_purge() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = open(dir.path()).unwrap();
+    for first in (0..12_000).step_by(1_000) {
+        let entries = (first..first + 1_000).map(|index| entry(index, 100));
+        append(&mut store, entries.collect()).await.unwrap();
+    }
+    let record = store.shared().stats.read().live_bytes / 12_000;
+    store.purge(log_id(1, 11_899)).await.unwrap();
+    store.close();
+    let mut store = open(dir.path()).unwrap();
+    for index in 12_000..12_100 {
+        append(&mut store, vec![entry(index, 100)]).await.unwrap();
+    }
+    assert_eq!(store.shared().stats.read().live_bytes, 200 * record);
+}
+
+#[tokio::test]
+async fn only_the_owner_may_look_into_the_log() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let dir = filled().await;
+    for path in [dir.path().join("log"), dir.path().join("log/1")] {
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700, "{}", path.display());
+    }
+}
+
+#[tokio::test]
 async fn a_torn_snapshot_of_sled_is_removed() {
     let dir = filled().await;
     let torn = dir.path().join("log/1/snap.0000000000001234.generating");

@@ -19,6 +19,7 @@ use crate::store::directory;
 use crate::store::engine::{Batch, Key, LogEngine, Value, Visit};
 use crate::store::log::LogStore;
 use crate::store::memory::MemoryEngine;
+use crate::store::rotate::Growth;
 
 type Store = LogStore<TokioRuntime>;
 
@@ -96,8 +97,11 @@ fn an_entry_that_leaves_a_hole_is_refused() {
 async fn a_database_that_has_grown_is_replaced_and_nothing_is_missing() {
     let dir = tempfile::tempdir().unwrap();
     let fatal = FatalSignal::default();
-    let limit = 1 << 20;
-    let store: Store = directory::open_with_floor(dir.path(), fatal.clone(), limit).unwrap();
+    let growth = Growth {
+        floor: 1 << 20,
+        member: 0,
+    };
+    let store: Store = directory::open_with(dir.path(), fatal.clone(), growth).unwrap();
     let mut next = 0;
     while store.shared().stats.read().rotations < 2 {
         assert!(next < 40_000, "never rotated");
