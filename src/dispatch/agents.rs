@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use model::{AgentId, AgentProfile, Fence, Incarnation, Millis, Principal};
 use scheduler::Leases;
 
-use crate::io::{Load, SessionId};
+use crate::io::{Intake, Load, SessionId};
 
 /// Without a word for so long an agent gets no new work. It speaks every 5 s.
 const SUSPECT_AFTER: Millis = Millis(15_000);
@@ -22,6 +22,8 @@ pub(crate) struct Session {
     reconciled: bool,
     /// A confirmed renewal that came before the registration was applied.
     early_renewal: Option<(u64, Millis)>,
+    /// Of the session and not of its agent: one that was started again has another.
+    intake: Intake,
 }
 
 impl Session {
@@ -31,6 +33,7 @@ impl Session {
             principal,
             reconciled: false,
             early_renewal: None,
+            intake: Intake::Open,
         }
     }
 }
@@ -106,10 +109,11 @@ impl Agents {
         }
     }
 
-    pub fn heard(&mut self, id: SessionId, load: Load, now: Millis) {
-        let Some(session) = self.sessions.get(&id) else {
+    pub fn heard(&mut self, id: SessionId, (load, intake): (Load, Intake), now: Millis) {
+        let Some(session) = self.sessions.get_mut(&id) else {
             return;
         };
+        session.intake = intake;
         if let Some(agent) = self.agents.get_mut(&session.profile.id) {
             agent.heard = now;
             agent.load = load;
@@ -126,6 +130,13 @@ impl Agents {
         self.sessions
             .get(&id)
             .is_some_and(|session| session.reconciled)
+    }
+
+    /// Whether new work may be sent on it.
+    pub fn takes_work(&self, id: SessionId) -> bool {
+        self.sessions
+            .get(&id)
+            .is_some_and(|session| session.reconciled && session.intake == Intake::Open)
     }
 
     pub fn forget_reconciliations(&mut self) {

@@ -32,7 +32,7 @@ impl Dispatcher {
             let view = AgentView {
                 connected: agent
                     .current
-                    .is_some_and(|session| self.agents.is_reconciled(session)),
+                    .is_some_and(|session| self.agents.takes_work(session)),
                 suspect: agent.is_silent(clock.monotonic),
                 prefetch: agent.prefetch(),
                 reserved: self.batch.reserved(id),
@@ -69,7 +69,11 @@ impl Dispatcher {
             }
             Input::Known { session, attempts } => self.reconcile(state, session, &attempts, out),
             Input::SessionClosed { session } => self.agents.close(session),
-            Input::Status { session, load } => self.agents.heard(session, load, clock.monotonic),
+            Input::Status {
+                session,
+                load,
+                intake,
+            } => self.agents.heard(session, (load, intake), clock.monotonic),
             Input::LeaseConfirmed {
                 session,
                 nonce,

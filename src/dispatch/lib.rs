@@ -26,6 +26,6 @@ mod tests;
 
 pub use dispatcher::Dispatcher;
 pub use io::{
-    Cause, Failure, Input, Load, Message, Output, ProposalId, Refusal, SessionId, Ticket,
+    Cause, Failure, Input, Intake, Load, Message, Output, ProposalId, Refusal, SessionId, Ticket,
 };
 pub use scheduler::{Clock, Fleet};
