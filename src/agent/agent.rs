@@ -22,9 +22,10 @@ use crate::controllers::Controllers;
 use crate::data_dir::DataDir;
 use crate::error::Error;
 use crate::journal::{Durable, Journal, Recovered};
+use crate::lease::Until;
 use crate::load::Meter;
 use crate::output::{self, Logs};
-use crate::process::Settings;
+use crate::process::{Guard, Marks, Settings};
 use crate::recovery;
 use crate::runner::Runner;
 use crate::session::{self, Context, Event};
@@ -65,13 +66,15 @@ struct Agent {
     runner: Runner,
     journal: Journal,
     logs: Arc<Logs>,
+    lease: Until,
+    guard: Option<Guard>,
     meter: Meter,
     context: Arc<Context>,
     book: Controllers,
     /// One task for each controller's address.
     links: JoinSet<()>,
     by_address: HashMap<String, AbortHandle>,
-    sessions: HashMap<SessionId, Sender<Body>>,
+    sessions: HashMap<SessionId, Line>,
     /// Sessions that were given up, and the worker is not told yet.
     deaf: Vec<SessionId>,
     events: UnboundedReceiver<Event>,
@@ -81,18 +84,29 @@ struct Agent {
     dir: DataDir,
 }
 
+/// Where a session is with, and how to speak on it.
+struct Line {
+    address: String,
+    say: Sender<Body>,
+}
+
 impl Agent {
     async fn start(config: &Config) -> Result<(Agent, JoinHandle<()>), Error> {
         let cluster_id = cluster_of(config)?;
         let dir = DataDir::open(&config.data_dir, &config.id, &cluster_id)?;
         let (durable_sender, mut durable) = unbounded_channel();
         let (journal, mut recovered, thread) = Journal::open(&dir.journal(), durable_sender)?;
-        let logs = Arc::new(Logs::new(config.log_limits(&dir.logs())));
+        let logs = Arc::new(Logs::start(config.log_limits(&dir.logs()))?);
+        recovery::end_leftovers(&recovered, dir.instance());
         settle_interrupted(&mut recovered, &logs, &journal, &mut durable).await?;
         recovery::remove_scratch(&dir.scratch());
 
+        let marks = Marks::new(dir.instance().clone());
+        let guard = start_guard(config, &marks)?;
+        let lease = Until::default();
         let settings = Settings {
-            incarnation: recovered.incarnation,
+            marks,
+            lease: lease.clone(),
             scratch: dir.scratch(),
             path: config.path.clone(),
             grace: config.grace(),
@@ -121,6 +135,8 @@ impl Agent {
             runner,
             journal,
             logs,
+            lease,
+            guard,
             meter: Meter::default(),
             context: Arc::new(context),
             book,
@@ -164,7 +180,6 @@ impl Agent {
             Ok(stepped) => stepped?,
             Err(_) => tracing::warn!("some processes did not end in time"),
         }
-        self.handle(Input::Leave);
         let settled = async {
             while !self.worker.is_settled() {
                 self.step(&mut clocks).await?;
@@ -187,6 +202,9 @@ impl Agent {
     async fn end(mut self, journal_thread: JoinHandle<()>) {
         self.links.shutdown().await;
         self.runner.shutdown().await;
+        if let Some(guard) = self.guard.take() {
+            guard.end().await;
+        }
         drop(self.journal);
         // It ends once the last handle is dropped; attempts that could not be killed may hold one.
         let written = async {
@@ -252,6 +270,11 @@ impl Agent {
                 }
                 self.opened(session, &address, &welcome, say);
             }
+            Event::Said { session, .. } | Event::Latency { session, .. }
+                if !self.sessions.contains_key(&session) =>
+            {
+                tracing::debug!(?session, "heard from a session that was given up");
+            }
             Event::Said {
                 session,
                 stamp,
@@ -272,7 +295,8 @@ impl Agent {
             // Whoever asked may be gone already.
             Event::Turn(taken) => taken.send(()).unwrap_or_default(),
             Event::Closed { session } => {
-                if self.sessions.remove(&session).is_some() {
+                if let Some(line) = self.sessions.remove(&session) {
+                    self.book.closed(&line.address);
                     self.handle(Input::Closed { session });
                 }
             }
@@ -294,7 +318,8 @@ impl Agent {
             }
             return;
         }
-        self.sessions.insert(session, say);
+        let address = address.to_owned();
+        self.sessions.insert(session, Line { address, say });
         self.handle(Input::Opened { session });
         self.learn(welcome);
     }
@@ -332,10 +357,10 @@ impl Agent {
     }
 
     fn say(&mut self, session: SessionId, body: Body) {
-        let Some(say) = self.sessions.get(&session) else {
+        let Some(line) = self.sessions.get(&session) else {
             return;
         };
-        match say.try_send(body) {
+        match line.say.try_send(body) {
             Ok(()) => {}
             // It just ended: the worker is told next, and says it elsewhere.
             Err(TrySendError::Closed(_)) => {
@@ -343,7 +368,9 @@ impl Agent {
             }
             Err(TrySendError::Full(_)) => {
                 tracing::warn!(?session, "a controller does not read: ending its session");
-                self.sessions.remove(&session);
+                if let Some(line) = self.sessions.remove(&session) {
+                    self.book.closed(&line.address);
+                }
                 self.deaf.push(session);
             }
         }
@@ -352,6 +379,12 @@ impl Agent {
     fn carry_out(&mut self, effect: Effect) {
         match effect {
             Effect::Say { session, body } => self.say(session, body),
+            Effect::Leased { until } => {
+                self.lease.set(until);
+                if let Some(guard) = &mut self.guard {
+                    guard.renewed(until);
+                }
+            }
             Effect::Open(fence) => drop(self.logs.open(fence)),
             Effect::Begin { fence, number } => self.journal.begun(fence, number),
             Effect::Start(attempt) => self.runner.start(attempt),
@@ -436,15 +469,21 @@ fn profile_of(config: &Config, recovered: &Recovered, limits: &str) -> Result<Ag
     })
 }
 
-/// Ends what an earlier process left, and writes down that it was interrupted, before anybody is
-/// told of it.
+fn start_guard(config: &Config, marks: &Marks) -> Result<Option<Guard>, Error> {
+    let Some(program) = &config.guard else {
+        return Ok(None);
+    };
+    let guard = Guard::start(program, marks).map_err(Error::io(program))?;
+    Ok(Some(guard))
+}
+
+/// Writes down that what an earlier process left was interrupted, before anybody is told of it.
 async fn settle_interrupted(
     recovered: &mut Recovered,
     logs: &Logs,
     journal: &Journal,
     durable: &mut UnboundedReceiver<Vec<Durable>>,
 ) -> Result<(), Error> {
-    recovery::end_leftovers(recovered);
     let verdicts = recovery::interrupted(recovered, logs);
     let mut waiting = verdicts.len();
     for verdict in verdicts {

@@ -45,6 +45,10 @@ pub struct Config {
     pub log_total_mib: u64,
     /// The PATH of tasks, and where their programs are looked up.
     pub path: String,
+    /// The program whose `agent guard` ends what runs here when this process can't: `quorate` itself.
+    /// Unset: nobody does. Not a setting of the file; whoever runs the agent says it.
+    #[serde(skip)]
+    pub guard: Option<PathBuf>,
 }
 
 impl Default for Config {
@@ -62,6 +66,7 @@ impl Default for Config {
             log_task_mib: 64,
             log_total_mib: 20 * 1024,
             path: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into(),
+            guard: None,
         }
     }
 }

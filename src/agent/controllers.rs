@@ -49,11 +49,21 @@ impl Controllers {
         Some(address)
     }
 
-    /// A controller answered. Whether this is the address by which it stays dialled.
+    /// The session at this address ended: who answers there next, and where the controller is now, is
+    /// open again.
+    pub fn closed(&mut self, address: &str) {
+        if let Some(known) = self.dialled.get_mut(address) {
+            *known = None;
+        }
+    }
+
+    /// A controller answered. Whether this is the address by which it stays dialled; any other is
+    /// forgotten, until it is learnt again.
     pub fn answered(&mut self, address: &str, id: &str) -> bool {
         let elsewhere =
             |(at, known): (&String, &Option<String>)| at != address && known.as_deref() == Some(id);
         if self.dialled.iter().any(elsewhere) {
+            self.dialled.remove(address);
             return false;
         }
         self.dialled.insert(address.to_owned(), Some(id.to_owned()));
@@ -95,6 +105,21 @@ mod tests {
         assert!(book.answered("localhost:7400", "c1"));
         assert!(!book.answered("127.0.0.1:7400", "c1"));
         assert!(book.answered("localhost:7400", "c1"), "it may come back");
+    }
+
+    #[test]
+    fn a_controller_that_moved_is_dialled_at_its_new_address() {
+        let (mut book, _) = Controllers::new(&given(&["10.0.0.1", "10.0.0.2"]), BTreeMap::new());
+        assert!(book.answered("10.0.0.1:7400", "c1"));
+        assert_eq!(book.add(Some("c1"), "10.0.0.9:7400"), None, "it is there");
+        book.closed("10.0.0.1:7400");
+        let moved = book.add(Some("c1"), "10.0.0.9:7400");
+        assert_eq!(moved, Some("10.0.0.9:7400".into()));
+        assert!(book.answered("10.0.0.9:7400", "c1"));
+        assert!(!book.answered("10.0.0.1:7400", "c1"), "both lead there");
+        book.closed("10.0.0.9:7400");
+        let back = book.add(Some("c1"), "10.0.0.1:7400");
+        assert_eq!(back, Some("10.0.0.1:7400".into()));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The agent's directory: who it belongs to, and that only one process uses it.
 //!
 //! ```text
-//! agent.json   who: schema, id, cluster       journal   what was begun and how it ended
+//! agent.json   who: schema, id, cluster …     journal   what was begun and how it ended
 //! LOCK         held while an agent runs        logs/     output of attempts
 //! identity/    ca.pem cert.pem key.pem         scratch/  working directories of running attempts
 //! ```
@@ -15,6 +15,7 @@ use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
+use crate::process::Instance;
 
 const SCHEMA: u32 = 1;
 
@@ -29,6 +30,10 @@ struct Owner {
     /// was restored since has a higher one, and the journal means nothing to it.
     #[serde(default)]
     generation: u64,
+    /// Random, made with the directory: what was started from here is known by it, whatever becomes
+    /// of the journal. Empty where an older release made the directory.
+    #[serde(default)]
+    instance: String,
 }
 
 /// An opened data directory. The lock is held as long as this lives.
@@ -36,6 +41,7 @@ struct Owner {
 pub(crate) struct DataDir {
     root: PathBuf,
     owner: Owner,
+    instance: Instance,
     _lock: File,
 }
 
@@ -45,15 +51,20 @@ impl DataDir {
         let root = absolute(root)?;
         make_private(&root)?;
         let lock = lock(&root)?;
-        let owner = check_owner(&root, id, cluster_id)?;
+        let (owner, instance) = check_owner(&root, id, cluster_id)?;
         let dir = DataDir {
             root,
             owner,
+            instance,
             _lock: lock,
         };
         make_private(&dir.logs())?;
         make_private(&dir.scratch())?;
         Ok(dir)
+    }
+
+    pub fn instance(&self) -> &Instance {
+        &self.instance
     }
 
     /// The cluster's generation that this journal belongs to; 0 before it belonged to any.
@@ -110,28 +121,38 @@ fn lock(root: &Path) -> Result<File, Error> {
     }
 }
 
-fn check_owner(root: &Path, id: &str, cluster_id: &str) -> Result<Owner, Error> {
+fn check_owner(root: &Path, id: &str, cluster_id: &str) -> Result<(Owner, Instance), Error> {
     let path = root.join("agent.json");
+    let instance = Instance::new();
     let ours = Owner {
         schema: SCHEMA,
         id: id.to_owned(),
         cluster_id: cluster_id.to_owned(),
         generation: 0,
+        instance: instance.to_string(),
     };
     let text = match fs::read(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             write_owner(root, &path, &ours)?;
-            return Ok(ours);
+            return Ok((ours, instance));
         }
         Err(error) => return Err(Error::io(&path)(error)),
     };
-    let found: Owner = serde_json::from_slice(&text).map_err(|error| Error::Corrupt {
+    let corrupt = |reason: String| Error::Corrupt {
         path: path.clone(),
-        reason: error.to_string(),
-    })?;
+        reason,
+    };
+    let mut found: Owner =
+        serde_json::from_slice(&text).map_err(|error| corrupt(error.to_string()))?;
     if (&found.id, &found.cluster_id, found.schema) == (&ours.id, &ours.cluster_id, SCHEMA) {
-        return Ok(found);
+        if found.instance.is_empty() {
+            found.instance = ours.instance;
+            write_owner(root, &path, &found)?;
+        }
+        let instance = Instance::parse(&found.instance)
+            .ok_or_else(|| corrupt("its instance is not 16 hexadecimal digits".into()))?;
+        return Ok((found, instance));
     }
     Err(Error::Foreign {
         path: root.to_owned(),
@@ -169,8 +190,10 @@ mod tests {
         let first = DataDir::open(dir.path(), "a1", "q1").unwrap();
         let second = DataDir::open(dir.path(), "a1", "q1");
         assert!(matches!(second, Err(Error::Locked { .. })), "{second:?}");
+        let instance = first.instance().clone();
         drop(first);
-        DataDir::open(dir.path(), "a1", "q1").unwrap();
+        let again = DataDir::open(dir.path(), "a1", "q1").unwrap();
+        assert_eq!(again.instance(), &instance, "it is the directory's");
     }
 
     #[test]

@@ -37,8 +37,14 @@ pub(crate) enum Exit {
     TimedOut,
     /// It was told to, through [`Urgency`].
     Stopped,
-    /// In plain words.
+    /// The task can't be started, in plain words.
     NotStarted(String),
+    /// The agent can't start anything, in plain words. Nothing of it ran.
+    Unable(String),
+    /// It was told to end before anything of it ran.
+    Prevented,
+    /// It ran, and how it ended is not known, in plain words.
+    Lost(String),
 }
 
 /// What an executor is given with an attempt.

@@ -6,6 +6,8 @@
 //! machine that was suspended wakes up without a lease.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use model::Millis;
 
@@ -45,6 +47,11 @@ impl Lease {
         Some(sent)
     }
 
+    /// Until when it holds; nothing where it was never granted, or is lost.
+    pub fn until(&self) -> Option<Millis> {
+        self.until
+    }
+
     pub fn holds(&self, now: Millis) -> bool {
         self.until.is_some_and(|until| now < until)
     }
@@ -56,6 +63,20 @@ impl Lease {
             self.until = None;
         }
         lost
+    }
+}
+
+/// Until when the lease holds, for threads that must know without waiting for the worker.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Until(Arc<AtomicU64>);
+
+impl Until {
+    pub fn set(&self, until: Millis) {
+        self.0.store(until.0, Ordering::Release);
+    }
+
+    pub fn holds(&self, now: Millis) -> bool {
+        now.0 < self.0.load(Ordering::Acquire)
     }
 }
 

@@ -46,3 +46,4 @@ mod tests;
 pub use agent::run;
 pub use config::{Config, Invalid};
 pub use error::Error;
+pub use process::watch as guard;

@@ -2,29 +2,30 @@
 //!
 //! Nobody watched those processes since, so what became of them is not known: they are killed, and
 //! their attempts end as interrupted. A process is only killed if it is the very one: its start time
-//! and boot must be those in the journal, or its environment must carry a mark of this incarnation.
+//! and boot must be those in the journal, or its environment must carry a mark of this data directory,
+//! which holds even where the journal was lost.
 
 use std::fs;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use model::{End, Fence, Incarnation, Interruption, Outcome, Verdict};
+use model::{End, Fence, Interruption, Outcome, Verdict};
 
 use crate::clock;
 use crate::journal::{Held, Recovered};
 use crate::output::Logs;
-use crate::process::{self, Table, TableRow};
+use crate::process::{self, Instance, Table, TableRow};
 
 /// How long a killed process may take to be gone.
 const PATIENCE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// Kills what is left of earlier attempts, and waits until it is gone.
-pub(crate) fn end_leftovers(recovered: &Recovered) {
+pub(crate) fn end_leftovers(recovered: &Recovered, instance: &Instance) {
     let begun = Instant::now();
     loop {
-        let left = leftovers(recovered);
+        let left = leftovers(recovered, &instance.prefix());
         if left.is_empty() {
             return;
         }
@@ -40,7 +41,7 @@ pub(crate) fn end_leftovers(recovered: &Recovered) {
     }
 }
 
-fn leftovers(recovered: &Recovered) -> Vec<TableRow> {
+fn leftovers(recovered: &Recovered, prefix: &str) -> Vec<TableRow> {
     let table = Table::read();
     let own = std::process::id();
     let alive = || {
@@ -50,7 +51,7 @@ fn leftovers(recovered: &Recovered) -> Vec<TableRow> {
             .filter(|row| !row.zombie && row.pid.cast_unsigned() != own)
     };
     let mut left: Vec<TableRow> = alive()
-        .filter(|row| is_marked(row, recovered.incarnation))
+        .filter(|row| row.mark().is_some_and(|mark| mark.starts_with(prefix)))
         .copied()
         .collect();
     for held in recovered.held.values() {
@@ -73,11 +74,6 @@ fn leftovers(recovered: &Recovered) -> Vec<TableRow> {
     left.sort_by_key(|row| row.pid);
     left.dedup();
     left
-}
-
-fn is_marked(row: &TableRow, incarnation: Incarnation) -> bool {
-    row.mark()
-        .is_some_and(|mark| mark.starts_with(&format!("{incarnation}.")))
 }
 
 /// The verdicts of attempts that were begun and did not end before the agent did.
@@ -122,13 +118,11 @@ pub(crate) fn remove_scratch(scratch: &Path) {
     if old.is_empty() {
         return;
     }
-    let spawned = thread::Builder::new().name("scratch".into()).spawn(move || {
-        for dir in old {
-            if let Err(error) = fs::remove_dir_all(&dir) {
-                tracing::warn!(dir = %dir.display(), %error, "could not remove a scratch directory");
-            }
-        }
-    });
+    let spawned = thread::Builder::new()
+        .name("scratch".into())
+        .spawn(move || {
+            old.iter().for_each(|dir| process::remove_scratch(dir));
+        });
     // They are only disk space; the next start tries again.
     if let Err(error) = spawned {
         tracing::warn!(%error, "could not remove old scratch directories");

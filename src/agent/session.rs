@@ -227,14 +227,14 @@ struct Writer {
     seq: u64,
     /// Of the last frame that was handled.
     ack: u64,
-    /// Frames that are answered at once, by number, and when they were sent.
+    /// Statuses, which are answered at once, by number, and when they were sent.
     probes: VecDeque<(u64, Instant)>,
 }
 
 impl Writer {
     async fn send(&mut self, body: Body) -> Result<(), Lost> {
         self.seq += 1;
-        if matches!(body, Body::Status(_) | Body::Renew(_)) {
+        if matches!(body, Body::Status(_)) {
             self.probes.push_back((self.seq, Instant::now()));
             if self.probes.len() > PROBES {
                 self.probes.pop_front();
@@ -274,10 +274,10 @@ impl Writer {
         }
     }
 
-    /// The time in microseconds since the latest probe that `frame` answers. Only two kinds answer
-    /// at once: a bare acknowledgement, and (after a quorum round, so a little late) a renewal's.
+    /// The time in microseconds since the latest probe that `frame` answers. Only a bare
+    /// acknowledgement is sent at once: any other frame waited for something, such as a quorum.
     fn round_trip(&mut self, frame: &v1::ControllerFrame) -> Option<u32> {
-        if !matches!(frame.body, None | Some(Order::RenewAck(_))) {
+        if frame.body.is_some() {
             return None;
         }
         let mut latest = None;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use model::{AgentId, AgentProfile, Fence, Incarnation, Millis, Principal, State};
 use scheduler::Leases;
 
-use crate::io::{Load, SessionId};
+use crate::io::{Intake, Load, SessionId};
 
 /// Without a word for so long an agent gets no new work. It speaks every 5 s.
 const SUSPECT_AFTER: Millis = Millis(15_000);
@@ -22,6 +22,8 @@ pub(crate) struct Session {
     reconciled: bool,
     /// A confirmed renewal that came before the registration was applied.
     early_renewal: Option<(u64, Millis)>,
+    /// Of the session and not of its agent: one that was started again has another.
+    intake: Intake,
 }
 
 impl Session {
@@ -31,6 +33,7 @@ impl Session {
             principal,
             reconciled: false,
             early_renewal: None,
+            intake: Intake::Open,
         }
     }
 }
@@ -93,6 +96,7 @@ impl Agents {
             let profile = &session.profile;
             let known = state.agent(&profile.id);
             session.reconciled
+                && session.intake == Intake::Open
                 && known.is_some_and(|known| known.profile == *profile)
                 && !self.leases.expired(&profile.id, profile.incarnation, now)
         })
@@ -121,10 +125,11 @@ impl Agents {
         }
     }
 
-    pub fn heard(&mut self, id: SessionId, load: Load, now: Millis) {
-        let Some(session) = self.sessions.get(&id) else {
+    pub fn heard(&mut self, id: SessionId, (load, intake): (Load, Intake), now: Millis) {
+        let Some(session) = self.sessions.get_mut(&id) else {
             return;
         };
+        session.intake = intake;
         if let Some(agent) = self.agents.get_mut(&session.profile.id) {
             agent.heard = now;
             agent.load = load;

@@ -69,7 +69,11 @@ impl Dispatcher {
             }
             Input::Known { session, attempts } => self.reconcile(state, session, &attempts, out),
             Input::SessionClosed { session } => self.agents.close(session),
-            Input::Status { session, load } => self.agents.heard(session, load, clock.monotonic),
+            Input::Status {
+                session,
+                load,
+                intake,
+            } => self.agents.heard(session, (load, intake), clock.monotonic),
             Input::LeaseConfirmed {
                 session,
                 nonce,

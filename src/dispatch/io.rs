@@ -28,6 +28,15 @@ pub struct Load {
     pub latency_us: u32,
 }
 
+/// Whether an agent takes new work; soft.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Intake {
+    #[default]
+    Open,
+    /// It is stopping, and would give back whatever it was sent.
+    Draining,
+}
+
 /// What happened.
 #[derive(Debug)]
 pub enum Input {
@@ -57,6 +66,7 @@ pub enum Input {
     Status {
         session: SessionId,
         load: Load,
+        intake: Intake,
     },
     /// A quorum round that began after this renewal arrived has ended well.
     LeaseConfirmed {

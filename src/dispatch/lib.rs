@@ -27,6 +27,7 @@ mod tests;
 
 pub use dispatcher::Dispatcher;
 pub use io::{
-    Cause, Failure, Hindrance, Input, Load, Message, Output, ProposalId, Refusal, SessionId, Ticket,
+    Cause, Failure, Hindrance, Input, Intake, Load, Message, Output, ProposalId, Refusal,
+    SessionId, Ticket,
 };
 pub use scheduler::{Clock, Fleet};

@@ -13,8 +13,8 @@ use model::{
 use scheduler::{Clock, LEASE};
 
 use crate::{
-    Cause, Dispatcher, Failure, Hindrance, Input, Message, Output, ProposalId, Refusal, SessionId,
-    Ticket,
+    Cause, Dispatcher, Failure, Hindrance, Input, Intake, Load, Message, Output, ProposalId,
+    Refusal, SessionId, Ticket,
 };
 
 /// A leader with its log; time stands still unless the test moves it.
@@ -511,4 +511,34 @@ fn a_report_of_a_dead_epoch_is_acknowledged_as_stale() {
         message: ack
     }));
     assert_eq!(leader.task(1), StateName::Assigned);
+}
+
+#[test]
+fn a_draining_agent_is_sent_nothing_and_its_next_session_is_open_again() {
+    let mut leader = Leader::new();
+    let session = leader.agent("a1", 1, 2);
+    leader.submit("first");
+    let (_, given) = leader.assigned()[0];
+    leader.input(Input::Status {
+        session,
+        load: Load::default(),
+        intake: Intake::Draining,
+    });
+    leader.submit("second");
+    let outcome = Outcome::bare(End::Declined {
+        reason: "the agent is stopping".into(),
+    });
+    leader.input(Input::Verdict {
+        session,
+        verdict: Verdict {
+            fence: given,
+            outcome,
+        },
+    });
+    leader.pass(1_000);
+    assert_eq!(leader.assigned(), [], "it would only be given back again");
+    leader.agent("a1", 2, 2);
+    let sent = leader.assigned();
+    assert_eq!(sent.len(), 2, "{sent:?}");
+    assert!(sent.iter().all(|(to, _)| *to == SessionId(2)));
 }

@@ -221,6 +221,7 @@ impl Journal {
         (!self.silent).then_some(Said::Status(v1::Status {
             status: Some(status),
             running,
+            draining: false,
         }))
     }
 

@@ -2,7 +2,7 @@
 //! is about attempts that are settled.
 //!
 //! After a crash the end of the file may be torn. It is cut at the first record that can't be read,
-//! *unless* a later record shows that those bytes were on disk before: then the disk lost something
+//! *unless* another record shows that those bytes were on disk before: then the disk lost something
 //! that was relied on, and that is an error for a person to see, never a quiet cut.
 
 use std::fs::{self, File, OpenOptions};
@@ -156,11 +156,17 @@ fn fresh_path(path: &Path) -> PathBuf {
 /// Writes a whole journal beside the old one and puts it in its place, so that there always is one.
 fn rewrite(path: &Path, incarnation: Incarnation, ledger: &Ledger) -> io::Result<(File, u64)> {
     let fresh = fresh_path(path);
-    let mut bytes = Vec::new();
-    let opened = Record::Opened { incarnation };
-    for record in [opened].iter().chain(&ledger.records()) {
-        record::encode(record, 0, &mut bytes).map_err(io::Error::other)?;
-    }
+    let encoded = |durable| {
+        let mut bytes = Vec::new();
+        let opened = Record::Opened { incarnation };
+        for record in [opened].iter().chain(&ledger.records()) {
+            record::encode(record, durable, &mut bytes).map_err(io::Error::other)?;
+        }
+        Ok::<_, io::Error>(bytes)
+    };
+    // All of it is on disk before it takes the old one's place, and each record vouches for that.
+    let length = encoded(0)?.len();
+    let bytes = encoded(length as u64)?;
     let mut file = OpenOptions::new()
         .create_new(true)
         .append(true)
@@ -180,13 +186,16 @@ fn read(bytes: &[u8]) -> Result<(Incarnation, Ledger, u64), String> {
     let mut ledger = Ledger::default();
     let mut incarnation = None;
     let mut at = 0;
+    // How much was on disk, as the records before say.
+    let mut vouched = 0;
     while at < bytes.len() {
         match record::parse(&bytes[at..]) {
             Parsed::Whole {
                 record,
                 bytes: length,
-                ..
+                durable,
             } => {
+                vouched = vouched.max(durable);
                 match (&record, incarnation) {
                     (Record::Opened { incarnation: found }, None) => incarnation = Some(*found),
                     (Record::Opened { .. }, Some(_)) => {
@@ -202,13 +211,18 @@ fn read(bytes: &[u8]) -> Result<(Incarnation, Ledger, u64), String> {
                     "the record at byte {at} is of another version ({why})"
                 ));
             }
-            Parsed::Broken if is_vouched_for(bytes, at) => {
+            Parsed::Broken if (at as u64) < vouched || is_vouched_for(bytes, at) => {
                 return Err(format!(
                     "it is damaged at byte {at}, in a part that was on disk"
                 ));
             }
             Parsed::Broken => break,
         }
+    }
+    if (at as u64) < vouched {
+        return Err(format!(
+            "it ends at byte {at}, and {vouched} bytes were on disk"
+        ));
     }
     let incarnation = incarnation.ok_or("it does not begin like a journal")?;
     Ok((incarnation, ledger, at as u64))

@@ -244,3 +244,55 @@ fn many_attempts_share_a_flush_and_each_is_told() {
     );
     assert!(batches < 200, "{batches} flushes for 2,000 attempts");
 }
+
+#[test]
+fn a_compacted_journal_that_lost_its_end_is_damage_and_no_torn_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::open_with(&path(&dir), 1).unwrap();
+    let all: Vec<Record> = (1..=20).map(begun).collect();
+    store.append(&all).unwrap();
+    store.sync().unwrap();
+    store.compact().unwrap();
+    drop(store);
+    let whole = fs::read(path(&dir)).unwrap();
+    fs::write(path(&dir), &whole[..whole.len() - 1]).unwrap();
+    let cut = Store::open(&path(&dir)).unwrap_err();
+    assert!(matches!(cut, Error::Corrupt { .. }), "{cut}");
+    fs::write(path(&dir), &whole).unwrap();
+    let store = Store::open(&path(&dir)).unwrap();
+    assert_eq!(*store.ledger(), ledger(&all));
+}
+
+#[tokio::test]
+async fn records_that_nobody_waits_for_are_written_soon_and_not_at_all_where_the_end_is_known() {
+    let dir = tempfile::tempdir().unwrap();
+    let (told, mut durable) = tokio::sync::mpsc::unbounded_channel();
+    let (journal, _, thread) = Journal::open(&path(&dir), told).unwrap();
+    let process = ProcessMark {
+        pid: 7,
+        started: 9,
+        boot: "b".into(),
+    };
+    journal.begun(fence(1), 1);
+    durable.recv().await.unwrap();
+    journal.running(fence(1), process.clone());
+    let written = || Store::open(&path(&dir)).unwrap().ledger().held[&fence(1)].clone();
+    while written().process.is_none() {
+        tokio::task::yield_now().await;
+    }
+    journal.begun(fence(2), 1);
+    durable.recv().await.unwrap();
+    let size = || fs::metadata(path(&dir)).unwrap().len();
+    let before = size();
+    let Record::Ended(verdict) = ended(2, 0) else {
+        panic!("it is an end")
+    };
+    let mut bytes = Vec::new();
+    super::record::encode(&Record::Ended(verdict.clone()), before, &mut bytes).unwrap();
+    journal.running(fence(2), process);
+    journal.ended(verdict);
+    durable.recv().await.unwrap();
+    assert_eq!(size() - before, bytes.len() as u64, "only its end");
+    drop(journal);
+    thread.join().unwrap();
+}

@@ -55,17 +55,29 @@ impl Captured {
     }
 }
 
+/// Behind two locks: whoever reads from memory does not wait for the disk.
 #[derive(Debug)]
 struct StreamLog {
-    kept: Kept,
-    segments: Segments,
+    kept: Mutex<Kept>,
+    segments: Mutex<Segments>,
+}
+
+impl StreamLog {
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        // A writer that panicked leaves bytes and counts as they were before its last call.
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn segments(&self) -> MutexGuard<'_, Segments> {
+        self.segments.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Written by one attempt, read by any number of followers.
 #[derive(Debug)]
 pub(crate) struct AttemptLog {
     dir: PathBuf,
-    streams: [Mutex<StreamLog>; 2],
+    streams: [StreamLog; 2],
     progress: watch::Sender<Progress>,
 }
 
@@ -73,10 +85,10 @@ impl AttemptLog {
     pub fn new(dir: PathBuf, max_bytes: u64) -> AttemptLog {
         let stream = |stream| {
             let segments = Segments::new(&dir, stream, max_bytes / 2);
-            Mutex::new(StreamLog {
-                kept: Kept::default(),
-                segments,
-            })
+            StreamLog {
+                kept: Mutex::default(),
+                segments: Mutex::new(segments),
+            }
         };
         let streams = Stream::ALL.map(stream);
         AttemptLog {
@@ -87,11 +99,13 @@ impl AttemptLog {
     }
 
     pub fn write(&self, stream: Stream, bytes: &[u8]) {
-        let mut log = self.stream(stream);
-        log.segments.write(bytes);
-        log.kept.push(bytes);
-        let total = log.kept.total();
-        drop(log);
+        let log = self.stream(stream);
+        // First to the disk: what is not in memory any more must be there.
+        log.segments().write(bytes);
+        let mut kept = log.kept();
+        kept.push(bytes);
+        let total = kept.total();
+        drop(kept);
         self.progress
             .send_modify(|progress| progress.written[stream.index()] = total);
     }
@@ -101,11 +115,16 @@ impl AttemptLog {
         self.progress.send_modify(|progress| progress.ended = true);
         let mut captured = Captured::default();
         for stream in Stream::ALL {
-            let log = self.stream(stream);
-            captured.tails[stream.index()] = log.kept.tail().to_vec();
-            captured.totals[stream.index()] = log.kept.total();
+            let kept = self.stream(stream).kept();
+            captured.tails[stream.index()] = kept.tail().to_vec();
+            captured.totals[stream.index()] = kept.total();
         }
         captured
+    }
+
+    /// Whether any of it went to the disk.
+    pub fn is_on_disk(&self) -> bool {
+        self.streams.iter().any(|log| log.segments().is_begun())
     }
 
     pub fn follow(&self) -> watch::Receiver<Progress> {
@@ -114,11 +133,11 @@ impl AttemptLog {
 
     /// A chunk from the bytes in memory. `Err` where the disk has to be asked.
     pub fn recent(&self, stream: Stream, offset: u64) -> Result<Option<Chunk>, NotInMemory> {
-        let log = self.stream(stream);
-        if offset >= log.kept.total() {
+        let kept = self.stream(stream).kept();
+        if offset >= kept.total() {
             return Ok(None);
         }
-        let bytes = log.kept.read(offset, CHUNK_BYTES).ok_or(NotInMemory)?;
+        let bytes = kept.read(offset, CHUNK_BYTES).ok_or(NotInMemory)?;
         Ok(Some(Chunk {
             offset,
             data: Bytes::copy_from_slice(bytes),
@@ -127,9 +146,9 @@ impl AttemptLog {
 
     /// The oldest bytes in memory, for when the disk has nothing.
     pub fn oldest(&self, stream: Stream) -> Option<Chunk> {
-        let log = self.stream(stream);
-        let offset = log.kept.total() - log.kept.tail().len() as u64;
-        let data = Bytes::copy_from_slice(log.kept.tail());
+        let kept = self.stream(stream).kept();
+        let offset = kept.total() - kept.tail().len() as u64;
+        let data = Bytes::copy_from_slice(kept.tail());
         (!data.is_empty()).then_some(Chunk { offset, data })
     }
 
@@ -137,11 +156,8 @@ impl AttemptLog {
         &self.dir
     }
 
-    fn stream(&self, stream: Stream) -> MutexGuard<'_, StreamLog> {
-        // A writer that panicked leaves bytes and counts as they were before its last call.
-        self.streams[stream.index()]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn stream(&self, stream: Stream) -> &StreamLog {
+        &self.streams[stream.index()]
     }
 }
 

@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 
 use bytes::Bytes;
 use model::Fence;
@@ -12,6 +14,7 @@ use model::Fence;
 use super::attempt::{AttemptLog, Captured, Chunk};
 use super::segments;
 use super::{CHUNK_BYTES, Limits, Stream};
+use crate::error::Error;
 
 /// Where the output of an attempt can be read.
 #[derive(Debug, Clone)]
@@ -25,14 +28,23 @@ pub(crate) enum Source {
 pub(crate) struct Logs {
     limits: Limits,
     open: Mutex<HashMap<Fence, Arc<AttemptLog>>>,
+    dropped: Sender<PathBuf>,
 }
 
 impl Logs {
-    pub fn new(limits: Limits) -> Logs {
-        Logs {
+    /// Starts a thread that removes what is dropped, for a disk may take any time to; it ends once
+    /// this is dropped.
+    pub fn start(limits: Limits) -> Result<Logs, Error> {
+        let (dropped, to_remove) = channel::<PathBuf>();
+        thread::Builder::new()
+            .name("logs".into())
+            .spawn(move || to_remove.iter().for_each(|dir| remove(&dir)))
+            .map_err(Error::Thread)?;
+        Ok(Logs {
             limits,
             open: Mutex::new(HashMap::new()),
-        }
+            dropped,
+        })
     }
 
     pub fn limits(&self) -> &Limits {
@@ -60,15 +72,11 @@ impl Logs {
 
     /// The verdict is settled. `Drop` where the cluster has all of the output.
     pub fn settle(&self, fence: Fence, fate: Fate) {
-        self.table().remove(&fence);
-        if fate == Fate::Drop {
-            let dir = self.dir(fence);
-            match fs::remove_dir_all(&dir) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    tracing::warn!(dir = %dir.display(), %error, "could not remove output");
-                }
-                Ok(()) | Err(_) => {}
-            }
+        let log = self.table().remove(&fence);
+        // Of one that an earlier process of this agent wrote nothing is known here.
+        let on_disk = log.is_none_or(|log| log.is_on_disk());
+        if fate == Fate::Drop && on_disk && self.dropped.send(self.dir(fence)).is_err() {
+            tracing::debug!(%fence, "its output stays until it is old");
         }
     }
 
@@ -83,6 +91,15 @@ impl Logs {
 
     fn table(&self) -> MutexGuard<'_, HashMap<Fence, Arc<AttemptLog>>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn remove(dir: &Path) {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(dir = %dir.display(), %error, "could not remove output");
+        }
+        Ok(()) | Err(_) => {}
     }
 }
 

@@ -39,6 +39,11 @@ impl Segments {
         }
     }
 
+    /// Whether there is a file of it.
+    pub fn is_begun(&self) -> bool {
+        self.file.is_some() || self.broken
+    }
+
     /// Appends. A disk that fails ends this log and not the task: the tail in memory goes on.
     pub fn write(&mut self, bytes: &[u8]) {
         if self.broken {

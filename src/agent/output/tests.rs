@@ -17,12 +17,13 @@ fn fence(n: u64) -> Fence {
 
 fn logs(dir: &tempfile::TempDir, per_attempt: u64, total: u64) -> Logs {
     let retention = Duration::from_secs(3600);
-    Logs::new(Limits {
+    Logs::start(Limits {
         dir: dir.path().to_owned(),
         per_attempt,
         total,
         retention,
     })
+    .unwrap()
 }
 
 fn pattern(from: usize, count: usize) -> Vec<u8> {

@@ -14,9 +14,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use model::{Fence, Incarnation};
+use model::Fence;
 use procfs::process::Process;
 
+use super::marks::Instance;
 use super::signals::kill_exactly;
 use super::table;
 
@@ -37,8 +38,8 @@ pub(super) enum Limits {
 
 impl Limits {
     /// The best that works here; cgroups that an earlier process of this agent left are ended.
-    pub fn detect(incarnation: Incarnation) -> Limits {
-        let name = format!("quorate-{incarnation}");
+    pub fn detect(instance: &Instance) -> Limits {
+        let name = format!("quorate-{instance}");
         let found = cgroup2(&name)
             .map(|root| Limits::Cgroup2 { root })
             .or_else(|| cgroup1(&name).map(|root| Limits::Cgroup1 { root }))

@@ -1,18 +1,23 @@
 //! The executor `process`: a command in a process group, a scratch directory and an environment of
 //! its own.
 //!
-//! A [`launcher`] thread spawns; one future per attempt then waits for the process through its
-//! pidfd, copies its output, and ends it when it must. Nothing of an attempt outlives it: the group
-//! is killed while its dead leader still holds the number, and whatever left the group is found by
-//! the [`sweeper`], which sees every process here because the agent adopts orphans.
+//! A [`launcher`] thread [`prepare`]s and spawns; one future per attempt then waits for the process
+//! through its pidfd, copies its output, and ends it when it must. Nothing of an attempt outlives it:
+//! the group is killed while its dead leader still holds the number; whatever left the group is found
+//! among the [`orphans`] that the agent adopts, or a little later by the [`sweeper`]. And should the
+//! agent itself be gone or stopped, its [`guard`] does what it would have done.
 //!
 //! Only safe calls are used. So what other supervisors do between fork and exec is done before
 //! (program and directory are looked up first, for errors in plain words) or by a line of shell
 //! (the memory limit, see [`limits`]).
 
 mod environment;
+mod guard;
 mod launcher;
 mod limits;
+mod marks;
+mod orphans;
+mod prepare;
 mod program;
 mod roster;
 mod scratch;
@@ -20,6 +25,7 @@ mod signals;
 mod supervise;
 mod sweeper;
 mod table;
+mod watch;
 
 #[cfg(test)]
 mod tests;
@@ -29,23 +35,28 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use model::{Fence, Incarnation};
 
 use crate::error::Error;
 use crate::executor::{Attempt, Executor, Exit, Hands};
+use crate::lease::Until;
+pub(crate) use guard::Guard;
 use launcher::Launcher;
 use limits::Limits;
-#[cfg(test)]
+pub(crate) use marks::{Instance, MARK_VARIABLE, Marks};
 pub(crate) use roster::ROSTER;
 use scratch::Scratch;
+pub(crate) use scratch::remove as remove_scratch;
 pub(crate) use signals::{kill_exactly, kill_group};
 use sweeper::Sweeper;
 pub(crate) use table::{Process as TableRow, Table, is_running};
+pub use watch::watch;
 
 /// What the executor is told when it starts.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
-    pub incarnation: Incarnation,
+    pub marks: Marks,
+    /// Nothing starts once the lease is gone.
+    pub lease: Until,
     pub scratch: PathBuf,
     pub path: String,
     pub grace: Duration,
@@ -72,10 +83,10 @@ impl Drop for Shared {
 
 impl Processes {
     pub fn new(settings: Settings) -> Result<Processes, Error> {
-        let limits = Limits::detect(settings.incarnation);
-        let sweeper = Sweeper::start(settings.incarnation)?;
+        let limits = Limits::detect(settings.marks.instance());
+        let sweeper = Sweeper::start(settings.marks.instance())?;
         let launcher = Launcher::start()?;
-        let scratch = Scratch::new(settings.scratch.clone());
+        let scratch = Scratch::start(settings.scratch.clone(), settings.marks.run())?;
         Ok(Processes {
             shared: Arc::new(Shared {
                 settings,
@@ -96,13 +107,4 @@ impl Executor for Processes {
     fn limits(&self) -> &'static str {
         self.shared.limits.name()
     }
-}
-
-/// The variable by which a process of this agent is known again, whatever it did to its group,
-/// session or parents.
-pub(crate) const MARK_VARIABLE: &str = "QUORATE_ATTEMPT";
-
-/// Its value: unique for an attempt.
-pub(crate) fn mark(incarnation: Incarnation, fence: Fence) -> String {
-    format!("{incarnation}.{fence}")
 }

@@ -1,20 +1,26 @@
-//! Scratch directories: one for each attempt, with a name of its own, and empty.
+//! Scratch directories: one for each attempt, and empty.
 //!
 //! Making and removing a directory allocates and frees an inode, which on a busy ext4 takes a
-//! millisecond; renaming one takes a hundredth of that. So a directory that an attempt left empty is
-//! put aside, and later renamed for another one. It rests first, until whatever was killed with its
-//! attempt is certainly dead, and only then it is checked: empty, and with the rights it was made
-//! with. Any other directory is removed.
+//! millisecond. So a directory that an attempt left empty is put aside, and later handed out again
+//! where it stands, under its number. It rests first, until whatever was killed with its attempt is
+//! certainly dead, and only then it is checked: empty, and with the rights it was made with. Any other
+//! directory is removed. A thread of its own takes them back: what is in them may take long to remove,
+//! or for ever where it is on a server that is gone.
 
 use std::collections::VecDeque;
 use std::fs::{self, DirBuilder};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::geteuid;
+
+use crate::error::Error;
 
 const MODE: u32 = 0o700;
 /// Longer than the sweeper needs to find and kill what escaped.
@@ -25,91 +31,82 @@ const ASIDE_MAX: usize = 1_024;
 #[derive(Debug)]
 pub(super) struct Scratch {
     root: PathBuf,
-    aside: Mutex<Aside>,
+    /// Begins the names, so that what an earlier run left can be removed meanwhile.
+    run: String,
+    made: AtomicU64,
+    resting: Arc<Resting>,
+    released: Sender<PathBuf>,
 }
 
+/// Directories that were put aside, oldest first.
 #[derive(Debug, Default)]
-struct Aside {
-    /// Oldest first.
-    resting: VecDeque<(PathBuf, Instant)>,
-    /// Counts them, for their names.
-    made: u64,
-}
+struct Resting(Mutex<VecDeque<(PathBuf, Instant)>>);
 
 impl Scratch {
-    /// `root` has to be there.
-    pub fn new(root: PathBuf) -> Scratch {
-        Scratch {
+    /// `root` has to be there. The thread ends once it is dropped.
+    pub fn start(root: PathBuf, run: &str) -> Result<Scratch, Error> {
+        let resting = Arc::new(Resting::default());
+        let (released, returned) = channel::<PathBuf>();
+        let aside = Arc::clone(&resting);
+        thread::Builder::new()
+            .name("scratch".into())
+            .spawn(move || returned.iter().for_each(|dir| aside.take_back(dir)))
+            .map_err(Error::Thread)?;
+        Ok(Scratch {
             root,
-            aside: Mutex::default(),
-        }
+            run: run.to_owned(),
+            made: AtomicU64::new(0),
+            resting,
+            released,
+        })
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
-        self.root.join(name)
-    }
-
-    /// Makes an empty directory for an attempt.
-    pub fn make(&self, name: &str) -> io::Result<PathBuf> {
-        let dir = self.path(name);
-        while let Some(rested) = self.rested(Instant::now()) {
-            if is_as_new(&rested) && fs::rename(&rested, &dir).is_ok() {
-                return Ok(dir);
+    /// An empty directory for an attempt.
+    pub fn make(&self) -> io::Result<PathBuf> {
+        while let Some(rested) = self.resting.rested(Instant::now()) {
+            if is_as_new(&rested) {
+                return Ok(rested);
             }
             remove(&rested);
         }
-        let create = || DirBuilder::new().mode(MODE).create(&dir);
-        match create() {
-            // An attempt has its name once, but a journal may be lost and begin anew.
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                remove(&dir);
-                create()?;
-            }
-            made => made?,
-        }
+        let number = self.made.fetch_add(1, Ordering::Relaxed) + 1;
+        let dir = self.root.join(format!("{}-{number}", self.run));
+        DirBuilder::new().mode(MODE).create(&dir)?;
         Ok(dir)
     }
 
-    /// An attempt is done with it. What is left in it is removed, which may take long.
-    pub fn release(&self, dir: &Path) -> Released {
-        if !is_as_new(dir) {
-            return Released::Full;
+    /// An attempt is done with it. What is left in it is removed soon.
+    pub fn release(&self, dir: PathBuf) {
+        // The thread lives as long as this does; without it the next start removes the directory.
+        if let Err(unheard) = self.released.send(dir) {
+            tracing::debug!(dir = %unheard.0.display(), "a scratch directory stays");
         }
-        let mut aside = self.lock();
-        if aside.resting.len() >= ASIDE_MAX {
-            drop(aside);
-            remove(dir);
-            return Released::Done;
-        }
-        aside.made += 1;
-        let to = self.root.join(format!("free-{}", aside.made));
-        match fs::rename(dir, &to) {
-            Ok(()) => aside.resting.push_back((to, Instant::now())),
-            Err(error) => tracing::warn!(dir = %dir.display(), %error, "could not put aside"),
-        }
-        Released::Done
-    }
-
-    fn rested(&self, now: Instant) -> Option<PathBuf> {
-        let mut aside = self.lock();
-        let (_, since) = aside.resting.front()?;
-        if now.duration_since(*since) < REST {
-            return None;
-        }
-        aside.resting.pop_front().map(|(dir, _)| dir)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Aside> {
-        self.aside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What became of a released directory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Released {
-    Done,
-    /// There is something in it: [`remove`] it where blocking is fine.
-    Full,
+impl Resting {
+    fn take_back(&self, dir: PathBuf) {
+        if is_as_new(&dir) {
+            let mut resting = self.lock();
+            if resting.len() < ASIDE_MAX {
+                return resting.push_back((dir, Instant::now()));
+            }
+        }
+        remove(&dir);
+    }
+
+    fn rested(&self, now: Instant) -> Option<PathBuf> {
+        let mut resting = self.lock();
+        let (_, since) = resting.front()?;
+        if now.duration_since(*since) < REST {
+            return None;
+        }
+        resting.pop_front().map(|(dir, _)| dir)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<(PathBuf, Instant)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 fn is_as_new(dir: &Path) -> bool {
@@ -120,30 +117,55 @@ fn is_as_new(dir: &Path) -> bool {
         && fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_none())
 }
 
-/// Removes a directory with all that is in it.
-pub(super) fn remove(dir: &Path) {
-    match fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            tracing::warn!(dir = %dir.display(), %error, "could not remove a scratch directory");
+/// Removes a directory with all that is in it, read-only directories too: Go makes its cache of them.
+pub(crate) fn remove(dir: &Path) {
+    let removed = fs::remove_dir_all(dir).or_else(|error| match error.kind() {
+        ErrorKind::NotFound => Ok(()),
+        ErrorKind::PermissionDenied => {
+            open_up(dir);
+            fs::remove_dir_all(dir)
         }
-        Ok(()) | Err(_) => {}
+        _ => Err(error),
+    });
+    if let Err(error) = removed {
+        tracing::warn!(dir = %dir.display(), %error, "could not remove a scratch directory");
+    }
+}
+
+/// Gives us all rights on every directory here. What can't be changed stays, and so does the error.
+fn open_up(dir: &Path) {
+    let mut next = vec![dir.to_owned()];
+    while let Some(dir) = next.pop() {
+        let Ok(found) = fs::symlink_metadata(&dir) else {
+            continue;
+        };
+        // Never through a link: it may lead anywhere.
+        if !found.is_dir() {
+            continue;
+        }
+        let rights = fs::Permissions::from_mode(found.mode() & 0o7777 | MODE);
+        if fs::set_permissions(&dir, rights).is_ok()
+            && let Ok(entries) = fs::read_dir(&dir)
+        {
+            let inner = entries.filter_map(Result::ok);
+            let dirs = inner.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+            next.extend(dirs.map(|entry| entry.path()));
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     fn scratch() -> (tempfile::TempDir, Scratch) {
         let root = tempfile::tempdir().unwrap();
-        let scratch = Scratch::new(root.path().to_owned());
+        let scratch = Scratch::start(root.path().to_owned(), "run").unwrap();
         (root, scratch)
     }
 
     fn rest_all(scratch: &Scratch) {
-        for (_, since) in &mut scratch.lock().resting {
+        for (_, since) in &mut *scratch.resting.lock() {
             *since = since.checked_sub(REST).unwrap();
         }
     }
@@ -155,14 +177,14 @@ mod tests {
     #[test]
     fn an_empty_directory_is_used_again_after_it_rested() {
         let (_root, scratch) = scratch();
-        let first = scratch.make("t1").unwrap();
+        let first = scratch.make().unwrap();
         let number = inode(&first);
-        assert_eq!(scratch.release(&first), Released::Done);
-        assert!(!first.exists());
-        assert_ne!(inode(&scratch.make("t2").unwrap()), number, "it rests");
+        scratch.resting.take_back(first.clone());
+        let second = scratch.make().unwrap();
+        assert_ne!(second, first, "it rests");
         rest_all(&scratch);
-        let third = scratch.make("t3").unwrap();
-        assert_eq!(inode(&third), number);
+        let third = scratch.make().unwrap();
+        assert_eq!((&third, inode(&third)), (&first, number));
         assert_eq!(fs::metadata(&third).unwrap().mode() & 0o7777, MODE);
     }
 
@@ -174,26 +196,43 @@ mod tests {
             |dir| fs::set_permissions(dir, fs::Permissions::from_mode(0o777)).unwrap(),
         ];
         for spoil in spoil {
-            let dir = scratch.make("t1").unwrap();
+            let dir = scratch.make().unwrap();
             spoil(&dir);
-            assert_eq!(scratch.release(&dir), Released::Full);
-            remove(&dir);
+            scratch.resting.take_back(dir.clone());
             assert!(!dir.exists());
 
             // Spoilt only after it was put aside, by something that died late.
-            let dir = scratch.make("t2").unwrap();
-            let number = inode(&dir);
-            scratch.release(&dir);
-            let aside = scratch.lock().resting.back().unwrap().0.clone();
-            spoil(&aside);
+            let dir = scratch.make().unwrap();
+            scratch.resting.take_back(dir.clone());
+            spoil(&dir);
             rest_all(&scratch);
-            let next = scratch.make("t3").unwrap();
-            assert_ne!(
-                (inode(&next), fs::read_dir(&next).unwrap().count()),
-                (number, 1)
-            );
-            assert!(!aside.exists());
+            let next = scratch.make().unwrap();
+            assert_ne!(next, dir);
+            assert!(!dir.exists());
             remove(&next);
         }
+    }
+
+    #[test]
+    fn directories_that_are_read_only_are_opened_up_and_nothing_behind_a_link_is() {
+        let root = tempfile::tempdir().unwrap();
+        let (dir, outside) = (root.path().join("dir"), root.path().join("outside"));
+        let deep = dir.join("module/cache");
+        fs::create_dir_all(&deep).unwrap();
+        fs::create_dir(&outside).unwrap();
+        fs::write(deep.join("file"), "x").unwrap();
+        std::os::unix::fs::symlink(&outside, deep.join("link")).unwrap();
+        let read_only = || fs::Permissions::from_mode(0o555);
+        for closed in [&outside, &deep, &dir.join("module")] {
+            fs::set_permissions(closed, read_only()).unwrap();
+        }
+        let mode = |dir: &Path| fs::metadata(dir).unwrap().mode() & 0o7777;
+        open_up(&dir);
+        assert_eq!((mode(&deep), mode(&outside)), (0o755, 0o555));
+        for closed in [&deep, &dir.join("module")] {
+            fs::set_permissions(closed, read_only()).unwrap();
+        }
+        remove(&dir);
+        assert!(!dir.exists());
     }
 }

@@ -1,15 +1,17 @@
 //! One attempt of a process, from its scratch directory to the last of its descendants.
 //!
 //! ```text
-//! find program ─► scratch ─► limit ─► spawn ─► wait (pidfd) ─────► kill group ─► reap ─► tidy up
-//!                                       │   timeout, stop: TERM,       ▲
-//!                                       │   grace, then all KILL ──────┘
-//!                                       └─► copy stdout and stderr until their end
+//! launcher: scratch ─► program ─► limit ─► spawn
+//!                                            │
+//!     ┌──────────────────────────────────────┘
+//!     ├─► wait (pidfd) ───────► kill group, and what left it ─► reap ─► tidy up
+//!     │     timeout, stop: TERM,    ▲
+//!     │     grace, then all KILL ───┘
+//!     └─► copy stdout and stderr until their end
 //! ```
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,15 +22,15 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe;
 use tokio::sync::watch;
-use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::launcher::{Launched, Plan};
+use super::Shared;
+use super::launcher::Launched;
 use super::limits::Confinement;
+use super::orphans::{Left, Remains};
+use super::prepare::{Failed, Order, Prepared};
 use super::roster::ROSTER;
-use super::scratch::{self, Released};
 use super::signals::{Group, kill_exactly};
-use super::{Shared, environment, mark, program};
 use crate::executor::{Attempt, Exit, Hands, Urgency};
 use crate::output::{AttemptLog, Stream};
 
@@ -43,70 +45,57 @@ const FIRST_READ_BYTES: usize = 512;
 const KILL_AGAIN: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(shared: Arc<Shared>, attempt: Attempt, hands: Hands) -> Exit {
-    let mark = mark(shared.settings.incarnation, attempt.fence);
-    let scratch = shared.scratch.path(&attempt.fence.to_string());
-    let mut listed = Listed::new(mark);
-    let exit = match prepare(&shared, &attempt, &scratch) {
-        Ok((plan, confinement)) => {
-            let exit = launch(
+    let mut listed = Listed::new(shared.settings.marks.of(attempt.fence));
+    let limit = attempt
+        .spec
+        .timeout
+        .map(|span| Duration::from_millis(span.0));
+    let order = Order {
+        shared: Arc::clone(&shared),
+        attempt,
+        mark: listed.mark.clone(),
+        stop: hands.stop.clone(),
+    };
+    let Prepared {
+        scratch,
+        confinement,
+        launched,
+    } = shared.launcher.launch(order).await;
+    let exit = match launched {
+        Ok(launched) => {
+            listed.main = Some(launched.mark.pid);
+            supervise(
                 &shared,
-                &attempt,
-                plan,
-                &mut listed,
+                launched,
+                &listed,
                 hands,
+                limit,
                 confinement.as_ref(),
             )
-            .await;
-            if let Some(confinement) = confinement {
-                confinement.end().await;
-            }
-            exit
+            .await
         }
-        Err(why) => Exit::NotStarted(why),
+        Err(Failed::Task(why)) => Exit::NotStarted(why),
+        Err(Failed::Agent(why)) => Exit::Unable(why),
+        Err(Failed::Stopped) => Exit::Prevented,
+        Err(Failed::Unwatched(why)) => Exit::Lost(why),
     };
+    if let Some(confinement) = confinement {
+        confinement.end().await;
+    }
     drop(listed);
     shared.sweeper.look();
-    if shared.scratch.release(&scratch) == Released::Full {
-        // It may hold anything, and takes its time off the runtime's threads.
-        drop(spawn_blocking(move || scratch::remove(&scratch)).await);
+    if let Some(scratch) = scratch {
+        shared.scratch.release(scratch);
     }
     exit
 }
 
-fn prepare(
+async fn supervise(
     shared: &Shared,
-    attempt: &Attempt,
-    scratch: &Path,
-) -> Result<(Plan, Option<Confinement>), String> {
-    let spec = &attempt.spec;
-    let (argv0, arguments) = spec.command.split_first().ok_or("no command")?;
-    let made = shared.scratch.make(&attempt.fence.to_string());
-    made.map_err(|error| format!("can't make its scratch directory: {error}"))?;
-    let environment = environment::of(attempt, &shared.settings, scratch);
-    let directory = program::directory(scratch, &spec.cwd)?;
-    let path = environment.get("PATH").map_or("", String::as_str);
-    let found = program::find(argv0, &directory, path)?;
-    let plan = |program: PathBuf, argv0: &str, arguments: Vec<String>| Plan {
-        program,
-        arguments,
-        argv0: argv0.to_owned(),
-        directory: directory.clone(),
-        environment: environment.clone(),
-    };
-    let Some(memory_mib) = spec.memory_mib else {
-        return Ok((plan(found, argv0, arguments.to_vec()), None));
-    };
-    let confinement = shared.limits.confine(attempt.fence, memory_mib)?;
-    let (shell, arguments) = confinement.wrap(&found, arguments);
-    Ok((plan(shell, "sh", arguments), Some(confinement)))
-}
-
-async fn launch(
-    shared: &Shared,
-    attempt: &Attempt,
-    plan: Plan,
-    listed: &mut Listed,
+    launched: Launched,
+    listed: &Listed,
     hands: Hands,
+    limit: Option<Duration>,
     confinement: Option<&Confinement>,
 ) -> Exit {
     let Hands {
@@ -114,25 +103,16 @@ async fn launch(
         started,
         stop,
     } = hands;
-    let launched = match shared.launcher.launch(plan).await {
-        Ok(launched) => launched,
-        Err(why) => return Exit::NotStarted(why),
-    };
     let pid = launched.mark.pid;
-    listed.main = Some(pid);
-    let timeout = attempt
-        .spec
-        .timeout
-        .map(|span| Duration::from_millis(span.0));
-    match Supervised::new(shared, launched, confinement) {
+    match Supervised::new(shared, launched, &listed.mark, confinement) {
         Ok((process, stdout, stderr, running)) => {
             started(running);
-            process.watch(stdout, stderr, &output, timeout, stop).await
+            process.watch(stdout, stderr, &output, limit, stop).await
         }
         Err(error) => {
             // Out of descriptors: what can't be watched must not run.
             super::kill_group(pid);
-            Exit::NotStarted(format!("can't watch it: {error}"))
+            Exit::Lost(format!("can't watch it: {error}"))
         }
     }
 }
@@ -161,6 +141,7 @@ impl Drop for Listed {
 struct Supervised<'a> {
     shared: &'a Shared,
     confinement: Option<&'a Confinement>,
+    mark: &'a str,
     pid: i32,
     group: Group,
     pidfd: AsyncFd<OwnedFd>,
@@ -184,26 +165,28 @@ impl<'a> Supervised<'a> {
     fn new(
         shared: &'a Shared,
         launched: Launched,
+        mark: &'a str,
         confinement: Option<&'a Confinement>,
     ) -> io::Result<Running<'a>> {
         let Launched {
-            mark,
+            mark: running,
             pidfd,
             stdout,
             stderr,
         } = launched;
-        let group = Group::new(mark.pid).ok_or_else(|| io::Error::other("it has no group"))?;
+        let group = Group::new(running.pid).ok_or_else(|| io::Error::other("it has no group"))?;
         let pidfd = watched(pidfd)?;
         let stdout = pipe::Receiver::from_owned_fd(stdout)?;
         let stderr = pipe::Receiver::from_owned_fd(stderr)?;
         let process = Supervised {
             shared,
             confinement,
-            pid: mark.pid,
+            mark,
+            pid: running.pid,
             group,
             pidfd,
         };
-        Ok((process, stdout, stderr, mark))
+        Ok((process, stdout, stderr, running))
     }
 
     /// Until it and all of its descendants ended.
@@ -238,6 +221,10 @@ impl<'a> Supervised<'a> {
         if let Some(confinement) = self.confinement {
             confinement.kill();
         }
+        if Remains::new(self.mark.to_owned(), self.pid).end().await == Left::Perhaps {
+            ROSTER.outlaw(self.mark);
+            self.shared.sweeper.look();
+        }
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
         let status = waitid(WaitId::PidFd(self.pidfd.get_ref().as_fd()), options);
         match (cause, status) {
@@ -246,11 +233,11 @@ impl<'a> Supervised<'a> {
             (None, Ok(Some(status))) => match (status.exit_status(), status.terminating_signal()) {
                 (Some(code), _) => Exit::Exited(code),
                 (None, Some(signal)) => Exit::Signalled(signal),
-                (None, None) => Exit::NotStarted("it ended in an unknown way".to_owned()),
+                (None, None) => Exit::Lost("it ended in an unknown way".to_owned()),
             },
             (None, other) => {
                 tracing::error!(pid = self.pid, ?other, "lost a process that was watched");
-                Exit::NotStarted("its end could not be seen".to_owned())
+                Exit::Lost("its end could not be seen".to_owned())
             }
         }
     }
@@ -295,6 +282,8 @@ impl<'a> Supervised<'a> {
     /// Asks it to end, or makes it. When to press harder.
     async fn press(&self, hard: bool) -> Instant {
         if hard {
+            ROSTER.outlaw(self.mark);
+            self.shared.sweeper.look();
             // Seen before they lose their parent, and so the way to them.
             let descendants = self.shared.sweeper.descendants(self.pid).await;
             self.group.kill();

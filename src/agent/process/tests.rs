@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use model::{Epoch, Fence, Generation, Incarnation, Millis, Namespace, TaskId, TaskSpec};
+use model::{Epoch, Fence, Generation, Millis, Namespace, TaskId, TaskSpec};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 
-use super::{Processes, Settings, Table, mark};
+use super::{Instance, Marks, Processes, Settings, Table};
 use crate::executor::{Attempt, Executor, Exit, Hands, Urgency};
 use crate::journal::ProcessMark;
+use crate::lease::Until;
 use crate::output::{AttemptLog, Captured};
 
 /// Longer than anything here takes on a busy machine; only a failing test waits for it.
@@ -21,7 +22,8 @@ const LONG: Duration = Duration::from_secs(60);
 struct Bench {
     dir: tempfile::TempDir,
     processes: Processes,
-    incarnation: Incarnation,
+    marks: Marks,
+    lease: Until,
 }
 
 struct Run {
@@ -35,9 +37,12 @@ struct Run {
 impl Bench {
     fn new(grace: Duration) -> Bench {
         let dir = tempfile::tempdir().unwrap();
-        let incarnation = Incarnation(rand::random());
+        let marks = Marks::new(Instance::new());
+        let lease = Until::default();
+        lease.set(Millis(u64::MAX));
         let settings = Settings {
-            incarnation,
+            marks: marks.clone(),
+            lease: lease.clone(),
             scratch: dir.path().join("scratch"),
             path: "/usr/bin:/bin".into(),
             grace,
@@ -46,11 +51,17 @@ impl Bench {
         Bench {
             processes: Processes::new(settings).unwrap(),
             dir,
-            incarnation,
+            marks,
+            lease,
         }
     }
 
     fn start(&self, spec: TaskSpec) -> Run {
+        self.start_told(spec, Urgency::None)
+    }
+
+    /// Already told how urgently it has to end.
+    fn start_told(&self, spec: TaskSpec, urgency: Urgency) -> Run {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let n = NEXT.fetch_add(1, Ordering::Relaxed);
         let fence = Fence {
@@ -62,7 +73,7 @@ impl Bench {
             self.dir.path().join(format!("log{n}")),
             64 << 20,
         ));
-        let (stop, stopped) = watch::channel(Urgency::None);
+        let (stop, stopped) = watch::channel(urgency);
         let (told, started) = mpsc::unbounded_channel();
         let hands = Hands {
             output: Arc::clone(&log),
@@ -90,13 +101,9 @@ impl Bench {
         (exit, run.log.end())
     }
 
-    fn scratch_of(&self, fence: Fence) -> PathBuf {
-        self.dir.path().join("scratch").join(fence.to_string())
-    }
-
     /// Processes anywhere on the machine that carry the mark of this attempt.
     fn alive(&self, fence: Fence) -> Vec<i32> {
-        let wanted = mark(self.incarnation, fence);
+        let wanted = self.marks.of(fence);
         let table = Table::read();
         let rows = table.rows().iter().filter(|row| !row.zombie);
         rows.filter(|row| row.mark().as_deref() == Some(&wanted))
@@ -173,27 +180,26 @@ async fn a_task_gets_a_clean_environment_and_a_scratch_directory_that_goes_away(
         ("TASK_ID".into(), "forged".into()),
         ("LANG".into(), "de".into()),
     ]);
-    let run = bench.start(spec);
-    let scratch = bench.scratch_of(run.fence);
+    let mut run = bench.start(spec);
     let fence = run.fence;
-    let mut run = run;
     assert_eq!(run.end().await, Exit::Exited(0));
     let shown = text(&run.log.end());
     let mut lines: Vec<&str> = shown.lines().collect();
     lines.sort_unstable();
+    let home = lines.iter().find_map(|line| line.strip_prefix("HOME="));
+    let scratch = PathBuf::from(home.unwrap());
+    assert_eq!(scratch.parent(), Some(&*bench.dir.path().join("scratch")));
     let wanted = [
         "COLOUR=green".to_owned(),
         format!("HOME={}", scratch.display()),
         "LANG=de".into(),
         "PATH=/usr/bin:/bin".into(),
-        format!("QUORATE_ATTEMPT={}", mark(bench.incarnation, fence)),
+        format!("QUORATE_ATTEMPT={}", bench.marks.of(fence)),
         "TASK_ATTEMPT=3".into(),
         format!("TASK_EPOCH={}", fence.epoch.0),
         format!("TASK_ID={}", fence.task),
     ];
     assert_eq!(lines, wanted);
-    assert!(!scratch.exists());
-
     let (exit, captured) = bench
         .run(sh("pwd; mkdir -p a/b; echo x > a/b/c; cat; ls"))
         .await;
@@ -203,14 +209,12 @@ async fn a_task_gets_a_clean_environment_and_a_scratch_directory_that_goes_away(
         text(&captured).ends_with("\na\n"),
         "stdin is empty, and the files are there"
     );
-    let left = std::fs::read_dir(bench.dir.path().join("scratch")).unwrap();
-    let left = left.map(|entry| entry.unwrap().path());
-    let (empty, full): (Vec<_>, Vec<_>) =
-        left.partition(|dir| std::fs::read_dir(dir).unwrap().next().is_none());
+    let left = || std::fs::read_dir(bench.dir.path().join("scratch")).unwrap();
+    eventually(|| left().count() == 1).await;
+    let aside = left().next().unwrap().unwrap().path();
     assert_eq!(
-        (empty.len(), full.len()),
-        (1, 0),
-        "one was put aside, one removed"
+        aside, scratch,
+        "the empty one was put aside, the other removed"
     );
 }
 
@@ -338,6 +342,31 @@ async fn what_a_process_leaves_running_is_ended_with_it() {
     };
     // Others run in this test program, too, and it could be theirs.
     eventually(|| !is_there()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_left_the_group_is_dead_before_the_end_is_told() {
+    let bench = bench();
+    // Several that left it, some of them below another; the shell waits until they are up.
+    let mut run = bench.start(sh(
+        "setsid sh -c 'setsid sleep 1000 & sleep 1000 & echo up > done; wait' & \
+         while [ ! -s done ]; do sleep 0.01; done; echo on; exec sleep 0.2",
+    ));
+    run.written(3).await;
+    assert!(bench.alive(run.fence).len() >= 4);
+    assert_eq!(run.end().await, Exit::Exited(0));
+    assert_eq!(bench.alive(run.fence), Vec::<i32>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_starts_when_the_lease_is_over_or_it_was_told_to_end() {
+    let bench = bench();
+    bench.lease.set(Millis(1));
+    assert_eq!(bench.run(sh("echo on")).await.0, Exit::Prevented);
+    bench.lease.set(Millis(u64::MAX));
+    let mut run = bench.start_told(sh("echo on"), Urgency::Gently);
+    assert_eq!(run.end().await, Exit::Prevented);
+    assert_eq!(run.log.end().totals, [0, 0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

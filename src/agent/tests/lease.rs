@@ -17,7 +17,7 @@ async fn nothing_starts_without_a_lease() {
     let Some(Body::Renew(v1::Renew { nonce })) = session.next().await else {
         panic!("a lease is asked for at once");
     };
-    session.assign(fence(1), &sh("true"));
+    session.assign(fence(1), &sh("sleep 0.5"));
     let wrong = nonce + 7;
     session.say(Order::RenewAck(v1::RenewAck { nonce: wrong }));
     // The next renewal is due only 5 s later: until then nothing was started.
@@ -58,7 +58,9 @@ async fn its_state_is_told_to_every_controller_with_the_measured_round_trip() {
                 Body::Status(status) => Some(status.clone()),
                 _ => None,
             });
-            let v1::Status { status, running } = status.await;
+            let v1::Status {
+                status, running, ..
+            } = status.await;
             session.acknowledge();
             let status = status.unwrap();
             if status.net_latency > 0 && !running.is_empty() {

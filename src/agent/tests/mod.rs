@@ -138,7 +138,7 @@ async fn an_attempt_goes_all_the_way_from_its_assignment_to_a_settled_verdict() 
     assert_eq!(hello.cluster_id, "", "it was never in a cluster");
     assert_eq!(session.lead(1).await, []);
 
-    session.assign(fence(1), &sh("echo out; echo err >&2; exit 3"));
+    session.assign(fence(1), &sh("echo out; echo err >&2; sleep 0.5; exit 3"));
     session.grant().await;
     assert_eq!(session.started().await, fence(1));
     let verdict = session.verdict().await;
@@ -227,7 +227,7 @@ async fn a_crashed_agent_reports_what_it_had_begun_and_never_starts_it_again() {
         }
         session.assign(fence(1), &sh(&script));
     }
-    session.assign(fence(2), &sh("true"));
+    session.assign(fence(2), &sh("sleep 0.5"));
     assert_eq!(session.started().await, fence(2), "and nothing before it");
     assert_eq!(fs::read_to_string(&note).unwrap().lines().count(), 1);
     agent.shutdown.cancel();
@@ -252,7 +252,7 @@ async fn what_was_settled_does_not_start_again_after_a_restart() {
     let (mut session, known) = controller.leading(1).await;
     assert_eq!(known, []);
     session.assign(fence(1), &sh("true"));
-    session.assign(fence(2), &sh("true"));
+    session.assign(fence(2), &sh("sleep 0.5"));
     assert_eq!(session.started().await, fence(2));
     session.verdict().await;
     session.settle(fence(2));
@@ -322,7 +322,7 @@ async fn other_controllers_are_learnt_and_only_the_leader_is_obeyed() {
     follower.welcome(&[&second]);
     let (mut leader, _) = second.leading(1).await;
     follower.assign(fence(1), &sh("true"));
-    leader.assign(fence(2), &sh("true"));
+    leader.assign(fence(2), &sh("sleep 0.5"));
     assert_eq!(leader.started().await, fence(2));
     assert_eq!(follower.started().await, fence(2), "told to all of them");
     let verdict = leader.verdict().await;

@@ -9,11 +9,12 @@ use security::{Ca, Identity, Role};
 use tokio::sync::mpsc::unbounded_channel;
 use tokio_util::sync::CancellationToken;
 
-use super::controller::{Controller, LONG};
+use super::controller::{CLUSTER, Controller, LONG};
 use super::{Home, fence, sh};
 use crate::Error;
+use crate::data_dir::DataDir;
 use crate::journal::{Journal, ProcessMark};
-use crate::process::{ROSTER, TableRow, mark};
+use crate::process::{Marks, ROSTER, TableRow};
 
 fn sleeper(value: Option<String>) -> Child {
     let mut command = Command::new("sleep");
@@ -43,13 +44,16 @@ fn process(child: &Child) -> ProcessMark {
 async fn leftovers_are_killed_and_reported_and_a_foreign_process_is_not_harmed() {
     let home = Home::new();
     let mut controller = Controller::listen(&home.ca, "c1").await;
-    fs::create_dir(home.path("data")).unwrap();
+    let instance = {
+        let dir = DataDir::open(&home.path("data"), "a1", CLUSTER).unwrap();
+        dir.instance().clone()
+    };
     let (told, _durable) = unbounded_channel();
-    let (journal, recovered, thread) = Journal::open(&home.path("data/journal"), told).unwrap();
+    let (journal, _, thread) = Journal::open(&home.path("data/journal"), told).unwrap();
     let [one, two, three] = [1, 2, 3].map(|n| Fence::from(fence(n)));
     // 1 is in the journal with its number; 2 only began; 3's number belongs to somebody else now.
     let mut main = sleeper(None);
-    let mut strayed = sleeper(Some(mark(recovered.incarnation, two)));
+    let mut strayed = sleeper(Some(Marks::new(instance).of(two)));
     let mut foreign = sleeper(Some("0123.t3@1.103".into()));
     journal.begun(one, 1);
     journal.running(one, process(&main));
@@ -92,7 +96,7 @@ async fn leftovers_are_killed_and_reported_and_a_foreign_process_is_not_harmed()
         session.settle(fence(n));
         session.assign(fence(n), &sh("true"));
     }
-    session.assign(fence(4), &sh("true"));
+    session.assign(fence(4), &sh("sleep 0.5"));
     assert_eq!(
         session.started().await,
         fence(4),
@@ -119,4 +123,19 @@ async fn the_data_directory_of_another_cluster_is_refused() {
     issued.save(&home.path("identity"), other.pem()).unwrap();
     let outcome = crate::run(home.config(&controller), CancellationToken::new()).await;
     assert!(matches!(outcome, Err(Error::Foreign { .. })), "{outcome:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_earlier_run_started_is_killed_even_where_its_journal_is_lost() {
+    let home = Home::new();
+    let mut controller = Controller::listen(&home.ca, "c1").await;
+    let dir = DataDir::open(&home.path("data"), "a1", CLUSTER).unwrap();
+    let mut left = sleeper(Some(Marks::new(dir.instance().clone()).of(fence(1).into())));
+    drop(dir);
+    let mut agent = home.start(&controller);
+    let (_session, known) = controller.leading(1).await;
+    assert_eq!(known, [], "nothing is remembered");
+    assert_eq!(left.wait().unwrap().signal(), Some(9));
+    agent.shutdown.cancel();
+    agent.stopped().await;
 }

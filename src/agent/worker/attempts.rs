@@ -10,6 +10,9 @@ use crate::executor::{self, Exit, Urgency};
 use crate::output::Fate;
 use crate::worker::{Effect, Ended, RESEND, SETTLED_MAX, Stage, WAITING_MAX, Worker};
 
+/// SIGKILL.
+const KILL: i32 = 9;
+
 #[derive(Debug)]
 pub(super) struct Attempt {
     pub number: u32,
@@ -120,16 +123,15 @@ impl Worker {
             return;
         }
         self.waiting.push_back(fence);
-        match self.stage {
-            Stage::Working => self.start_waiting(now, out),
-            // Given back at the end: now the leader would only send the next one.
-            Stage::Stopping => {}
-            Stage::Leaving => self.decline_waiting("the agent is stopping", out),
+        if self.takes_work() {
+            self.start_waiting(now, out);
+        } else {
+            self.decline_waiting(out);
         }
     }
 
     pub(super) fn start_waiting(&mut self, now: Millis, out: &mut Vec<Effect>) {
-        while self.stage == Stage::Working
+        while self.takes_work()
             && self.busy < self.nature.slots
             && self.lease.holds(now)
             && let Some(fence) = self.waiting.pop_front()
@@ -174,14 +176,19 @@ impl Worker {
         }));
     }
 
-    pub(super) fn on_started(&mut self, fence: Fence, out: &mut Vec<Effect>) {
-        if self.attempts.get(&fence).is_some_and(Attempt::is_running) {
-            self.say_all(
-                &Body::Started(v1::Started {
-                    fence: Some(fence.into()),
-                }),
-                out,
-            );
+    pub(super) fn on_started(&mut self, fence: Fence) {
+        self.trouble.forget();
+        self.fresh.push(fence);
+    }
+
+    /// Only of those that still run at the next tick: at full speed attempts are shorter, and to tell
+    /// every controller of each would cost more than they do.
+    pub(super) fn tell_started(&mut self, out: &mut Vec<Effect>) {
+        for fence in std::mem::take(&mut self.fresh) {
+            if self.attempts.get(&fence).is_some_and(Attempt::is_running) {
+                let fence = Some(fence.into());
+                self.say_all(&Body::Started(v1::Started { fence }), out);
+            }
         }
     }
 
@@ -206,9 +213,23 @@ impl Worker {
         } = ended;
         let end = match (exit, ending) {
             (Exit::Exited(code), _) => End::Exited { code },
+            // By the agent, or by its guard, which may be faster where the lease is over.
+            (Exit::Signalled(KILL), Some(ending)) => ending.while_it_ran(),
             (Exit::Signalled(signal), _) => End::Signalled { signal },
             (Exit::TimedOut, _) => End::TimedOut,
             (Exit::NotStarted(reason), _) => End::NotStarted { reason },
+            (Exit::Unable(reason), _) => {
+                self.pause(now, &reason, out);
+                End::Declined { reason }
+            }
+            (Exit::Prevented, Some(ending)) => ending.before_it_ran().end,
+            (Exit::Prevented, None) => End::Declined {
+                reason: "the agent did not get to start it".to_owned(),
+            },
+            (Exit::Lost(reason), _) => End::Interrupted {
+                cause: Interruption::EndedByAgent,
+                reason,
+            },
             (Exit::Stopped, Some(ending)) => ending.while_it_ran(),
             (Exit::Stopped, None) => End::Interrupted {
                 cause: Interruption::EndedByAgent,
@@ -307,7 +328,6 @@ impl Worker {
         let fate = if kept_there { Fate::Drop } else { Fate::Keep };
         tracing::debug!(%fence, ?disposition, "settled an attempt");
         self.attempts.remove(&fence);
-        self.owed.remove(&fence);
         self.remember(fence);
         out.push(Effect::Settle { fence, fate });
     }
@@ -322,7 +342,11 @@ impl Worker {
         }
     }
 
-    pub(super) fn decline_waiting(&mut self, reason: &str, out: &mut Vec<Effect>) {
+    pub(super) fn decline_waiting(&mut self, out: &mut Vec<Effect>) {
+        let reason = match self.stage {
+            Stage::Working => "the agent can't start anything now",
+            Stage::Stopping => "the agent is stopping",
+        };
         for fence in std::mem::take(&mut self.waiting) {
             self.decline(fence, reason, out);
         }

@@ -37,10 +37,13 @@ impl Worker {
 
     pub(super) fn on_load(&mut self, load: Load, out: &mut Vec<Effect>) {
         self.load = load;
-        let sessions: Vec<SessionId> = self.peers.keys().copied().collect();
-        sessions
-            .into_iter()
-            .for_each(|session| self.say_status(session, out));
+        self.say_status_to_all(out);
+    }
+
+    pub(super) fn say_status_to_all(&self, out: &mut Vec<Effect>) {
+        for &session in self.peers.keys() {
+            self.say_status(session, out);
+        }
     }
 
     /// What only a leader may say counts from the leader, and only if no other was elected later.
@@ -122,6 +125,9 @@ impl Worker {
 
     fn on_renewed(&mut self, now: Millis, nonce: u64, out: &mut Vec<Effect>) {
         if self.lease.acknowledged(nonce).is_some() {
+            if let Some(until) = self.lease.until() {
+                out.push(Effect::Leased { until });
+            }
             self.start_waiting(now, out);
         }
     }
@@ -172,6 +178,7 @@ impl Worker {
         let status = v1::Status {
             status: Some(status),
             running: running.map(|(fence, _)| fence.into()).collect(),
+            draining: !self.takes_work(),
         };
         out.push(Effect::Say {
             session,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use model::{Disposition, Fence, Generation, TaskSpec, Timestamp, Verdict};
+use model::{Disposition, Fence, Generation, Millis, TaskSpec, Timestamp, Verdict};
 
 use crate::executor::{self, Exit, Urgency};
 use crate::output::{Captured, Fate};
@@ -86,10 +86,8 @@ pub(crate) enum Input {
     /// Its verdict is on disk: it may be reported.
     Recorded(Fence),
     Tick,
-    /// Take nothing new, and end what runs.
+    /// Take nothing new, give back what waits, and end what runs.
     Stop,
-    /// Give back what is left.
-    Leave,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -97,6 +95,10 @@ pub(crate) enum Effect {
     Say {
         session: SessionId,
         body: wire::v1::agent_frame::Body,
+    },
+    /// The lease holds until then, on the boot clock: known before anything starts under it.
+    Leased {
+        until: Millis,
     },
     /// Make room for its output, so that it can be followed before it runs.
     Open(Fence),

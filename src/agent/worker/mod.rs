@@ -13,6 +13,7 @@
 mod attempts;
 mod controllers;
 mod input;
+mod trouble;
 
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ use crate::lease::Lease;
 use attempts::Attempt;
 use controllers::Peer;
 pub(crate) use input::{Effect, Ended, Input, Said, SessionId, Stamp};
+use trouble::Trouble;
 
 /// How long a verdict waits for its acknowledgement before it is sent again.
 const RESEND: Millis = Millis(3_000);
@@ -54,10 +56,8 @@ pub(crate) struct Nature {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Working,
-    /// Nothing new starts; what runs may end.
+    /// Nothing new starts, what comes is given back, and what runs may end.
     Stopping,
-    /// Nothing runs any more; what came meanwhile is given back.
-    Leaving,
 }
 
 #[derive(Debug)]
@@ -77,9 +77,10 @@ pub(crate) struct Worker {
     busy: usize,
     settled: HashSet<Fence>,
     settled_order: VecDeque<Fence>,
-    /// Attempts that must be settled before a stopping agent may leave.
-    owed: HashSet<Fence>,
     load: Load,
+    trouble: Trouble,
+    /// Attempts that run, and of which nobody was told yet.
+    fresh: Vec<Fence>,
 }
 
 impl Worker {
@@ -99,8 +100,9 @@ impl Worker {
             busy: 0,
             settled: HashSet::new(),
             settled_order: VecDeque::new(),
-            owed: HashSet::new(),
             load: Load::default(),
+            trouble: Trouble::default(),
+            fresh: Vec::new(),
         };
         recovered
             .settled
@@ -127,12 +129,11 @@ impl Worker {
             Input::Latency { session, micros } => self.on_latency(session, micros),
             Input::Load(load) => self.on_load(load, out),
             Input::Begun(fence) => self.on_begun(now, fence, out),
-            Input::Started(fence) => self.on_started(fence, out),
+            Input::Started(fence) => self.on_started(fence),
             Input::Ended { fence, ended } => self.on_ended(now, fence, *ended, out),
             Input::Recorded(fence) => self.on_recorded(now, fence, out),
             Input::Tick => self.on_tick(now, out),
             Input::Stop => self.on_stop(out),
-            Input::Leave => self.on_leave(out),
         }
     }
 
@@ -141,32 +142,35 @@ impl Worker {
         self.busy == 0
     }
 
-    /// Everything that a leaving agent owes to the cluster was taken note of there.
+    /// Everything that this agent held was taken note of in the cluster.
     pub fn is_settled(&self) -> bool {
-        self.owed.is_empty()
+        self.attempts.is_empty()
     }
 
-    /// Verdicts that are written down and not settled.
+    /// Attempts that are not settled.
     pub fn unsettled(&self) -> usize {
         self.attempts.len()
     }
 
     fn on_tick(&mut self, now: Millis, out: &mut Vec<Effect>) {
         self.renew_if_due(now, out);
+        self.end_pause_if_due(now, out);
+        self.tell_started(out);
         self.report_all(now, out);
+    }
+
+    /// Whether what is assigned now would start, sooner or later.
+    fn takes_work(&self) -> bool {
+        self.stage == Stage::Working && self.trouble.is_over()
     }
 
     fn on_stop(&mut self, out: &mut Vec<Effect>) {
         if self.stage == Stage::Working {
             self.stage = Stage::Stopping;
-            self.decline_waiting("the agent is stopping", out);
+            // Before anything is given back, or the leader would send it here again.
+            self.say_status_to_all(out);
+            self.decline_waiting(out);
             self.end_running_for_stop(out);
         }
-    }
-
-    fn on_leave(&mut self, out: &mut Vec<Effect>) {
-        self.stage = Stage::Leaving;
-        self.decline_waiting("the agent is stopping", out);
-        self.owed = self.attempts.keys().copied().collect();
     }
 }

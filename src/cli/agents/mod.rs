@@ -1,6 +1,7 @@
 //! The noun `agent`: run one, and ask about those that the cluster knows.
 
 mod get;
+mod guard;
 mod list;
 mod run;
 
@@ -29,6 +30,7 @@ enum Verb {
     Run(run::RunArgs),
     List(list::ListArgs),
     Get(get::GetArgs),
+    Guard(guard::GuardArgs),
 }
 
 pub fn run(args: AgentArgs, global: &Global) -> Result<Exit> {
@@ -40,6 +42,7 @@ pub fn run(args: AgentArgs, global: &Global) -> Result<Exit> {
         Some(Verb::Get(args)) => runtime()?.block_on(async {
             get::get(&Connection::open(&args.connect.target()?)?, &args, global).await
         }),
+        Some(Verb::Guard(args)) => guard::run(&args),
         None if args.bare.says_something() => run::run(args.bare, global),
         None => Err(Failure::usage(
             "`quorate agent` needs a verb: run, list or get",

@@ -78,7 +78,10 @@ impl RunArgs {
 
 pub fn run(args: RunArgs, global: &Global) -> Result<Exit> {
     let layers = Layers::from_process(args.config.as_deref())?;
-    let config = settings::agent(&layers, args.flags())?;
+    let mut config = settings::agent(&layers, args.flags())?;
+    let own = std::env::current_exe()
+        .map_err(|error| Failure::refused("system", format!("where is this program? {error}"), ""));
+    config.guard = Some(own?);
     settings::require_identity(&config.identity_dir(), security::Role::Agent)?;
     process::log(&args.log, global)?;
     process::serve("agent", |stop| async move {

@@ -79,7 +79,11 @@ fn nothing_is_placed_on_an_agent_whose_lease_has_run_out() {
     // It is not silent: only its renewals did not get through.
     leader.millis += LEASE.0 - 1;
     let load = crate::Load::default();
-    leader.input(Input::Status { session, load });
+    leader.input(Input::Status {
+        session,
+        load,
+        intake: Intake::Open,
+    });
     leader.submit("true");
     assert!(held_ops(&leader).into_iter().any(is_placed));
     leader.held.clear();

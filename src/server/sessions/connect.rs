@@ -166,10 +166,14 @@ impl Reader {
             if frame.seq != seq {
                 return format!("frame {} came where {seq} was due", frame.seq);
             }
+            let probes = matches!(frame.body, Some(Body::Status(_)));
             if let Err(wrong) = self.handle(frame.body).await {
                 return wrong;
             }
             self.session.hear(seq);
+            if probes {
+                self.session.send(Outgoing::Ack);
+            }
         }
     }
 
@@ -191,6 +195,10 @@ impl Reader {
     }
 
     async fn status(&self, report: v1::Status) -> Result<(), String> {
+        let intake = match report.draining {
+            true => dispatch::Intake::Draining,
+            false => dispatch::Intake::Open,
+        };
         for fence in report.running {
             self.controller.running(&self.session.agent, fence.into());
         }
@@ -204,6 +212,7 @@ impl Reader {
         self.input(dispatch::Input::Status {
             session: self.session.id,
             load,
+            intake,
         })
         .await;
         Ok(())

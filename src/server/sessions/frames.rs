@@ -19,6 +19,8 @@ use super::session::Session;
 pub enum Outgoing {
     /// Of the session itself.
     Frame(Box<Body>),
+    /// Only how far the agent was heard: it measures the round trip with it.
+    Ack,
     /// From the dispatcher, decided in this term.
     Dispatched { term: u64, message: Message },
 }
@@ -88,15 +90,16 @@ impl Sender {
     fn frame(&mut self, outgoing: Outgoing) -> v1::ControllerFrame {
         self.seq += 1;
         let (term, body) = match outgoing {
-            Outgoing::Frame(body) => (self.era.term(), *body),
-            Outgoing::Dispatched { term, message } => (term, body_of(message)),
+            Outgoing::Frame(body) => (self.era.term(), Some(*body)),
+            Outgoing::Ack => (self.era.term(), None),
+            Outgoing::Dispatched { term, message } => (term, Some(body_of(message))),
         };
         v1::ControllerFrame {
             seq: self.seq,
             ack: self.session.handled(),
             generation: self.era.generation().0,
             term,
-            body: Some(body),
+            body,
         }
     }
 }

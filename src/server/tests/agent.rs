@@ -115,7 +115,8 @@ impl Session {
         while let Ok(Some(frame)) = frames.message().await {
             due += 1;
             assert_eq!(frame.seq, due, "frames are counted");
-            let body = frame.body.unwrap();
+            // One without a body only acknowledges.
+            let Some(body) = frame.body else { continue };
             self.seen.lock().unwrap().push(body.clone());
             self.answer(body);
         }
@@ -136,7 +137,7 @@ impl Session {
                 };
                 self.say(Body::Status(v1::Status {
                     status: Some(status),
-                    running: Vec::new(),
+                    ..Default::default()
                 }));
             }
             Said::Assign(assign) => self.run_attempt(assign),

@@ -296,3 +296,29 @@ pub async fn voters(fixture: &Fixture, node: &Node, count: usize) -> v1::StatusR
     };
     tokio::time::timeout(PATIENCE, settled).await.unwrap()
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_acknowledges_a_status_at_once_so_that_the_round_trip_is_known_there_too() {
+    let fixture = Fixture::new();
+    let first = fixture.first().await;
+    let second = fixture.joining("c2", &first).await;
+    follows(&second).await;
+    let (mut session, mut frames) = Session::open(&fixture, &second, "a1").await;
+    session.say(Body::Hello(hello("a1")));
+    let status = Some(v1::DeviceStatus::default());
+    session.say(Body::Status(v1::Status {
+        status,
+        ..Default::default()
+    }));
+    let acknowledged = async {
+        loop {
+            let frame = frames.message().await.unwrap().unwrap();
+            if frame.body.is_none() {
+                return frame.ack;
+            }
+        }
+    };
+    let ack = tokio::time::timeout(PATIENCE, acknowledged).await.unwrap();
+    assert_eq!(ack, 2);
+    tokio::join!(second.stop(), first.stop());
+}

@@ -1,11 +1,12 @@
 //! Cancels, attempts that the cluster gave up, and an agent that stops.
 
 use model::{Disposition, End};
+use wire::v1::agent_frame::Body;
 
-use super::{Bench, C1, begins, endings, fence, records, starts, verdicts};
+use super::{Bench, C1, C2, begins, endings, fence, records, said, starts, verdicts};
 use crate::executor::{Exit, Urgency};
 use crate::lease;
-use crate::worker::{Effect, Input, Said};
+use crate::worker::{Effect, Input, Said, SessionId};
 
 fn cancel(bench: &mut Bench, n: u64) -> Vec<Effect> {
     bench.say(C1, Said::Cancel { fence: fence(n) })
@@ -108,6 +109,19 @@ fn a_lost_lease_is_more_urgent_than_a_cancel() {
 }
 
 #[test]
+fn what_the_guard_killed_when_the_lease_was_over_is_interrupted() {
+    let mut bench = Bench::leased(1);
+    bench.running(1);
+    bench.pass(lease::HOLDS.0);
+    // The agent was stopped, and hears of it before it looked at its lease.
+    let effects = bench.ends(1, Exit::Signalled(9));
+    let [(_, end)] = &records(&effects)[..] else {
+        panic!("{effects:?}")
+    };
+    assert!(matches!(end, End::Interrupted { .. }), "{end:?}");
+}
+
+#[test]
 fn an_end_that_nobody_asked_for_is_an_interruption() {
     let mut bench = Bench::leased(1);
     bench.running(1);
@@ -136,7 +150,25 @@ fn a_stopping_agent_gives_back_what_waits_and_ends_what_runs() {
 }
 
 #[test]
-fn a_stopping_agent_starts_nothing_and_gives_it_back_when_it_leaves() {
+fn a_stopping_agent_says_so_to_every_controller_before_it_gives_anything_back() {
+    let mut bench = Bench::leased(1);
+    bench.running(1);
+    bench.assign(2);
+    let draining = |(session, body): (SessionId, &Body)| match body {
+        Body::Status(status) => Some((session, status.draining)),
+        _ => None,
+    };
+    let told =
+        |effects: &[Effect]| -> Vec<_> { said(effects).into_iter().filter_map(draining).collect() };
+    assert_eq!(told(&bench.open(SessionId(3))), [(SessionId(3), false)]);
+    let effects = bench.tell(Input::Stop);
+    let all = [C1, C2, SessionId(3)].map(|session| (session, true));
+    assert_eq!(told(&effects[..3]), all);
+    assert_eq!(told(&bench.open(SessionId(4))), [(SessionId(4), true)]);
+}
+
+#[test]
+fn a_stopping_agent_starts_nothing_and_gives_back_what_still_comes() {
     let mut bench = Bench::leased(2);
     bench.assign(1);
     bench.tell(Input::Stop);
@@ -145,30 +177,23 @@ fn a_stopping_agent_starts_nothing_and_gives_it_back_when_it_leaves() {
         [],
         "not even what was begun"
     );
-    assert_eq!(begins(&bench.assign(2)), []);
-    let effects = bench.tell(Input::Leave);
+    let effects = bench.assign(2);
+    assert_eq!(begins(&effects), []);
     assert!(matches!(&records(&effects)[..], [(f, end)] if *f == fence(2) && is_declined(end)));
-    assert!(
-        is_declined(&records(&bench.assign(3))[0].1),
-        "nor what comes even later"
-    );
 }
 
 #[test]
-fn a_leaving_agent_waits_for_what_it_owes_and_no_more() {
+fn a_leaving_agent_waits_until_all_it_held_is_settled() {
     let mut bench = Bench::leased(1);
     bench.running(1);
     bench.tell(Input::Stop);
     bench.ends(1, Exit::Stopped);
-    bench.tell(Input::Leave);
-    assert!(!bench.worker.is_settled());
-    bench.assign(2);
     bench.tell(Input::Recorded(fence(1)));
+    // On its way while the agent stopped.
+    bench.assign(2);
     bench.settle(1, Disposition::Accepted);
+    assert!(!bench.worker.is_settled(), "the late one is given back");
+    bench.tell(Input::Recorded(fence(2)));
+    bench.settle(2, Disposition::Accepted);
     assert!(bench.worker.is_settled());
-    assert_eq!(
-        bench.worker.unsettled(),
-        1,
-        "the late one is not waited for"
-    );
 }

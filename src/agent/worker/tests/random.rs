@@ -84,7 +84,7 @@ impl Judge {
                     );
                     self.settled.insert(*fence);
                 }
-                Effect::Open(_) => {}
+                Effect::Open(_) | Effect::Leased { .. } => {}
             }
         }
         if lost {

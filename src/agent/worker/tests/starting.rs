@@ -1,6 +1,7 @@
 //! What begins, when, and that it never begins twice.
 
 use model::{Disposition, End};
+use wire::v1::agent_frame::Body;
 
 use super::{
     Bench, C1, C2, begins, endings, fence, known, records, recovered, renewals, said, starts,
@@ -28,13 +29,79 @@ fn an_attempt_starts_after_it_is_in_the_journal_and_not_before() {
 }
 
 #[test]
-fn that_it_runs_is_said_to_every_controller() {
+fn that_it_runs_is_said_to_every_controller_once_if_it_still_does_at_the_next_tick() {
     let mut bench = Bench::leased(1);
     bench.assign(1);
     bench.tell(Input::Begun(fence(1)));
-    let effects = bench.tell(Input::Started(fence(1)));
+    assert_eq!(bench.tell(Input::Started(fence(1))), []);
+    let effects = bench.tick_after(200);
     let sessions: Vec<_> = said(&effects).iter().map(|(session, _)| *session).collect();
     assert_eq!(sessions, [C1, C2]);
+    assert_eq!(bench.tick_after(200), []);
+    bench.ends(1, Exit::Exited(0));
+    bench.running(2);
+    bench.ends(2, Exit::Exited(0));
+    assert_eq!(bench.tick_after(200), [], "it was too short to be told");
+}
+
+/// Whom it told since that it takes nothing, or something again.
+fn draining(effects: &[Effect]) -> Vec<bool> {
+    let status = |(_, body): (_, &Body)| match body {
+        Body::Status(status) => Some(status.draining),
+        _ => None,
+    };
+    said(effects).into_iter().filter_map(status).collect()
+}
+
+#[test]
+fn an_agent_in_trouble_gives_back_what_it_has_and_tries_again_after_a_longer_and_longer_pause() {
+    let mut bench = Bench::leased(2);
+    let unable = || Exit::Unable("no space left on device".into());
+    let is_declined = |effects: &[Effect], n| matches!(&records(effects)[..], [(of, End::Declined { .. }), ..] if *of == fence(n));
+    for n in 1..=3 {
+        bench.assign(n);
+    }
+    bench.tell(Input::Begun(fence(1)));
+    bench.tell(Input::Begun(fence(2)));
+    let effects = bench.ends(1, unable());
+    assert_eq!(draining(&effects), [true, true]);
+    assert_eq!(
+        records(&effects).len(),
+        2,
+        "this one, and the one that waits"
+    );
+    let effects = bench.ends(2, unable());
+    assert!(is_declined(&effects, 2) && draining(&effects).is_empty());
+    assert!(is_declined(&bench.assign(4), 4));
+    assert_eq!(draining(&bench.tick_after(999)), [false; 0]);
+    assert_eq!(draining(&bench.tick_after(1)), [false, false]);
+
+    bench.assign(5);
+    bench.tell(Input::Begun(fence(5)));
+    assert!(is_declined(&bench.ends(5, unable()), 5));
+    assert_eq!(draining(&bench.tick_after(1_999)), [false; 0]);
+    assert_eq!(draining(&bench.tick_after(1)), [false, false]);
+    bench.running(6);
+    bench.ends(6, unable());
+    assert_eq!(
+        draining(&bench.tick_after(1_000)),
+        [false, false],
+        "all was well"
+    );
+}
+
+#[test]
+fn what_was_prevented_never_ran_and_what_was_lost_did() {
+    let mut bench = Bench::leased(2);
+    bench.running(1);
+    bench.running(2);
+    let effects = bench.ends(1, Exit::Prevented);
+    assert!(matches!(records(&effects)[..], [(_, End::Declined { .. })]));
+    let effects = bench.ends(2, Exit::Lost("out of descriptors".into()));
+    assert!(matches!(
+        records(&effects)[..],
+        [(_, End::Interrupted { .. })]
+    ));
 }
 
 #[test]
