@@ -250,7 +250,9 @@ mod tests {
                 command.get_about().is_some(),
                 "{path} says nothing about itself"
             );
-            for next in command.get_subcommands() {
+            // Nobody types what is hidden.
+            let shown = command.get_subcommands().filter(|next| !next.is_hide_set());
+            for next in shown {
                 let path = format!("{path} {}", next.get_name());
                 let help = next
                     .get_after_help()
