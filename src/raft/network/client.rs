@@ -30,6 +30,7 @@ use wire::v1;
 use wire::v1::peer_client::PeerClient;
 
 use super::codec;
+use super::company::in_company;
 use super::dial::{CallError, Dialer, within};
 use super::snapshots;
 use crate::consensus::{NodeId, Snapshot, Types, Vote};
@@ -195,7 +196,7 @@ impl Peer {
         let sent = Arc::new(AtomicU64::new(0));
         let counter = sent.clone();
         let mut header = Some(self.header.clone());
-        let requests = input.map(move |request| {
+        let requests = in_company(input).map(move |request| {
             counter.fetch_add(1, Ordering::Relaxed);
             codec::put_append(&request, header.take())
         });

@@ -15,12 +15,13 @@ use std::io;
 use std::ops::Range;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
-use std::sync::Once;
+use std::sync::{Mutex, Once};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::engine::{Batch, Key, LogEngine, Value, Visit};
 use crate::durable::{self, at};
+use crate::sync::lock;
 
 /// sled takes about twice what it is told. Recent entries are cached above it, so it needs little.
 const CACHE_BYTES: u64 = 64 << 20;
@@ -29,12 +30,17 @@ const CACHE_BYTES: u64 = 64 << 20;
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 const LOCK_RETRY: Duration = Duration::from_millis(50);
 
+/// Longer than a tick of any clock that a file system stamps changes with.
+const CLOCK_TICK: Duration = Duration::from_secs(1);
+
 pub struct SledEngine {
     db: sled::Db,
     /// Our own descriptor of `<dir>/db`, for fdatasync.
     file: File,
     dir: PathBuf,
     blobs: PathBuf,
+    /// When `blobs` had last changed as it was found empty.
+    found_empty: Mutex<Option<SystemTime>>,
 }
 
 impl SledEngine {
@@ -83,6 +89,7 @@ impl SledEngine {
             file,
             dir: dir.to_owned(),
             blobs: dir.join("blobs"),
+            found_empty: Mutex::default(),
         })
     }
 
@@ -90,19 +97,30 @@ impl SledEngine {
         guarded(&self.dir, || self.db.flush().map_err(io_error)).map(|_| ())
     }
 
+    /// The directory is read only where its time of change says that something happened in it: this is
+    /// done for every commit, and reading an empty directory takes longer than all the rest of it.
     fn refuse_blobs(&self) -> io::Result<()> {
-        let any = match fs::read_dir(&self.blobs) {
-            Ok(mut files) => files.next().is_some(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+        let changed = match fs::metadata(&self.blobs).and_then(|found| found.modified()) {
+            Ok(changed) => changed,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(at(&self.blobs)(error)),
         };
-        match any {
-            false => Ok(()),
-            true => Err(io::Error::other(format!(
+        let mut found_empty = lock(&self.found_empty);
+        if *found_empty == Some(changed) {
+            return Ok(());
+        }
+        let mut files = fs::read_dir(&self.blobs).map_err(at(&self.blobs))?;
+        if files.next().is_some() {
+            return Err(io::Error::other(format!(
                 "{}: sled moved a page into a file that is never synced; nothing is acknowledged",
                 self.blobs.display()
-            ))),
+            )));
         }
+        // Two changes within a tick of the file system's clock have the same time.
+        if changed.elapsed().is_ok_and(|ago| ago > CLOCK_TICK) {
+            *found_empty = Some(changed);
+        }
+        Ok(())
     }
 }
 

@@ -1,9 +1,11 @@
 //! The writer when things go wrong, and when the database has to be replaced.
 
+use std::fs::{self, File};
 use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use openraft::EntryPayload;
@@ -20,6 +22,7 @@ use crate::store::engine::{Batch, Key, LogEngine, Value, Visit};
 use crate::store::log::LogStore;
 use crate::store::memory::MemoryEngine;
 use crate::store::rotate::Growth;
+use crate::store::sled::SledEngine;
 
 type Store = LogStore<TokioRuntime>;
 
@@ -157,4 +160,24 @@ async fn entries_too_old_for_the_cache_are_read_from_disk_within_the_byte_limit(
     assert_eq!(last[0].log_id.index, 254);
     let all = reader.try_get_log_entries(100..256).await.unwrap();
     assert_eq!(all.len(), 156);
+}
+
+#[test]
+fn nothing_is_acknowledged_once_sled_keeps_a_page_in_a_file_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("database");
+    let engine = SledEngine::create(&path).unwrap();
+    let put = || engine.commit(Batch::from([(vec![0], Some(vec![1]))]));
+    put().unwrap();
+    // As after a while in which nothing happened there.
+    let blobs = path.join("blobs");
+    let an_hour_ago = SystemTime::now() - Duration::from_secs(3600);
+    File::open(&blobs)
+        .unwrap()
+        .set_modified(an_hour_ago)
+        .unwrap();
+    put().unwrap();
+    fs::write(blobs.join("1234"), "a page").unwrap();
+    let refused = put().unwrap_err().to_string();
+    assert!(refused.contains("nothing is acknowledged"), "{refused}");
 }
