@@ -220,6 +220,7 @@ fn load(engine: &dyn LogEngine, acknowledged: u64) -> Result<Loaded, String> {
             meta.sequence
         ));
     }
+    remove_unacknowledged(engine, next_index(meta.last.as_ref())).map_err(text)?;
     let first = next_index(meta.purged.as_ref());
     let (first_stored, mut stored_bytes) = outstanding(engine, first).map_err(text)?;
     let mut cache = Cache::new(CACHE_BYTES, next_index(meta.last.as_ref()));
@@ -244,6 +245,26 @@ fn load(engine: &dyn LogEngine, acknowledged: u64) -> Result<Loaded, String> {
         stored_bytes,
         first_stored: first_stored.unwrap_or(first),
     })
+}
+
+/// Removes what a crash left of an append whose meta record it lost. Nobody was told of it.
+fn remove_unacknowledged(engine: &dyn LogEngine, from: u64) -> io::Result<()> {
+    let mut batch = Batch::new();
+    engine.scan(key::entries_from(from), &mut |key, _| {
+        batch.insert(key.to_vec(), None);
+        ControlFlow::Continue(())
+    })?;
+    match batch.is_empty() {
+        true => Ok(()),
+        false => {
+            tracing::info!(
+                parts = batch.len(),
+                from,
+                "removing the rest of an append that was cut short"
+            );
+            engine.commit(batch)
+        }
+    }
 }
 
 fn check_ends(meta: &Meta, ends: Option<(LogId, LogId)>, first: u64) -> Result<(), String> {

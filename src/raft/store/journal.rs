@@ -1,7 +1,7 @@
-//! Turns what the log wants into one batch of the engine, and acknowledges it once it is on disk.
+//! Turns what the log wants into one write of the engine, and acknowledges it once it is on disk.
 //!
 //! ```text
-//!  vote, entries, truncate, purge ──► queue ──► write(group): one batch ──► engine.commit (fdatasync)
+//!  vote, entries, truncate, purge ──► queue ──► write(group): one write ──► engine (fdatasync)
 //!                                                                            │
 //!                          acknowledgements, in order ◄── cache ◄── witness ◄┘
 //! ```
@@ -77,6 +77,13 @@ const REMOVALS_PER_BATCH: usize = 256;
 
 /// Bytes after which readers of `Shared::appended` hear of more: seldom enough to cost nothing.
 const APPENDED_STEP: u64 = 64 << 10;
+
+/// Bytes up to which entries are put one by one, with the meta record behind them, instead of in an atomic
+/// batch. A sled batch costs a second write. But within a batch nothing counts as written before all of it
+/// is, and so sled cannot give the space of what the batch replaces to a later part of the same batch. Put
+/// one by one, more than a segment of 512 KiB could be overwritten before our fdatasync makes its successor
+/// durable. This bound leaves room for the pages that sled rewrites meanwhile, of 16 parts each.
+const APPEND_BYTES: usize = 64 << 10;
 
 pub struct Journal {
     shared: Arc<Shared>,
@@ -176,8 +183,21 @@ impl Journal {
         let committed = lock(&self.shared.tail).committed;
         self.meta.committed = committed_here(committed, self.meta.last).or(self.meta.committed);
         self.meta.sequence += 1;
-        batch.insert(key::META.to_vec(), Some(encode_meta(&self.meta).to_vec()));
-        engine.commit(batch)?;
+        let meta = encode_meta(&self.meta).to_vec();
+        match may_tear(group, &batch) {
+            true => {
+                let mut pairs: Vec<_> = batch
+                    .into_iter()
+                    .filter_map(|(key, value)| Some((key, value?)))
+                    .collect();
+                pairs.push((key::META.to_vec(), meta));
+                engine.append(pairs)?;
+            }
+            false => {
+                batch.insert(key::META.to_vec(), Some(meta));
+                engine.commit(batch)?;
+            }
+        }
         if let Some(mark) = &self.mark {
             mark.raise(self.meta.sequence)?;
         }
@@ -303,6 +323,14 @@ impl Journal {
     }
 }
 
+/// Whether a crash may leave a part of this: what a later start finds beyond the meta record's last entry
+/// it removes. So only for new keys, in small groups.
+fn may_tear(group: &[Write], batch: &Batch) -> bool {
+    let rewrites = |write: &Write| matches!(write.change, Change::Truncate { .. });
+    let bytes: usize = batch.values().flatten().map(Vec::len).sum();
+    !group.iter().any(rewrites) && batch.values().all(Option::is_some) && bytes <= APPEND_BYTES
+}
+
 /// How much of what is known to be committed this log surely holds; what the mark on disk may name, since
 /// everything up to it is applied at the next start.
 ///
@@ -323,4 +351,41 @@ pub struct Opened {
     /// Lowest index of which the engine may hold a part.
     pub purged_from: u64,
     pub rotation: Option<Rotation>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::consensus::log_id;
+
+    fn append(index: u64) -> Write {
+        let change = Change::Append {
+            records: Vec::new(),
+            last: log_id(1, index),
+            truncations: 0,
+        };
+        Write { change, ack: None }
+    }
+
+    fn batch(parts: usize, value: Option<usize>) -> Batch {
+        let key = |index| PartKey { index, part: 0 }.encode();
+        (0..parts as u64)
+            .map(|index| (key(index), value.map(|bytes| vec![0; bytes])))
+            .collect()
+    }
+
+    #[test]
+    fn only_a_small_write_that_replaces_nothing_may_be_torn_by_a_crash() {
+        let truncate = Write {
+            change: Change::Truncate {
+                last: Some(log_id(1, 0)),
+            },
+            ack: None,
+        };
+        assert!(may_tear(&[append(1)], &batch(16, Some(PART_BYTES))));
+        assert!(!may_tear(&[append(1)], &batch(17, Some(PART_BYTES))));
+        assert!(!may_tear(&[append(1)], &batch(1, None)));
+        // The new entry lies under the key of the old one, so no removal shows in the batch.
+        assert!(!may_tear(&[truncate, append(1)], &batch(1, Some(100))));
+    }
 }

@@ -1,8 +1,7 @@
 //! sled as the log's engine, with the durability that it does not give by itself.
 //!
-//! `flush()` of sled 0.34 ends in `sync_file_range`, which does not survive a power cut. So a commit
-//! applies one batch, flushes, and then calls `fdatasync` on a descriptor of its own of sled's `db`
-//! file. Pages of sled that outgrow a quarter of a segment become files in `blobs/` that nothing
+//! `flush()` of sled 0.34 ends in `sync_file_range`, which does not survive a power cut. So every
+//! write is flushed, and then made durable by `fdatasync` on a descriptor of our own of sled's `db` file. Pages of sled that outgrow a quarter of a segment become files in `blobs/` that nothing
 //! syncs; our values are too small for that, and should one appear after all, nothing is acknowledged.
 //!
 //! A damaged file can make sled panic, at open and later. Every call runs inside `catch_unwind`, and a
@@ -93,6 +92,12 @@ impl SledEngine {
         })
     }
 
+    fn sync(&self) -> io::Result<()> {
+        self.flush()?;
+        self.refuse_blobs()?;
+        self.file.sync_data().map_err(at(&self.dir))
+    }
+
     fn flush(&self) -> io::Result<()> {
         guarded(&self.dir, || self.db.flush().map_err(io_error)).map(|_| ())
     }
@@ -136,9 +141,17 @@ impl LogEngine for SledEngine {
             }
             self.db.apply_batch(changes).map_err(io_error)
         })?;
-        self.flush()?;
-        self.refuse_blobs()?;
-        self.file.sync_data().map_err(at(&self.dir))
+        self.sync()
+    }
+
+    fn append(&self, pairs: Vec<(Key, Value)>) -> io::Result<()> {
+        guarded(&self.dir, || {
+            for (key, value) in pairs {
+                self.db.insert(key, value).map_err(io_error)?;
+            }
+            Ok(())
+        })?;
+        self.sync()
     }
 
     fn get(&self, key: &[u8]) -> io::Result<Option<Value>> {

@@ -9,6 +9,7 @@ use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::str::FromStr;
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -16,13 +17,14 @@ use tempfile::TempDir;
 use crate::store::probe::{self, Load, Size};
 
 const CHILD_DIR: &str = "QUORATE_STORE_CHILD";
+const CHILD_IN_FLIGHT: &str = "QUORATE_STORE_IN_FLIGHT";
 const CHILD_TEST: &str = "store::tests::crashes::appending_child";
 
 /// `_IOR('X', 125, u32)`, value 2: shut down without flushing the journal.
 const SHUTDOWN: &str = "import fcntl, os, struct, sys\n\
     fcntl.ioctl(os.open(sys.argv[1], os.O_RDONLY), 0x8004587D, struct.pack('I', 2))";
 
-fn count(variable: &str, default: u64) -> u64 {
+fn count<N: FromStr>(variable: &str, default: N) -> N {
     std::env::var(variable)
         .ok()
         .and_then(|text| text.parse().ok())
@@ -36,7 +38,11 @@ fn appending_child() {
     let Some(dir) = std::env::var_os(CHILD_DIR) else {
         return;
     };
-    let outcome = probe::append(Path::new(&dir), Load::default(), |index| {
+    let load = Load {
+        in_flight: count(CHILD_IN_FLIGHT, 16),
+        ..Load::default()
+    };
+    let outcome = probe::append(Path::new(&dir), load, |index| {
         println!("ack {index}");
         Ok(())
     });
@@ -51,7 +57,9 @@ struct Appender {
 }
 
 impl Appender {
-    fn start(data: &Path) -> Self {
+    /// With every other cycle one entry at a time: the log writes a few entries in another way than many.
+    fn start(data: &Path, cycle: u64) -> Self {
+        let in_flight = if cycle.is_multiple_of(2) { 16 } else { 1 };
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args([
                 "--exact",
@@ -61,6 +69,7 @@ impl Appender {
                 "--test-threads=1",
             ])
             .env(CHILD_DIR, data)
+            .env(CHILD_IN_FLIGHT, in_flight.to_string())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -109,7 +118,7 @@ fn nothing_acknowledged_is_lost_when_the_process_is_killed() {
     let dir = tempfile::tempdir().unwrap();
     let mut acknowledged = None;
     for cycle in 0..count("QUORATE_KILLS", 10) {
-        let appender = Appender::start(dir.path());
+        let appender = Appender::start(dir.path(), cycle);
         appender.run_for(random_while(200));
         acknowledged = appender.kill().max(acknowledged);
         let last = probe::check(dir.path(), Size::Mixed, acknowledged);
@@ -139,7 +148,7 @@ fn nothing_acknowledged_is_lost_when_the_power_is_cut() {
     for cycle in 0..cycles {
         disk.mount();
         fs::create_dir_all(&data).unwrap();
-        let appender = Appender::start(&data);
+        let appender = Appender::start(&data, cycle);
         appender.run_for(random_while(250));
         disk.cut_the_power();
         let last = appender.kill();

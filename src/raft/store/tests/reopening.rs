@@ -14,8 +14,12 @@ use tempfile::TempDir;
 use crate::consensus::{Entry, Types, Vote, log_id};
 use crate::fatal::FatalSignal;
 use crate::payload::Payload;
+use crate::store::codec::{PART_BYTES, encode_entry};
 use crate::store::directory::{self, OpenError};
+use crate::store::engine::LogEngine;
+use crate::store::key::PartKey;
 use crate::store::log::LogStore;
+use crate::store::sled::SledEngine;
 
 type Store = LogStore<TokioRuntime>;
 
@@ -114,6 +118,41 @@ async fn truncated_and_purged_entries_stay_away_and_the_rest_stays() {
     let indexes: Vec<_> = entries.iter().map(|entry| entry.log_id.index).collect();
     assert_eq!(indexes, (8..=17).collect::<Vec<_>>());
     assert!(content(&entries[8]) == content(&entry(16, 10)));
+}
+
+#[tokio::test]
+async fn an_append_that_a_crash_cut_short_is_dropped_and_its_place_used_again() {
+    let dir = filled().await;
+    let engine = SledEngine::open(&dir.path().join("log/1")).unwrap();
+    // Two and a half entries that no meta record names.
+    let unfinished = [(24, 9_000), (25, 20_000), (26, 9_000)].into_iter();
+    let mut parts: Vec<_> = unfinished
+        .flat_map(|(at, bytes)| parts(at, bytes))
+        .collect();
+    parts.pop();
+    engine.append(parts).unwrap();
+    drop(engine);
+    let mut store = open(dir.path()).unwrap();
+    assert_complete(&mut store).await;
+    append(&mut store, vec![entry(24, 10), entry(25, 5_000)])
+        .await
+        .unwrap();
+    store.close();
+    let store = open(dir.path()).unwrap();
+    assert_eq!(store.last_log_id(), Some(log_id(1, 25)));
+    let mut reader = store.clone().get_log_reader().await;
+    let entries = reader.try_get_log_entries(24..100).await.unwrap();
+    assert!(content(&entries[0]) == content(&entry(24, 10)));
+    assert!(content(&entries[1]) == content(&entry(25, 5_000)));
+}
+
+/// An entry as it lies in the engine.
+fn parts(index: u64, bytes: usize) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let record = encode_entry(&entry(index, bytes));
+    let chunks = (0..).zip(record.chunks(PART_BYTES));
+    chunks
+        .map(|(part, chunk)| (PartKey { index, part }.encode(), chunk.to_vec()))
+        .collect()
 }
 
 #[tokio::test]

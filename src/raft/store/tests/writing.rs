@@ -47,12 +47,29 @@ struct FailsOnce {
     fail: AtomicBool,
 }
 
-impl LogEngine for FailsOnce {
-    fn commit(&self, batch: Batch) -> io::Result<()> {
+impl FailsOnce {
+    fn fail_if_due(&self) -> io::Result<()> {
         match self.fail.swap(false, Ordering::SeqCst) {
             true => Err(io::Error::new(io::ErrorKind::StorageFull, "no space left")),
-            false => self.inner.commit(batch),
+            false => Ok(()),
         }
+    }
+}
+
+impl LogEngine for FailsOnce {
+    /// A failed one is torn: all but the last pair is there.
+    fn append(&self, mut pairs: Vec<(Key, Value)>) -> io::Result<()> {
+        let outcome = self.fail_if_due();
+        if outcome.is_err() {
+            pairs.pop();
+        }
+        self.inner.append(pairs)?;
+        outcome
+    }
+
+    fn commit(&self, batch: Batch) -> io::Result<()> {
+        self.fail_if_due()?;
+        self.inner.commit(batch)
     }
 
     fn get(&self, key: &[u8]) -> io::Result<Option<Value>> {
