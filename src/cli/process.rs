@@ -6,6 +6,8 @@
 
 use std::future::Future;
 use std::io::Read;
+use std::num::NonZero;
+use std::thread;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -73,6 +75,13 @@ pub fn log(args: &LogArgs, global: &Global) -> Result<()> {
     Ok(())
 }
 
+/// A core is left to the threads that a server has beside its runtime: consensus and the log of a controller,
+/// the work of an agent.
+fn threads() -> usize {
+    let cores = thread::available_parallelism().map_or(1, NonZero::get);
+    cores.saturating_sub(1).max(1)
+}
+
 /// Runs a server until it ends or is told to.
 pub fn serve<F, W>(what: &str, server: F) -> Result<Exit>
 where
@@ -80,6 +89,7 @@ where
     W: Future<Output = Result<()>>,
 {
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads())
         .enable_all()
         .thread_name(what)
         .build()
@@ -123,7 +133,7 @@ async fn listen(stop: CancellationToken) {
 
 /// A thread of its own, because a blocked read can't be called off; it ends with the process.
 fn watch_stdin(stop: CancellationToken) {
-    std::thread::spawn(move || {
+    thread::spawn(move || {
         let mut byte = [0];
         // Nobody writes there: whatever comes back means that the other end is gone.
         let _ended = std::io::stdin().lock().read(&mut byte);

@@ -10,9 +10,11 @@
 //! The handle may be used from any tokio runtime.
 
 use std::collections::BTreeMap;
+use std::num::NonZero;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use model::{Addresses, ControllerId, Op, State, Timestamp};
@@ -56,8 +58,12 @@ use crate::store::rotate::Growth;
 use crate::sync::lock;
 use crate::watched::Follower;
 
-/// Threads of Raft's runtime: consensus itself is one task, the others serve the network and apply.
-const THREADS: usize = 2;
+/// Threads of Raft's runtime: consensus itself is one task, the others serve the network and apply. Where
+/// there are only two cores, a second thread would find none free, and waking it costs a tenth of a commit.
+fn threads() -> usize {
+    let cores = thread::available_parallelism().map_or(1, NonZero::get);
+    if cores > 2 { 2 } else { 1 }
+}
 
 /// How long stopping may wait for each of its steps.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
@@ -103,7 +109,7 @@ impl Cluster {
     pub async fn open(config: Config, tls: PeerTls) -> Result<(Self, EventStream), Error> {
         let consensus = config.consensus()?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(THREADS)
+            .worker_threads(threads())
             .thread_name("quorate-raft")
             .enable_all()
             .build()?;
