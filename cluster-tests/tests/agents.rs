@@ -218,6 +218,75 @@ async fn a_verdict_under_a_lost_epoch_is_refused_and_a_repeated_one_changes_noth
     assert_eq!(task.result.unwrap().stdout, "in time");
 }
 
+/// Here only the epoch tells the attempts apart: task, agent and session are the same.
+#[test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_verdict_under_an_epoch_that_the_same_agent_lost_is_refused() {
+    let site = Site::start("own-late-verdict", |options| options.agents(0)).await;
+    let mut agent = bench_agent(&site, "b1").await;
+    let task = site
+        .submit(traffic::process(["never", "really", "run"]))
+        .await;
+    let old = agent.assigned(PATIENCE).await.unwrap().fence.unwrap();
+    agent.fall_silent();
+    site.until(task, "queued again", LEASE + MOVED, |now| {
+        now.state() == TaskState::Queued
+    })
+    .await;
+    agent.speak_again();
+    let live = agent.assigned(LEASE).await.unwrap().fence.unwrap();
+    assert_eq!((old.task, live.task), (task, task));
+    assert!(live.epoch > old.epoch);
+
+    agent.report(old, exited(0, "late"));
+    let disposition = agent.disposition(old, PATIENCE).await.unwrap();
+    assert_eq!(disposition, Disposition::Stale);
+    assert_eq!(site.get(task).await.result, None);
+
+    agent.report(live, exited(0, "in time"));
+    let disposition = agent.disposition(live, PATIENCE).await.unwrap();
+    assert_eq!(disposition, Disposition::Accepted);
+    let task = site.wait(task).await;
+    assert_succeeded(&task);
+    assert_eq!(task.result.unwrap().stdout, "in time");
+}
+
+#[test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_hears_no_leader_ends_its_work_before_it_may_run_elsewhere() {
+    let site = Site::start("unheard", |options| options).await;
+    let task = site.submit(site.executions.task("sleep 3600")).await;
+    let running = site.until_running(task).await;
+    assert!(
+        !attempt_processes(task, running.epoch).is_empty(),
+        "INVALID: nothing runs"
+    );
+    let mut stopped = Vec::new();
+    for controller in ["c1", "c2", "c3"] {
+        let pid = faults::stop(&site.cluster, controller).await.unwrap();
+        stopped.push((controller, pid));
+    }
+    let what = format!("the end of t{task}'s processes");
+    wait::until_now(&what, LEASE, || {
+        match attempt_processes(task, running.epoch).as_slice() {
+            [] => Ok(()),
+            left => Err(format!("{left:?} still run")),
+        }
+    })
+    .await
+    .unwrap();
+    for (controller, pid) in stopped {
+        faults::continue_stopped(controller, pid).await.unwrap();
+    }
+    let again = site
+        .until(task, "run again", LEASE + MOVED, |now| {
+            now.epoch > running.epoch && now.state() == TaskState::Running
+        })
+        .await;
+    site.progress
+        .say(format!("t{task} runs again on {}", again.agent));
+    site.caller.cancel(task, PATIENCE).await.unwrap();
+    assert_eq!(site.wait(task).await.state(), TaskState::Cancelled);
+}
+
 #[test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_agent_cannot_settle_the_attempt_of_another() {
     let site = Site::start("foreign-verdict", |options| options.agents(0)).await;

@@ -280,6 +280,20 @@ fn waiting_tasks_go_before_new_ones_when_a_slot_gets_free() {
 }
 
 #[test]
+fn one_task_is_sent_ahead_to_an_agent_whose_attempts_are_short() {
+    let mut leader = Leader::new();
+    let session = leader.agent("a1", 1, 1);
+    leader.submit("first");
+    let (_, fence) = leader.assigned()[0];
+    leader.pass(10);
+    leader.finish(session, fence);
+    for _ in 0..4 {
+        leader.submit("more");
+    }
+    assert_eq!(leader.assigned().len(), 2, "one that runs and one ahead");
+}
+
+#[test]
 fn what_is_under_way_is_neither_planned_twice_nor_beyond_the_slots() {
     let mut leader = Leader::new();
     leader.hold = true;

@@ -263,8 +263,8 @@ impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for Machine<R> {
         let loaded = self.blocking.run::<R, _, _>(move || load(&source)).await;
         let (state, position) = loaded.map_err(|error| {
             self.stop(format!(
-                "a snapshot can't be used: {error}. Remove this member from the cluster, and let \
-                 the machine join again with an empty data directory under a new id"
+                "a snapshot can't be used: {error}. Let the machine join under a new id, \
+                 with an empty data directory"
             ))
         })?;
         self.blocking

@@ -71,7 +71,7 @@ pub struct Member {
 pub fn lost_log(id: NodeId) -> String {
     format!(
         "the log of {} is not the one that the membership knows: this machine has lost that log \
-         and may not act under its id; remove {0}, and let the machine join under a new id",
+         and may not act under its id; let it join under a new id, with an empty data directory",
         controller(id)
     )
 }

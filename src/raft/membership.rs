@@ -197,7 +197,8 @@ impl<R: AsyncRuntime, P: Peers> Members<R, P> {
                 true => Ok(()),
                 false => reject(format!(
                     "{id} is a member with another log: this machine has lost the one that it voted \
-                     with, and must not come back as {id}; remove {id}, and let it join under a new id"
+                     with, and must not come back as {id}; let it join under a new id, with an empty data \
+                     directory"
                 )),
             };
         }

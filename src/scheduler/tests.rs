@@ -153,6 +153,26 @@ fn tasks_spread_by_what_is_assigned_and_never_beyond_the_slots() {
 }
 
 #[test]
+fn the_agent_with_the_least_assigned_for_its_slots_comes_first() {
+    // Slots and what is taken of them, a tie being no test of anything.
+    let cases = [
+        ((4, 3), (4, 0), "a2"),
+        ((4, 1), (4, 2), "a1"),
+        ((8, 2), (2, 1), "a1"),
+        ((2, 1), (16, 9), "a1"),
+    ];
+    for ((slots1, taken1), (slots2, taken2), wanted) in cases {
+        let agents = [("a1", slots1, "a"), ("a2", slots2, "a")];
+        let state = cluster(&agents, &[task("")]);
+        let mut fleet = fleet(&state);
+        fleet.agents.get_mut(&id("a1")).unwrap().reserved = taken1;
+        fleet.agents.get_mut(&id("a2")).unwrap().reserved = taken2;
+        let case = format!("{taken1} of {slots1} or {taken2} of {slots2}");
+        assert_eq!(chosen(&state, &fleet), [(1, wanted.to_owned())], "{case}");
+    }
+}
+
+#[test]
 fn a_task_that_fits_nowhere_does_not_hold_up_those_behind_it() {
     let state = cluster(
         &[("a1", 1, "a")],

@@ -38,10 +38,9 @@ use crate::member::LogIdentity;
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     #[error(
-        "the log of this controller in {} is damaged: {reason}; nothing was changed. Remove this \
-         member from the cluster, and let the machine join again with an empty data directory under \
-         a new id. An older copy of the directory is no remedy: it has forgotten votes and entries \
-         that the others count on", dir.display()
+        "the log of this controller in {} is damaged: {reason}; nothing was changed. Let the \
+         machine join under a new id, with an empty data directory. An older copy of the directory is no \
+         remedy: it has forgotten votes and entries that the others count on", dir.display()
     )]
     Damaged { dir: PathBuf, reason: String },
     #[error("the log can't be opened: {0}")]

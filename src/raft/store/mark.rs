@@ -34,8 +34,8 @@ impl Mark {
         };
         let sequence = decode(&content).ok_or_else(|| {
             let text = format!(
-                "{}: the log's witness is damaged; remove this member from the cluster, and let \
-                 the machine join again with an empty data directory under a new id",
+                "{}: the log's witness is damaged; let the machine join under a new id, with an \
+                 empty data directory",
                 path.display()
             );
             io::Error::new(io::ErrorKind::InvalidData, text)

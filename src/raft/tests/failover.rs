@@ -70,6 +70,7 @@ async fn an_orderly_stop_hands_leadership_over_at_once() {
     commit(&members, "first").await;
     let at = leader(&members).await;
     let leaving = members.remove(at);
+    let term = leaving.cluster.leadership().borrow().term;
     let started = Instant::now();
     leaving.cluster.shutdown().await;
     commit(&members, "second").await;
@@ -77,6 +78,11 @@ async fn an_orderly_stop_hands_leadership_over_at_once() {
         "committed {:?} after the leader was asked to stop",
         started.elapsed()
     );
+    // The successor was told to stand; nobody had to find out that the leader was gone.
+    for member in &members {
+        assert_eq!(member.cluster.metrics().quick_elections, 0, "{}", member.id);
+        assert_eq!(member.cluster.leadership().borrow().term, term + 1);
+    }
     assert!(
         leaving.cluster.fatal().borrow().is_none(),
         "stopping is no failure"

@@ -21,6 +21,7 @@ use crate::node::Node;
 /// Runs until dropped.
 pub struct FakeAgent {
     task: JoinHandle<()>,
+    words: mpsc::UnboundedSender<Body>,
     pub seen: Arc<Mutex<Vec<Said>>>,
 }
 
@@ -36,10 +37,17 @@ impl FakeAgent {
         let (mut session, frames) = Session::open(fixture, node, id).await;
         session.say(Body::Hello(hello(id)));
         let seen = Arc::clone(&session.seen);
+        let (words, heard) = mpsc::unbounded_channel();
         FakeAgent {
-            task: tokio::spawn(session.run(frames)),
+            task: tokio::spawn(session.run(frames, heard)),
+            words,
             seen,
         }
+    }
+
+    /// Something that it would not say by itself.
+    pub fn say(&self, body: Body) {
+        self.words.send(body).unwrap();
     }
 
     pub fn said(&self, wanted: impl Fn(&Said) -> bool) -> bool {
@@ -110,9 +118,21 @@ impl Session {
         });
     }
 
-    async fn run(mut self, mut frames: Streaming<v1::ControllerFrame>) {
+    async fn run(
+        mut self,
+        mut frames: Streaming<v1::ControllerFrame>,
+        mut words: mpsc::UnboundedReceiver<Body>,
+    ) {
         let mut due = 0;
-        while let Ok(Some(frame)) = frames.message().await {
+        loop {
+            let frame = tokio::select! {
+                Some(body) = words.recv() => {
+                    self.say(body);
+                    continue;
+                }
+                frame = frames.message() => frame,
+            };
+            let Ok(Some(frame)) = frame else { return };
             due += 1;
             assert_eq!(frame.seq, due, "frames are counted");
             // One without a body only acknowledges.

@@ -109,6 +109,40 @@ async fn an_agent_is_listed_with_its_status_and_its_session() {
     node.stop().await;
 }
 
+/// Or a deposed leader would keep alive what the cluster has given to another agent.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_without_a_quorum_renews_no_lease() {
+    let fixture = Fixture::new();
+    let first = fixture.first().await;
+    let second = fixture.joining("c2", &first).await;
+    follows(&second).await;
+    voters(&fixture, &second, 2).await;
+    let agent = FakeAgent::connect(&fixture, &first, "a1").await;
+    let renewed = |number| {
+        let wanted = Said::RenewAck(v1::RenewAck { nonce: number });
+        agent.said(|said| *said == wanted)
+    };
+    let answered = async {
+        while !renewed(1) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, answered).await.unwrap();
+    second.stop().await;
+    agent.say(Body::Renew(v1::Renew { nonce: 2 }));
+    // A read asks for the same proof of leadership, later. It waits in vain, and so has the lease.
+    let read = fixture
+        .tasks(&first)
+        .get(v1::GetTaskRequest {
+            id: 1,
+            ..Default::default()
+        })
+        .await;
+    assert_eq!(code(&read.unwrap_err()), Code::NoQuorum);
+    assert!(!renewed(2));
+    first.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_controller_that_just_started_asks_the_leader_how_agents_are() {
     let fixture = Fixture::new();
