@@ -59,7 +59,7 @@ use crate::sync::lock;
 use crate::watched::Follower;
 
 /// Threads of Raft's runtime: consensus itself is one task, the others serve the network and apply. Where
-/// there are only two cores, a second thread would find none free, and waking it costs a tenth of a commit.
+/// there are only two cores, a second thread would find none free, and waking it costs more than it does (ADR 10).
 fn threads() -> usize {
     let cores = thread::available_parallelism().map_or(1, NonZero::get);
     if cores > 2 { 2 } else { 1 }

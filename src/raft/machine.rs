@@ -13,11 +13,13 @@
 //! differ from the other members.
 
 use std::collections::BTreeSet;
+use std::future::poll_fn;
 use std::io;
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 
 use arc_swap::ArcSwap;
 use futures::{Stream, StreamExt};
@@ -39,8 +41,9 @@ use crate::watched::{Follower, Watched};
 /// Batches that wait for the reader of events before apply waits for it.
 const EVENT_BACKLOG: usize = 65_536;
 
-/// Entries after which a view is published though more are ready: bounds how stale a view gets.
-const PUBLISH_EVERY: usize = 256;
+/// Entries and operations after which a view is published though more are ready, and others are let in: bounds
+/// how stale a view gets, and how late a heartbeat is answered by a member that has much to catch up on.
+const PUBLISH_EVERY: usize = 2_048;
 
 /// What one entry did.
 #[derive(Clone, Debug)]
@@ -228,17 +231,18 @@ impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for Machine<R> {
         while let Some(next) = entries.next().await {
             let (entry, responder) = next?;
             let (response, batch) = self.apply_entry(&entry)?;
+            unpublished += 1 + response.replies.len();
             if let Some(responder) = responder {
                 waiting.push((responder, response));
             }
             batches.extend(batch);
-            unpublished += 1;
-            if unpublished == PUBLISH_EVERY {
+            if unpublished >= PUBLISH_EVERY {
                 unpublished = 0;
                 self.publish(&mut waiting);
                 for batch in batches.drain(..) {
                     self.published.send(batch).await;
                 }
+                yield_now().await;
             }
         }
         self.publish(&mut waiting);
@@ -290,6 +294,19 @@ impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for Machine<R> {
     async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot<Handle>>> {
         self.shelf.current().map(snapshot).transpose()
     }
+}
+
+/// Lets the runtime's other tasks run, whichever runtime it is.
+async fn yield_now() {
+    let mut yielded = false;
+    poll_fn(|context| match std::mem::replace(&mut yielded, true) {
+        true => Poll::Ready(()),
+        false => {
+            context.waker().wake_by_ref();
+            Poll::Pending
+        }
+    })
+    .await;
 }
 
 /// Decodes a snapshot's state and checks it against its manifest. Blocks.

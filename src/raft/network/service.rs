@@ -165,7 +165,8 @@ impl PeerApi for Service {
             .receiving
             .try_acquire()
             .map_err(|_| Status::resource_exhausted("a snapshot is coming in already"))?;
-        let handle = snapshots::receive(&self.shelf, announced.manifest, &mut parts).await?;
+        let handle =
+            snapshots::receive(Arc::clone(&self.shelf), announced.manifest, &mut parts).await?;
         let meta = handle
             .manifest
             .meta()

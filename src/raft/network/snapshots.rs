@@ -4,6 +4,7 @@
 //! time, checks every chunk and the whole, and only then gives it to openraft. Both sides give up when
 //! nothing moves.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream;
@@ -94,12 +95,11 @@ pub async fn announced(parts: &mut Streaming<v1::PeerSnapshotPart>) -> Result<An
 
 /// Receives the chunks and verifies the whole.
 pub async fn receive(
-    shelf: &Shelf,
+    shelf: Arc<Shelf>,
     manifest: Manifest,
     parts: &mut Streaming<v1::PeerSnapshotPart>,
 ) -> Result<Handle, Status> {
-    let damaged = |error: std::io::Error| Status::data_loss(error.to_string());
-    let mut incoming = shelf.receive(manifest).map_err(damaged)?;
+    let mut incoming = blocking(move || shelf.receive(manifest)).await?;
     while let Some(part) = next(parts).await? {
         let Part::Chunk(record) = part else {
             return Err(Status::invalid_argument("a second header"));

@@ -67,7 +67,10 @@ impl Handle {
 
 pub struct Shelf {
     root: PathBuf,
+    /// Held for a moment: consensus asks for it on its own thread.
     current: Mutex<Option<Handle>>,
+    /// Held while one is made current, which waits for the disk.
+    adopting: Mutex<()>,
 }
 
 impl Shelf {
@@ -84,6 +87,7 @@ impl Shelf {
         Ok(Self {
             root,
             current: Mutex::new(current),
+            adopting: Mutex::default(),
         })
     }
 
@@ -106,10 +110,10 @@ impl Shelf {
     /// Makes a snapshot current and removes the one before. A snapshot older than the current one
     /// is left alone: it was overtaken while it was made.
     pub fn adopt(&self, handle: &Handle) -> io::Result<()> {
-        let mut current = lock(&self.current);
+        let _one_at_a_time = lock(&self.adopting);
         let place = handle.manifest.last_log;
-        if current
-            .as_ref()
+        if self
+            .current()
             .is_some_and(|held| held.manifest.last_log >= place)
         {
             return Ok(());
@@ -126,7 +130,8 @@ impl Shelf {
             durable::replace(&self.root.join("CURRENT"), pointer.encode().as_bytes())?;
             *dir = path;
         }
-        if let Some(old) = current.replace(handle.clone()) {
+        let old = lock(&self.current).replace(handle.clone());
+        if let Some(old) = old {
             let dir = old.dir();
             fs::remove_dir_all(&dir).map_err(at(&dir))?;
         }

@@ -137,7 +137,7 @@ pub fn decode_entry(record: &Bytes) -> Result<Entry, Damage> {
 /// Everything about the log that is not an entry, in one record: one hot key instead of four.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Meta {
-    /// Raised by every batch. The witness file holds the last one acknowledged.
+    /// Raised by every write. The witness file holds the last one acknowledged.
     pub sequence: u64,
     pub identity: LogIdentity,
     pub vote: Option<Vote>,

@@ -1,14 +1,15 @@
 //! The log's place in a data directory, and how it is opened.
 //!
 //! ```text
-//! <data>/log.mark        witness: number of the last acknowledged batch (mark.rs)
+//! <data>/log.mark        witness: number of the last acknowledged write (mark.rs)
 //! <data>/log/CURRENT     number of the database in use
 //! <data>/log/7/          sled
 //! ```
 //!
 //! Opening never guesses. A log that was once acknowledged and is now missing, empty, shorter or damaged
 //! is an error that names the file and the next step; a fresh log is created only where the witness says
-//! that nothing was ever acknowledged. Every entry is read and checked, which also fills the cache.
+//! that nothing was ever acknowledged. Every entry is read and checked, which also fills the cache. Only then what
+//! a crash left of a last write is removed: a few parts behind the last entry that the meta record names.
 
 use std::fs;
 use std::io;
@@ -22,8 +23,8 @@ use openraft::AsyncRuntime;
 use super::cache::Cache;
 use super::codec::{Meta, decode_meta, encode_meta};
 use super::engine::{Batch, LogEngine};
-use super::journal::{Journal, Opened};
-use super::key;
+use super::journal::{Journal, Opened, PUT_IN_ORDER};
+use super::key::{self, PartKey};
 use super::log::{CACHE_BYTES, LogStore, Shared, Tail, scan_entries};
 use super::mark::Mark;
 use super::rotate::{Growth, Rotation};
@@ -215,17 +216,17 @@ fn load(engine: &dyn LogEngine, acknowledged: u64) -> Result<Loaded, String> {
     let meta = decode_meta(&Bytes::from(meta)).map_err(|error| format!("meta record: {error}"))?;
     if meta.sequence < acknowledged {
         return Err(format!(
-            "it ends at batch {}, but batch {acknowledged} was acknowledged",
+            "it ends at write {}, but write {acknowledged} was acknowledged",
             meta.sequence
         ));
     }
-    remove_unacknowledged(engine, next_index(meta.last.as_ref())).map_err(text)?;
     let first = next_index(meta.purged.as_ref());
+    let end = next_index(meta.last.as_ref());
     let (first_stored, mut stored_bytes) = outstanding(engine, first).map_err(text)?;
-    let mut cache = Cache::new(CACHE_BYTES, next_index(meta.last.as_ref()));
+    let mut cache = Cache::new(CACHE_BYTES, end);
     let mut ends: Option<(LogId, LogId)> = None;
     // Straight into the cache, which drops what it has no room for: a log may be larger than memory.
-    scan_entries(engine, key::entries_from(first), &mut |entry, size| {
+    scan_entries(engine, key::entries(first..end), &mut |entry, size| {
         let id = entry.log_id;
         if ends.is_none() {
             cache = Cache::new(CACHE_BYTES, id.index);
@@ -238,6 +239,7 @@ fn load(engine: &dyn LogEngine, acknowledged: u64) -> Result<Loaded, String> {
     })
     .map_err(text)?;
     check_ends(&meta, ends, first)?;
+    remove_torn_write(engine, end)?;
     Ok(Loaded {
         meta,
         cache,
@@ -246,24 +248,37 @@ fn load(engine: &dyn LogEngine, acknowledged: u64) -> Result<Loaded, String> {
     })
 }
 
-/// Removes what a crash left of an append whose meta record it lost. Nobody was told of it.
-fn remove_unacknowledged(engine: &dyn LogEngine, from: u64) -> io::Result<()> {
-    let mut batch = Batch::new();
-    engine.scan(key::entries_from(from), &mut |key, _| {
-        batch.insert(key.to_vec(), None);
-        ControlFlow::Continue(())
-    })?;
-    match batch.is_empty() {
-        true => Ok(()),
-        false => {
-            tracing::info!(
-                parts = batch.len(),
-                from,
-                "removing the rest of an append that was cut short"
-            );
-            engine.commit(batch)
-        }
+/// Removes what a crash left of the last write, whose meta record it lost: nobody was told that it is on this
+/// disk. More than one write can leave means that a meta record was lost which was acknowledged.
+fn remove_torn_write(engine: &dyn LogEngine, end: u64) -> Result<(), String> {
+    let text = |error: io::Error| error.to_string();
+    let mut torn = Batch::new();
+    engine
+        .scan(key::entries_from(end), &mut |key, _| {
+            torn.insert(key.to_vec(), None);
+            match torn.len() > PUT_IN_ORDER {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
+        })
+        .map_err(text)?;
+    let Some((lowest, _)) = torn.first_key_value() else {
+        return Ok(());
+    };
+    let begin = PartKey {
+        index: end,
+        part: 0,
     }
+    .encode();
+    if torn.len() > PUT_IN_ORDER || *lowest != begin {
+        return Err(format!("entries from {end} on lie behind its end"));
+    }
+    tracing::info!(
+        parts = torn.len(),
+        end,
+        "removing what a crash left of a write"
+    );
+    engine.commit(torn).map_err(text)
 }
 
 fn check_ends(meta: &Meta, ends: Option<(LogId, LogId)>, first: u64) -> Result<(), String> {
@@ -288,7 +303,7 @@ fn check_ends(meta: &Meta, ends: Option<(LogId, LogId)>, first: u64) -> Result<(
 fn outstanding(engine: &dyn LogEngine, first: u64) -> io::Result<(Option<u64>, u64)> {
     let (mut lowest, mut bytes) = (None, 0);
     engine.scan(key::entries(0..first), &mut |key, value| {
-        lowest = lowest.or(key::PartKey::decode(key).map(|key| key.index));
+        lowest = lowest.or(PartKey::decode(key).map(|key| key.index));
         bytes += value.len() as u64;
         ControlFlow::Continue(())
     })?;

@@ -61,6 +61,14 @@ impl Change {
         }
     }
 
+    /// Whether keys may be written again that hold something else. (Removals show in the batch.)
+    fn rewrites(&self) -> bool {
+        match self {
+            Self::Truncate { .. } => true,
+            Self::Append { .. } | Self::Vote(_) | Self::Purge(_) | Self::Flush => false,
+        }
+    }
+
     pub fn entries(&self) -> usize {
         match self {
             Self::Append { records, .. } => records.len(),
@@ -78,12 +86,13 @@ const REMOVALS_PER_BATCH: usize = 256;
 /// Bytes after which readers of `Shared::appended` hear of more: seldom enough to cost nothing.
 const APPENDED_STEP: u64 = 64 << 10;
 
-/// Bytes up to which entries are put one by one, with the meta record behind them, instead of in an atomic
-/// batch. A sled batch costs a second write. But within a batch nothing counts as written before all of it
-/// is, and so sled cannot give the space of what the batch replaces to a later part of the same batch. Put
-/// one by one, more than a segment of 512 KiB could be overwritten before our fdatasync makes its successor
-/// durable. This bound leaves room for the pages that sled rewrites meanwhile, of 16 parts each.
-const APPEND_BYTES: usize = 64 << 10;
+/// Parts up to which a write is put in order, with the meta record behind them, instead of in an atomic batch. A
+/// sled batch costs a second write. But within a batch nothing counts as written before all of it is, while
+/// what is put in order counts as soon as it fills a segment of 512 KiB, long before our fdatasync. sled then
+/// reuses what it replaced, and its recovery takes a log whose segments are not all there for a shorter one. For
+/// that a write has to begin three segments, or two and be flushed in between. Each pair may make sled rewrite
+/// up to two pages of its own and clean a third, of up to 17 parts each, and so sixteen pairs begin at most two.
+pub const PUT_IN_ORDER: usize = 8;
 
 pub struct Journal {
     shared: Arc<Shared>,
@@ -191,7 +200,7 @@ impl Journal {
                     .filter_map(|(key, value)| Some((key, value?)))
                     .collect();
                 pairs.push((key::META.to_vec(), meta));
-                engine.append(pairs)?;
+                engine.put_in_order(pairs)?;
             }
             false => {
                 batch.insert(key::META.to_vec(), Some(meta));
@@ -323,12 +332,11 @@ impl Journal {
     }
 }
 
-/// Whether a crash may leave a part of this: what a later start finds beyond the meta record's last entry
-/// it removes. So only for new keys, in small groups.
+/// Whether a crash may leave a part of this: what a later start finds behind the meta record's last entry
+/// it removes. So only for a few new keys.
 fn may_tear(group: &[Write], batch: &Batch) -> bool {
-    let rewrites = |write: &Write| matches!(write.change, Change::Truncate { .. });
-    let bytes: usize = batch.values().flatten().map(Vec::len).sum();
-    !group.iter().any(rewrites) && batch.values().all(Option::is_some) && bytes <= APPEND_BYTES
+    let rewrites = group.iter().any(|write| write.change.rewrites());
+    !rewrites && batch.values().all(Option::is_some) && batch.len() <= PUT_IN_ORDER
 }
 
 /// How much of what is known to be committed this log surely holds; what the mark on disk may name, since
@@ -382,8 +390,10 @@ mod tests {
             },
             ack: None,
         };
-        assert!(may_tear(&[append(1)], &batch(16, Some(PART_BYTES))));
-        assert!(!may_tear(&[append(1)], &batch(17, Some(PART_BYTES))));
+        let full = batch(PUT_IN_ORDER, Some(PART_BYTES));
+        assert!(may_tear(&[append(1)], &full));
+        let more = batch(PUT_IN_ORDER + 1, Some(100));
+        assert!(!may_tear(&[append(1)], &more));
         assert!(!may_tear(&[append(1)], &batch(1, None)));
         // The new entry lies under the key of the old one, so no removal shows in the batch.
         assert!(!may_tear(&[truncate, append(1)], &batch(1, Some(100))));

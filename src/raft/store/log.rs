@@ -220,7 +220,7 @@ impl<R: AsyncRuntime> RaftLogStorage<Types<R>> for LogStore<R> {
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
-        // Rides in the next batch: losing it only means to learn it again from the leader.
+        // Rides in the next write: losing it only means to learn it again from the leader.
         lock(&self.shared.tail).committed = committed;
         Ok(())
     }

@@ -1,7 +1,7 @@
-//! The witness beside the log: the number of the last batch that was acknowledged.
+//! The witness beside the log: the number of the last write that was acknowledged.
 //!
 //! A damaged tail looks to sled like a write that a crash tore, and it drops it without a word. For a
-//! Raft log that would be a vote or an acknowledged entry forgotten. So every batch carries a number,
+//! Raft log that would be a vote or an acknowledged entry forgotten. So every write carries a number,
 //! and after it is synced, before it is acknowledged, the number is written here. A log that opens
 //! with a smaller number than the witness has lost something, and is refused.
 //!

@@ -1,4 +1,4 @@
-//! A log engine in memory. It keeps what was committed and nothing else, so a simulation decides by
+//! A log engine in memory. It keeps what was written and nothing else, so a simulation decides by
 //! itself what a crash leaves behind.
 
 use std::collections::BTreeMap;
@@ -26,7 +26,7 @@ impl LogEngine for MemoryEngine {
         Ok(())
     }
 
-    fn append(&self, pairs: Vec<(Key, Value)>) -> io::Result<()> {
+    fn put_in_order(&self, pairs: Vec<(Key, Value)>) -> io::Result<()> {
         lock(&self.pairs).extend(pairs);
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! The log store: votes and entries on disk, in memory, and on their way between the two.
 //!
 //! From the bottom: `engine` is what we ask of an ordered key-value store, `sled` and `memory` are two
-//! answers; `codec` and `key` say what its pairs hold; `journal` makes one durable batch of a group of
+//! answers; `codec` and `key` say what its pairs hold; `journal` makes one durable write of a group of
 //! writes, `writer` is the thread that feeds it, `mark` the witness of what was acknowledged, `rotate`
 //! the watchdog over its size; `cache` and `log` are what openraft sees; `directory` opens it all. `probe` is
 //! the store without consensus, for those who cut its power.

@@ -63,6 +63,10 @@ impl SledEngine {
             return Err(io::Error::new(io::ErrorKind::InvalidData, text));
         }
         remove_torn_snapshots(dir)?;
+        // sled frees and shortens by what it reads, which a killed process may have left in memory only.
+        File::open(&db)
+            .and_then(|db| db.sync_data())
+            .map_err(at(&db))?;
         Self::open_files(dir)
     }
 
@@ -144,7 +148,7 @@ impl LogEngine for SledEngine {
         self.sync()
     }
 
-    fn append(&self, pairs: Vec<(Key, Value)>) -> io::Result<()> {
+    fn put_in_order(&self, pairs: Vec<(Key, Value)>) -> io::Result<()> {
         guarded(&self.dir, || {
             for (key, value) in pairs {
                 self.db.insert(key, value).map_err(io_error)?;

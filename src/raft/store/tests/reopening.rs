@@ -130,7 +130,7 @@ async fn an_append_that_a_crash_cut_short_is_dropped_and_its_place_used_again() 
         .flat_map(|(at, bytes)| parts(at, bytes))
         .collect();
     parts.pop();
-    engine.append(parts).unwrap();
+    engine.put_in_order(parts).unwrap();
     drop(engine);
     let mut store = open(dir.path()).unwrap();
     assert_complete(&mut store).await;

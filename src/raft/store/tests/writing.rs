@@ -3,8 +3,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -19,10 +18,13 @@ use crate::member::LogIdentity;
 use crate::payload::Payload;
 use crate::store::directory;
 use crate::store::engine::{Batch, Key, LogEngine, Value, Visit};
+use crate::store::journal::PUT_IN_ORDER;
+use crate::store::key;
 use crate::store::log::LogStore;
 use crate::store::memory::MemoryEngine;
 use crate::store::rotate::Growth;
 use crate::store::sled::SledEngine;
+use crate::sync::lock;
 
 type Store = LogStore<TokioRuntime>;
 
@@ -44,32 +46,33 @@ fn append(store: &Store, entries: Vec<Entry>) -> io::Result<()> {
 #[derive(Default)]
 struct FailsOnce {
     inner: MemoryEngine,
-    fail: AtomicBool,
+    /// How many pairs of the next write are there all the same; of a batch none.
+    leave: Mutex<Option<usize>>,
 }
 
 impl FailsOnce {
-    fn fail_if_due(&self) -> io::Result<()> {
-        match self.fail.swap(false, Ordering::SeqCst) {
-            true => Err(io::Error::new(io::ErrorKind::StorageFull, "no space left")),
-            false => Ok(()),
-        }
+    fn fail_leaving(&self, pairs: usize) {
+        *lock(&self.leave) = Some(pairs);
     }
 }
 
+fn no_space() -> io::Error {
+    io::Error::new(io::ErrorKind::StorageFull, "no space left")
+}
+
 impl LogEngine for FailsOnce {
-    /// A failed one is torn: all but the last pair is there.
-    fn append(&self, mut pairs: Vec<(Key, Value)>) -> io::Result<()> {
-        let outcome = self.fail_if_due();
-        if outcome.is_err() {
-            pairs.pop();
-        }
-        self.inner.append(pairs)?;
-        outcome
+    fn put_in_order(&self, mut pairs: Vec<(Key, Value)>) -> io::Result<()> {
+        let leave = lock(&self.leave).take();
+        pairs.truncate(leave.unwrap_or(pairs.len()));
+        self.inner.put_in_order(pairs)?;
+        leave.map_or(Ok(()), |_| Err(no_space()))
     }
 
     fn commit(&self, batch: Batch) -> io::Result<()> {
-        self.fail_if_due()?;
-        self.inner.commit(batch)
+        match lock(&self.leave).take() {
+            Some(_) => Err(no_space()),
+            None => self.inner.commit(batch),
+        }
     }
 
     fn get(&self, key: &[u8]) -> io::Result<Option<Value>> {
@@ -92,7 +95,7 @@ fn after_one_failed_write_nothing_is_acknowledged_any_more() {
     let store: Store = directory::open_inline(engine.clone(), identity, fatal.clone()).unwrap();
     append(&store, vec![entry(0, 10)]).unwrap();
     assert_eq!(fatal.reason(), None);
-    engine.fail.store(true, Ordering::SeqCst);
+    engine.fail_leaving(1);
     let error = append(&store, vec![entry(1, 10)]).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::StorageFull);
     assert!(fatal.reason().unwrap().contains("no space left"));
@@ -100,6 +103,43 @@ fn after_one_failed_write_nothing_is_acknowledged_any_more() {
     append(&store, vec![entry(2, 10)]).unwrap_err();
     let found = directory::open_inline::<TokioRuntime>(engine, identity, FatalSignal::default());
     assert_eq!(found.unwrap().last_log_id(), Some(log_id(1, 0)));
+}
+
+#[test]
+fn wherever_a_crash_tears_a_write_the_log_ends_before_it_and_goes_on() {
+    // Two entries of three parts each, and the meta record.
+    for left in 0..=6 {
+        let (engine, identity) = (Arc::new(FailsOnce::default()), LogIdentity::random());
+        let open = || {
+            directory::open_inline::<TokioRuntime>(engine.clone(), identity, FatalSignal::default())
+        };
+        let store = open().unwrap();
+        append(&store, vec![entry(0, 10), entry(1, 9_000)]).unwrap();
+        engine.fail_leaving(left);
+        append(&store, vec![entry(2, 9_000), entry(3, 9_000)]).unwrap_err();
+        let store = open().unwrap();
+        assert_eq!(store.last_log_id(), Some(log_id(1, 1)), "{left} left");
+        append(&store, vec![entry(2, 10)]).unwrap();
+        assert_eq!(open().unwrap().last_log_id(), Some(log_id(1, 2)));
+    }
+}
+
+#[test]
+fn more_behind_the_end_than_a_write_can_leave_is_a_lost_meta_record() {
+    let (engine, identity) = (Arc::new(MemoryEngine::default()), LogIdentity::random());
+    let open =
+        || directory::open_inline::<TokioRuntime>(engine.clone(), identity, FatalSignal::default());
+    let store = open().unwrap();
+    append(&store, vec![entry(0, 10)]).unwrap();
+    let meta = engine.get(key::META).unwrap().unwrap();
+    for index in 1..=PUT_IN_ORDER as u64 + 1 {
+        append(&store, vec![entry(index, 10)]).unwrap();
+    }
+    engine
+        .put_in_order(vec![(key::META.to_vec(), meta)])
+        .unwrap();
+    let refused = open().err().unwrap().to_string();
+    assert!(refused.contains("lie behind its end"), "{refused}");
 }
 
 #[test]
