@@ -91,8 +91,8 @@ const APPENDED_STEP: u64 = 64 << 10;
 /// what is put in order counts as soon as it fills a segment of 512 KiB, long before our fdatasync. sled then
 /// reuses what it replaced, and its recovery takes a log whose segments are not all there for a shorter one. For
 /// that a write has to begin three segments, or two and be flushed in between. Each pair may make sled rewrite
-/// up to two pages of its own and clean a third, of up to 17 parts each, and so sixteen pairs begin at most two.
-pub const PUT_IN_ORDER: usize = 8;
+/// two pages of its own and clean a third, of up to 17 parts each: so few pairs begin hardly one.
+pub const PUT_IN_ORDER: usize = 4;
 
 pub struct Journal {
     shared: Arc<Shared>,
