@@ -106,16 +106,7 @@ async fn the_processes_of_a_stopped_agent_are_gone_before_its_lease_and_its_resu
     let stopped = tokio::time::Instant::now();
     // The agent can do nothing; its guard does it, before the cluster gives the work to another.
     for task in &held {
-        let (id, epoch) = (task.id, task.epoch);
-        let what = format!("the end of t{id} under epoch {epoch}");
-        wait::until_now(&what, LEASE, || {
-            match attempt_processes(id, epoch).as_slice() {
-                [] => Ok(()),
-                left => Err(format!("{left:?} still run")),
-            }
-        })
-        .await
-        .unwrap();
+        until_gone(task.id, task.epoch).await;
     }
     site.progress.say(format!(
         "the guard ended its processes {:?} after it was stopped",
@@ -142,6 +133,19 @@ async fn the_processes_of_a_stopped_agent_are_gone_before_its_lease_and_its_resu
         site.caller.cancel(task, PATIENCE).await.unwrap();
         assert_eq!(site.wait(task).await.state(), TaskState::Cancelled);
     }
+}
+
+/// Waits until nothing of an attempt runs, as long as the cluster holds its lease.
+async fn until_gone(task: u64, epoch: u64) {
+    let what = format!("the end of t{task} under epoch {epoch}");
+    wait::until_now(&what, LEASE, || {
+        match attempt_processes(task, epoch).as_slice() {
+            [] => Ok(()),
+            left => Err(format!("{left:?} still run")),
+        }
+    })
+    .await
+    .unwrap();
 }
 
 /// The living processes of one attempt, wherever they were started.
@@ -264,15 +268,7 @@ async fn an_agent_that_hears_no_leader_ends_its_work_before_it_may_run_elsewhere
         let pid = faults::stop(&site.cluster, controller).await.unwrap();
         stopped.push((controller, pid));
     }
-    let what = format!("the end of t{task}'s processes");
-    wait::until_now(&what, LEASE, || {
-        match attempt_processes(task, running.epoch).as_slice() {
-            [] => Ok(()),
-            left => Err(format!("{left:?} still run")),
-        }
-    })
-    .await
-    .unwrap();
+    until_gone(task, running.epoch).await;
     for (controller, pid) in stopped {
         faults::continue_stopped(controller, pid).await.unwrap();
     }

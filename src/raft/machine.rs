@@ -13,13 +13,11 @@
 //! differ from the other members.
 
 use std::collections::BTreeSet;
-use std::future::poll_fn;
 use std::io;
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::Poll;
 
 use arc_swap::ArcSwap;
 use futures::{Stream, StreamExt};
@@ -242,7 +240,8 @@ impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for Machine<R> {
                 for batch in batches.drain(..) {
                     self.published.send(batch).await;
                 }
-                yield_now().await;
+                // Under a runtime that is not tokio's it only wakes the task again.
+                tokio::task::yield_now().await;
             }
         }
         self.publish(&mut waiting);
@@ -294,19 +293,6 @@ impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for Machine<R> {
     async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot<Handle>>> {
         self.shelf.current().map(snapshot).transpose()
     }
-}
-
-/// Lets the runtime's other tasks run, whichever runtime it is.
-async fn yield_now() {
-    let mut yielded = false;
-    poll_fn(|context| match std::mem::replace(&mut yielded, true) {
-        true => Poll::Ready(()),
-        false => {
-            context.waker().wake_by_ref();
-            Poll::Pending
-        }
-    })
-    .await;
 }
 
 /// Decodes a snapshot's state and checks it against its manifest. Blocks.

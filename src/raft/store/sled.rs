@@ -1,7 +1,8 @@
 //! sled as the log's engine, with the durability that it does not give by itself.
 //!
 //! `flush()` of sled 0.34 ends in `sync_file_range`, which does not survive a power cut. So every
-//! write is flushed, and then made durable by `fdatasync` on a descriptor of our own of sled's `db` file. Pages of sled that outgrow a quarter of a segment become files in `blobs/` that nothing
+//! write is flushed, and then made durable by `fdatasync` on a descriptor of our own of sled's `db`
+//! file. Pages of sled that outgrow a quarter of a segment become files in `blobs/` that nothing
 //! syncs; our values are too small for that, and should one appear after all, nothing is acknowledged.
 //!
 //! A damaged file can make sled panic, at open and later. Every call runs inside `catch_unwind`, and a
@@ -107,10 +108,11 @@ impl SledEngine {
 
     /// Reading writes, too: sled merges and splits the pages that it passes. Were that left to the next
     /// commit, then this would begin one segment more than it is meant to without a sync (see `journal`).
+    /// Called inside `guarded`, which says where an error happened.
     fn settle(&self) -> io::Result<()> {
         match self.db.flush().map_err(io_error)? {
             0 => Ok(()),
-            _ => self.file.sync_data().map_err(at(&self.dir)),
+            _ => self.file.sync_data(),
         }
     }
 

@@ -15,7 +15,7 @@ use wire::v1::agent_frame::Body;
 use wire::v1::controller_frame::Body as Said;
 use wire::v1::sessions_client::SessionsClient;
 
-use super::fixture::Fixture;
+use super::fixture::{Fixture, PATIENCE};
 use crate::node::Node;
 
 /// Runs until dropped.
@@ -48,6 +48,20 @@ impl FakeAgent {
     /// Something that it would not say by itself.
     pub fn say(&self, body: Body) {
         self.words.send(body).unwrap();
+    }
+
+    /// Waits until its controller has confirmed this renewal.
+    pub async fn until_renewed(&self, nonce: u64) {
+        let answered = async {
+            while !self.is_renewed(nonce) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, answered).await.unwrap();
+    }
+
+    pub fn is_renewed(&self, nonce: u64) -> bool {
+        self.said(|said| *said == Said::RenewAck(v1::RenewAck { nonce }))
     }
 
     pub fn said(&self, wanted: impl Fn(&Said) -> bool) -> bool {

@@ -86,12 +86,7 @@ async fn an_agent_is_listed_with_its_status_and_its_session() {
         .get(v1::GetAgentRequest { id: "a9".into() })
         .await;
     assert_eq!(code(&unknown.unwrap_err()), Code::NoSuchAgent);
-    let answered = async {
-        while !agent.said(|said| matches!(said, Said::RenewAck(v1::RenewAck { nonce: 1 }))) {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, answered).await.unwrap();
+    agent.until_renewed(1).await;
     assert!(agent.said(|said| matches!(said, Said::VerdictAck(_))));
     let seen = agent.seen.lock().unwrap().clone();
     let Said::Welcome(welcome) = &seen[0] else {
@@ -118,16 +113,7 @@ async fn a_leader_without_a_quorum_renews_no_lease() {
     follows(&second).await;
     voters(&fixture, &second, 2).await;
     let agent = FakeAgent::connect(&fixture, &first, "a1").await;
-    let renewed = |number| {
-        let wanted = Said::RenewAck(v1::RenewAck { nonce: number });
-        agent.said(|said| *said == wanted)
-    };
-    let answered = async {
-        while !renewed(1) {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, answered).await.unwrap();
+    agent.until_renewed(1).await;
     second.stop().await;
     agent.say(Body::Renew(v1::Renew { nonce: 2 }));
     // A read asks for the same proof of leadership, later. It waits in vain, and so has the lease.
@@ -139,7 +125,7 @@ async fn a_leader_without_a_quorum_renews_no_lease() {
         })
         .await;
     assert_eq!(code(&read.unwrap_err()), Code::NoQuorum);
-    assert!(!renewed(2));
+    assert!(!agent.is_renewed(2));
     first.stop().await;
 }
 
