@@ -13,6 +13,9 @@
 //! The loop never waits for those who wait for it: frames and answers are handed over without
 //! blocking, and proposals are polled here, in their order.
 //!
+//! On a follower that nobody waits at, events are heard at each tick: to wake a thread for every entry
+//! costs more than all that is done there.
+//!
 //! What to decide is crate `dispatch`.
 
 use std::collections::HashMap;
@@ -162,8 +165,10 @@ impl Loop {
         running.follow_leadership();
         let mut tick = tokio::time::interval(limit::TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut behind = false;
         loop {
             let mut burst = Burst::default();
+            let eager = behind || running.leads.is_some() || running.hub.waiting() > 0;
             tokio::select! {
                 biased;
                 () = stopping.cancelled() => return,
@@ -171,10 +176,11 @@ impl Loop {
                 Some(done) = running.proposals.next(), if !running.proposals.is_empty() => {
                     burst.proposed.push(done);
                 }
-                batch = events.recv() => match batch {
+                batch = events.recv(), if eager => match batch {
                     Some(batch) => burst.applied.push(batch),
                     None => return,
                 },
+                () = running.hub.awaited(), if !eager => {}
                 changed = running.leadership.changed() => match changed {
                     Ok(()) => burst.leadership = true,
                     Err(_) => return,
@@ -190,6 +196,7 @@ impl Loop {
             {
                 burst.applied.push(batch);
             }
+            behind = burst.applied.len() == limit::BURST;
             // After the events: what those show as taken must not be reserved as well.
             while let Some(Some(done)) = running.proposals.next().now_or_never() {
                 burst.proposed.push(done);

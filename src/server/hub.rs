@@ -41,6 +41,8 @@ struct Waiter {
 #[derive(Debug, Default)]
 pub struct Hub {
     waiters: Mutex<HashMap<TaskId, Vec<Waiter>>>,
+    /// Told of the first waiter after a time without any.
+    awaited: Notify,
     running: Mutex<Running>,
 }
 
@@ -90,7 +92,15 @@ impl Hub {
             wants,
             bell: Arc::clone(&bell),
         };
-        locked(&self.waiters).entry(task).or_default().push(waiter);
+        let first = {
+            let mut waiters = locked(&self.waiters);
+            let first = waiters.is_empty();
+            waiters.entry(task).or_default().push(waiter);
+            first
+        };
+        if first {
+            self.awaited.notify_one();
+        }
         Interest {
             hub: Arc::clone(self),
             task,
@@ -127,6 +137,11 @@ impl Hub {
 
     pub fn waiting(&self) -> usize {
         locked(&self.waiters).len()
+    }
+
+    /// Until somebody waits, where nobody did. For one caller, who looks at `waiting` before.
+    pub async fn awaited(&self) {
+        self.awaited.notified().await;
     }
 }
 
@@ -329,6 +344,19 @@ mod tests {
         let end = hub.watch(TASK, Wants::End);
         hub.applied(&[ended()]);
         assert!(rang(&end));
+    }
+
+    #[test]
+    fn the_first_waiter_is_told_of_also_where_nobody_listens_yet() {
+        let hub = Arc::new(Hub::default());
+        let told = || hub.awaited().now_or_never().is_some();
+        assert!(!told());
+        let first = hub.watch(TASK, Wants::End);
+        let second = hub.watch(TASK, Wants::End);
+        assert!(told() && !told());
+        drop((first, second));
+        let _third = hub.watch(TASK, Wants::End);
+        assert!(told());
     }
 
     #[test]
