@@ -25,10 +25,8 @@ const PIPELINE: usize = 3;
 const OPS_PER_ENTRY: usize = 512;
 /// Decisions on queued tasks in one entry.
 const ASSIGNS_PER_ENTRY: usize = 256;
-/// Bytes of specs and results in one entry: a follower must take it within a heartbeat or two.
+/// Bytes of requests and reports in one entry: a follower must take it within a heartbeat or two.
 const BYTES_PER_ENTRY: usize = 1024 * 1024;
-/// What an operation without a payload of its own counts for, in bytes.
-const SMALL: usize = 256;
 
 /// A proposal under way.
 #[derive(Debug, Default)]
@@ -74,16 +72,10 @@ pub(crate) struct Batch {
 /// What comes in.
 impl Batch {
     pub fn request(&mut self, ticket: Ticket, principal: Principal, command: Command) {
-        let bytes = match &command {
-            Command::SubmitTask(submit) => submit.spec.size(),
-            Command::FinishAttempt(_) | Command::CancelTask { .. } | Command::RegisterAgent(_) => {
-                SMALL
-            }
-        };
-        if self.pending.is_full_for(bytes) {
+        if self.pending.is_full_for(command.size()) {
             self.refused.push(ticket);
         } else {
-            self.push((principal, command), Origin::Ticket(ticket), bytes);
+            self.push(principal, command, Origin::Ticket(ticket));
         }
     }
 
@@ -91,13 +83,8 @@ impl Batch {
     pub fn verdict(&mut self, session: SessionId, principal: Principal, verdict: model::Verdict) {
         let fence = verdict.fence;
         if self.reporting.insert((session, fence)) {
-            let bytes = SMALL + verdict.outcome.size();
             let command = Command::FinishAttempt(verdict);
-            self.push(
-                (principal, command),
-                Origin::Verdict { session, fence },
-                bytes,
-            );
+            self.push(principal, command, Origin::Verdict { session, fence });
         }
     }
 
@@ -106,11 +93,12 @@ impl Batch {
         if self.registering.insert(profile.id.clone()) {
             let origin = Origin::Registration(profile.id.clone());
             let command = Command::RegisterAgent(profile);
-            self.push((principal, command), origin, 4 * SMALL);
+            self.push(principal, command, origin);
         }
     }
 
-    fn push(&mut self, (principal, command): (Principal, Command), origin: Origin, bytes: usize) {
+    fn push(&mut self, principal: Principal, command: Command, origin: Origin) {
+        let bytes = command.size();
         let op = Op::Client {
             principal,
             command,

@@ -5,8 +5,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::agent::AgentProfile;
 use crate::id::{AgentId, Fence, Generation, Incarnation, TaskId};
+use crate::limit;
 use crate::outcome::{Disposition, Outcome};
 use crate::principal::Principal;
+use crate::rejected::Rejected;
 use crate::spec::TaskSpec;
 use crate::trace::Trace;
 
@@ -14,6 +16,22 @@ use crate::trace::Trace;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct RequestId(pub String);
+
+impl RequestId {
+    fn validate(&self) -> Result<(), Rejected> {
+        if self.0.is_empty() {
+            return Err(Rejected::Invalid("a request id can't be empty".into()));
+        }
+        if self.0.len() > limit::REQUEST_ID_MAX_BYTES {
+            return Err(Rejected::over(
+                "request id",
+                limit::REQUEST_ID_MAX_BYTES,
+                "bytes",
+            ));
+        }
+        Ok(())
+    }
+}
 
 /// Asks for a task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +56,39 @@ pub enum Command {
     CancelTask { task: TaskId, reason: String },
     RegisterAgent(AgentProfile),
     FinishAttempt(Verdict),
+}
+
+impl Command {
+    /// What is wrong with it whatever the state. Gateways ask before it costs the log anything; `apply`
+    /// asks again, for an entry may come from anywhere.
+    pub fn validate(&self) -> Result<(), Rejected> {
+        match self {
+            Command::SubmitTask(submit) => {
+                submit.spec.validate()?;
+                submit.request_id.as_ref().map_or(Ok(()), RequestId::validate)
+            }
+            Command::CancelTask { reason, .. } if reason.len() > limit::REASON_MAX_BYTES => {
+                Err(Rejected::over("reason", limit::REASON_MAX_BYTES, "bytes"))
+            }
+            Command::RegisterAgent(profile) => profile.validate(),
+            // A report is never refused: it is kept as far as the limits go.
+            Command::CancelTask { .. } | Command::FinishAttempt(_) => Ok(()),
+        }
+    }
+
+    /// About how many bytes it takes in the log.
+    pub fn size(&self) -> usize {
+        let payload = match self {
+            Command::SubmitTask(submit) => {
+                let request_id = submit.request_id.as_ref().map_or(0, |id| id.0.len());
+                submit.spec.size() + request_id
+            }
+            Command::CancelTask { reason, .. } => reason.len(),
+            Command::RegisterAgent(profile) => profile.size(),
+            Command::FinishAttempt(verdict) => verdict.outcome.size(),
+        };
+        64 + payload
+    }
 }
 
 /// Where the leader wants a task to run, and why.

@@ -100,13 +100,12 @@ impl Outcome {
     }
 
     /// Within the limits, whatever an agent sent.
-    pub(crate) fn bounded(&self) -> Outcome {
-        let mut kept = self.clone();
-        kept.stdout = tail(&self.stdout);
-        kept.stderr = tail(&self.stderr);
-        kept.stdout_bytes = self.stdout_bytes.max(self.stdout.len() as u64);
-        kept.stderr_bytes = self.stderr_bytes.max(self.stderr.len() as u64);
-        match &mut kept.end {
+    pub fn bounded(mut self) -> Outcome {
+        self.stdout_bytes = self.stdout_bytes.max(self.stdout.len() as u64);
+        self.stderr_bytes = self.stderr_bytes.max(self.stderr.len() as u64);
+        keep_tail(&mut self.stdout);
+        keep_tail(&mut self.stderr);
+        match &mut self.end {
             End::NotStarted { reason }
             | End::Declined { reason }
             | End::Interrupted { reason, .. } => {
@@ -114,12 +113,12 @@ impl Outcome {
             }
             End::Exited { .. } | End::Signalled { .. } | End::TimedOut | End::Killed => {}
         }
-        kept
+        self
     }
 }
 
-fn tail(bytes: &[u8]) -> Vec<u8> {
-    bytes[bytes.len().saturating_sub(limit::TAIL_MAX_BYTES)..].to_vec()
+fn keep_tail(bytes: &mut Vec<u8>) {
+    bytes.drain(..bytes.len().saturating_sub(limit::TAIL_MAX_BYTES));
 }
 
 /// At most so many bytes of a reason, cut between characters.

@@ -7,7 +7,6 @@ use crate::event::Event;
 use crate::id::{AgentId, Incarnation, TaskId};
 use crate::limit;
 use crate::rejected::Rejected;
-use crate::spec::validate_labels;
 use crate::state::State;
 
 impl State {
@@ -18,7 +17,6 @@ impl State {
         profile: &AgentProfile,
         step: &mut Step<'_>,
     ) -> Outcome {
-        validate_profile(profile)?;
         let known = self.agents.get(&profile.id);
         if known.is_none() && self.agents.len() >= limit::AGENTS_MAX {
             return Err(Rejected::over(
@@ -69,26 +67,4 @@ impl State {
             incarnation,
         });
     }
-}
-
-fn validate_profile(profile: &AgentProfile) -> Result<(), Rejected> {
-    if !profile.id.is_valid() {
-        return Err(Rejected::Invalid(format!("bad agent id `{}`", profile.id)));
-    }
-    if profile.slots == 0 {
-        return Err(Rejected::Invalid("an agent needs at least 1 slot".into()));
-    }
-    if profile.slots > limit::SLOTS_MAX {
-        return Err(Rejected::over("slots", limit::SLOTS_MAX as usize, "slots"));
-    }
-    if profile.version.len() > limit::LABEL_MAX_BYTES
-        || profile.limits.len() > limit::LABEL_MAX_BYTES
-    {
-        return Err(Rejected::over(
-            "an agent's version",
-            limit::LABEL_MAX_BYTES,
-            "bytes",
-        ));
-    }
-    validate_labels(&profile.labels)
 }

@@ -5,7 +5,6 @@ use crate::apply::{Outcome, Step};
 use crate::command::Reply;
 use crate::event::Event;
 use crate::id::{Fence, TaskId};
-use crate::limit;
 use crate::principal::Principal;
 use crate::rejected::Rejected;
 use crate::state::State;
@@ -19,9 +18,6 @@ impl State {
         reason: &str,
         step: &mut Step<'_>,
     ) -> Outcome {
-        if reason.len() > limit::REASON_MAX_BYTES {
-            return Err(Rejected::over("reason", limit::REASON_MAX_BYTES, "bytes"));
-        }
         let task = self.tasks.get(&id).ok_or(Rejected::NoSuchTask(id))?;
         let cancel = Cancellation {
             by: principal.name.clone(),

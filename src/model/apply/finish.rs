@@ -54,7 +54,7 @@ impl State {
             });
         }
         let (task, attempt) = (task.clone(), attempt.clone());
-        self.settle(task, &attempt, verdict.outcome.bounded(), step);
+        self.settle(task, &attempt, verdict.outcome.clone().bounded(), step);
         finished(Disposition::Accepted)
     }
 

@@ -79,6 +79,7 @@ impl State {
                 placement,
             } => {
                 access::allows(principal, command)?;
+                command.validate()?;
                 self.apply_command(principal, command, placement.as_ref(), step)
             }
             Op::System(command) => self.apply_system(command, step),

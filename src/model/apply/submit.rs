@@ -23,12 +23,10 @@ impl State {
         placement: Option<&Placement>,
         step: &mut Step<'_>,
     ) -> Outcome {
-        submit.spec.validate()?;
         let request = submit
             .request_id
             .as_ref()
-            .map(|id| request_of(principal, id, &submit.spec))
-            .transpose()?;
+            .map(|id| request_of(principal, id, &submit.spec));
         if let Some((key, spec)) = &request
             && let Some(known) = self.requests.get(key)
         {
@@ -103,19 +101,9 @@ fn request_of(
     principal: &Principal,
     id: &RequestId,
     spec: &TaskSpec,
-) -> Result<(RequestKey, [u8; 16]), Rejected> {
-    if id.0.is_empty() {
-        return Err(Rejected::Invalid("a request id can't be empty".into()));
-    }
-    if id.0.len() > limit::REQUEST_ID_MAX_BYTES {
-        return Err(Rejected::over(
-            "request id",
-            limit::REQUEST_ID_MAX_BYTES,
-            "bytes",
-        ));
-    }
+) -> (RequestKey, [u8; 16]) {
     let key = request_key(&spec.namespace, &principal.name, &id.0);
-    Ok((key, half(Sha256::digest(encode(1, spec)).into())))
+    (key, half(Sha256::digest(encode(1, spec)).into()))
 }
 
 /// The parts are prefixed by their lengths, so that no two triples run together.

@@ -92,7 +92,6 @@ impl Gateway {
         let spec = message.spec.clone();
         let spec = spec.ok_or_else(|| Failure::new(Code::Invalid, "the spec is missing"))?;
         let spec = model::TaskSpec::try_from(spec)?;
-        spec.validate()?;
         let named_here = message.request_id.is_empty();
         if named_here {
             message.request_id = uuid::Uuid::new_v4().to_string();
@@ -105,6 +104,7 @@ impl Gateway {
         };
         let command = Command::SubmitTask(submit);
         model::access::allows(&caller.principal, &command)?;
+        command.validate()?;
         let done = self
             .led(
                 &caller,
@@ -174,6 +174,7 @@ impl Gateway {
             reason: message.reason.clone(),
         };
         model::access::allows(&caller.principal, &command)?;
+        command.validate()?;
         let reply = self
             .led(
                 &caller,

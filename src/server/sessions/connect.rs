@@ -119,6 +119,9 @@ impl Reader {
         check_hello(&state, &self.principal, &hello)?;
         let profile = AgentProfile::try_from(&hello)
             .map_err(|error| Unwelcome::Refused(error.to_string()))?;
+        profile
+            .validate()
+            .map_err(|rejected| Unwelcome::Refused(rejected.to_string()))?;
         self.session.hear(1);
         Ok(profile)
     }
@@ -237,7 +240,9 @@ impl Reader {
     }
 
     async fn verdict(&self, verdict: v1::Verdict) -> Result<(), String> {
-        let verdict = model::Verdict::try_from(verdict).map_err(|error| error.to_string())?;
+        let mut verdict = model::Verdict::try_from(verdict).map_err(|error| error.to_string())?;
+        // What is not kept need not travel through the log.
+        verdict.outcome = verdict.outcome.bounded();
         self.input(dispatch::Input::Verdict {
             session: self.session.id,
             verdict,
