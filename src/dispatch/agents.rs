@@ -165,6 +165,12 @@ impl Agents {
         }
     }
 
+    /// Whether the lease of this session's incarnation has run out.
+    pub fn lease_is_over(&self, id: SessionId, now: Millis) -> bool {
+        let profile = self.sessions.get(&id).map(|session| &session.profile);
+        profile.is_some_and(|profile| self.leases.expired(&profile.id, profile.incarnation, now))
+    }
+
     pub fn renewed(&mut self, id: SessionId, received: Millis) {
         let Some(session) = self.sessions.get(&id) else {
             return;

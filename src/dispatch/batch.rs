@@ -5,8 +5,8 @@
 //!
 //! Within an entry what is due comes first, for a lease that has ended must end before anything is
 //! decided on it; then the decisions on queued tasks, then the requests in their order. A submit is
-//! placed at once where the round reached the end of the queue and left room, so it never overtakes
-//! an older task that could have run there.
+//! placed at once where the round reached the end of the queue and left room, so of older tasks that
+//! could have run there it overtakes at most those whose own entry is still on its way.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -79,11 +79,12 @@ impl Batch {
         }
     }
 
-    /// Once at a time for a session.
+    /// Once at a time for a session. One for which there is no room now is sent again by its agent.
     pub fn verdict(&mut self, session: SessionId, principal: Principal, verdict: model::Verdict) {
         let fence = verdict.fence;
-        if self.reporting.insert((session, fence)) {
-            let command = Command::FinishAttempt(verdict);
+        let command = Command::FinishAttempt(verdict);
+        let fits = !self.pending.is_full_for_report(command.size());
+        if fits && self.reporting.insert((session, fence)) {
             self.push(principal, command, Origin::Verdict { session, fence });
         }
     }

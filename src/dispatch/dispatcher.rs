@@ -16,6 +16,8 @@ pub struct Dispatcher {
     pub(crate) leading: bool,
     pub(crate) agents: Agents,
     pub(crate) batch: Batch,
+    /// The last entry whose events were handled. The state may be ahead of it.
+    heard: u64,
 }
 
 impl Dispatcher {
@@ -67,7 +69,9 @@ impl Dispatcher {
                 let opened = Session::new(profile, principal);
                 self.open(state, clock, (session, opened), out);
             }
-            Input::Known { session, attempts } => self.reconcile(state, session, &attempts, out),
+            Input::Known { session, attempts } => {
+                self.reconcile(state, clock, (session, &attempts), out);
+            }
             Input::SessionClosed { session } => self.agents.close(session),
             Input::Status {
                 session,
@@ -79,10 +83,13 @@ impl Dispatcher {
                 nonce,
                 received,
             } => {
-                self.renew(state, session, (nonce, received), out);
+                self.renew(state, clock, (session, nonce, received), out);
             }
             Input::Verdict { session, verdict } => self.verdict(session, verdict),
-            Input::Applied { events } => self.applied(state, &events, clock, out),
+            Input::Applied { index, events } => {
+                self.applied(state, &events, clock, out);
+                self.heard = self.heard.max(index);
+            }
             Input::Proposed { proposal, result } => self.proposed(proposal, result, out),
             Input::Tick => self.batch.want_due(),
         }
@@ -94,7 +101,8 @@ impl Dispatcher {
             return;
         }
         self.batch.refuse(out);
-        if self.batch.take_due() {
+        // A registration that was not heard of yet has started no lease: it would seem to have run out.
+        if self.heard >= state.last_applied() && self.batch.take_due() {
             let due = scheduler::due(state, self.agents.leases(state), clock);
             self.batch.due(due);
             self.register_unknown(state);
@@ -112,6 +120,8 @@ impl Dispatcher {
         self.batch.abandon(out);
         self.batch.reset();
         self.leading = true;
+        // What was applied before is in the leases that begin now.
+        self.heard = self.heard.max(state.last_applied());
         self.agents.restart_leases(clock.monotonic);
         let held = state
             .holders()
@@ -184,8 +194,15 @@ impl Dispatcher {
     }
 
     /// Brings the agent and the log to one view: what is assigned to it and not known there is
-    /// sent (again); what it knows and is not live has to end.
-    fn reconcile(&mut self, state: &State, id: SessionId, known: &[Fence], out: &mut Vec<Output>) {
+    /// sent (again), unless it is about to be given to another; what it knows and is not live has to
+    /// end.
+    fn reconcile(
+        &mut self,
+        state: &State,
+        clock: Clock,
+        (id, known): (SessionId, &[Fence]),
+        out: &mut Vec<Output>,
+    ) {
         if !self.leading {
             return;
         }
@@ -193,6 +210,7 @@ impl Dispatcher {
             return;
         };
         let (agent, incarnation) = (session.profile.id.clone(), session.profile.incarnation);
+        let over = self.agents.lease_is_over(id, clock.monotonic);
         let known: BTreeSet<Fence> = known.iter().copied().collect();
         for fence in &known {
             if state.live_fence(fence.task) != Some(*fence) {
@@ -213,7 +231,7 @@ impl Dispatcher {
             .filter_map(|task| state.live_fence(task.id))
             .collect();
         for fence in live {
-            if !known.contains(&fence) {
+            if !known.contains(&fence) && !over {
                 self.send_assign(state, fence, &agent, incarnation, out);
             }
             self.send_cancel_if_asked(state, fence, id, out);
@@ -244,11 +262,13 @@ impl Dispatcher {
         }
     }
 
+    /// A lease that has run out is over, whether or not the log says so yet: its end may be on the way
+    /// there, and what it held goes to another agent at once then.
     fn renew(
         &mut self,
         state: &State,
-        id: SessionId,
-        (nonce, received): (u64, model::Millis),
+        clock: Clock,
+        (id, nonce, received): (SessionId, u64, model::Millis),
         out: &mut Vec<Output>,
     ) {
         if !self.leading {
@@ -260,6 +280,7 @@ impl Dispatcher {
         let agent = state.agent(&session.profile.id);
         let same = agent.filter(|agent| agent.profile.incarnation == session.profile.incarnation);
         match same.map(|agent| agent.state) {
+            Some(model::AgentState::Ready) if self.agents.lease_is_over(id, clock.monotonic) => {}
             Some(model::AgentState::Ready) => {
                 self.agents.renewed(id, received);
                 out.push(Output::Send {
@@ -267,17 +288,10 @@ impl Dispatcher {
                     message: Message::RenewAck { nonce },
                 });
             }
-            // It registers anew with a new session; its old attempts are lost.
-            Some(model::AgentState::Lost) => {
-                self.agents.close(id);
-                let reason = "the lease ran out; connect again".to_owned();
-                out.push(Output::Close {
-                    session: id,
-                    reason,
-                });
-            }
             // Its registration is on the way; without an answer it would idle until it asks again.
-            None => self.agents.keep_renewal(id, (nonce, received)),
+            Some(model::AgentState::Lost) | None => {
+                self.agents.keep_renewal(id, (nonce, received));
+            }
         }
     }
 
@@ -317,9 +331,9 @@ impl Dispatcher {
         let incarnation = agent.profile.incarnation;
         self.agents.start_lease(id, incarnation, clock.monotonic);
         if let Some(session) = self.agents.session_of(id, incarnation)
-            && let Some(renewal) = self.agents.take_renewal(session)
+            && let Some((nonce, received)) = self.agents.take_renewal(session)
         {
-            self.renew(state, session, renewal, out);
+            self.renew(state, clock, (session, nonce, received), out);
         }
     }
 

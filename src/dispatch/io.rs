@@ -79,8 +79,9 @@ pub enum Input {
         session: SessionId,
         verdict: Verdict,
     },
-    /// Events of applied entries, in log order.
+    /// Events of the applied entry at this index, in log order. None is left out.
     Applied {
+        index: u64,
         events: Vec<Event>,
     },
     Proposed {

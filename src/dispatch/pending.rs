@@ -37,10 +37,15 @@ pub(crate) struct Queue {
 }
 
 impl Queue {
-    /// Whether a request of so many bytes is one too many. What agents report is always taken: it
-    /// is bounded by what they hold.
+    /// Whether a request of so many bytes is one too many.
     pub fn is_full_for(&self, bytes: usize) -> bool {
         self.waiting.len() >= PENDING_MAX || self.bytes + bytes > PENDING_MAX_BYTES
+    }
+
+    /// The same for what an agent reports. A report frees a slot and ends somebody's wait, so there is
+    /// room left for reports where requests have none.
+    pub fn is_full_for_report(&self, bytes: usize) -> bool {
+        self.waiting.len() >= 2 * PENDING_MAX || self.bytes + bytes > 2 * PENDING_MAX_BYTES
     }
 
     pub fn push(&mut self, pending: Pending) {

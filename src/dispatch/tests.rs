@@ -99,6 +99,7 @@ impl Leader {
         let applied = self.commit(ops);
         assert_eq!(model::invariant::check(&self.state), Vec::<String>::new());
         self.input(Input::Applied {
+            index: self.index,
             events: applied.events,
         });
         self.input(Input::Proposed {

@@ -151,10 +151,11 @@ impl<R: AsyncRuntime> Machine<R> {
         }
     }
 
-    /// Applies one entry. The batch is what it did, for those who follow events.
-    fn apply_entry(&mut self, entry: &Entry) -> io::Result<(Response, Option<AppliedBatch>)> {
+    /// Applies one entry. The batch is what it did, for those who follow events: of every entry, also
+    /// where it did nothing to the state, so that they know how far they have heard.
+    fn apply_entry(&mut self, entry: &Entry) -> io::Result<(Response, AppliedBatch)> {
         let (index, term) = (entry.log_id.index, term_of(&entry.log_id));
-        let mut applied = (Response::default(), None);
+        let mut done = model::Applied::default();
         match &entry.payload {
             EntryPayload::Blank => self.state.note_index(index, term),
             EntryPayload::Membership(members) => {
@@ -177,22 +178,24 @@ impl<R: AsyncRuntime> Machine<R> {
                     entry: &decoded,
                 };
                 // A panic would leave the state half changed, and openraft without its worker.
-                let done = catch_unwind(AssertUnwindSafe(|| self.state.apply(&stamped)));
-                let done = done.map_err(|_| {
+                let applied = catch_unwind(AssertUnwindSafe(|| self.state.apply(&stamped)));
+                done = applied.map_err(|_| {
                     self.stop(format!("applying entry {index} panicked; this is a defect"))
                 })?;
-                applied.0.replies = done.replies;
-                applied.1 = Some(AppliedBatch {
-                    index,
-                    term,
-                    stamp: self.state.time(),
-                    kind: BatchKind::Entry,
-                    events: done.events,
-                });
             }
         }
         self.view.applied = Some(entry.log_id);
-        Ok(applied)
+        let batch = AppliedBatch {
+            index,
+            term,
+            stamp: self.state.time(),
+            kind: BatchKind::Entry,
+            events: done.events,
+        };
+        let response = Response {
+            replies: done.replies,
+        };
+        Ok((response, batch))
     }
 
     fn publish(&mut self, waiting: &mut Vec<Waiting<R>>) {
@@ -233,7 +236,7 @@ impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for Machine<R> {
             if let Some(responder) = responder {
                 waiting.push((responder, response));
             }
-            batches.extend(batch);
+            batches.push(batch);
             if unpublished >= PUBLISH_EVERY {
                 unpublished = 0;
                 self.publish(&mut waiting);

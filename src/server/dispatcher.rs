@@ -225,8 +225,8 @@ impl Running {
         let state = self.cluster.view();
         let clock = self.clock();
         for batch in burst.applied {
-            let events = Arc::unwrap_or_clone(batch).events;
-            self.handle(&state, clock, Input::Applied { events });
+            let raft::AppliedBatch { index, events, .. } = Arc::unwrap_or_clone(batch);
+            self.handle(&state, clock, Input::Applied { index, events });
         }
         if burst.leadership {
             self.follow_leadership();

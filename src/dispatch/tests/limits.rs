@@ -30,6 +30,7 @@ impl Leader {
         let (proposal, ops) = self.held.remove(0);
         let applied = self.commit(ops);
         self.input(Input::Applied {
+            index: self.index,
             events: applied.events,
         });
         (proposal, applied.replies)
@@ -144,6 +145,7 @@ fn another_incarnation_gets_neither_assignments_nor_cancels_of_the_one_in_the_lo
         placement: None,
     }]);
     leader.input(Input::Applied {
+        index: leader.index,
         events: applied.events,
     });
     let cancelled = |output: &Output| {
@@ -156,6 +158,107 @@ fn another_incarnation_gets_neither_assignments_nor_cancels_of_the_one_in_the_lo
         )
     };
     assert!(!leader.seen.iter().any(cancelled));
+}
+
+#[test]
+fn a_lease_whose_end_is_on_the_way_to_the_log_is_not_renewed_and_gets_no_work() {
+    let mut leader = Leader::new();
+    leader.agent("a1", 1, 1);
+    leader.submit("true");
+    let (_, fence) = leader.assigned()[0];
+    leader.hold = true;
+    leader.pass(LEASE.0);
+    assert!(held_ops(&leader).into_iter().any(is_expiry));
+    // It comes back before that is committed: in the state it is ready, and holds the task.
+    leader.seen.clear();
+    let session = leader.agent("a1", 2, 1);
+    let received = Millis(leader.millis);
+    leader.input(Input::LeaseConfirmed {
+        session,
+        nonce: 1,
+        received,
+    });
+    let renewed = Output::Send {
+        session,
+        message: Message::RenewAck { nonce: 1 },
+    };
+    assert_eq!(
+        leader.assigned(),
+        [],
+        "another agent may have it in a moment"
+    );
+    assert!(!leader.seen.contains(&renewed));
+    leader.release();
+    assert_eq!(leader.task(1), StateName::Queued);
+    assert_ne!(leader.state.live_fence(TaskId(1)), Some(fence));
+}
+
+#[test]
+fn an_agent_that_registers_again_has_its_renewal_answered_then() {
+    let mut leader = Leader::new();
+    leader.agent("a1", 1, 1);
+    leader.pass(LEASE.0);
+    leader.hold = true;
+    let session = leader.agent("a1", 2, 1);
+    leader.seen.clear();
+    leader.input(Input::LeaseConfirmed {
+        session,
+        nonce: 1,
+        received: Millis(leader.millis),
+    });
+    assert_eq!(
+        leader.seen,
+        [],
+        "its session is not closed for having been lost"
+    );
+    leader.release();
+    let renewed = Output::Send {
+        session,
+        message: Message::RenewAck { nonce: 1 },
+    };
+    assert!(leader.seen.contains(&renewed));
+}
+
+#[test]
+fn a_registration_that_was_not_heard_of_yet_has_not_run_out() {
+    let mut leader = Leader::new();
+    leader.pass(LEASE.0);
+    leader.hold = true;
+    leader.agent("a1", 1, 1);
+    // Applied, and in the state that the dispatcher sees; its events come a moment later.
+    let (_, ops) = leader.held.remove(0);
+    let applied = leader.commit(ops);
+    leader.pass(100);
+    assert!(!held_ops(&leader).into_iter().any(is_expiry));
+    leader.input(Input::Applied {
+        index: leader.index,
+        events: applied.events,
+    });
+    leader.pass(LEASE.0 - 1);
+    assert!(!held_ops(&leader).into_iter().any(is_expiry));
+    leader.pass(1);
+    assert!(held_ops(&leader).into_iter().any(is_expiry));
+}
+
+#[test]
+fn a_cancel_counts_with_its_reason() {
+    let mut leader = Leader::new();
+    leader.hold = true;
+    let reason = "x".repeat(3 * 1024 * 1024);
+    for number in 1..=40 {
+        leader.input(Input::Request {
+            ticket: Ticket(number),
+            principal: principal("ann", Role::Client),
+            command: Command::CancelTask {
+                task: TaskId(1),
+                reason: reason.clone(),
+            },
+        });
+    }
+    let refused = (1..=40).filter(|number| leader.answer(Ticket(*number)).is_some());
+    assert!(refused.count() > 10, "120 MiB do not wait where 64 may");
+    let largest = leader.held.iter().map(|(_, ops)| ops.len()).max();
+    assert_eq!(largest, Some(1), "each of them fills an entry");
 }
 
 #[test]
