@@ -94,6 +94,7 @@ pub fn run(args: ControllerArgs, global: &Global) -> Result<Exit> {
         security::Role::Controller,
     )?;
     process::log(&args.log, global)?;
+    process::raise_descriptors();
     process::serve("controller", |stop| async move {
         server::run(config, stop).await.map_err(failed)
     })

@@ -11,9 +11,10 @@ use std::thread;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 
 use crate::args::Global;
@@ -73,6 +74,15 @@ pub fn log(args: &LogArgs, global: &Global) -> Result<()> {
         LogFormat::Json => lines.json().init(),
     }
     Ok(())
+}
+
+/// Each session of an agent takes a descriptor, and many systems allow a process 1,024 unless it asks.
+pub fn raise_descriptors() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        warn!(%error, "the limit of open files stays as it is");
+    }
 }
 
 /// A core is left to the threads that a server has beside its runtime: consensus and the log of a controller,

@@ -40,6 +40,8 @@ pub const LOG_ANSWER_BYTES: usize = 256 * 1024;
 pub const TICK: Duration = Duration::from_millis(100);
 /// How long a request waits for a leader where its caller set no deadline.
 pub const PATIENCE: Duration = Duration::from_secs(5);
+/// Kept back from a wait that lasts as long as its caller's deadline, to read the state once more.
+pub const LAST_LOOK: Duration = Duration::from_millis(500);
 /// Kept back from a caller's deadline, so that our answer arrives before its own alarm.
 pub const ANSWER_MARGIN: Duration = Duration::from_millis(100);
 /// Between two tries of a request where nothing says that the leader changed.
@@ -61,9 +63,7 @@ pub const MEMBER_ANSWER: Duration = Duration::from_secs(1);
 /// How long readiness waits for a quorum, and for how long its answer is used again.
 pub const READY_ANSWER: Duration = Duration::from_secs(1);
 pub const READY_FRESH: Duration = Duration::from_millis(250);
-/// Connections to the HTTPS port at a time: probes and scrapers are few, and anybody may connect.
-pub const HTTPS_CONNECTIONS: usize = 256;
-/// How long one of them may take to ask, and to ask again.
+/// How long a connection to the HTTPS port may take to ask, and to ask again.
 pub const HTTPS_REQUEST: Duration = Duration::from_secs(30);
 /// How long one try to join may take: a learner has to catch up.
 pub const JOIN_TRY: Duration = Duration::from_secs(60);

@@ -16,6 +16,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tonic::service::InterceptorLayer;
 use tracing::{error, info};
 use wire::transport::{self, MESSAGE_LIMIT, Timers};
 use wire::v1::agents_server::AgentsServer;
@@ -24,7 +25,7 @@ use wire::v1::sessions_server::SessionsServer;
 use wire::v1::tasks_server::TasksServer;
 
 use crate::bootstrap::{self, Start};
-use crate::callers::Callers;
+use crate::callers::{self, Callers};
 use crate::config::{Config, Profile};
 use crate::controller::Controller;
 use crate::dispatcher::{Inputs, Loop, Signal};
@@ -284,6 +285,7 @@ fn serve_grpc(
     let sessions =
         SessionsServer::new(sessions::Service(controller)).max_decoding_message_size(MESSAGE_LIMIT);
     let server = transport::server(Timers::default())
+        .layer(InterceptorLayer::new(callers::refuse_strangers))
         .add_service(tasks)
         .add_service(cluster)
         .add_service(agents)

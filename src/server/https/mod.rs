@@ -15,7 +15,6 @@ use futures::StreamExt;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
@@ -31,8 +30,8 @@ struct Port {
     scrape: Scrape,
 }
 
-/// Serves until `stopping`. Whoever connects is a stranger: there is a limit to how many there
-/// may be, and to how long one may take to ask.
+/// Serves until `stopping`. Whoever connects is a stranger: `incoming` limits how many there may be,
+/// and this how long one may take to ask.
 pub async fn serve(
     controller: Arc<Controller>,
     mut incoming: Incoming,
@@ -52,13 +51,9 @@ pub async fn serve(
         .timer(TokioTimer::new())
         .header_read_timeout(limit::HTTPS_REQUEST);
     let connections = TaskTracker::new();
-    let places = Arc::new(Semaphore::new(limit::HTTPS_CONNECTIONS));
     let accepting = async {
         loop {
-            // Nobody closes the semaphore; failed handshakes are dealt with in the stream.
-            let Ok(place) = Arc::clone(&places).acquire_owned().await else {
-                return;
-            };
+            // Failed handshakes are dealt with in the stream.
             let Some(Ok(accepted)) = incoming.next().await else {
                 continue;
             };
@@ -71,7 +66,6 @@ pub async fn serve(
                 if let Some(Err(error)) = stopping.run_until_cancelled(served).await {
                     debug!(%error, "a connection broke");
                 }
-                drop(place);
             });
         }
     };

@@ -21,10 +21,14 @@ use tokio_rustls::rustls::{ServerConfig, pki_types::CertificateDer};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tonic::transport::server::Connected;
 
+use super::places::{Place, Places};
 use super::timers::Timers;
 
-/// Handshakes at once. Further connections wait in the kernel's queue, which costs us no memory.
+/// Handshakes at once. One more ends the oldest of the address that has most of them.
 pub const PENDING_HANDSHAKES: usize = 256;
+/// Connections of a port whose peers showed no certificate: probes and scrapers are few, and anybody may
+/// connect.
+pub const STRANGERS: usize = 256;
 /// After the kernel could not give us a connection (no file descriptors, no memory): long enough to spare
 /// the processor, short enough that nobody notices.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -45,6 +49,8 @@ pub fn incoming(listener: TcpListener, tls: Arc<ServerConfig>) -> Incoming {
         acceptor: TlsAcceptor::from(tls),
         timers: Timers::default(),
         handshakes: FuturesUnordered::new(),
+        shaking: Places::new(PENDING_HANDSHAKES),
+        strangers: Places::new(STRANGERS),
         pause: None,
     }
 }
@@ -55,6 +61,8 @@ pub struct Incoming {
     acceptor: TlsAcceptor,
     timers: Timers,
     handshakes: FuturesUnordered<BoxFuture<'static, Option<Accepted>>>,
+    shaking: Arc<Places>,
+    strangers: Arc<Places>,
     pause: Option<Pin<Box<Sleep>>>,
 }
 
@@ -75,8 +83,17 @@ impl Incoming {
         }
         match ready!(self.listener.poll_accept(cx)) {
             Ok((tcp, address)) => {
+                let place = self.shaking.take(address.ip());
+                let strangers = Arc::clone(&self.strangers);
                 let handshake = handshake(self.acceptor.clone(), tcp, address, self.timers);
-                self.handshakes.push(handshake.boxed());
+                let admitted = async move {
+                    let accepted = tokio::select! {
+                        accepted = handshake => accepted?,
+                        () = place.needed() => return None,
+                    };
+                    Some(accepted.admitted(&strangers))
+                };
+                self.handshakes.push(admitted.boxed());
             }
             Err(error) if concerns_one_peer(&error) => {}
             Err(error) => {
@@ -97,9 +114,6 @@ impl Stream for Incoming {
                 Poll::Ready(Some(Some(accepted))) => return Poll::Ready(Some(Ok(accepted))),
                 Poll::Ready(Some(None)) => continue,
                 Poll::Ready(None) | Poll::Pending => {}
-            }
-            if self.handshakes.len() >= PENDING_HANDSHAKES {
-                return Poll::Pending;
             }
             ready!(self.poll_accept(cx));
         }
@@ -149,11 +163,12 @@ fn concerns_one_peer(error: &io::Error) -> bool {
     )
 }
 
-/// A connection whose peer is known.
-#[derive(Debug)]
+/// A connection whose peer is known, or known to be a stranger.
 pub struct Accepted {
     tls: TlsStream<TcpStream>,
     peer: PeerInfo,
+    /// A stranger's place, and what ends when another needs it.
+    place: Option<(Place, BoxFuture<'static, ()>)>,
 }
 
 impl Accepted {
@@ -166,6 +181,25 @@ impl Accepted {
                 certificate,
                 address,
             },
+            place: None,
+        }
+    }
+
+    fn admitted(mut self, strangers: &Arc<Places>) -> Self {
+        if self.peer.certificate.is_none() {
+            let place = strangers.take(self.peer.address.ip());
+            let needed = place.needed_owned().boxed();
+            self.place = Some((place, needed));
+        }
+        self
+    }
+
+    /// Fails where another stranger needs the place.
+    fn poll_place(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let needed = self.place.as_mut().map(|(_, needed)| needed.poll_unpin(cx));
+        match needed {
+            Some(Poll::Ready(())) => Err(io::ErrorKind::ConnectionAborted.into()),
+            Some(Poll::Pending) | None => Ok(()),
         }
     }
 
@@ -188,6 +222,7 @@ impl AsyncRead for Accepted {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        self.poll_place(cx)?;
         Pin::new(&mut self.tls).poll_read(cx, buffer)
     }
 }

@@ -1,8 +1,9 @@
 //! Sockets: TLS accepted and dialled, with a named limit on everything a stranger could make large.
 //!
 //! Accepting: [`incoming`] turns a TCP listener into a stream of connections whose handshake is done.
-//! Handshakes run side by side, each with a time limit and all with a number limit, so that a slow or
-//! silent peer delays nobody. A handler finds who called in the request's extensions as [`PeerInfo`].
+//! Handshakes run side by side, each with a time limit and all with a number limit, and a machine that
+//! takes most of the places is the one that loses some, so that a slow or silent peer delays nobody.
+//! Whoever showed no certificate keeps such a place for as long as the connection lasts. A handler finds who called in the request's extensions as [`PeerInfo`].
 //! [`server`] is a gRPC server with our limits set; what it serves is the caller's.
 //!
 //! Dialling: [`channel`] connects when it is first used and again after every loss. Its connector reports
@@ -17,6 +18,7 @@
 mod accept;
 mod dial;
 mod dial_error;
+mod places;
 mod timers;
 
 #[cfg(test)]
@@ -24,7 +26,7 @@ mod tests;
 
 use tonic::transport::Server;
 
-pub use accept::{Accepted, Incoming, PENDING_HANDSHAKES, PeerInfo, incoming};
+pub use accept::{Accepted, Incoming, PENDING_HANDSHAKES, PeerInfo, STRANGERS, incoming};
 pub use dial::{channel, probe};
 pub use dial_error::{DialError, DialFailure, dial_error};
 pub use timers::Timers;

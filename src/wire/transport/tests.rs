@@ -8,6 +8,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::ServerName;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
@@ -173,10 +175,10 @@ async fn what_is_no_address_is_called_so() {
 }
 
 #[tokio::test]
-async fn silent_connections_delay_nobody_until_there_are_too_many_and_then_not_for_long() {
+async fn silent_connections_delay_nobody_however_many_they_are() {
     let pki = Pki::new();
     let timers = Timers {
-        handshake: Duration::from_millis(500),
+        handshake: SOON / 2,
         ..Timers::default()
     };
     let tls = pki.server(Clients::Optional);
@@ -199,13 +201,40 @@ async fn silent_connections_delay_nobody_until_there_are_too_many_and_then_not_f
         silent.push(TcpStream::connect(&server.address).await.unwrap());
     }
     ask(dial()).await.unwrap();
-    // The server hung up on all of them by itself.
+    assert!(begun.elapsed() < timers.handshake, "{:?}", begun.elapsed());
+    // It hung up on the oldest of them to make room, and on the others by itself.
     for mut tcp in silent {
         timeout(SOON, tcp.read_to_end(&mut Vec::new()))
             .await
             .unwrap()
             .unwrap();
     }
+}
+
+#[tokio::test]
+async fn strangers_who_stay_make_room_for_others_and_leave_the_known_alone() {
+    let pki = Pki::new();
+    let tls = pki.server(Clients::Optional);
+    let server = Running::start_at("127.0.0.1:0", tls, who_asks(), Timers::default());
+    let known = channel(
+        &server.address,
+        pki.client(Role::Agent, "a1"),
+        Timers::default(),
+    );
+    ask(known.clone()).await.unwrap();
+    let connector = TlsConnector::from(pki.anonymous());
+    let mut idle = Vec::new();
+    for _ in 0..=STRANGERS {
+        let tcp = TcpStream::connect(&server.address).await.unwrap();
+        let name = ServerName::try_from("127.0.0.1").unwrap();
+        idle.push(connector.connect(name, tcp).await.unwrap());
+    }
+    let mut first = idle.remove(0);
+    let gone = timeout(SOON, first.read_to_end(&mut Vec::new())).await;
+    gone.expect("the first stranger had to go").ok();
+    let another = channel(&server.address, pki.anonymous(), Timers::default());
+    assert_eq!(ask(another).await.unwrap(), "");
+    assert_ne!(ask(known).await.unwrap(), "");
 }
 
 #[tokio::test]
