@@ -65,7 +65,10 @@ impl Command {
         match self {
             Command::SubmitTask(submit) => {
                 submit.spec.validate()?;
-                submit.request_id.as_ref().map_or(Ok(()), RequestId::validate)
+                submit
+                    .request_id
+                    .as_ref()
+                    .map_or(Ok(()), RequestId::validate)
             }
             Command::CancelTask { reason, .. } if reason.len() > limit::REASON_MAX_BYTES => {
                 Err(Rejected::over("reason", limit::REASON_MAX_BYTES, "bytes"))

@@ -34,13 +34,18 @@ pub fn score(agent: &AgentId, room: Room) -> Scored {
     }
 }
 
-/// Breaks ties: FNV-1a over the task's number and the agent's name.
+/// Breaks ties: FNV-1a over a number (a queued task's own, or a count of submits) and the agent's name,
+/// finished as in SplitMix64: without that, names which differ in their last letter only would not
+/// share equally.
 pub fn tie(seed: u64, agent: &AgentId) -> u64 {
     const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
     const PRIME: u64 = 0x0000_0100_0000_01b3;
     let bytes = seed.to_be_bytes();
     let bytes = bytes.iter().chain(agent.as_str().as_bytes());
-    bytes.fold(OFFSET, |hash, byte| {
+    let hash = bytes.fold(OFFSET, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(PRIME)
-    })
+    });
+    let hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    hash ^ (hash >> 31)
 }

@@ -8,6 +8,7 @@ use model::{
     TaskSpec, Timestamp, Verdict,
 };
 
+use crate::score::tie;
 use crate::{AgentView, Clock, Fleet, LEASE, Leases, Plan, Round, due, explain, plan};
 
 const NOW: Timestamp = Timestamp(1_000_000);
@@ -169,6 +170,26 @@ fn the_agent_with_the_least_assigned_for_its_slots_comes_first() {
         fleet.agents.get_mut(&id("a2")).unwrap().reserved = taken2;
         let case = format!("{taken1} of {slots1} or {taken2} of {slots2}");
         assert_eq!(chosen(&state, &fleet), [(1, wanted.to_owned())], "{case}");
+    }
+}
+
+#[test]
+fn equal_agents_share_equally_however_alike_their_names_are() {
+    for count in [2, 3, 8] {
+        let agents: Vec<AgentId> = (1..=count)
+            .map(|number| id(&format!("a{number}")))
+            .collect();
+        let mut shares: BTreeMap<&AgentId, usize> = BTreeMap::new();
+        for seed in 0..8_000 {
+            let first = agents.iter().min_by_key(|agent| tie(seed, agent));
+            *shares.entry(first.expect("there are some")).or_default() += 1;
+        }
+        let even = 8_000 / count;
+        let fair = |share: &usize| share.abs_diff(even) * 10 < even;
+        assert!(
+            shares.len() == count && shares.values().all(fair),
+            "{shares:?}"
+        );
     }
 }
 

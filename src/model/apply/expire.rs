@@ -34,10 +34,12 @@ impl State {
     /// Only for a task that was never assigned: one that comes back for a retry was in time.
     pub(super) fn expire_deadline(&mut self, id: TaskId, step: &mut Step<'_>) -> Outcome {
         let task = self.tasks.get(&id).ok_or(Rejected::NoSuchTask(id))?;
-        let due = task.deadline.is_some_and(|deadline| deadline <= step.now);
         let waits = matches!(task.phase, Phase::Queued { .. }) && task.attempts == 0;
-        if !due || !waits {
+        if !waits {
             return Err(Rejected::Stale(format!("task {id} has met its deadline")));
+        }
+        if task.deadline.is_none_or(|deadline| deadline > step.now) {
+            return Err(Rejected::Stale(format!("task {id} still has time")));
         }
         let mut task = task.clone();
         task.phase = Phase::Failed {

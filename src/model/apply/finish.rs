@@ -79,7 +79,7 @@ impl State {
                 if *cause == Interruption::AgentDied {
                     note_lost_agent(&mut next, &attempt.agent, repeats);
                 }
-                after_interruption(&next, attempt, repeats, reason())
+                after_interruption(&next, attempt, repeats, reason(), step)
             }
             End::Exited { .. } | End::Signalled { .. } | End::TimedOut | End::NotStarted { .. } => {
                 after_failure(&mut next, retries, reason(), step)
@@ -113,7 +113,7 @@ impl State {
         let mut next = task.clone();
         let reason = format!("agent {} was lost: its lease ran out", attempt.agent);
         note_lost_agent(&mut next, &attempt.agent, repeats);
-        next.phase = after_interruption(&next, &attempt, repeats, reason);
+        next.phase = after_interruption(&next, &attempt, repeats, reason, step);
         step.events.push(Event::AttemptEnded {
             fence,
             agent: attempt.agent,
@@ -211,8 +211,15 @@ fn after_decline(task: &Task, repeats: Repeats, reason: String) -> Phase {
 }
 
 /// It may have run, and did not come to an end of its own: no retry is used up, but a task under
-/// which several agents were lost is taken for the cause.
-fn after_interruption(task: &Task, attempt: &Attempt, repeats: Repeats, reason: String) -> Phase {
+/// which several agents were lost is taken for the cause. The first time it goes on at once; one that
+/// is interrupted again and again waits longer each time, as a retry does.
+fn after_interruption(
+    task: &Task,
+    attempt: &Attempt,
+    repeats: Repeats,
+    reason: String,
+    step: &Step<'_>,
+) -> Phase {
     if let Some(cancel) = cancellation(task) {
         return Phase::Cancelled(cancel);
     }
@@ -231,10 +238,9 @@ fn after_interruption(task: &Task, attempt: &Attempt, repeats: Repeats, reason: 
         );
         Phase::DeadLetter { reason }
     } else {
-        Phase::Queued {
-            not_before: None,
-            reason,
-        }
+        let again = task.attempts.saturating_sub(task.failures + 1);
+        let not_before = (again > 0).then(|| step.now.plus(backoff(task.id, again)));
+        Phase::Queued { not_before, reason }
     }
 }
 

@@ -15,6 +15,8 @@ mod expire;
 mod finish;
 pub(crate) mod submit;
 
+use std::collections::BTreeSet;
+
 use crate::access;
 use crate::command::{Command, Op, Placement, Reply, SystemCommand};
 use crate::entry::Stamped;
@@ -128,12 +130,16 @@ impl State {
             )));
         }
         self.meta.cluster_id = cluster_id.to_owned();
-        let holders: Vec<_> = self
+        let registered = self
             .agents
             .iter()
-            .map(|(id, a)| (id.clone(), a.profile.incarnation))
+            .map(|(id, a)| (id, a.profile.incarnation));
+        // Replaced incarnations may hold attempts, too.
+        let all: BTreeSet<_> = registered
+            .chain(self.holders())
+            .map(|(id, incarnation)| (id.clone(), incarnation))
             .collect();
-        for (agent, incarnation) in holders {
+        for (agent, incarnation) in all {
             self.lose_agent(&agent, incarnation, step);
         }
         self.meta.generation = generation;

@@ -97,11 +97,7 @@ fn same_request(known: &Request, spec: [u8; 16], id: Option<&RequestId>) -> Outc
     }
 }
 
-fn request_of(
-    principal: &Principal,
-    id: &RequestId,
-    spec: &TaskSpec,
-) -> (RequestKey, [u8; 16]) {
+fn request_of(principal: &Principal, id: &RequestId, spec: &TaskSpec) -> (RequestKey, [u8; 16]) {
     let key = request_key(&spec.namespace, &principal.name, &id.0);
     (key, half(Sha256::digest(encode(1, spec)).into()))
 }

@@ -3,6 +3,9 @@
 use super::world::{World, agent_id, incarnation, profile, spec, submit};
 use crate::{End, Interruption, Millis, StateName, SystemCommand, Task, TaskId};
 
+/// Longer than any backoff, in milliseconds.
+const LONG: u64 = 75_000;
+
 fn task(world: &World) -> &Task {
     world.state.task(TaskId(1)).expect("it was submitted")
 }
@@ -61,12 +64,14 @@ fn an_agent_that_ends_its_work_in_order_is_not_lost_under_it_and_one_that_died_i
     world.register(profile("a1", 1, 1)).unwrap();
     world.submit(submit(spec("true"), None)).unwrap();
     for _ in 0..5 {
+        world.now += LONG;
         world.assign(1, "a1").unwrap();
         let end = interrupted(Interruption::EndedByAgent);
         world.finish(1, world.index, "a1", end).unwrap();
     }
     assert_eq!(task(&world).lost_agents, []);
     for _ in 0..5 {
+        world.now += LONG;
         world.assign(1, "a1").unwrap();
         let end = interrupted(Interruption::AgentDied);
         world.finish(1, world.index, "a1", end).unwrap();
@@ -81,6 +86,7 @@ fn three_agents_that_died_under_it_make_it_a_dead_letter() {
     world.submit(submit(spec("true"), None)).unwrap();
     for agent in ["a1", "a2", "a3"] {
         world.register(profile(agent, 1, 1)).unwrap();
+        world.now += LONG;
         world.assign(1, agent).unwrap();
         let end = interrupted(Interruption::AgentDied);
         world.finish(1, world.index, agent, end).unwrap();

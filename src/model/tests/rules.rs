@@ -5,8 +5,8 @@ use super::world::{
     submit, submit_op,
 };
 use crate::{
-    Assignment, Command, Disposition, End, Entry, Generation, Op, Outcome, Phase, Rejected, Reply,
-    State, StateName, SystemCommand, TaskId, Timestamp,
+    Assignment, Command, Disposition, End, Entry, Generation, Interruption, Op, Outcome, Phase,
+    Rejected, Reply, State, StateName, SystemCommand, TaskId, Timestamp,
 };
 
 fn finished(task: u64, disposition: Disposition) -> Result<Reply, Rejected> {
@@ -284,6 +284,7 @@ fn three_lost_agents_end_in_the_dead_letter_queue() {
     world.submit(submit(spec("true"), None)).unwrap();
     for agent in ["a1", "a2", "a3"] {
         world.register(profile(agent, 1, 1)).unwrap();
+        world.now += 1_200;
         world.assign(1, agent).unwrap();
         let expiry = SystemCommand::ExpireLease {
             agent: agent_id(agent),
@@ -292,6 +293,28 @@ fn three_lost_agents_end_in_the_dead_letter_queue() {
         world.system(expiry).unwrap();
     }
     assert_eq!(state_of(&world, 1), StateName::DeadLetter);
+}
+
+#[test]
+fn a_task_goes_on_at_once_when_it_was_interrupted_and_waits_when_that_happens_again() {
+    let mut world = World::new();
+    world.register(profile("a1", 1, 1)).unwrap();
+    world.submit(submit(spec("true"), None)).unwrap();
+    let died = |world: &mut World| {
+        let end = End::Interrupted {
+            cause: Interruption::AgentDied,
+            reason: "it was killed".into(),
+        };
+        world.finish(1, world.index, "a1", end).unwrap();
+    };
+    world.assign(1, "a1").unwrap();
+    died(&mut world);
+    world.assign(1, "a1").unwrap();
+    died(&mut world);
+    let at_once = world.assign(1, "a1");
+    assert!(matches!(at_once, Err(Rejected::Stale(_))), "{at_once:?}");
+    world.now += 1_200;
+    world.assign(1, "a1").unwrap();
 }
 
 #[test]
