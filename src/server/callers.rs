@@ -6,9 +6,9 @@
 use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock};
 
-use model::{Principal, Role};
-use tonic::Request;
+use model::{ControllerId, Principal, Role};
 use tonic::metadata::{BinaryMetadataValue, MetadataMap};
+use tonic::{Request, Status};
 use wire::status::{Code, Failure};
 use wire::transport::PeerInfo;
 
@@ -32,14 +32,22 @@ pub struct Callers {
 }
 
 impl Callers {
-    pub fn of<T>(&self, request: &Request<T>) -> Result<Caller, Failure> {
+    /// What is passed on counts only where `is_member` says so of the controller that does it: one that
+    /// has a certificate and was never let in, or is in no longer, speaks for nobody.
+    pub fn of<T>(
+        &self,
+        request: &Request<T>,
+        is_member: impl FnOnce(ControllerId) -> bool,
+    ) -> Result<Caller, Failure> {
         let direct = self.certificate(request)?;
         match request.metadata().get_bin(PRINCIPAL) {
             None => Ok(Caller {
                 principal: direct,
                 forwarded: false,
             }),
-            Some(passed_on) if direct.role == Role::Controller => {
+            Some(passed_on)
+                if direct.role == Role::Controller && direct.name.parse().is_ok_and(is_member) =>
+            {
                 let principal = decode(passed_on)?;
                 Ok(Caller {
                     principal,
@@ -48,7 +56,7 @@ impl Callers {
             }
             Some(_) => Err(Failure::new(
                 Code::Forbidden,
-                "only a controller may pass on the principal of another",
+                "only a controller of this cluster may pass on the principal of another",
             )),
         }
     }
@@ -94,6 +102,16 @@ impl Callers {
 pub fn pass_on(principal: &Principal, metadata: &mut MetadataMap) {
     let bytes = rmp_serde::to_vec(principal).expect("a principal encodes into memory");
     metadata.insert_bin(PRINCIPAL, BinaryMetadataValue::from_bytes(&bytes));
+}
+
+/// Refuses whoever showed no certificate, before their message is read: it may be large, and there may
+/// be many.
+pub fn refuse_strangers(request: Request<()>) -> Result<Request<()>, Status> {
+    let peer = request.extensions().get::<PeerInfo>();
+    match peer.and_then(|peer| peer.certificate.as_ref()) {
+        Some(_) => Ok(request),
+        None => Err(unauthenticated().into()),
+    }
 }
 
 fn decode(passed_on: &BinaryMetadataValue) -> Result<Principal, Failure> {
@@ -143,24 +161,34 @@ mod tests {
         request
     }
 
+    fn anybody(_: ControllerId) -> bool {
+        true
+    }
+
     #[test]
     fn a_principal_is_what_the_certificate_says() {
         let callers = Callers::default();
         let asked = request(Some(security::Role::Client), "ada");
-        let first = callers.of(&asked).unwrap();
+        let first = callers.of(&asked, anybody).unwrap();
         assert_eq!(
             (first.principal.name.as_str(), first.principal.role),
             ("ada", Role::Client)
         );
         assert!(!first.forwarded);
-        assert_eq!(callers.of(&asked).unwrap().principal, first.principal);
+        assert_eq!(
+            callers.of(&asked, anybody).unwrap().principal,
+            first.principal
+        );
     }
 
     #[test]
     fn nobody_without_a_certificate_is_anybody() {
         let callers = Callers::default();
         for nobody in [request(None, ""), Request::new(())] {
-            assert_eq!(callers.of(&nobody).unwrap_err().code, Code::Unauthenticated);
+            assert_eq!(
+                callers.of(&nobody, anybody).unwrap_err().code,
+                Code::Unauthenticated
+            );
         }
     }
 
@@ -174,19 +202,24 @@ mod tests {
         };
         let mut by_controller = request(Some(security::Role::Controller), "c2");
         pass_on(&ada, by_controller.metadata_mut());
-        let caller = callers.of(&by_controller).unwrap();
+        let caller = callers.of(&by_controller, anybody).unwrap();
         assert!(caller.forwarded);
         assert_eq!(caller.principal, ada);
+        let never_let_in = callers.of(&by_controller, |id| id != ControllerId(2));
+        assert_eq!(never_let_in.unwrap_err().code, Code::Forbidden);
         for role in [security::Role::Client, security::Role::Agent] {
             let mut by_other = request(Some(role), "eve");
             pass_on(&ada, by_other.metadata_mut());
-            assert_eq!(callers.of(&by_other).unwrap_err().code, Code::Forbidden);
+            assert_eq!(
+                callers.of(&by_other, anybody).unwrap_err().code,
+                Code::Forbidden
+            );
         }
         let mut garbled = request(Some(security::Role::Controller), "c2");
         garbled
             .metadata_mut()
             .insert_bin(PRINCIPAL, BinaryMetadataValue::from_bytes(b"?"));
-        assert!(callers.of(&garbled).is_err());
+        assert!(callers.of(&garbled, anybody).is_err());
     }
 
     #[test]

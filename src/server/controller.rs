@@ -6,9 +6,11 @@ use std::sync::Arc;
 use model::{AgentId, ControllerId, Fence, Generation};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tonic::Request;
+use wire::status::Failure;
 use wire::v1;
 
-use crate::callers::Callers;
+use crate::callers::{Caller, Callers};
 use crate::dispatcher::Inputs;
 use crate::hub::Hub;
 use crate::metrics::Metrics;
@@ -51,6 +53,12 @@ impl Controller {
             controller_ids: members.iter().map(|member| member.id.to_string()).collect(),
             controller: self.id.to_string(),
         }
+    }
+
+    /// Who asks, by certificate, or by the word of another member.
+    pub fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Failure> {
+        let is_member = |id| self.cluster.address_of(id).is_some();
+        self.callers.of(request, is_member)
     }
 
     /// An agent says that this attempt runs.

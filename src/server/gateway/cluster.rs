@@ -164,7 +164,7 @@ impl Gateway {
         &self,
         request: Request<v1::JoinRequest>,
     ) -> Result<Response<v1::JoinReply>, Failure> {
-        let caller = self.0.callers.of(&request)?;
+        let caller = self.0.caller(&request)?;
         let deadline = Deadline::of(request.metadata());
         let message = request.into_inner();
         let id = controller_id(&message.id)?;
@@ -175,18 +175,16 @@ impl Gateway {
         let addresses = message.address.clone();
         let addresses = addresses.ok_or_else(|| Failure::new(Code::Invalid, "no address"))?;
         let addresses = model::Addresses::from(addresses);
-        let reply = self
-            .led(
-                &caller,
-                deadline,
-                || self.join_here(id, addresses.clone()),
-                |hop| {
-                    let request = Hop::pass_on(&caller, deadline, message.clone());
-                    async move { hop.cluster().join(request).await }
-                },
-            )
-            .await?;
-        Ok(Response::new(reply))
+        self.led(
+            &caller,
+            deadline,
+            || self.join_here(id, addresses.clone()),
+            |hop| {
+                let request = Hop::pass_on(&caller, deadline, message.clone());
+                async move { hop.cluster().join(request).await }
+            },
+        )
+        .await
     }
 
     /// Learner, caught up, voter. Repeating it is safe, whatever became of an earlier try.

@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use model::{ControllerId, Role};
 use tokio::time::Instant;
-use tonic::Request;
 use tonic::metadata::MetadataMap;
 use tonic::transport::Channel;
-use wire::status::{Code, Failure, Reaction};
+use tonic::{Request, Response};
+use wire::status::{self, Code, Failure, Reaction};
 use wire::transport::MESSAGE_LIMIT;
 use wire::v1;
 
@@ -128,7 +128,7 @@ impl Hop {
 impl Gateway {
     /// Who calls, provided that it may look at tasks and members.
     pub fn reader<T>(&self, request: &Request<T>) -> Result<Caller, Failure> {
-        let caller = self.0.callers.of(request)?;
+        let caller = self.0.caller(request)?;
         match caller.principal.role {
             Role::Client | Role::Controller => Ok(caller),
             Role::Agent => Err(Failure::new(
@@ -183,14 +183,15 @@ impl Gateway {
         }
     }
 
-    /// Does a write where the leader is, and again while that is safe and there is time.
+    /// Does a write where the leader is, and again while that is safe and there is time. A reply that
+    /// came from another controller says where that one is.
     pub async fn led<T, Here, There>(
         &self,
         caller: &Caller,
         deadline: Deadline,
         here: impl Fn() -> Here,
         there: impl Fn(Hop) -> There,
-    ) -> Result<T, Failure>
+    ) -> Result<Response<T>, Failure>
     where
         Here: Future<Output = Result<T, Failure>> + Send,
         There: Future<Output = Result<tonic::Response<T>, tonic::Status>> + Send,
@@ -202,7 +203,7 @@ impl Gateway {
             let failure = match self.leader(deadline).await {
                 // What is given up on here goes on by itself: its outcome is not known.
                 Ok(Leader::Here) => match tokio::time::timeout_at(deadline.0, here()).await {
-                    Ok(Ok(answer)) => return Ok(answer),
+                    Ok(Ok(answer)) => return Ok(Response::new(answer)),
                     Ok(Err(failure)) => failure,
                     Err(_) => failure::unknown(),
                 },
@@ -211,9 +212,14 @@ impl Gateway {
                 }
                 Ok(Leader::There(hop)) => {
                     let deposed = self.deposed(hop.id);
+                    let address = hop.address.clone();
                     tokio::select! {
                         answer = tokio::time::timeout_at(deadline.0, there(hop)) => match answer {
-                            Ok(Ok(answer)) => return Ok(answer.into_inner()),
+                            Ok(Ok(answer)) => {
+                                let mut reply = Response::new(answer.into_inner());
+                                status::set_leader(reply.metadata_mut(), &address);
+                                return Ok(reply);
+                            }
                             Ok(Err(status)) => failure::of_leader(&status),
                             Err(_) => failure::unknown(),
                         },

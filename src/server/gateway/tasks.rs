@@ -85,10 +85,13 @@ impl Gateway {
         &self,
         request: Request<v1::SubmitRequest>,
     ) -> Result<Response<v1::SubmitReply>, Failure> {
-        let caller = self.0.callers.of(&request)?;
+        let caller = self.0.caller(&request)?;
         let deadline = Deadline::of(request.metadata());
+        let metadata = request.metadata().clone();
         let mut message = request.into_inner();
         let wait = Duration::from_millis(message.wait_ms).min(limit::WAIT_MAX);
+        // What was accepted is told in time, however long it was to be waited for.
+        let patience = Deadline::waiting(&metadata, wait);
         let spec = message.spec.clone();
         let spec = spec.ok_or_else(|| Failure::new(Code::Invalid, "the spec is missing"))?;
         let spec = model::TaskSpec::try_from(spec)?;
@@ -115,11 +118,12 @@ impl Gateway {
             .await;
         let mut reply = done.map_err(|failure| failure.with_request_id(&message.request_id))?;
         // Its own name can't have been used before; a repetition of ours has no meaning outside.
-        reply.duplicate &= !named_here;
+        reply.get_mut().duplicate &= !named_here;
         if !wait.is_zero() {
-            self.wait_submitted(&mut reply, wait).await;
+            let until = patience.0.min(Instant::now() + wait);
+            self.wait_submitted(reply.get_mut(), until).await;
         }
-        Ok(Response::new(reply))
+        Ok(reply)
     }
 
     async fn submit_here(
@@ -144,14 +148,13 @@ impl Gateway {
 
     /// Puts the task's end into the reply if it comes in time. The submit stands whatever happens
     /// here, so nothing here is an error.
-    async fn wait_submitted(&self, reply: &mut v1::SubmitReply, wait: Duration) {
+    async fn wait_submitted(&self, reply: &mut v1::SubmitReply, until: Instant) {
         let Some(submitted) = &reply.task else { return };
         let (id, index, seen) = (
             TaskId(submitted.id),
             submitted.submit_index,
             submitted.last_index,
         );
-        let until = Instant::now() + wait;
         let interest = self.0.hub.watch(id, Wants::End);
         let _ended_or_not = self.ended(id, index, &interest, until).await;
         let state = self.0.cluster.view();
@@ -165,7 +168,7 @@ impl Gateway {
         &self,
         request: Request<v1::CancelTaskRequest>,
     ) -> Result<Response<v1::TaskReply>, Failure> {
-        let caller = self.0.callers.of(&request)?;
+        let caller = self.0.caller(&request)?;
         let deadline = Deadline::of(request.metadata());
         let message = request.into_inner();
         let task = TaskId(message.id);
@@ -175,15 +178,13 @@ impl Gateway {
         };
         model::access::allows(&caller.principal, &command)?;
         command.validate()?;
-        let reply = self
-            .led(
-                &caller,
-                deadline,
-                || self.cancel_here(caller.principal.clone(), command.clone()),
-                |hop| cancel_there(hop, &caller, deadline, message.clone()),
-            )
-            .await?;
-        Ok(Response::new(reply))
+        self.led(
+            &caller,
+            deadline,
+            || self.cancel_here(caller.principal.clone(), command.clone()),
+            |hop| cancel_there(hop, &caller, deadline, message.clone()),
+        )
+        .await
     }
 
     async fn cancel_here(

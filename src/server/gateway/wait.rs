@@ -23,7 +23,9 @@ impl Gateway {
             given => std::time::Duration::from_millis(given),
         };
         let deadline = Deadline::waiting(request.metadata(), wait);
-        let until = deadline.0.min(Instant::now() + wait.min(limit::WAIT_MAX));
+        // With time left for a last look, whose answer is no error.
+        let last_look = limit::LAST_LOOK.min(deadline.left() / 4);
+        let until = (deadline.0 - last_look).min(Instant::now() + wait.min(limit::WAIT_MAX));
         let id = TaskId(id);
         let interest = self.0.hub.watch(id, Wants::End);
         if let Some(reply) = self.settled(id) {

@@ -18,18 +18,16 @@ impl Gateway {
         let caller = self.reader(&request)?;
         let deadline = Deadline::of(request.metadata());
         let message = *request.get_ref();
-        let reply = self
-            .led(
-                &caller,
-                deadline,
-                || self.why_here(TaskId(message.id), deadline),
-                |hop| {
-                    let request = Hop::pass_on(&caller, deadline, message);
-                    async move { hop.tasks().why(request).await }
-                },
-            )
-            .await?;
-        Ok(Response::new(reply))
+        self.led(
+            &caller,
+            deadline,
+            || self.why_here(TaskId(message.id), deadline),
+            |hop| {
+                let request = Hop::pass_on(&caller, deadline, message);
+                async move { hop.tasks().why(request).await }
+            },
+        )
+        .await
     }
 
     async fn why_here(&self, id: TaskId, deadline: Deadline) -> Result<v1::WhyReply, Failure> {

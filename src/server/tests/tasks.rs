@@ -116,6 +116,41 @@ async fn a_watch_shows_a_task_running_and_cancelled_and_then_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_too_long_is_refused_before_it_costs_the_log_an_entry() {
+    let fixture = Fixture::new();
+    let node = fixture.first().await;
+    let mut tasks = fixture.tasks(&node);
+    let reply = tasks.submit(submit(&["true"], "", Duration::ZERO)).await;
+    let id = reply.unwrap().into_inner().task.unwrap().id;
+    let before = node.controller.cluster.view().last_applied();
+    let reason = "x".repeat(1024 * 1024);
+    let cancelled = tasks.cancel(v1::CancelTaskRequest { id, reason }).await;
+    assert_eq!(code(&cancelled.unwrap_err()), Code::OverLimit);
+    let name = "x".repeat(1_000);
+    let again = tasks.submit(submit(&["true"], &name, Duration::ZERO)).await;
+    assert_eq!(code(&again.unwrap_err()), Code::OverLimit);
+    assert_eq!(node.controller.cluster.view().last_applied(), before);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wait_as_long_as_its_deadline_still_answers_the_present_state() {
+    let fixture = Fixture::new();
+    let node = fixture.first().await;
+    let mut tasks = fixture.tasks(&node);
+    let reply = tasks.submit(submit(&["true"], "", Duration::ZERO)).await;
+    let id = reply.unwrap().into_inner().task.unwrap().id;
+    let mut request = Request::new(v1::WaitTaskRequest {
+        id,
+        timeout_ms: 1_500,
+    });
+    request.set_timeout(Duration::from_millis(1_500));
+    let waited = tasks.wait(request).await.unwrap().into_inner();
+    assert_eq!(waited.task.unwrap().state(), TaskState::Queued);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_wait_that_runs_out_answers_the_present_state() {
     let fixture = Fixture::new();
     let node = fixture.first().await;
@@ -260,10 +295,15 @@ async fn a_follower_passes_writes_on_and_waits_by_itself_but_never_passes_on_twi
         role: model::Role::Client,
         fingerprint: [0; 32],
     };
-    let mut request = Request::new(submit(&["true"], "", Duration::ZERO));
-    crate::callers::pass_on(&ada, request.metadata_mut());
-    let mut controller = TasksClient::new(fixture.channel(&second, Role::Controller, "c3"));
-    let refused = controller.submit(request).await.unwrap_err();
+    let passed_on = async |by: &str| {
+        let mut request = Request::new(submit(&["true"], "", Duration::ZERO));
+        crate::callers::pass_on(&ada, request.metadata_mut());
+        let mut controller = TasksClient::new(fixture.channel(&second, Role::Controller, by));
+        controller.submit(request).await.unwrap_err()
+    };
+    // It has a certificate, and is no member.
+    assert_eq!(code(&passed_on("c3").await), Code::Forbidden);
+    let refused = passed_on("c1").await;
     let failure = wire::status::Failure::read(&refused);
     assert_eq!(failure.code, Code::NotLeader);
     assert_eq!(

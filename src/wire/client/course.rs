@@ -72,7 +72,8 @@ impl<'a> Course<'a> {
             Reaction::Unknown => self.terms.effect != Effect::Once,
             // Another controller's certificate may be a good one.
             Reaction::Rejected => failure.code == Code::NotTrusted,
-            Reaction::Fatal => false,
+            // One controller's own trouble; another may have none.
+            Reaction::Fatal => self.terms.effect != Effect::Once,
         };
         if !may_go_on {
             return Err(self.error(failure));
@@ -87,8 +88,8 @@ impl<'a> Course<'a> {
         } else {
             Duration::ZERO
         };
-        // That all certificates are refused does not mend itself.
-        let hopeless = round_is_over && met.code == Code::NotTrusted;
+        // That all certificates are refused does not mend itself, nor does what is broken.
+        let hopeless = round_is_over && matches!(met.code, Code::NotTrusted | Code::Internal);
         if hopeless || Instant::now() + pause + SHORTEST_ATTEMPT >= self.deadline {
             return Err(self.error(met));
         }
