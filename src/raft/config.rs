@@ -18,6 +18,9 @@ const HEARTBEATS_PER_ELECTION: u32 = 3;
 /// Entries kept behind a snapshot, so that a member that was away shortly needs no snapshot.
 const KEEP_BEHIND_SNAPSHOT: u64 = 5_000;
 
+/// Entries between two snapshots, where they are small.
+pub const SNAPSHOT_EVERY: u64 = 50_000;
+
 /// Bytes of log between two snapshots: what a member reads at its start, and, with sled's slow reclaiming,
 /// a fifth to a tenth of what the log may take on disk.
 const SNAPSHOT_BYTES: u64 = 256 << 20;
@@ -113,7 +116,7 @@ impl Config {
             raft_listener,
             timers: Timers::default(),
             peer_addresses: BTreeMap::new(),
-            snapshot_every: 50_000,
+            snapshot_every: SNAPSHOT_EVERY,
             snapshot_bytes: SNAPSHOT_BYTES,
             propose_timeout: Duration::from_secs(10),
             patience: Duration::from_secs(5),
@@ -142,27 +145,36 @@ impl Config {
     /// The same in openraft's words.
     pub fn consensus(&self) -> Result<Arc<openraft::Config>, Error> {
         self.validate()?;
-        let config = openraft::Config {
-            cluster_name: self.cluster_id.clone(),
-            heartbeat_interval: millis(self.timers.heartbeat),
-            election_timeout_min: millis(self.timers.election_min),
-            election_timeout_max: millis(self.timers.election_max),
-            install_snapshot_timeout: millis(SNAPSHOT_TIMEOUT),
-            max_payload_entries: PAYLOAD_ENTRIES,
-            snapshot_policy: SnapshotPolicy::LogsSinceLast(self.snapshot_every),
-            max_in_snapshot_log_to_keep: KEEP_BEHIND_SNAPSHOT.min(self.snapshot_every),
-            // Must exceed the snapshot interval, or a snapshot would not end the lag.
-            replication_lag_threshold: self.snapshot_every.saturating_mul(2),
-            enable_pre_vote: Some(true),
-            // A restarted leader asks for votes like anybody else.
-            enable_leader_restore: Some(false),
-            ..openraft::Config::default()
-        };
-        config
-            .validate()
-            .map(Arc::new)
-            .map_err(|error| Error::Rejected(error.to_string()))
+        openraft_config(&self.cluster_id, self.timers, self.snapshot_every)
     }
+}
+
+/// What openraft is told, on whatever runtime and network.
+pub fn openraft_config(
+    cluster_id: &str,
+    timers: Timers,
+    snapshot_every: u64,
+) -> Result<Arc<openraft::Config>, Error> {
+    let config = openraft::Config {
+        cluster_name: cluster_id.to_owned(),
+        heartbeat_interval: millis(timers.heartbeat),
+        election_timeout_min: millis(timers.election_min),
+        election_timeout_max: millis(timers.election_max),
+        install_snapshot_timeout: millis(SNAPSHOT_TIMEOUT),
+        max_payload_entries: PAYLOAD_ENTRIES,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(snapshot_every),
+        max_in_snapshot_log_to_keep: KEEP_BEHIND_SNAPSHOT.min(snapshot_every),
+        // Must exceed the snapshot interval, or a snapshot would not end the lag.
+        replication_lag_threshold: snapshot_every.saturating_mul(2),
+        enable_pre_vote: Some(true),
+        // A restarted leader asks for votes like anybody else.
+        enable_leader_restore: Some(false),
+        ..openraft::Config::default()
+    };
+    config
+        .validate()
+        .map(Arc::new)
+        .map_err(|error| Error::Rejected(error.to_string()))
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -66,6 +66,7 @@ pub use store::stats::StoreStats;
 pub mod parts {
     pub use crate::blocking::Blocking;
     pub use crate::clock::StateClock;
+    pub use crate::config::{SNAPSHOT_EVERY, openraft_config};
     pub use crate::consensus::{
         CommittedLeaderId, Entry, LogId, Membership, NodeId, SnapshotMeta, StoredMembership, Types,
         Vote,

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::harness::register;
 use crate::blocking::Blocking;
 use crate::clock::Clocks;
+use crate::config::{SNAPSHOT_EVERY, Timers, openraft_config};
 use crate::consensus::{LogId, NodeId, Snapshot, Types, Vote};
 use crate::core::{Core, Parts, Patience};
 use crate::error::Error;
@@ -130,6 +131,17 @@ impl RaftNetworkV2<C> for Wire {
             .map_err(|error| RPCError::Unreachable(Unreachable::from_string(error)))
     }
 
+    async fn pre_vote(
+        &mut self,
+        request: VoteRequest<C>,
+        _: RPCOption,
+    ) -> Result<VoteResponse<C>, RPCError<C>> {
+        let (raft, _) = self.wires.reach(self.target).await?;
+        raft.pre_vote(request)
+            .await
+            .map_err(|error| RPCError::Unreachable(Unreachable::from_string(error)))
+    }
+
     async fn full_snapshot(
         &mut self,
         _: Vote,
@@ -156,13 +168,7 @@ async fn start(id: NodeId, wires: &Wires) -> Simulated {
     let (published, events) = Published::new();
     let shelf = Arc::new(Shelf::open(dir.path()).unwrap());
     let machine = Machine::new(published.clone(), shelf, fatal.clone(), Blocking::InPlace);
-    let config = openraft::Config {
-        heartbeat_interval: 100,
-        election_timeout_min: 300,
-        election_timeout_max: 600,
-        ..openraft::Config::default()
-    };
-    let config = Arc::new(config.validate().unwrap());
+    let config = openraft_config("sim", Timers::default(), SNAPSHOT_EVERY).unwrap();
     let raft = Raft::new(id, config, wires.clone(), log.clone(), machine)
         .await
         .unwrap();
