@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  open:  lock and claim the directory → log → snapshots → consensus (applies what was committed)
-//!         → peer port → quick election
+//!         → quick election → peer port
 //!  stop:  hand over leadership → consensus → peer port → writer → database
 //! ```
 //!
@@ -35,7 +35,6 @@ use crate::config::Config;
 use crate::consensus::{NodeId, Types};
 use crate::core::{Core, Parts, Patience};
 use crate::durable;
-use crate::election::{QuickElection, QuickElections};
 use crate::error::Error;
 use crate::fatal::FatalSignal;
 use crate::leadership::Leadership;
@@ -86,7 +85,6 @@ pub struct Cluster {
 struct Inner {
     core: Arc<LocalCore>,
     leadership: watch::Receiver<Leadership>,
-    elections: Arc<QuickElections>,
     /// Handing over was tried: once is enough, for it may take seconds.
     handed_over: AtomicBool,
     stopping: CancellationToken,
@@ -226,10 +224,7 @@ impl Cluster {
     }
 
     pub fn metrics(&self) -> Metrics {
-        Metrics {
-            quick_elections: self.inner.elections.called(),
-            ..self.inner.core.metrics()
-        }
+        self.inner.core.metrics()
     }
 
     /// Holds the reason once this member can't go on: the process has to end then.
@@ -370,12 +365,11 @@ async fn assemble(
         fatal,
     } = disk;
     let stopping = CancellationToken::new();
-    let calls = Arc::new(Calls::new(dialer.clone()));
     let core = Core::start(Parts {
         raft: raft.clone(),
         log: log.clone(),
         published,
-        peers: calls.clone(),
+        peers: Arc::new(Calls::new(dialer)),
         me: me.clone(),
         clock: machine_clocks(),
         patience: Patience {
@@ -386,16 +380,14 @@ async fn assemble(
         fatal: fatal.clone(),
         stopping: stopping.clone(),
     });
-    let elections = Arc::new(QuickElections::default());
     let service = Service {
         guard: guard(me, raft.clone()),
-        raft: raft.clone(),
-        log: log.clone(),
+        raft,
+        log,
         shelf,
         rounds: core.rounds.clone(),
-        dialer,
         receiving: Semaphore::new(1),
-        elections: elections.clone(),
+        election: core.election.clone(),
     };
     let port = serve(
         service,
@@ -404,20 +396,12 @@ async fn assemble(
         stopping.clone(),
         fatal,
     )?;
-    let election = QuickElection {
-        raft,
-        log,
-        calls,
-        leadership: core.leadership.clone(),
-        elections: elections.clone(),
-    };
     let (told, leadership) = watch::channel(core.leadership.get());
-    let mut tasks = spawn_followers(&core, network, election, told, &stopping);
+    let mut tasks = spawn_followers(&core, network, told);
     tasks.push(port);
     let inner = Inner {
         core,
         leadership,
-        elections,
         handed_over: AtomicBool::new(false),
         stopping,
         tasks: Mutex::new(tasks),
@@ -435,19 +419,13 @@ fn guard(me: Me, raft: Raft<Types<TokioRuntime>, Machine<TokioRuntime>>) -> Guar
 fn spawn_followers(
     core: &LocalCore,
     network: Network,
-    election: QuickElection,
     told: watch::Sender<Leadership>,
-    stopping: &CancellationToken,
 ) -> Vec<JoinHandle<()>> {
-    let (fatal, stopping) = (&core.fatal, stopping.clone());
+    let fatal = &core.fatal;
     let membership = follow_membership(core.raft.clone(), network);
-    let election = async move {
-        stopping.run_until_cancelled(election.run()).await;
-    };
     let telling = tell(core.leadership.clone(), told);
     vec![
         tokio::spawn(fatal.watch("following the membership", membership)),
-        tokio::spawn(fatal.watch("the quick election", election)),
         tokio::spawn(fatal.watch("telling who leads", telling)),
     ]
 }

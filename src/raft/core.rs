@@ -1,5 +1,5 @@
-//! The parts of a member that need no socket, put together: proposals, reads, membership, on any runtime
-//! and any network. `Cluster` gives it tokio and gRPC; a simulation gives it something else.
+//! The parts of a member that need no socket, put together: proposals, reads, membership, the quick election,
+//! on any runtime and any network. `Cluster` gives it tokio and gRPC; a simulation gives it something else.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Reading;
 use crate::consensus::{Types, term_of};
+use crate::election::QuickElection;
 use crate::error::Error;
 use crate::fatal::FatalSignal;
 use crate::leadership::{self, Leadership, leader_of};
@@ -44,6 +45,7 @@ pub struct Core<R: AsyncRuntime, P> {
     pub fatal: FatalSignal,
     /// A round of the leader's, shared with the followers that ask.
     pub rounds: Arc<Rounds>,
+    pub election: Arc<QuickElection<R, P>>,
     published: Arc<Published>,
     reads: Arc<Rounds>,
     proposer: Proposer<R>,
@@ -91,7 +93,7 @@ impl<R: AsyncRuntime, P: Peers> Core<R, P> {
             published.clone(),
             watched,
             fatal.clone(),
-            stopping,
+            stopping.clone(),
         );
         drop(R::spawn(fatal.watch("following leadership", follow)));
         let bound = snapshot_by_size(raft.clone(), log.shared().appended.follow(), snapshot_bytes);
@@ -113,6 +115,7 @@ impl<R: AsyncRuntime, P: Peers> Core<R, P> {
             patience.propose,
             &fatal,
         );
+        let election = QuickElection::new(raft.clone(), log.clone(), peers.clone(), me.id);
         let members = Members {
             raft: raft.clone(),
             published: published.clone(),
@@ -127,6 +130,7 @@ impl<R: AsyncRuntime, P: Peers> Core<R, P> {
             leadership,
             fatal,
             rounds,
+            election: Arc::new(election),
             published,
             reads,
             proposer,
@@ -135,11 +139,11 @@ impl<R: AsyncRuntime, P: Peers> Core<R, P> {
             leader_changes: Arc::default(),
             term_changes: Arc::default(),
         });
-        Self::spawn_followers(&core);
+        Self::spawn_followers(&core, stopping);
         core
     }
 
-    fn spawn_followers(core: &Arc<Self>) {
+    fn spawn_followers(core: &Arc<Self>, stopping: CancellationToken) {
         let counting = count_changes(
             core.leadership.clone(),
             core.leader_changes.clone(),
@@ -148,6 +152,14 @@ impl<R: AsyncRuntime, P: Peers> Core<R, P> {
         drop(R::spawn(core.fatal.watch("counting changes", counting)));
         let founding = found(Arc::downgrade(core), core.leadership.clone());
         drop(R::spawn(core.fatal.watch("founding", founding)));
+        let (election, leadership) = (core.election.clone(), core.leadership.clone());
+        let electing = async move {
+            // A question to another member may be under way, which need not be waited for.
+            stopping
+                .run_until_cancelled(election.watch(leadership))
+                .await;
+        };
+        drop(R::spawn(core.fatal.watch("the quick election", electing)));
     }
 
     pub fn view(&self) -> Arc<View> {
@@ -266,7 +278,7 @@ impl<R: AsyncRuntime, P: Peers> Core<R, P> {
             purged: index(raft.purged),
             term_changes: self.term_changes.load(Ordering::Relaxed),
             leader_changes: self.leader_changes.load(Ordering::Relaxed),
-            quick_elections: 0,
+            quick_elections: self.election.called(),
             last_quorum_ack: raft.last_quorum_acked.map(|at| at.elapsed()),
             lag: lag
                 .map(|(id, matched)| (controller(*id), last.saturating_sub(index(*matched))))

@@ -13,25 +13,24 @@
 //! that drops the lease.
 //!
 //! Safety does not rest on any of this, since an election is only an election and reads trust no lease. The
-//! worst is a needless one; so it takes a quorum, two rounds, and happens at most once in 5 s.
+//! worst is a needless one; so it takes a quorum and two rounds, and no member calls one within 5 s of the
+//! last that it took part in. Only one that did not, because it led then or has started since, may sooner.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::future::join_all;
-use openraft::Raft;
-use openraft::raft::TransferLeaderRequest;
-use openraft_rt_tokio::TokioRuntime;
-use tokio::time::{Instant, sleep};
+use openraft::errors::Fatal;
+use openraft::raft::{TransferLeaderRequest, TransferLeaderResponse};
+use openraft::{AsyncRuntime, Instant, Raft};
 
 use crate::consensus::{LogId, Membership, NodeId, Types, Vote};
 use crate::leadership::Leadership;
 use crate::machine::Machine;
 use crate::member::{Node, controller};
 use crate::membership::{effective, node_of};
-use crate::network::calls::{Calls, Suspicion};
-use crate::network::service::refuses;
+use crate::peers::{Peers, Suspicion};
 use crate::store::log::LogStore;
 use crate::sync::lock;
 use crate::watched::Follower;
@@ -39,81 +38,137 @@ use crate::watched::Follower;
 /// Between the two rounds: a process that is restarted in place listens again by then.
 const BETWEEN_ROUNDS: Duration = Duration::from_millis(50);
 
-/// At most one quick election in this time, whatever flaps.
-const AT_MOST_EVERY: Duration = Duration::from_secs(5);
+/// No member calls a quick election so soon after the last that it took part in, whatever flaps.
+const BETWEEN_ELECTIONS: Duration = Duration::from_secs(5);
 
 /// Before the leader is watched again after its stream broke for another reason.
 const WATCH_PAUSE: Duration = Duration::from_millis(100);
 
-/// The quick elections of this member: how often it called one, and when it last took part in one.
-#[derive(Default)]
-pub struct QuickElections {
+/// How often this member called a quick election, and when it last took part in one.
+struct Past<R: AsyncRuntime> {
     called: AtomicU64,
-    last: Mutex<Option<Instant>>,
+    last: Mutex<Option<R::Instant>>,
 }
 
-impl QuickElections {
-    pub fn called(&self) -> u64 {
-        self.called.load(Ordering::Relaxed)
+impl<R: AsyncRuntime> Past<R> {
+    fn none() -> Self {
+        Self {
+            called: AtomicU64::new(0),
+            last: Mutex::new(None),
+        }
+    }
+
+    fn called(&self) {
+        self.called.fetch_add(1, Ordering::Relaxed);
+        self.took_part();
     }
 
     /// Called here or by another follower: either way the next one has to wait.
-    pub fn took_part(&self) {
-        *lock(&self.last) = Some(Instant::now());
+    fn took_part(&self) {
+        *lock(&self.last) = Some(R::Instant::now());
     }
 
-    fn is_due(&self, now: Instant) -> bool {
+    fn next_is_due(&self, now: R::Instant) -> bool {
         let last = *lock(&self.last);
-        last.is_none_or(|last| now.saturating_duration_since(last) >= AT_MOST_EVERY)
+        last.is_none_or(|last| now.saturating_duration_since(last) >= BETWEEN_ELECTIONS)
     }
 }
 
-pub struct QuickElection {
-    pub raft: Raft<Types<TokioRuntime>, Machine<TokioRuntime>>,
-    pub log: LogStore<TokioRuntime>,
-    pub calls: Arc<Calls>,
-    pub leadership: Follower<Leadership>,
-    pub elections: Arc<QuickElections>,
+/// A member's part in quick elections: it watches the leader, answers what others ask about it, and is told
+/// whom to elect.
+pub struct QuickElection<R: AsyncRuntime, P> {
+    raft: Raft<Types<R>, Machine<R>>,
+    log: LogStore<R>,
+    peers: Arc<P>,
+    me: NodeId,
+    past: Past<R>,
 }
 
-impl QuickElection {
+impl<R: AsyncRuntime, P: Peers> QuickElection<R, P> {
+    pub fn new(
+        raft: Raft<Types<R>, Machine<R>>,
+        log: LogStore<R>,
+        peers: Arc<P>,
+        me: NodeId,
+    ) -> Self {
+        Self {
+            raft,
+            log,
+            peers,
+            me,
+            past: Past::none(),
+        }
+    }
+
+    /// How many this member called since its start.
+    pub fn called(&self) -> u64 {
+        self.past.called.load(Ordering::Relaxed)
+    }
+
+    /// What this member makes of a leader that looks dead to another; nothing if it knows no such member.
+    pub async fn suspicion(&self, leader: NodeId) -> Option<Suspicion> {
+        let node = node_of(&self.raft, leader)?;
+        Some(Suspicion {
+            refused: self.peers.refuses(leader, &node).await,
+            vote: self.log.vote(),
+            last_log: self.log.last_log_id(),
+        })
+    }
+
+    /// Told whom to elect in the leader's place, by itself or by a follower that called a quick election.
+    pub async fn transfer(
+        &self,
+        told_by: NodeId,
+        request: TransferLeaderRequest<Types<R>>,
+    ) -> Result<TransferLeaderResponse<Types<R>>, Fatal<Types<R>>> {
+        let leader = request.from_leader().leader_id.voted_for;
+        let handled = self.raft.handle_transfer_leader(request).await?;
+        if handled.is_ok() && told_by != leader {
+            self.past.took_part();
+        }
+        Ok(handled)
+    }
+
     /// Watches whoever leads until this member stops.
-    pub async fn run(mut self) {
+    pub async fn watch(&self, mut leadership: Follower<Leadership>) {
         loop {
             let follows = |now: &Leadership| now.leader.is_some() && !now.is_me;
-            let Ok(now) = self.leadership.wait_for(follows).await else {
+            let Ok(now) = leadership.wait_for(follows).await else {
                 return;
             };
             let Some((leader, node)) = now
                 .leader
                 .and_then(|id| Some((id.0, node_of(&self.raft, id.0)?)))
             else {
-                sleep(WATCH_PAUSE).await;
+                R::sleep(WATCH_PAUSE).await;
                 continue;
             };
-            let mut leadership = self.leadership.clone();
             tokio::select! {
+                // In this order, for a random one would make a simulation unrepeatable.
+                biased;
                 moved = leadership.wait_for(|then| (then.leader, then.term) != (now.leader, now.term)) => {
                     if moved.is_err() {
                         return;
                     }
                     continue;
                 }
-                broken = self.calls.presence(leader, &node) => {
+                broken = self.peers.presence(leader, &node) => {
                     tracing::debug!(leader = %controller(leader), reason = %broken, "lost sight of the leader");
                 }
             }
-            let address = self.calls.dialer().address(leader, &node.addresses.raft);
-            if self.elections.is_due(Instant::now()) && refuses(&address).await {
+            if self.next_is_due() && self.peers.refuses(leader, &node).await {
                 self.attempt(leader).await;
             }
-            sleep(WATCH_PAUSE).await;
+            R::sleep(WATCH_PAUSE).await;
         }
+    }
+
+    fn next_is_due(&self) -> bool {
+        self.past.next_is_due(R::Instant::now())
     }
 
     /// Calls an election, if a quorum agrees twice.
     async fn attempt(&self, leader: NodeId) {
-        let me = self.calls.dialer().me().id;
         let members = effective(&self.raft);
         let members = members.membership();
         let voters: Vec<NodeId> = members.voter_ids().collect();
@@ -122,40 +177,36 @@ impl QuickElection {
             return;
         };
         // Two configurations at once have two quorums: leave that to the ordinary way.
-        if members.get_joint_config().len() != 1 || !voters.contains(&me) {
+        if members.get_joint_config().len() != 1 || !voters.contains(&self.me) {
             return;
         }
         let first = self.round(members, leader, &vote).await;
         if elected(voters.len(), &first).is_none() {
             return;
         }
-        sleep(BETWEEN_ROUNDS).await;
+        R::sleep(BETWEEN_ROUNDS).await;
         let round = twice(&first, self.round(members, leader, &vote).await);
         // Another follower may have been quicker.
-        let Some(candidate) =
-            elected(voters.len(), &round).filter(|_| self.elections.is_due(Instant::now()))
-        else {
+        let Some(candidate) = elected(voters.len(), &round).filter(|_| self.next_is_due()) else {
             return;
         };
         tracing::info!(
             dead = %controller(leader), candidate = %controller(candidate.id), voters = round.len(),
             "the leader's process is gone: quick election"
         );
-        self.elections.called.fetch_add(1, Ordering::Relaxed);
-        self.elections.took_part();
+        self.past.called();
         self.call(members, &vote, &candidate, &round).await;
     }
 
     /// Asks all other voters, and this member itself, about the leader.
     async fn round(&self, members: &Membership, leader: NodeId, vote: &Vote) -> Vec<Confirmed> {
-        let me = self.calls.dialer().me().id;
         let asked = members.nodes().filter(|(id, _)| **id != leader);
         let answers = asked
             .filter(|(id, _)| members.voter_ids().any(|voter| voter == **id))
             .map(async |(id, node): (&NodeId, &Node)| {
-                let told = match *id == me {
-                    true => self.own_suspicion(members, leader).await,
-                    false => self.calls.suspect(*id, node, vote).await.ok()?,
+                let told = match *id == self.me {
+                    true => self.suspicion(leader).await?,
+                    false => self.peers.suspect(*id, node, vote).await.ok()?,
                 };
                 let agrees = told.refused && told.vote == Some(*vote);
                 agrees.then_some(Confirmed {
@@ -166,18 +217,6 @@ impl QuickElection {
         join_all(answers).await.into_iter().flatten().collect()
     }
 
-    async fn own_suspicion(&self, members: &Membership, leader: NodeId) -> Suspicion {
-        let refused = match members.get_node(&leader) {
-            Some(node) => refuses(&self.calls.dialer().address(leader, &node.addresses.raft)).await,
-            None => false,
-        };
-        Suspicion {
-            refused,
-            vote: self.log.vote(),
-            last_log: self.log.last_log_id(),
-        }
-    }
-
     async fn call(
         &self,
         members: &Membership,
@@ -185,18 +224,17 @@ impl QuickElection {
         candidate: &Confirmed,
         round: &[Confirmed],
     ) {
-        let me = self.calls.dialer().me().id;
         let told = round.iter().map(async |confirmed| {
             let outcome = match members.get_node(&confirmed.id) {
-                _ if confirmed.id == me => {
+                _ if confirmed.id == self.me => {
                     let request =
                         TransferLeaderRequest::new(*vote, candidate.id, candidate.last_log);
-                    let handled = self.raft.handle_transfer_leader(request).await;
+                    let handled = self.transfer(self.me, request).await;
                     handled.map(|_| ()).map_err(|error| error.to_string())
                 }
                 Some(node) => {
                     let to = (candidate.id, candidate.last_log);
-                    let sent = self.calls.transfer(confirmed.id, node, vote, to).await;
+                    let sent = self.peers.transfer(confirmed.id, node, vote, to).await;
                     sent.map_err(|error| error.to_string())
                 }
                 None => Ok(()),
@@ -238,6 +276,8 @@ fn elected(voters: usize, confirmed: &[Confirmed]) -> Option<Confirmed> {
 
 #[cfg(test)]
 mod tests {
+    use openraft_rt_tokio::{TokioInstant, TokioRuntime};
+
     use super::*;
     use crate::consensus::log_id;
 
@@ -266,13 +306,13 @@ mod tests {
 
     #[test]
     fn a_quick_election_that_was_joined_counts_against_the_next() {
-        let elections = QuickElections::default();
-        assert!(elections.is_due(Instant::now()));
-        elections.took_part();
-        let now = Instant::now();
-        assert!(!elections.is_due(now));
-        assert_eq!(elections.called(), 0, "another one called it");
-        assert!(elections.is_due(now + AT_MOST_EVERY));
+        let past = Past::<TokioRuntime>::none();
+        assert!(past.next_is_due(TokioInstant::now()));
+        past.took_part();
+        let now = TokioInstant::now();
+        assert!(!past.next_is_due(now));
+        assert_eq!(past.called.load(Ordering::Relaxed), 0, "another called it");
+        assert!(past.next_is_due(now + BETWEEN_ELECTIONS));
     }
 
     #[test]

@@ -12,8 +12,8 @@
 //! ```
 //!
 //! What leaves this crate is ours: `model` types, [`Committed`], [`Read`], [`Error`]. openraft's types stay
-//! inside. All but `cluster`, `election` and `network` runs on any runtime that openraft runs on, any
-//! network and any log engine, so that a deterministic simulation uses the same code.
+//! inside. All but `cluster` and `network` runs on any runtime that openraft runs on, any network and any
+//! log engine, so that a deterministic simulation uses the same code.
 //!
 //! Left out: what the operations mean (`model`), who may ask for them (the gateways), and what a leader
 //! does with events (`dispatch`).
@@ -72,12 +72,13 @@ pub mod parts {
         Vote,
     };
     pub use crate::core::{Core, Parts, Patience};
+    pub use crate::election::QuickElection;
     pub use crate::fatal::FatalSignal;
     pub use crate::machine::{Machine, Published, View};
     pub use crate::member::Node;
     pub use crate::membership::Me;
     pub use crate::payload::{Payload, Response};
-    pub use crate::peers::{Identified, Peers};
+    pub use crate::peers::{Identified, Peers, Suspicion};
     pub use crate::proposer::ClockSource;
     pub use crate::snapshot::{Handle, Shelf};
     pub use crate::store::directory::open_inline;

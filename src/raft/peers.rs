@@ -6,7 +6,7 @@ use std::future::Future;
 
 use model::{ControllerId, Generation};
 
-use crate::consensus::{LogId, NodeId};
+use crate::consensus::{LogId, NodeId, Vote};
 use crate::error::Error;
 use crate::member::{LogIdentity, Node};
 
@@ -22,6 +22,15 @@ pub struct Identified {
     pub used: bool,
 }
 
+/// What a follower says about a leader that looks dead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Suspicion {
+    pub refused: bool,
+    pub vote: Option<Vote>,
+    pub last_log: Option<LogId>,
+}
+
+/// Every question but `presence` ends by itself, answered or not.
 pub trait Peers: Send + Sync + 'static {
     /// Asks the leader for a read index, after a quorum has confirmed it.
     fn read_index(
@@ -36,4 +45,27 @@ pub trait Peers: Send + Sync + 'static {
         id: NodeId,
         address: &str,
     ) -> impl Future<Output = Result<Identified, Error>> + Send;
+
+    /// Watches a process: returns why when the connection to it breaks, or could not be made.
+    fn presence(&self, id: NodeId, node: &Node) -> impl Future<Output = Error> + Send;
+
+    /// The member's machine answers, and says that nobody listens there.
+    fn refuses(&self, id: NodeId, node: &Node) -> impl Future<Output = bool> + Send;
+
+    /// Asks a follower whether the leader refuses connections from it too.
+    fn suspect(
+        &self,
+        id: NodeId,
+        node: &Node,
+        leader: &Vote,
+    ) -> impl Future<Output = Result<Suspicion, Error>> + Send;
+
+    /// Tells a follower who is to be elected in a dead leader's place.
+    fn transfer(
+        &self,
+        id: NodeId,
+        node: &Node,
+        leader: &Vote,
+        to: (NodeId, Option<LogId>),
+    ) -> impl Future<Output = Result<(), Error>> + Send;
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use model::{ControllerId, Generation};
 use tonic::transport::Channel;
+use wire::transport::{self, DialFailure, Timers};
 use wire::v1;
 use wire::v1::peer_client::PeerClient;
 
@@ -14,7 +15,7 @@ use super::dial::{CallError, Dialer, within};
 use crate::consensus::{LogId, NodeId, Vote};
 use crate::error::Error;
 use crate::member::{LogIdentity, Node};
-use crate::peers::{Identified, Peers};
+use crate::peers::{Identified, Peers, Suspicion};
 use crate::sync::lock;
 
 /// A round of the leader takes a round trip to a quorum; beyond a lease it gives up by itself.
@@ -23,14 +24,6 @@ const IDENTIFY_LIMIT: Duration = Duration::from_secs(3);
 
 /// Within a quick election, which is pointless when it is slow.
 const ELECTION_LIMIT: Duration = Duration::from_millis(200);
-
-/// What a follower says about a leader that looks dead.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Suspicion {
-    pub refused: bool,
-    pub vote: Option<Vote>,
-    pub last_log: Option<LogId>,
-}
 
 /// Calls to peers, over one channel to each.
 pub struct Calls {
@@ -47,10 +40,6 @@ impl Calls {
         }
     }
 
-    pub fn dialer(&self) -> &Dialer {
-        &self.dialer
-    }
-
     fn client(&self, id: NodeId, address: &str) -> PeerClient<Channel> {
         let mut clients = lock(&self.clients);
         let key = (id, address.to_owned());
@@ -58,63 +47,6 @@ impl Calls {
             .entry(key)
             .or_insert_with(|| self.dialer.client(id, address))
             .clone()
-    }
-
-    /// Asks a follower whether the leader refuses connections from it too.
-    pub async fn suspect(
-        &self,
-        id: NodeId,
-        node: &Node,
-        leader: &Vote,
-    ) -> Result<Suspicion, CallError> {
-        let message = v1::PeerSuspectRequest {
-            header: Some(self.dialer.header(id, node)),
-            leader: Some(codec::put_vote(leader)),
-        };
-        let mut client = self.client(id, &node.addresses.raft);
-        let reply = within(ELECTION_LIMIT, client.suspect(message)).await?;
-        Ok(Suspicion {
-            refused: reply.refused,
-            vote: reply.vote.map(|vote| codec::vote(Some(vote))).transpose()?,
-            last_log: reply.last_log.map(codec::log_id_of),
-        })
-    }
-
-    /// Tells a follower who is to be elected in a dead leader's place.
-    pub async fn transfer(
-        &self,
-        id: NodeId,
-        node: &Node,
-        leader: &Vote,
-        to: (NodeId, Option<LogId>),
-    ) -> Result<(), CallError> {
-        let message = v1::PeerTransferRequest {
-            header: Some(self.dialer.header(id, node)),
-            from_leader: Some(codec::put_vote(leader)),
-            to_node: to.0,
-            last_log: to.1.as_ref().map(codec::put_log_id),
-        };
-        let mut client = self.client(id, &node.addresses.raft);
-        within(ELECTION_LIMIT, client.transfer_leader(message))
-            .await
-            .map(|_| ())
-    }
-
-    /// Watches a process: returns when the connection to it breaks, or could not be made.
-    pub async fn presence(&self, id: NodeId, node: &Node) -> CallError {
-        // A channel of its own: what breaks it is the peer's end and nothing else.
-        let mut client = self.dialer.client(id, &node.addresses.raft);
-        let header = Some(self.dialer.header(id, node));
-        let watched = async {
-            let request = v1::PeerPresenceRequest { header };
-            let mut stream = client.presence(request).await?.into_inner();
-            while stream.message().await?.is_some() {}
-            Ok::<_, tonic::Status>(())
-        };
-        match watched.await {
-            Ok(()) => CallError::from(tonic::Status::unavailable("it closed the connection")),
-            Err(status) => CallError::from(status),
-        }
     }
 }
 
@@ -157,9 +89,69 @@ impl Peers for Calls {
             used: reply.used,
         })
     }
+
+    async fn presence(&self, id: NodeId, node: &Node) -> Error {
+        // A channel of its own: what breaks it is the peer's end and nothing else.
+        let mut client = self.dialer.client(id, &node.addresses.raft);
+        let header = Some(self.dialer.header(id, node));
+        let watched = async {
+            let request = v1::PeerPresenceRequest { header };
+            let mut stream = client.presence(request).await?.into_inner();
+            while stream.message().await?.is_some() {}
+            Ok::<_, tonic::Status>(())
+        };
+        match watched.await {
+            Ok(()) => of_peer(tonic::Status::unavailable("it closed the connection")),
+            Err(status) => of_peer(status),
+        }
+    }
+
+    async fn refuses(&self, id: NodeId, node: &Node) -> bool {
+        let address = self.dialer.address(id, &node.addresses.raft);
+        let probed = transport::probe(&address, Timers::default()).await;
+        probed.is_err_and(|error| error.failure == DialFailure::Refused)
+    }
+
+    async fn suspect(&self, id: NodeId, node: &Node, leader: &Vote) -> Result<Suspicion, Error> {
+        let message = v1::PeerSuspectRequest {
+            header: Some(self.dialer.header(id, node)),
+            leader: Some(codec::put_vote(leader)),
+        };
+        let mut client = self.client(id, &node.addresses.raft);
+        let reply = within(ELECTION_LIMIT, client.suspect(message)).await;
+        let reply = reply.map_err(of_peer)?;
+        let vote = reply.vote.map(|vote| codec::vote(Some(vote))).transpose();
+        Ok(Suspicion {
+            refused: reply.refused,
+            vote: vote.map_err(of_peer)?,
+            last_log: reply.last_log.map(codec::log_id_of),
+        })
+    }
+
+    async fn transfer(
+        &self,
+        id: NodeId,
+        node: &Node,
+        leader: &Vote,
+        to: (NodeId, Option<LogId>),
+    ) -> Result<(), Error> {
+        let message = v1::PeerTransferRequest {
+            header: Some(self.dialer.header(id, node)),
+            from_leader: Some(codec::put_vote(leader)),
+            to_node: to.0,
+            last_log: to.1.as_ref().map(codec::put_log_id),
+        };
+        let mut client = self.client(id, &node.addresses.raft);
+        let told = within(ELECTION_LIMIT, client.transfer_leader(message)).await;
+        told.map(|_| ()).map_err(of_peer)
+    }
 }
 
 /// Who can't reach the leader can do no better than wait for another.
 fn of_leader(error: CallError) -> Error {
     Error::no_leader(format!("the leader can't be asked: {error}"))
+}
+
+fn of_peer(error: impl Into<CallError>) -> Error {
+    Error::busy(error.into().to_string())
 }

@@ -11,18 +11,18 @@ use openraft::errors::{Fatal, RaftError};
 use openraft_rt_tokio::TokioRuntime;
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status, Streaming};
-use wire::transport::{self, PeerInfo, Timers};
+use wire::transport::PeerInfo;
 use wire::v1;
 use wire::v1::peer_server::Peer as PeerApi;
 
+use super::calls::Calls;
 use super::codec;
 use super::guard::Guard;
 use super::snapshots;
 use crate::consensus::{Snapshot, Types};
-use crate::election::QuickElections;
+use crate::election::QuickElection;
 use crate::error::{Error, Hindrance};
 use crate::machine::Machine;
-use crate::membership::node_of;
 use crate::read::Rounds;
 use crate::snapshot::Shelf;
 use crate::store::log::LogStore;
@@ -36,10 +36,9 @@ pub struct Service {
     pub log: LogStore<TokioRuntime>,
     pub shelf: Arc<Shelf>,
     pub rounds: Arc<Rounds>,
-    pub dialer: super::dial::Dialer,
     /// One snapshot comes in at a time.
     pub receiving: Semaphore,
-    pub elections: Arc<QuickElections>,
+    pub election: Arc<QuickElection<TokioRuntime, Calls>>,
 }
 
 type ReplyStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -192,20 +191,15 @@ impl PeerApi for Service {
         self.guard
             .check(origin(&request), request.get_ref().header.as_ref())?;
         let message = request.into_inner();
-        let leader = message.from_leader.as_ref().map(|vote| vote.node);
-        let from_leader = message.header.as_ref().map(|header| header.from) == leader;
+        let header = message.header.as_ref();
+        let told_by = header.ok_or_else(|| codec::missing("header"))?.from;
         let request = codec::transfer(message)?;
-        let outcome = self.raft.handle_transfer_leader(request).await;
+        let outcome = self.election.transfer(told_by, request).await;
         let reply = match outcome.map_err(|fatal| stopped(&fatal))? {
-            Ok(()) => {
-                if !from_leader {
-                    self.elections.took_part();
-                }
-                v1::PeerTransferReply {
-                    accepted: true,
-                    reason: String::new(),
-                }
-            }
+            Ok(()) => v1::PeerTransferReply {
+                accepted: true,
+                reason: String::new(),
+            },
             Err(refusal) => v1::PeerTransferReply {
                 accepted: false,
                 reason: refusal.to_string(),
@@ -262,13 +256,12 @@ impl PeerApi for Service {
         let leader = codec::vote(request.into_inner().leader)?
             .leader_id
             .voted_for;
-        let node = node_of(&self.raft, leader)
-            .ok_or_else(|| Status::not_found("that leader is no member"))?;
-        let address = self.dialer.address(leader, &node.addresses.raft);
+        let told = self.election.suspicion(leader).await;
+        let told = told.ok_or_else(|| Status::not_found("that leader is no member"))?;
         Ok(Response::new(v1::PeerSuspectReply {
-            refused: refuses(&address).await,
-            vote: self.log.vote().as_ref().map(codec::put_vote),
-            last_log: self.log.last_log_id().as_ref().map(codec::put_log_id),
+            refused: told.refused,
+            vote: told.vote.as_ref().map(codec::put_vote),
+            last_log: told.last_log.as_ref().map(codec::put_log_id),
         }))
     }
 
@@ -281,10 +274,4 @@ impl PeerApi for Service {
         let here = stream::once(async { Ok(v1::PeerPresenceReply {}) });
         Ok(Response::new(Box::pin(here.chain(stream::pending()))))
     }
-}
-
-/// The machine answers, and says that nobody listens there.
-pub async fn refuses(address: &str) -> bool {
-    let probed = transport::probe(address, Timers::default()).await;
-    probed.is_err_and(|error| error.failure == transport::DialFailure::Refused)
 }

@@ -15,6 +15,7 @@ use crate::member::{LogIdentity, Node};
 use crate::membership::Me;
 use crate::network::calls::Calls;
 use crate::network::dial::Dialer;
+use crate::peers::Peers;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn three_members_commit_serve_reads_everywhere_and_survive_their_leader() {
