@@ -6,8 +6,13 @@
 //! hashing", 1997. It detects divergence by accident or bug; it is no defence against a member
 //! that chooses its records to collide.)
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use sha2::{Digest, Sha256};
+
+/// State hashes by the index of the last entry that they stand for.
+pub type StateHashes = BTreeMap<u64, [u8; 32]>;
 
 /// SHA-256 of one record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

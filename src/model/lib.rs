@@ -43,6 +43,7 @@ pub use command::{
 };
 pub use entry::{DecodeError, Entry, Stamped};
 pub use event::{Applied, Event};
+pub use hash::StateHashes;
 pub use id::{
     AgentId, ControllerId, Epoch, Fence, Generation, Incarnation, Namespace, ParseIdError, TaskId,
 };

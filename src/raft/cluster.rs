@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use model::{Addresses, ControllerId, Op, State, Timestamp};
+use model::{Addresses, ControllerId, Op, State, StateHashes, Timestamp};
 use openraft::Raft;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft_rt_tokio::TokioRuntime;
@@ -165,6 +165,11 @@ impl Cluster {
         self.inner.core.view().state.clone()
     }
 
+    /// What the state's hash was at the last multiples of 256, and what it is now, for others to compare.
+    pub fn state_hashes(&self) -> StateHashes {
+        self.inner.core.state_hashes()
+    }
+
     pub fn leadership(&self) -> watch::Receiver<Leadership> {
         self.inner.leadership.clone()
     }
@@ -230,6 +235,11 @@ impl Cluster {
     /// Holds the reason once this member can't go on: the process has to end then.
     pub fn fatal(&self) -> watch::Receiver<Option<Arc<str>>> {
         self.inner.core.fatal.subscribe()
+    }
+
+    /// Ends this member for a reason that this crate can't see: [`Cluster::fatal`] tells it.
+    pub fn fail(&self, reason: &str) {
+        self.inner.core.fatal.raise(reason);
     }
 
     /// Before stopping: leadership goes to another voter, if this member leads and one answers. Tried once.

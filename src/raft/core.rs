@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use model::{ControllerId, Op, State, SystemCommand, Timestamp};
+use model::{ControllerId, Op, State, StateHashes, SystemCommand, Timestamp};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::{AsyncRuntime, Instant, Raft};
 use tokio::sync::Mutex;
@@ -164,6 +164,10 @@ impl<R: AsyncRuntime, P: Peers> Core<R, P> {
 
     pub fn view(&self) -> Arc<View> {
         self.published.view()
+    }
+
+    pub fn state_hashes(&self) -> StateHashes {
+        self.published.state_hashes()
     }
 
     pub async fn propose(&self, ops: Vec<Op>, wall: Timestamp) -> Result<Committed, Error> {

@@ -42,6 +42,7 @@ mod snapshot;
 mod status;
 mod store;
 mod sync;
+mod trail;
 mod watched;
 
 #[cfg(test)]

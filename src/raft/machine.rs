@@ -16,12 +16,12 @@ use std::collections::BTreeSet;
 use std::io;
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 use futures::{Stream, StreamExt};
-use model::{Stamped, State, Timestamp};
+use model::{Stamped, State, StateHashes, Timestamp};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{AsyncRuntime, EntryPayload, OptionalSend};
 use tokio::sync::mpsc;
@@ -34,6 +34,8 @@ use crate::fatal::FatalSignal;
 use crate::payload::Response;
 use crate::snapshot::manifest::Position;
 use crate::snapshot::{Handle, Shelf, chunk};
+use crate::sync::lock;
+use crate::trail::Trail;
 use crate::watched::{Follower, Watched};
 
 /// Batches that wait for the reader of events before apply waits for it.
@@ -69,6 +71,7 @@ pub type EventStream = mpsc::Receiver<Arc<AppliedBatch>>;
 pub struct Published {
     view: ArcSwap<View>,
     applied: Watched<Option<LogId>>,
+    trail: Mutex<Trail>,
     events: mpsc::Sender<Arc<AppliedBatch>>,
     /// Events flow once the member has started.
     live: AtomicBool,
@@ -90,6 +93,7 @@ impl Published {
         let published = Self {
             view: ArcSwap::default(),
             applied: Watched::new(None),
+            trail: Mutex::default(),
             events,
             live: AtomicBool::new(false),
         };
@@ -102,6 +106,16 @@ impl Published {
 
     pub fn applied(&self) -> Follower<Option<LogId>> {
         self.applied.follow()
+    }
+
+    /// The trail, and the hash of the state as it is in the view.
+    pub fn state_hashes(&self) -> StateHashes {
+        let mut hashes = lock(&self.trail).hashes();
+        let state = self.view().state.clone();
+        if state.last_applied() > 0 {
+            hashes.insert(state.last_applied(), state.hash());
+        }
+        hashes
     }
 
     pub fn go_live(&self) {
@@ -185,6 +199,10 @@ impl<R: AsyncRuntime> Machine<R> {
             }
         }
         self.view.applied = Some(entry.log_id);
+        let hash_at = self.state.hash_at();
+        if hash_at.0 == index {
+            lock(&self.published.trail).add(hash_at);
+        }
         let batch = AppliedBatch {
             index,
             term,
@@ -276,6 +294,7 @@ impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for Machine<R> {
         self.blocking
             .run::<R, _, _>(move || shelf.adopt(&handle))
             .await?;
+        *lock(&self.published.trail) = Trail::beginning_at(state.hash_at());
         self.state = state;
         self.view.applied = position.last_log;
         self.view.membership = Arc::new(position.membership);

@@ -14,7 +14,7 @@ async fn a_late_member_gets_a_snapshot_and_then_the_log() {
     config.snapshot_every = 40;
     let mut members = vec![lab.start_with(config).await.unwrap()];
     members[0].cluster.initialize().await.unwrap();
-    for number in 0..200 {
+    for number in 0..300 {
         let op = register(&format!("a{number}"));
         members[0]
             .cluster
@@ -38,18 +38,51 @@ async fn a_late_member_gets_a_snapshot_and_then_the_log() {
         .await
         .unwrap();
     assert!(has(&members[1].cluster, "a0").await.unwrap());
-    assert!(has(&members[1].cluster, "a199").await.unwrap());
+    assert!(has(&members[1].cluster, "a299").await.unwrap());
     let first = members[1].events.recv().await.unwrap();
     assert_eq!(first.kind, BatchKind::Snapshot, "{first:?}");
     assert!(members[1].cluster.status().snapshot.is_some());
     assert_equal_states(&members).await;
+    let trails = [0, 1].map(|at: usize| members[at].cluster.state_hashes());
+    assert_eq!(trails[0], trails[1], "a snapshot brings the last multiple");
 
     let late = members.pop().unwrap();
     late.cluster.shutdown().await;
     drop(late);
     members.push(lab.start(2).await);
-    assert!(has(&members[1].cluster, "a199").await.unwrap());
+    assert!(has(&members[1].cluster, "a299").await.unwrap());
     assert_equal_states(&members).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_leave_the_same_trail_of_hashes_and_find_their_own_again_after_a_restart() {
+    let mut lab = Lab::new("trail");
+    let mut members = lab.cluster(2).await;
+    let proposals = (0..600).map(|_| {
+        let op = register("a1");
+        members[0].cluster.propose(vec![op], Timestamp(0))
+    });
+    futures::future::try_join_all(proposals).await.unwrap();
+    assert_equal_states(&members).await;
+    let trails = [0, 1].map(|at: usize| members[at].cluster.state_hashes());
+    assert_eq!(trails[0], trails[1]);
+    let applied = members[0].cluster.status().applied;
+    assert_eq!(
+        trails[0].keys().copied().collect::<Vec<_>>(),
+        [256, 512, applied]
+    );
+
+    let late = members.pop().unwrap();
+    late.cluster.shutdown().await;
+    drop(late);
+    members.push(lab.start(2).await);
+    assert!(has(&members[1].cluster, "a1").await.unwrap());
+    assert_equal_states(&members).await;
+    let again = members[1].cluster.state_hashes();
+    assert_eq!(
+        [again[&256], again[&512]],
+        [trails[0][&256], trails[0][&512]]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
