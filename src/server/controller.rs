@@ -16,6 +16,7 @@ use crate::hub::Hub;
 use crate::metrics::Metrics;
 use crate::others::Others;
 use crate::sessions::{Era, Registry, Renewals};
+use crate::vigil::Clocks;
 
 /// One running controller.
 pub struct Controller {
@@ -30,6 +31,7 @@ pub struct Controller {
     pub others: Others,
     pub callers: Callers,
     pub metrics: Arc<Metrics>,
+    pub clocks: Clocks,
     /// Since when agents could be heard here.
     pub started: tokio::time::Instant,
     /// Everything spawned for a request or a session.

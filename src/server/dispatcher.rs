@@ -410,7 +410,7 @@ pub fn hindrance_of(hindrance: raft::Hindrance) -> Hindrance {
 }
 
 /// For display only; a clock before 1970 shows as 1970.
-fn wall_now() -> Timestamp {
+pub fn wall_now() -> Timestamp {
     let since = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();

@@ -30,10 +30,12 @@ mod others;
 mod ports;
 mod quorum;
 mod sessions;
+mod vigil;
 
 #[cfg(test)]
 mod tests;
 
 pub use config::{Config, DEFAULT_PORT, Invalid, Profile};
 pub use error::Error;
+pub use limit::CLOCK_SKEW_MAX;
 pub use node::run;

@@ -60,6 +60,16 @@ pub const SESSION_SILENCE: Duration = Duration::from_secs(30);
 pub const TAIL_ANSWER: Duration = Duration::from_secs(5);
 /// How long another member may take to say how it is.
 pub const MEMBER_ANSWER: Duration = Duration::from_secs(1);
+/// Between two rounds in which a controller asks the others how they are: a few answers of some KiB.
+pub const VIGIL: Duration = Duration::from_secs(3);
+/// Wall clocks of two members further apart are an alarm.
+pub const CLOCK_SKEW_MAX: Duration = Duration::from_secs(2);
+/// An alarm ends this far below the limit, more than one measurement differs from the next.
+pub const CLOCK_SKEW_SLACK: Duration = Duration::from_millis(500);
+/// The longest round trip that still tells how late another's clock is: right within half of it.
+pub const CLOCK_ROUND_TRIP: Duration = Duration::from_millis(500);
+/// How long a measurement counts where no other one follows: ten rounds.
+pub const CLOCK_FRESH: Duration = Duration::from_secs(30);
 /// How long readiness waits for a quorum, and for how long its answer is used again.
 pub const READY_ANSWER: Duration = Duration::from_secs(1);
 pub const READY_FRESH: Duration = Duration::from_millis(250);

@@ -1,7 +1,7 @@
 //! One controller, wired: build, start, wait, and stop in reverse.
 //!
 //! ```text
-//!   identity ─► ports ─► raft ─► hub, sessions, dispatcher ─► gRPC ─► HTTPS ─► found or join
+//!   identity ─► ports ─► raft ─► hub, sessions, dispatcher ─► gRPC ─► HTTPS ─► found or join, vigil
 //! ```
 //!
 //! Stopping: readiness off, leadership to another voter, waiting clients and sessions sent away,
@@ -36,6 +36,7 @@ use crate::metrics::Metrics;
 use crate::others::Others;
 use crate::ports::Ports;
 use crate::sessions::{self, Registry};
+use crate::vigil::{self, Clocks};
 use crate::{https, limit};
 
 /// Runs a controller until `shutdown`, or until it can't go on.
@@ -100,6 +101,7 @@ impl Node {
             others: Others::new(credentials.clone(), config.grpc_overrides()),
             callers: Callers::default(),
             metrics: Arc::new(Metrics::default()),
+            clocks: Clocks::default(),
             started: tokio::time::Instant::now(),
             background: TaskTracker::new(),
             leaving: CancellationToken::new(),
@@ -121,6 +123,7 @@ impl Node {
             start,
             halt.clone(),
         ));
+        helpers.spawn(vigil::keep(Arc::clone(&controller), halt.clone()));
         let at = &controller.addresses;
         info!(id = %config.id, grpc = %at.grpc, raft = %at.raft, https = %at.https, "started");
         Ok(Node {

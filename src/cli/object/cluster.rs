@@ -1,5 +1,7 @@
 //! The cluster's status and its members.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use wire::v1;
 
@@ -44,6 +46,7 @@ fn member_fields(member: &v1::Member) -> Value {
         "hash_index": heard.then_some(member.hash_index),
         "hash_at": text(&member.hash_at),
         "version": text(&member.version),
+        "clock_skew_ms": member.clock_skew_ms,
     })
 }
 
@@ -70,6 +73,7 @@ pub fn status_table(status: &v1::StatusReply, width: Width) -> String {
         lines
             .push("stale: no quorum could be reached, so this is what one member last knew".into());
     }
+    lines.extend(status.members.iter().filter_map(clock_alarm));
     format!(
         "{}\n\n{}",
         lines.join("\n"),
@@ -93,6 +97,7 @@ pub fn members_table(members: &[v1::Member], width: Width) -> String {
             "RAFT",
             "HTTPS",
             "VERSION",
+            "CLOCK",
         ]),
     };
     for member in members {
@@ -122,11 +127,33 @@ pub fn members_table(members: &[v1::Member], width: Width) -> String {
                 cell(&address.raft),
                 cell(&address.https),
                 cell(&member.version),
+                member.clock_skew_ms.map_or_else(|| "-".to_owned(), skew),
             ]);
         }
         table.row(row);
     }
     table.render()
+}
+
+/// What to say where a clock is too far from that of the controller that answers.
+fn clock_alarm(member: &v1::Member) -> Option<String> {
+    let most = server::CLOCK_SKEW_MAX;
+    let ahead = member.clock_skew_ms?;
+    (u128::from(ahead.unsigned_abs()) > most.as_millis()).then(|| {
+        format!(
+            "clock alarm: {}'s wall clock is {} from that of the controller that answers, \
+             at most {} s are right",
+            member.id,
+            skew(ahead),
+            most.as_secs()
+        )
+    })
+}
+
+fn skew(milliseconds: i64) -> String {
+    let sign = if milliseconds < 0 { '-' } else { '+' };
+    let size = Duration::from_millis(milliseconds.unsigned_abs());
+    format!("{sign}{:.3} s", size.as_secs_f64())
 }
 
 fn reachable(member: &v1::Member) -> bool {
@@ -162,6 +189,7 @@ mod tests {
                 String::new()
             },
             version: if heard { "0.1.0".into() } else { String::new() },
+            clock_skew_ms: heard.then_some(0),
         }
     }
 
@@ -208,5 +236,24 @@ mod tests {
             ..status()
         };
         assert!(status_table(&stale, Width::Normal).contains("no quorum"));
+    }
+
+    #[test]
+    fn a_clock_that_is_too_far_off_is_an_alarm_in_words() {
+        let with = |skew| {
+            let mut status = status();
+            status.members[1].clock_skew_ms = Some(skew);
+            status_table(&status, Width::Wide)
+        };
+        let text = with(-2_001);
+        assert!(
+            text.contains("members answer\nclock alarm: c2's wall clock is -2.001 s from"),
+            "{text}"
+        );
+        let near = with(2_000);
+        assert!(
+            !near.contains("alarm") && near.contains("+2.000 s"),
+            "{near}"
+        );
     }
 }

@@ -13,7 +13,8 @@ use wire::v1;
 
 use super::request::{Hop, Leader, position_of};
 use super::{Deadline, Gateway, failure};
-use crate::limit;
+use crate::dispatcher::wall_now;
+use crate::{limit, vigil};
 
 #[tonic::async_trait]
 impl v1::cluster_server::Cluster for Gateway {
@@ -93,16 +94,11 @@ impl Gateway {
         if member.id == self.0.id {
             return self.own_member().member;
         }
-        let channel = self
-            .0
-            .others
-            .channel(member.id, &member.addresses.grpc)
-            .ok()?;
-        let mut client = v1::cluster_client::ClusterClient::new(channel);
-        let mut request = Request::new(v1::MemberRequest {});
-        request.set_timeout(limit::MEMBER_ANSWER);
-        let answer = tokio::time::timeout(limit::MEMBER_ANSWER, client.member(request)).await;
-        answer.ok()?.ok()?.into_inner().member
+        let vigil::Answer { reply, skew } = vigil::ask(&self.0, member).await?;
+        Some(v1::Member {
+            clock_skew_ms: skew.map(|skew| skew.0),
+            ..reply.member?
+        })
     }
 
     fn own_member(&self) -> v1::MemberReply {
@@ -128,6 +124,7 @@ impl Gateway {
                 hash_index,
                 hash_at: hex::encode(hash_at),
                 version: env!("CARGO_PKG_VERSION").into(),
+                clock_skew_ms: Some(0),
             }),
             term: leadership.term,
             leader: leadership
@@ -135,6 +132,9 @@ impl Gateway {
                 .map(|id| id.to_string())
                 .unwrap_or_default(),
             cluster_id: state.cluster_id().to_owned(),
+            generation: state.generation().0,
+            wall_ms: Some(wall_now().0),
+            hashes: wire::convert::state_hashes_out(&self.0.cluster.state_hashes()),
         }
     }
 }

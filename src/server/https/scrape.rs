@@ -7,7 +7,7 @@ use std::time::Duration;
 use model::{AgentState, StateName};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{
-    DescriptorEncoder, EncodeLabelSet, EncodeMetric, LabelSetEncoder, text,
+    DescriptorEncoder, EncodeGaugeValue, EncodeLabelSet, EncodeMetric, LabelSetEncoder, text,
 };
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
@@ -44,6 +44,7 @@ impl Collector for Now {
         self.work(&mut sheet)?;
         self.agents(&mut sheet)?;
         self.shell(&mut sheet)?;
+        self.clocks(&mut sheet)?;
         let metrics = self.0.cluster.metrics();
         raft(&mut sheet, &metrics)?;
         store(&mut sheet, &metrics.store)
@@ -100,6 +101,19 @@ impl Now {
             "quorate_waited_tasks",
             "Tasks whose end or change somebody waits for here",
             waited_for,
+        )
+    }
+
+    fn clocks(&self, sheet: &mut Sheet<'_>) -> fmt::Result {
+        let known = self.0.clocks.known();
+        let skews: Vec<_> = known
+            .iter()
+            .map(|(id, skew)| (("member", id.to_string()), skew.seconds()))
+            .collect();
+        sheet.gauges(
+            "quorate_clock_skew_seconds",
+            "By how much a member's wall clock is ahead of this one's",
+            &skews,
         )
     }
 }
@@ -243,7 +257,12 @@ impl Sheet<'_> {
         metric.encode(encoder)
     }
 
-    fn gauges(&mut self, name: &str, help: &str, values: &[(Label, u64)]) -> fmt::Result {
+    fn gauges<V: EncodeGaugeValue + Copy>(
+        &mut self,
+        name: &str,
+        help: &str,
+        values: &[(Label, V)],
+    ) -> fmt::Result {
         let mut encoder = self
             .0
             .encode_descriptor(name, help, None, MetricType::Gauge)?;

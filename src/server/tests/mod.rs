@@ -8,3 +8,4 @@ mod fixture;
 mod https;
 mod logs;
 mod tasks;
+mod vigil;

@@ -8,6 +8,8 @@ mod task;
 
 use std::collections::BTreeMap;
 
+use model::StateHashes;
+
 use crate::v1;
 
 pub use agent::hello;
@@ -81,6 +83,23 @@ impl From<v1::Addresses> for model::Addresses {
             https: addresses.https,
         }
     }
+}
+
+/// State hashes, the oldest first.
+pub fn state_hashes_out(hashes: &StateHashes) -> Vec<v1::StateHash> {
+    let hash = |(index, hash): (&u64, &[u8; 32])| v1::StateHash {
+        index: *index,
+        hash: hash.to_vec().into(),
+    };
+    hashes.iter().map(hash).collect()
+}
+
+pub fn state_hashes_in(hashes: &[v1::StateHash]) -> Result<StateHashes, Malformed> {
+    let hash = |told: &v1::StateHash| match <[u8; 32]>::try_from(&told.hash[..]) {
+        Ok(hash) => Ok((told.index, hash)),
+        Err(_) => Err(Malformed(format!("a hash of {} bytes", told.hash.len()))),
+    };
+    hashes.iter().map(hash).collect()
 }
 
 /// Labels, in the order of their keys.

@@ -30,6 +30,15 @@ fn a_spec_comes_back_as_it_was() {
 }
 
 #[test]
+fn state_hashes_come_back_as_they_were_and_a_short_one_is_refused() {
+    let hashes = model::StateHashes::from([(256, [1; 32]), (300, [2; 32])]);
+    let mut told = super::state_hashes_out(&hashes);
+    assert_eq!(super::state_hashes_in(&told), Ok(hashes));
+    told[1].hash.truncate(31);
+    assert!(super::state_hashes_in(&told).is_err());
+}
+
+#[test]
 fn every_end_comes_back_as_it_was() {
     let reason = || "because".to_owned();
     for end in [
