@@ -1,15 +1,19 @@
 //! A wall clock that jumps by an hour: no lease may end, nothing may run twice, nobody may lose office.
+//! And one that differs from the others': they have to say so.
 //!
-//! `libfaketime` shifts what every process of the cluster sees as wall time, and leaves the monotonic
-//! clocks alone, as a person with `date --set` would.
+//! `libfaketime` shifts what processes see as wall time, and leaves the monotonic clocks alone, as a
+//! person with `date --set` would.
 
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use cluster_tests::cluster::Options;
+use cluster_tests::cluster::{self, Cluster, Metrics, Options};
 use cluster_tests::report::Progress;
-use cluster_tests::{traffic, wait};
+use cluster_tests::{faults, traffic, wait};
+use tokio::process::Child;
 use tokio::test;
 use wire::v1::TaskState;
 
@@ -17,6 +21,8 @@ use crate::site::{PATIENCE, Site};
 
 /// Longer than a lease, so that one which the jump ended would be seen to end.
 const LOOKED_AT: Duration = Duration::from_secs(18);
+/// Whose clocks are right while that of c3 is not.
+const WATCHERS: [&str; 2] = ["c1", "c2"];
 
 #[test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wall_clock_set_an_hour_forward_and_back_changes_nothing() {
@@ -24,7 +30,7 @@ async fn a_wall_clock_set_an_hour_forward_and_back_changes_nothing() {
         Progress::new("clock").skip("libfaketime is not installed");
         return;
     };
-    let shift = beside_the_build();
+    let shift = beside_the_build("jump");
     set(&shift, "+0s");
     let site = Site::start("clock", |options| under(options, &library, &shift)).await;
     let load = site.flowing_load(2).await;
@@ -68,6 +74,96 @@ async fn a_wall_clock_set_an_hour_forward_and_back_changes_nothing() {
     let _removed = fs::remove_file(&shift);
 }
 
+#[test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wall_clock_that_differs_from_the_others_is_an_alarm_until_it_is_set_right() {
+    let Some(library) = library() else {
+        Progress::new("skew").skip("libfaketime is not installed");
+        return;
+    };
+    let shift = beside_the_build("skew");
+    set(&shift, "+0s");
+    let site = Site::start("skew", |options| options.agents(0)).await;
+    faults::kill(&site.cluster, "c3").await.unwrap();
+    let log = site.cluster.scratch().join("c3-shifted.log");
+    let _shifted = start_under(&site.cluster, "c3", &library, &shift, &log);
+    site.cluster.until_whole().await.unwrap();
+    until_skew(&site, -0.5..0.5).await;
+    assert_eq!(
+        WATCHERS.map(|id| said(&site, id, "too far apart")),
+        [false; 2]
+    );
+
+    set(&shift, "+10s");
+    until_skew(&site, 9.5..10.5).await;
+    until_said(&site, "too far apart").await;
+    let status = site.cluster.status().await.unwrap();
+    let skews = status.members.iter().map(|it| it.clock_skew_ms.unwrap());
+    // Whoever was asked.
+    let apart = skews.clone().max().unwrap() - skews.min().unwrap();
+    assert!((9_500..10_500).contains(&apart), "{status:?}");
+    let text = site.cluster.cli().expect(&["cluster", "status"]).await;
+    let text = text.unwrap().text();
+    assert!(text.contains("clock alarm: "), "{text}");
+    site.progress
+        .say(format!("wall clocks {apart} ms apart, and all say so"));
+
+    set(&shift, "+0s");
+    until_skew(&site, -0.5..0.5).await;
+    until_said(&site, "close again").await;
+    let after = site.cluster.status().await.unwrap();
+    assert_eq!((after.term, after.leader), (status.term, status.leader));
+    let _removed = fs::remove_file(&shift);
+}
+
+/// Starts a member that was killed with the same command line, and with a clock of its own.
+fn start_under(cluster: &Cluster, id: &str, library: &Path, shift: &Path, log: &Path) -> Child {
+    let argv = cluster.member(id).unwrap().argv;
+    let mut command = cluster.cli().command(&argv[1..]);
+    let log = fs::File::create(log).unwrap();
+    let command = command.envs(faked(library, shift)).stderr(log);
+    command.stdout(Stdio::null()).spawn().unwrap()
+}
+
+/// Waits until c1 and c2 both measure that c3 is ahead by so many seconds.
+async fn until_skew(site: &Site, wanted: Range<f64>) {
+    let tls = cluster::https_tls(&site.cluster.credentials().unwrap()).unwrap();
+    let layout = site.cluster.layout().unwrap();
+    for controller in WATCHERS.map(|id| layout.controller(id).unwrap()) {
+        let what = format!("{} to see c3 ahead by {wanted:?} s", controller.id);
+        wait::until(&what, PATIENCE, || async {
+            let metrics = Metrics::scrape(&controller.https, &tls).await;
+            let metrics = metrics.map_err(|error| error.to_string())?;
+            match metrics.get("quorate_clock_skew_seconds{member=\"c3\"}") {
+                Some(skew) if wanted.contains(&skew) => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await
+        .unwrap();
+    }
+}
+
+/// Waits until the logs of c1 and c2 both have a line with these words about c3.
+async fn until_said(site: &Site, words: &str) {
+    wait::until_now(
+        &format!("`{words}` in the logs"),
+        PATIENCE,
+        || match WATCHERS.map(|id| said(site, id, words)) {
+            [true, true] => Ok(()),
+            seen => Err(format!("{seen:?}")),
+        },
+    )
+    .await
+    .unwrap();
+}
+
+fn said(site: &Site, id: &str, words: &str) -> bool {
+    let log = site.cluster.member(id).unwrap().log;
+    let text = fs::read_to_string(log).unwrap();
+    text.lines()
+        .any(|line| line.contains(words) && line.contains("member=c3"))
+}
+
 fn library() -> Option<PathBuf> {
     let roots = [
         "/usr/lib/x86_64-linux-gnu",
@@ -82,17 +178,27 @@ fn library() -> Option<PathBuf> {
 }
 
 fn under(options: Options, library: &Path, shift: &Path) -> Options {
-    options
-        .environment("LD_PRELOAD", &library.to_string_lossy())
-        .environment("FAKETIME_TIMESTAMP_FILE", &shift.to_string_lossy())
-        // Seconds until a process looks at the file again.
-        .environment("FAKETIME_CACHE_DURATION", "1")
-        .environment("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+    faked(library, shift)
+        .into_iter()
+        .fold(options, |options, (name, value)| {
+            options.environment(name, &value)
+        })
 }
 
-fn beside_the_build() -> PathBuf {
+fn faked(library: &Path, shift: &Path) -> [(&'static str, String); 4] {
+    let path = |path: &Path| path.to_string_lossy().into_owned();
+    [
+        ("LD_PRELOAD", path(library)),
+        ("FAKETIME_TIMESTAMP_FILE", path(shift)),
+        // Seconds until a process looks at the file again.
+        ("FAKETIME_CACHE_DURATION", "1".to_owned()),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
+    ]
+}
+
+fn beside_the_build(name: &str) -> PathBuf {
     let directory = cluster_tests::binary::target_directory().unwrap();
-    directory.join(format!("faketime-{}", std::process::id()))
+    directory.join(format!("faketime-{name}-{}", std::process::id()))
 }
 
 fn set(shift: &Path, by: &str) {
