@@ -138,7 +138,7 @@ async fn without_a_quorum_a_submit_ends_with_4_and_can_be_asked_again() {
     let cli = site.cluster.cli();
     let leader = site.cluster.leader().await.unwrap();
     let others: Vec<String> = ["c1", "c2", "c3"].map(str::to_owned).into();
-    let dead: Vec<String> = others.into_iter().filter(|id| *id != leader).collect();
+    let mut dead: Vec<String> = others.into_iter().filter(|id| *id != leader).collect();
     faults::kill_together(&site.cluster, &dead).await.unwrap();
 
     let arguments = [
@@ -152,6 +152,8 @@ async fn without_a_quorum_a_submit_ends_with_4_and_can_be_asked_again() {
     ];
     let done = cli.run(&arguments).await.unwrap();
     assert_one_line(&done, 4, "--request-id once");
+    // What is missing is a quorum, whichever controller was asked last.
+    assert_one_line(&done, 4, "1 of 3 controllers answers");
     site.progress.say(format!(
         "after {:.1?}: {}",
         done.took,
@@ -161,6 +163,11 @@ async fn without_a_quorum_a_submit_ends_with_4_and_can_be_asked_again() {
     let shown: Value = serde_json::from_slice(&status.stdout).unwrap();
     assert_eq!(shown["stale"], true, "{shown}");
 
+    faults::kill(&site.cluster, &leader).await.unwrap();
+    let done = cli.run(&arguments).await.unwrap();
+    assert_one_line(&done, 4, "no controller answered");
+    assert_one_line(&done, 4, "--request-id once");
+    dead.push(leader);
     for id in &dead {
         site.cluster.restart(id).await.unwrap();
     }

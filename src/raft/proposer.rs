@@ -252,11 +252,7 @@ pub fn forwarded<R: AsyncRuntime>(forward: ForwardToLeader<Types<R>>) -> Error {
             });
             Error::NotLeader { leader }
         }
-        ForwardReason::LeadershipTransfer => {
-            Error::no_leader("leadership is being handed over; try again")
-        }
-        ForwardReason::LeaseExpired => {
-            Error::no_quorum("no quorum of controllers answers; try again")
-        }
+        ForwardReason::LeadershipTransfer => Error::no_leader("leadership is being handed over"),
+        ForwardReason::LeaseExpired => Error::no_quorum("no quorum of controllers answers"),
     }
 }

@@ -101,16 +101,17 @@ pub fn interrupted(wanted: &Wanted) -> Failure {
 
 /// Where nobody knows whether it was accepted, the request id says how to find out.
 fn again(failure: Failure, request_id: &str) -> Failure {
-    let hint = if failure.code == "unreachable" {
-        // Nothing was sent, so nothing was accepted.
-        failure.hint
-    } else if failure.exit == Exit::Unknown {
-        format!(
-            "it may or may not have been accepted: submit the same again with --request-id \
-             {request_id}, which never makes a second task"
-        )
-    } else {
-        failure.hint
+    let with_id = format!("submit the same again with --request-id {request_id}");
+    let hint = match failure.code.as_str() {
+        "unreachable" => format!("nothing was sent: {}, then {with_id}", failure.hint),
+        "no_leader" | "no_quorum" => format!(
+            "it may or may not have been accepted: once a majority of controllers runs (see \
+             `quorate cluster status`), {with_id}, which never makes a second task"
+        ),
+        _ if failure.exit == Exit::Unknown => format!(
+            "it may or may not have been accepted: {with_id}, which never makes a second task"
+        ),
+        _ => failure.hint,
     };
     Failure {
         hint,
@@ -161,7 +162,15 @@ mod tests {
             Failure::unknown("unreachable", "no way", "look there"),
             "r1",
         );
-        assert_eq!(failure.hint, "look there", "nothing was sent");
+        assert_eq!(
+            failure.hint,
+            "nothing was sent: look there, then submit the same again with --request-id r1"
+        );
+        let failure = again(Failure::unknown("no_quorum", "1 of 3 answers", "?"), "r1");
+        assert!(
+            failure.hint.contains("cluster status") && failure.hint.contains("--request-id r1"),
+            "{failure}"
+        );
         let failure = again(Failure::refused("invalid", "bad", "mend it"), "r1");
         assert_eq!(failure.hint, "mend it");
     }

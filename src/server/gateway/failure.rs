@@ -86,7 +86,10 @@ pub fn of_raft(error: &raft::Error) -> Failure {
 pub fn of_leader(status: &tonic::Status) -> Failure {
     match wire::transport::dial_error(status) {
         // Never sent. Who cannot reach the leader can do no better than wait for another.
-        Some(error) => Failure::new(Code::NoLeader, error.to_string()),
+        Some(error) => {
+            let message = format!("the leader that is known here does not answer ({error})");
+            Failure::new(Code::NoLeader, message)
+        }
         None => Failure::read(status),
     }
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::backoff::Backoff;
-use super::error::{Error, Outcome, weightier};
+use super::error::{Ended, Error, Outcome};
+use super::met::Met;
 use super::peers::Peers;
 use super::{Effect, Settings, Terms};
 use crate::status::{Code, Failure, Reaction};
@@ -28,8 +29,7 @@ pub(super) struct Course<'a> {
     at: String,
     /// Those that had their turn in this round.
     tried: BTreeSet<String>,
-    /// What says most of what this round met.
-    met: Option<Failure>,
+    met: Met,
     backoff: Backoff,
 }
 
@@ -45,7 +45,7 @@ impl<'a> Course<'a> {
             perhaps_done: None,
             at: first,
             tried: BTreeSet::new(),
-            met: None,
+            met: Met::default(),
             backoff: Backoff::default(),
         }
     }
@@ -61,8 +61,9 @@ impl<'a> Course<'a> {
 
     /// After a failed attempt: how long to wait before the next one, at the controller that
     /// [`Course::address`] names then, or the error that this request ends with.
-    pub(super) fn after(&mut self, failure: Failure, peers: &mut Peers) -> Result<Duration, Error> {
+    pub(super) fn after(&mut self, ended: Ended, peers: &mut Peers) -> Result<Duration, Error> {
         self.attempts += 1;
+        let failure = ended.failure().clone();
         let reaction = failure.code.reaction();
         if matches!(reaction, Reaction::Unknown | Reaction::Fatal) {
             self.perhaps_done = Some(failure.clone());
@@ -79,7 +80,8 @@ impl<'a> Course<'a> {
             return Err(self.error(failure));
         }
         let leader = failure.leader.clone();
-        let met = weightier(self.met.take(), failure);
+        self.met.note(&self.at, ended);
+        let met = self.met.in_all().unwrap_or(failure);
         self.tried.insert(self.at.clone());
         let next = peers.after(&self.at, leader.as_deref(), &self.tried);
         let round_is_over = self.tried.contains(&next);
@@ -94,10 +96,8 @@ impl<'a> Course<'a> {
             return Err(self.error(met));
         }
         self.at = next;
-        self.met = Some(met);
         if round_is_over {
             self.tried.clear();
-            self.met = None;
         }
         Ok(pause)
     }
@@ -160,5 +160,34 @@ impl Terms<'_> {
             (Effect::Repeatable, None) => "it may have happened; to send it again is safe",
             (Effect::Repeatable, Some(_)) | (Effect::Once, _) => Code::IT_MAY_HAVE_HAPPENED,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_kit::Pki;
+    use crate::transport::Timers;
+
+    #[tokio::test]
+    async fn a_last_round_that_is_cut_short_does_not_hide_what_the_ones_before_met() {
+        let addresses = ["h1:1", "h2:1", "h3:1"].map(str::to_owned);
+        let tls = Pki::new().anonymous();
+        let mut peers = Peers::new(&addresses, tls, Timers::default()).unwrap();
+        let mut course = Course::new(Terms::READ, Settings::default(), peers.preferred());
+        let refused = |at: &str| {
+            let message = format!("cannot reach {at}: connection refused");
+            Ended::Unanswered(Failure::new(Code::Unreachable, message))
+        };
+        let nobody_leads = Ended::Answered(Failure::new(Code::NoLeader, "nobody leads"));
+        for ended in [refused("h1:1"), nobody_leads, refused("h3:1")] {
+            course.after(ended, &mut peers).unwrap();
+        }
+        assert_eq!(course.address(), "h1:1", "the next round begins");
+        course.deadline = Instant::now();
+        let error = course.after(refused("h1:1"), &mut peers).unwrap_err();
+        assert_eq!(error.code(), Code::NoLeader);
+        let words = "nobody leads: 1 of 3 controllers answers, h1:1 and h3:1 do not (4 tries";
+        assert!(error.failure.message.starts_with(words), "{error}");
     }
 }

@@ -38,8 +38,32 @@ impl Error {
     }
 }
 
+/// How one attempt ended that did not end well.
+#[derive(Clone, Debug)]
+pub(super) enum Ended {
+    /// In a controller's own words.
+    Answered(Failure),
+    /// No controller said anything: it is made of what became of the connection.
+    Unanswered(Failure),
+}
+
+impl Ended {
+    pub(super) fn failure(&self) -> &Failure {
+        match self {
+            Ended::Answered(failure) | Ended::Unanswered(failure) => failure,
+        }
+    }
+
+    pub(super) fn is_answer(&self) -> bool {
+        match self {
+            Ended::Answered(_) => true,
+            Ended::Unanswered(_) => false,
+        }
+    }
+}
+
 /// What a status means that ended an attempt at `address`.
-pub(super) fn of_status(status: &Status, address: &str) -> Failure {
+pub(super) fn of_status(status: &Status, address: &str) -> Ended {
     if let Some(error) = dial_error(status) {
         let lasting = error.failure.is_lasting();
         let code = if lasting {
@@ -47,40 +71,25 @@ pub(super) fn of_status(status: &Status, address: &str) -> Failure {
         } else {
             Code::Unreachable
         };
-        return Failure::new(code, error.to_string());
+        return Ended::Unanswered(Failure::new(code, error.to_string()));
     }
     // A status that was received has no cause on this side.
     match status.source() {
         Some(cause) => {
             let message = format!("the connection to {address} broke ({})", root(cause));
-            Failure::new(Code::OutcomeUnknown, message)
+            Ended::Unanswered(Failure::new(Code::OutcomeUnknown, message))
         }
-        None => Failure::read(status),
+        None => Ended::Answered(Failure::read(status)),
     }
 }
 
 /// No answer at all within the attempt's time.
-pub(super) fn of_silence(limit: Duration, address: &str) -> Failure {
+pub(super) fn of_silence(limit: Duration, address: &str) -> Ended {
     let seconds = limit.as_secs_f32();
-    Failure::new(
+    Ended::Unanswered(Failure::new(
         Code::OutcomeUnknown,
         format!("{address} did not answer within {seconds:.1} s"),
-    )
-}
-
-/// Of two failures of a round, the one to tell: somebody's answer rather than nobody's, and what leaves
-/// the outcome open rather than anything else.
-pub(super) fn weightier(one: Option<Failure>, other: Failure) -> Failure {
-    let weight = |failure: &Failure| match failure.code {
-        Code::NotTrusted => 0,
-        Code::Unreachable => 1,
-        Code::OutcomeUnknown => 3,
-        _ => 2,
-    };
-    match one {
-        Some(one) if weight(&one) >= weight(&other) => one,
-        Some(_) | None => other,
-    }
+    ))
 }
 
 fn root(error: &(dyn StdError + 'static)) -> String {

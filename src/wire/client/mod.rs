@@ -22,6 +22,7 @@ mod backoff;
 mod calls;
 mod course;
 mod error;
+mod met;
 mod peers;
 mod watch;
 
@@ -151,7 +152,7 @@ impl Client {
             let channel = self.peers().channel(course.address());
             let mut request = Request::new(message.clone());
             request.set_timeout(limit);
-            let failure = match timeout(limit, send(channel, request)).await {
+            let ended = match timeout(limit, send(channel, request)).await {
                 Ok(Ok(response)) => {
                     let leader = status::leader(response.metadata());
                     self.peers()
@@ -161,7 +162,7 @@ impl Client {
                 Ok(Err(status)) => error::of_status(&status, course.address()),
                 Err(_) => error::of_silence(limit, course.address()),
             };
-            let pause = course.after(failure, &mut self.peers())?;
+            let pause = course.after(ended, &mut self.peers())?;
             if !pause.is_zero() {
                 sleep(pause).await;
             }

@@ -74,7 +74,7 @@ impl Watch {
 
 /// Nothing was changed by watching.
 fn broken(status: &tonic::Status) -> Error {
-    let mut failure = of_status(status, "the controller");
+    let mut failure = of_status(status, "the controller").failure().clone();
     if failure.code == Code::OutcomeUnknown {
         failure = failure.with_hint(Terms::READ.hint());
     }
