@@ -58,7 +58,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         failed @ Err(_) => failed,
     };
     agent.end(journal_thread).await;
-    outcome
+    outcome.map_err(|error| Error::Fatal(Box::new(error)))
 }
 
 struct Agent {

@@ -45,6 +45,9 @@ pub enum Error {
     Journal(String),
     #[error("can't start a thread: {0}")]
     Thread(io::Error),
+    /// It had started, and has to stop. What is on disk is the truth, and a restart goes on from it.
+    #[error("this agent can't go on: {0}")]
+    Fatal(#[source] Box<Error>),
 }
 
 impl Error {

@@ -85,10 +85,26 @@ pub fn run(args: RunArgs, global: &Global) -> Result<Exit> {
     settings::require_identity(&config.identity_dir(), security::Role::Agent)?;
     process::log(&args.log, global)?;
     process::serve("agent", |stop| async move {
-        agent::run(config, stop).await.map_err(|error| match error {
-            // The settings' own texts do not say where they come from.
-            agent::Error::Config(invalid) => settings::invalid("agent", &invalid),
-            other => Failure::refused("agent", other, ""),
-        })
+        agent::run(config, stop).await.map_err(failed)
     })
+}
+
+/// What keeps it from starting is the administrator's to mend; what breaks later is bad health.
+fn failed(error: agent::Error) -> Failure {
+    match error {
+        // The settings' own texts do not say where they come from.
+        agent::Error::Config(invalid) => settings::invalid("agent", &invalid),
+        agent::Error::Fatal(_) => Failure::unhealthy(
+            error,
+            "mend that and start it again: what is on its disk still counts",
+        ),
+        agent::Error::Identity(_)
+        | agent::Error::Io { .. }
+        | agent::Error::Locked { .. }
+        | agent::Error::Foreign { .. }
+        | agent::Error::Corrupt { .. }
+        | agent::Error::WrongIdentity { .. }
+        | agent::Error::Journal(_)
+        | agent::Error::Thread(_) => Failure::refused("agent", error, ""),
+    }
 }
