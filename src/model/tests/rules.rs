@@ -6,7 +6,7 @@ use super::world::{
 };
 use crate::{
     Assignment, Command, Disposition, End, Entry, Generation, Interruption, Op, Outcome, Phase,
-    Rejected, Reply, State, StateName, SystemCommand, TaskId, Timestamp,
+    Rejected, Reply, SPEC_MAX_BYTES, State, StateName, SystemCommand, TaskId, Timestamp,
 };
 
 fn finished(task: u64, disposition: Disposition) -> Result<Reply, Rejected> {
@@ -431,4 +431,25 @@ fn a_cancelled_attempt_keeps_its_slot_until_the_agent_has_ended_it() {
         Ok(Reply::Cancelled { task: TaskId(1) }),
         "it may be repeated"
     );
+}
+
+#[test]
+fn a_spec_over_its_limit_is_refused_when_it_is_applied_whoever_let_it_through() {
+    let mut world = World::new();
+    let mut largest = spec("true");
+    largest.cwd = "x".repeat(SPEC_MAX_BYTES - largest.size());
+    let mut larger = largest.clone();
+    larger.cwd.push('x');
+    let before = world.state.meta.last_task;
+    let refused = world.submit(submit(larger, Some("r1")));
+    assert_eq!(
+        refused,
+        Err(Rejected::over("spec", SPEC_MAX_BYTES, "bytes"))
+    );
+    assert_eq!(world.state.meta.last_task, before);
+    // Nor does its request id count as used.
+    let accepted = world.submit(submit(largest, Some("r1")));
+    let task = TaskId(1);
+    let duplicate = false;
+    assert_eq!(accepted, Ok(Reply::Submitted { task, duplicate }));
 }

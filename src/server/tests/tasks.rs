@@ -249,6 +249,26 @@ async fn who_shows_no_certificate_or_the_wrong_one_is_told_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_spec_over_its_limit_is_refused_before_it_is_proposed() {
+    let fixture = Fixture::new();
+    let node = fixture.first().await;
+    let mut tasks = fixture.tasks(&node);
+    let words = |length: usize| submit(&["true", &"x".repeat(length)], "r1", Duration::ZERO);
+    let bare = model::TaskSpec::try_from(words(0).spec.unwrap()).unwrap();
+    let room = model::SPEC_MAX_BYTES - bare.size();
+    let refused = tasks.submit(words(room + 1)).await.unwrap_err();
+    let failure = wire::status::Failure::read(&refused);
+    assert_eq!(failure.code, Code::OverLimit);
+    assert!(failure.message.contains("262144 bytes"), "{failure}");
+    // It is the gateway that refused: nothing went through the log to be refused there.
+    let refused_when_applied = &node.controller.metrics.rejections;
+    assert_eq!(refused_when_applied.get(), 0);
+    let accepted = tasks.submit(words(room)).await.unwrap().into_inner();
+    assert_eq!(accepted.task.unwrap().id, 1);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_a_leader_a_write_waits_as_long_as_its_caller_and_then_says_so() {
     let fixture = Fixture::new();
     let node = fixture.alone("c1").await;
