@@ -8,6 +8,7 @@ use security::{Ca, CertifiedKey, Credentials, Identity, KeyFiles, Role};
 use serde_json::{Value, json};
 
 use crate::args::Global;
+use crate::controller::controller_id;
 use crate::exit::Exit;
 use crate::failure::{Failure, Result};
 use crate::output::{Answer, SCHEMA, fields, rfc3339};
@@ -89,8 +90,10 @@ pub fn save(issued: &CertifiedKey, out: &std::path::Path, ca: &Ca) -> Result<Cre
 /// A controller's id is a number with a letter; the others are names.
 fn check_id(role: Role, id: &str) -> Result<()> {
     let checked = match role {
-        Role::Controller => id.parse::<model::ControllerId>().map(|_| ()),
-        Role::Agent => model::AgentId::new(id).map(|_| ()),
+        Role::Controller => controller_id(id).map(|_| ()),
+        Role::Agent => model::AgentId::new(id)
+            .map(|_| ())
+            .map_err(|error| error.to_string()),
         Role::Client => Ok(()),
     };
     checked.map_err(|error| Failure::usage(error, "see `quorate cert create --help`"))
@@ -135,5 +138,30 @@ fn validity(text: &str) -> std::result::Result<Duration, String> {
         Err("it would never be valid".to_owned())
     } else {
         Ok(span)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use security::Role;
+
+    use super::check_id;
+
+    #[test]
+    fn an_id_is_checked_as_its_holder_will_check_it() {
+        for (role, id) in [
+            (Role::Controller, "c1"),
+            (Role::Agent, "hall-2"),
+            (Role::Client, "ann"),
+        ] {
+            check_id(role, id).unwrap();
+        }
+        for (role, id) in [
+            (Role::Controller, "c0"),
+            (Role::Controller, "ann"),
+            (Role::Agent, "A"),
+        ] {
+            assert_eq!(check_id(role, id).unwrap_err().exit.code(), 1, "{id}");
+        }
     }
 }

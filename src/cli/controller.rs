@@ -74,7 +74,7 @@ impl RunArgs {
 }
 
 /// As an option of the command line; 0 stands for none in the settings.
-fn controller_id(text: &str) -> std::result::Result<ControllerId, String> {
+pub fn controller_id(text: &str) -> std::result::Result<ControllerId, String> {
     match text.parse() {
         Ok(ControllerId(0)) => Err("ids begin with c1".to_owned()),
         Ok(id) => Ok(id),

@@ -4,6 +4,9 @@
 //! directory, and a context with which an administrator begins. Nothing is started. What makes the
 //! directory a controller's, `node.json`, is written last but for the marker `bootstrap`, which lets the
 //! first start form the cluster with itself as the only voter, and is gone afterwards.
+//!
+//! It reads the settings that `controller run` will read, so that both mean the same directory, id and
+//! address, whether those stand in a file, a variable or a flag.
 
 use std::fs;
 use std::io;
@@ -16,15 +19,19 @@ use serde_json::json;
 
 use crate::args::Global;
 use crate::client::{Context, save_file};
+use crate::controller::controller_id;
 use crate::exit::Exit;
 use crate::failure::{Failure, Result};
 use crate::output::{Answer, SCHEMA};
+use crate::settings::{self, Flags, Layers};
 use crate::{cert, files};
 
 /// The generation that every cluster begins with; recoveries raise it.
 const FIRST_GENERATION: u64 = 1;
 /// Digits of a cluster's id: enough that two clusters never meet by accident.
 const ID_DIGITS: usize = 12;
+/// Who it is where neither a flag nor a setting says so.
+const FIRST_CONTROLLER: ControllerId = ControllerId(1);
 /// The first administrator's name.
 const ADMIN: &str = "admin";
 
@@ -34,21 +41,18 @@ const ADMIN: &str = "admin";
   quorate cluster init --advertise c1.example
 
 Nothing is started yet; it prints what to do next. Other controllers and agents get certificates
-from the CA that it makes, with `quorate cert create`.")]
+from the CA that it makes, with `quorate cert create`. What the settings of `quorate controller run`
+say (files, QUORATE_CONTROLLER__…) counts here too, and flags win over them.")]
 pub struct InitArgs {
-    /// Where the controller is to keep its log and identity
-    #[arg(
-        long,
-        value_name = "DIR",
-        default_value = "/var/lib/quorate/controller"
-    )]
-    data_dir: PathBuf,
-    /// The controller's id
-    #[arg(long, default_value = "c1")]
-    id: ControllerId,
+    /// Where the controller is to keep its log and identity [default: /var/lib/quorate/controller]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// The controller's id [default: c1]
+    #[arg(long, value_parser = controller_id)]
+    id: Option<ControllerId>,
     /// How others will reach it
     #[arg(long, value_name = "HOST[:PORT]")]
-    advertise: String,
+    advertise: Option<String>,
     /// The directory for the CA [default: `ca` in the data directory]
     #[arg(long, value_name = "DIR")]
     ca: Option<PathBuf>,
@@ -58,6 +62,20 @@ pub struct InitArgs {
     /// Another host name or address for the certificate; may be given several times
     #[arg(long = "name", value_name = "HOST")]
     names: Vec<String>,
+    /// Settings: this file instead of those in /etc/quorate, or a directory like that one
+    #[arg(long, value_name = "FILE|DIR")]
+    config: Option<PathBuf>,
+}
+
+impl InitArgs {
+    /// The last layer of the settings.
+    fn flags(&self) -> Flags {
+        let mut flags = Flags::default();
+        flags.set("id", self.id.map(|id| id.to_string()));
+        flags.set("data_dir", self.data_dir.as_deref());
+        flags.set("advertise", self.advertise.as_deref());
+        flags
+    }
 }
 
 /// What is to be made.
@@ -81,29 +99,23 @@ pub struct Made {
 }
 
 pub fn run(args: &InitArgs, global: &Global) -> Result<Exit> {
-    let plan = plan(args)?;
+    let layers = Layers::from_process(args.config.as_deref())?;
+    let plan = plan(args, &layers)?;
     let made = make(&plan)?;
-    print(&plan, &made, &args.advertise, global)
+    print(&plan, &made, args.config.as_deref(), global)
 }
 
-fn plan(args: &InitArgs) -> Result<Plan> {
-    if args.id.0 == 0 {
-        return Err(Failure::usage(
-            "c0 can't be a controller's id",
-            "begin with c1",
-        ));
+fn plan(args: &InitArgs, layers: &Layers) -> Result<Plan> {
+    let mut config = settings::founder(layers, args.flags())?;
+    if config.id == ControllerId(0) {
+        config.id = FIRST_CONTROLLER;
     }
-    let data_dir = files::absolute(&args.data_dir)?;
+    let data_dir = files::absolute(&config.data_dir)?;
     let within = |given: &Option<PathBuf>, name: &str| match given {
         Some(path) => files::absolute(path),
         None => Ok(data_dir.join(name)),
     };
     // The server's own reading of the address, so that both mean the same.
-    let config = server::Config {
-        id: args.id,
-        advertise: args.advertise.clone(),
-        ..server::Config::default()
-    };
     config
         .validate()
         .map_err(|error| Failure::usage(error, "give --advertise HOST[:PORT]"))?;
@@ -129,7 +141,7 @@ fn plan(args: &InitArgs) -> Result<Plan> {
             .collect::<Vec<_>>(),
     );
     Ok(Plan {
-        id: args.id,
+        id: config.id,
         ca: within(&args.ca, "ca")?,
         admin: within(&args.admin, "admin")?,
         address: advertised.grpc,
@@ -141,6 +153,8 @@ fn plan(args: &InitArgs) -> Result<Plan> {
 /// Makes everything, or says why not; nothing that was there is overwritten.
 pub fn make(plan: &Plan) -> Result<Made> {
     refuse_used(&plan.data_dir)?;
+    refuse_key(&plan.data_dir.join("identity"))?;
+    refuse_key(&plan.admin)?;
     let cluster_id = new_id();
     let ca = Ca::create(&cluster_id)?;
     // All that can be refused comes before anything is written, or the mended command would find a CA.
@@ -207,6 +221,18 @@ fn refuse_used(data_dir: &Path) -> Result<()> {
     Ok(())
 }
 
+/// A key that is there is somebody's: perhaps of a cluster that this machine was to join.
+fn refuse_key(directory: &Path) -> Result<()> {
+    let key = security::KeyFiles::in_directory(directory).key;
+    if !key.exists() {
+        return Ok(());
+    }
+    let message = format!("{} exists already, and is not overwritten", key.display());
+    let hint =
+        "to join a cluster, see `quorate controller run --help`; to make a new one, move it away";
+    Err(Failure::refused("exists", message, hint))
+}
+
 fn private_directory(path: &Path) -> Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     fs::DirBuilder::new()
@@ -222,7 +248,7 @@ fn new_id() -> String {
     format!("q{}", &random[..ID_DIGITS])
 }
 
-fn print(plan: &Plan, made: &Made, advertise: &str, global: &Global) -> Result<Exit> {
+fn print(plan: &Plan, made: &Made, config: Option<&Path>, global: &Global) -> Result<Exit> {
     let json = json!({
         "schema": SCHEMA,
         "cluster_id": made.cluster_id,
@@ -232,7 +258,7 @@ fn print(plan: &Plan, made: &Made, advertise: &str, global: &Global) -> Result<E
         "ca": plan.ca,
         "context": made.context,
     });
-    let text = next_steps(plan, made, advertise);
+    let text = next_steps(plan, made, config);
     Answer {
         json,
         ids: vec![made.cluster_id.clone()],
@@ -242,7 +268,8 @@ fn print(plan: &Plan, made: &Made, advertise: &str, global: &Global) -> Result<E
     Ok(Exit::Ok)
 }
 
-fn next_steps(plan: &Plan, made: &Made, advertise: &str) -> String {
+fn next_steps(plan: &Plan, made: &Made, config: Option<&Path>) -> String {
+    let config = config.map_or_else(String::new, |path| format!(" --config {}", path.display()));
     let (ca, dir) = (plan.ca.display(), plan.data_dir.display());
     let (context, address) = (made.context.display(), &plan.address);
     let next = ControllerId(plan.id.0 + 1);
@@ -251,7 +278,7 @@ fn next_steps(plan: &Plan, made: &Made, advertise: &str) -> String {
 Made cluster {cluster}, with {id} as its first controller.
 
 Start it on this machine:
-  quorate controller run --data-dir {dir} --advertise {advertise}
+  quorate controller run --data-dir {dir} --advertise {address}{config}
 
 Then talk to it:
   quorate context use {context} --name {cluster}
@@ -334,16 +361,63 @@ mod tests {
     }
 
     #[test]
-    fn the_first_address_is_read_as_the_controller_reads_it() {
-        let args = |advertise: &str| InitArgs {
-            data_dir: "/x".into(),
-            id: ControllerId(1),
-            advertise: advertise.into(),
+    fn a_key_that_is_there_already_is_not_overwritten() {
+        let home = tempfile::tempdir().unwrap();
+        for directory in ["c1/identity", "c1/admin"] {
+            let key = home.path().join(directory).join("key.pem");
+            files::replace(&key, b"somebody's").unwrap();
+            let failure = make(&plan_in(home.path())).unwrap_err();
+            assert_eq!((failure.exit.code(), failure.code.as_str()), (1, "exists"));
+            assert_eq!(fs::read(&key).unwrap(), b"somebody's");
+            assert!(!home.path().join("c1/ca").exists(), "nothing was begun");
+            files::remove(&key).unwrap();
+        }
+        make(&plan_in(home.path())).unwrap();
+    }
+
+    #[test]
+    fn what_the_controller_will_be_told_counts_here_too() {
+        let variables = [
+            ("QUORATE_CONTROLLER__DATA_DIR", "/data"),
+            ("QUORATE_CONTROLLER__ID", "c4"),
+            ("QUORATE_CONTROLLER__LISTEN", "0.0.0.0:9000"),
+            ("QUORATE_CONTROLLER__ADVERTISE", "c4.example"),
+        ];
+        let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let nowhere = tempfile::tempdir().unwrap();
+        let layers = Layers::read(Some(nowhere.path()), variables.into()).unwrap();
+        let told = plan(&args(None), &layers).unwrap();
+        assert_eq!(
+            (told.id, &*told.data_dir),
+            (ControllerId(4), Path::new("/data"))
+        );
+        assert_eq!(told.address, "c4.example:9000");
+        let flags = InitArgs {
+            data_dir: Some("/x".into()),
+            ..args(Some("other"))
+        };
+        let told = plan(&flags, &layers).unwrap();
+        assert_eq!(
+            (&*told.data_dir, &*told.address),
+            (Path::new("/x"), "other:9000")
+        );
+    }
+
+    fn args(advertise: Option<&str>) -> InitArgs {
+        InitArgs {
+            data_dir: None,
+            id: None,
+            advertise: advertise.map(str::to_owned),
             ca: None,
             admin: None,
             names: vec!["c1".into()],
-        };
-        let plan_for = |advertise: &str| plan(&args(advertise));
+            config: None,
+        }
+    }
+
+    #[test]
+    fn the_first_address_is_read_as_the_controller_reads_it() {
+        let plan_for = |advertise: &str| plan(&args(Some(advertise)), &Layers::default());
         assert_eq!(plan_for("c1.example").unwrap().address, "c1.example:7400");
         assert_eq!(plan_for("::1").unwrap().names, ["::1", "c1"]);
         for wrong in ["", "0.0.0.0", "http://x", "h:70000"] {

@@ -38,6 +38,11 @@ pub fn controller(layers: &Layers, flags: Flags) -> Result<server::Config> {
     Ok(config)
 }
 
+/// What the first controller of a cluster is told, which has no certificate yet: its id may be missing.
+pub fn founder(layers: &Layers, flags: Flags) -> Result<server::Config> {
+    merged(layers, flags)
+}
+
 /// The same from files and variables alone, also where it can't work; then with the reason.
 pub fn controller_as_given(layers: &Layers) -> Result<(server::Config, Option<Failure>)> {
     let mut config = merged(layers, Flags::default())?;
