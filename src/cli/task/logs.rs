@@ -15,7 +15,9 @@ use crate::failure::{Failure, Result};
   quorate task logs -f --tail 10 t17
   quorate task logs --stderr t17
 
-What the task wrote to stderr comes on stderr; with --stderr only that comes, on stdout.")]
+What the task wrote to stderr comes on stderr; with --stderr only that comes, on stdout. It is
+printed byte for byte, whatever -o says: that only shapes errors. `quorate task get -o json` has the
+end of it as JSON.")]
 pub struct LogsArgs {
     /// Such as t17
     #[arg(value_name = "TASK")]

@@ -20,9 +20,9 @@ use super::wait::settled;
 use crate::args::Global;
 use crate::client::{Connection, interrupts};
 use crate::exit::Exit;
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::object::{ended, state_name, task_id};
-use crate::output;
+use crate::output::{self, Format};
 
 /// How long the rest of the output may take once the task has ended, before the kept tail has to do.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -34,6 +34,8 @@ const DRAIN: Duration = Duration::from_secs(10);
   quorate task run --propagate-exit -- sh -c 'exit 7'
   quorate task run --require gpu=none --memory 512MiB -- ./simulate --seed 7
 
+Its stdout and stderr are the task's own, byte for byte, whatever -o says: that only shapes errors,
+such as that the task could not be started. `quorate task get -o json` has the result as JSON.
 Ctrl-C cancels the task; a second one detaches and leaves it as it is.")]
 pub struct RunArgs {
     #[command(flatten)]
@@ -47,7 +49,7 @@ pub async fn run(
     cluster: &Connection,
     args: RunArgs,
     namespace: Option<String>,
-    _global: &Global,
+    global: &Global,
 ) -> Result<Exit> {
     let wanted = named(args.spec.wanted(namespace)?);
     let mut interrupts = interrupts()?;
@@ -58,7 +60,7 @@ pub async fn run(
         return Ok(Exit::Interrupted);
     };
     follow.complete(&task)?;
-    explain(&task);
+    explain(&task, global);
     if cancelled && ended(&task) != Some(Exit::Ok) {
         return Ok(Exit::Interrupted);
     }
@@ -165,7 +167,7 @@ fn detach(id: u64) {
 
 /// What the task itself could not say. Where it ended by itself, its own words are all there is,
 /// unless a person watches.
-fn explain(task: &v1::Task) {
+fn explain(task: &v1::Task, global: &Global) {
     if ended(task) == Some(Exit::Ok) {
         return;
     }
@@ -176,13 +178,24 @@ fn explain(task: &v1::Task) {
     if by_itself && !output::watched() {
         return;
     }
-    let state = state_name(task.state());
+    let failure = unsaid(task);
+    match global.output {
+        Format::Json | Format::Yaml => output::failure(&failure, global.output, global.coloured()),
+        // No error of ours, so it does not look like one.
+        Format::Table | Format::Wide | Format::Quiet => output::note(&failure.message),
+    }
+}
+
+fn unsaid(task: &v1::Task) -> Failure {
+    let (id, state) = (task_id(task), state_name(task.state()));
     let reason = if task.reason.is_empty() {
         String::new()
     } else {
         format!(": {}", task.reason)
     };
-    output::note(&format!("{} {state}{reason}", task_id(task)));
+    let hint = format!("see `quorate task get {id}`");
+    Failure::refused("task_failed", format!("{id} {state}{reason}"), hint)
+        .with_exit(Exit::TaskFailed)
 }
 
 fn exit(task: &v1::Task, propagate: bool) -> Exit {
