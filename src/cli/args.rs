@@ -1,12 +1,13 @@
 //! What may be typed. Each noun brings its own arguments; here they meet, and what clap finds wrong
 //! becomes one line and exit code 1.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::IsTerminal;
 
+use clap::builder::{EnumValueParser, PossibleValue, TypedValueParser};
 use clap::error::{ContextKind, ErrorKind};
 use clap::parser::ValueSource;
-use clap::{Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -43,7 +44,7 @@ pub struct Global {
         short,
         long,
         global = true,
-        value_enum,
+        value_parser = FormatParser,
         value_name = "FORMAT",
         default_value = "table"
     )]
@@ -55,6 +56,31 @@ pub struct Global {
     /// Do not ask before something that can't be undone
     #[arg(long, global = true)]
     pub yes: bool,
+}
+
+/// As every other variable of ours, `QUORATE_OUTPUT` says nothing where it is set to nothing.
+#[derive(Clone)]
+struct FormatParser;
+
+impl TypedValueParser for FormatParser {
+    type Value = Format;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        argument: Option<&clap::Arg>,
+        value: &OsStr,
+    ) -> std::result::Result<Format, clap::Error> {
+        if value.is_empty() {
+            return Ok(Format::default());
+        }
+        EnumValueParser::<Format>::new().parse_ref(command, argument, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        let all = Format::value_variants().iter();
+        Some(Box::new(all.filter_map(ValueEnum::to_possible_value)))
+    }
 }
 
 impl Global {
@@ -361,6 +387,15 @@ mod tests {
         assert_eq!(bad, ColorChoice::Never);
         let of_the_task = colour_of(&given("quorate task run -- ls --no-color"));
         assert_eq!(of_the_task, ColorChoice::Auto);
+    }
+
+    #[test]
+    fn an_empty_format_is_as_good_as_none_and_a_wrong_one_is_refused_with_what_there_is() {
+        let format = |line: &str| Cli::try_parse_from(given(line)).map(|cli| cli.global.output);
+        assert_eq!(format("quorate version --output=").unwrap(), Format::Table);
+        let wrong = format("quorate version -o xml").unwrap_err();
+        let text = usage(&wrong, &given("quorate version -o xml")).to_string();
+        assert!(text.contains("table, wide, json, yaml, quiet"), "{text}");
     }
 
     #[test]

@@ -133,7 +133,18 @@ fn use_(args: UseArgs, global: &Global) -> Result<Exit> {
     };
     book.current = Some(name.clone());
     book.save(&path)?;
-    print(Some(&name), book.get(&name)?, true, global)
+    print(Some(&name), book.get(&name)?, true, global)?;
+    if let Some(other) = overruled(std::env::var("QUORATE_CONTEXT").ok(), &name) {
+        output::note(&format!(
+            "QUORATE_CONTEXT={other} is set here, and wins over the current context: `unset QUORATE_CONTEXT`"
+        ));
+    }
+    Ok(Exit::Ok)
+}
+
+/// What the variable says, where that is another context than the one just chosen.
+fn overruled(variable: Option<String>, chosen: &str) -> Option<String> {
+    variable.filter(|other| !other.is_empty() && other != chosen)
 }
 
 /// Adds a context under a name of the book; another one of that name is not lost by accident.
@@ -280,6 +291,18 @@ mod tests {
             r#"{"schema":1,"name":"old","deleted":true}"#
         );
         assert_eq!((answer.table)(Width::Normal), "deleted old");
+    }
+
+    #[test]
+    fn a_variable_that_names_another_context_is_spoken_of() {
+        let set = |value: &str| Some(value.to_owned());
+        assert_eq!(
+            overruled(set("/dev/context.toml"), "prod"),
+            set("/dev/context.toml")
+        );
+        for silent in [None, set(""), set("prod")] {
+            assert_eq!(overruled(silent, "prod"), None);
+        }
     }
 
     #[test]

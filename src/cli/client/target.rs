@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 
 use super::book::{self, Book, Context};
 use crate::failure::{Failure, Result};
@@ -24,16 +25,21 @@ pub struct ConnectArgs {
     pub addr: Vec<String>,
     /// The cluster's CA certificate
     #[arg(long, global = true, value_name = "FILE")]
-    #[arg(env = "QUORATE_CACERT", hide_env_values = true)]
+    #[arg(env = "QUORATE_CACERT", hide_env_values = true, value_parser = path())]
     pub cacert: Option<PathBuf>,
     /// Your certificate
     #[arg(long, global = true, value_name = "FILE")]
-    #[arg(env = "QUORATE_CERT", hide_env_values = true)]
+    #[arg(env = "QUORATE_CERT", hide_env_values = true, value_parser = path())]
     pub cert: Option<PathBuf>,
     /// Your private key
     #[arg(long, global = true, value_name = "FILE")]
-    #[arg(env = "QUORATE_KEY", hide_env_values = true)]
+    #[arg(env = "QUORATE_KEY", hide_env_values = true, value_parser = path())]
     pub key: Option<PathBuf>,
+}
+
+/// One that may be empty: a variable that is set to nothing says nothing.
+fn path() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
 }
 
 /// Everything that a connection needs.
@@ -88,7 +94,8 @@ fn resolve(args: &ConnectArgs, context: Option<Context>) -> Result<Target> {
     }
     let token = context.token.is_some() || std::env::var_os("QUORATE_TOKEN").is_some();
     let file = |flag: &Option<PathBuf>, from_context: Option<PathBuf>, what: &str| {
-        flag.clone().or(from_context).ok_or_else(|| {
+        let flag = flag.clone().filter(|path| !path.as_os_str().is_empty());
+        flag.or(from_context).ok_or_else(|| {
             let hint = if token {
                 "this release knows no tokens; name ca, cert and key".to_owned()
             } else {
@@ -135,6 +142,29 @@ mod tests {
         assert_eq!(target.keys.key, Path::new("/k.pem"));
         assert_eq!(target.keys.ca, Path::new("/c/ca.pem"));
         assert_eq!(target.namespace.as_deref(), Some("team"));
+    }
+
+    #[test]
+    fn what_is_set_to_nothing_says_nothing() {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            connect: ConnectArgs,
+        }
+        let line = [
+            "x",
+            "--cacert=",
+            "--cert=",
+            "--key=",
+            "--addr=",
+            "--context=",
+        ];
+        let line = <Line as clap::Parser>::try_parse_from(line).unwrap();
+        let target = resolve(&line.connect, Some(context())).unwrap();
+        assert_eq!(
+            target,
+            resolve(&ConnectArgs::default(), Some(context())).unwrap()
+        );
     }
 
     #[test]

@@ -174,7 +174,8 @@ fn assemble(
     spec.retries = args.retries.or(file.retries).unwrap_or(spec.retries);
     spec.at_most_once = args.at_most_once || file.at_most_once.unwrap_or(false);
     spec.memory_mib = args.memory.or(memory.transpose()?);
-    spec.validate().map_err(refused)?;
+    spec.validate()
+        .map_err(|rejected| refused(rejected, &spec))?;
     Ok(Wanted { spec, request_id })
 }
 
@@ -184,13 +185,15 @@ fn invalid(message: impl std::fmt::Display) -> Failure {
     Failure::refused("invalid", message, "see `quorate task submit --help`")
 }
 
-fn refused(rejected: model::Rejected) -> Failure {
-    let (code, hint) = match &rejected {
-        model::Rejected::OverLimit { .. } => (
-            "over_limit",
-            "put large data where the agents can read it, and name it in the command",
-        ),
-        _ => ("invalid", "see `quorate task submit --help`"),
+fn refused(rejected: model::Rejected, spec: &model::TaskSpec) -> Failure {
+    let code = match &rejected {
+        model::Rejected::OverLimit { .. } => "over_limit",
+        _ => "invalid",
+    };
+    let hint = if spec.size() > model::SPEC_MAX_BYTES {
+        "put large data where the agents can read it, and name it in the command"
+    } else {
+        "see `quorate task submit --help`"
     };
     Failure::refused(code, rejected, hint)
 }
@@ -398,7 +401,14 @@ mod tests {
                     command: vec!["x".repeat(300_000)],
                     ..SpecArgs::default()
                 },
-                "262144",
+                "put large data where",
+            ),
+            (
+                SpecArgs {
+                    retries: Some(1_000),
+                    ..with_command()
+                },
+                "limit of 100 retries; see `quorate",
             ),
             (
                 SpecArgs {

@@ -187,6 +187,7 @@ impl Code {
             Self::NoSuchTask => Some("see `quorate task list`"),
             Self::NoSuchAgent => Some("see `quorate agent list`"),
             Self::RequestIdReused => Some("send the same spec again, or use a new request id"),
+            Self::AlreadyEnded => Some("see how with `quorate task get`"),
             Self::Unauthenticated => Some("connect with a certificate of this cluster"),
             Self::Unsupported => {
                 Some("compare versions with `quorate version` and `quorate cluster status`")
@@ -209,7 +210,6 @@ impl Code {
             Self::Invalid
             | Self::OverLimit
             | Self::NotFound
-            | Self::AlreadyEnded
             | Self::Forbidden
             | Self::Refused
             | Self::Stale
