@@ -1,7 +1,7 @@
 //! Runs attempts through their executor, on a runtime of its own.
 //!
-//! Of its own, because writing output to a slow disk blocks a thread, and renewing the lease must
-//! not wait for it.
+//! Of its own, because tasks may print a lot, and renewing the lease must not wait for its turn among
+//! them. Nothing on it waits for a disk: a thread that did would not hear that the lease is lost.
 
 use std::collections::HashMap;
 use std::future::pending;

@@ -73,7 +73,10 @@ impl Tails {
         let task = async move {
             // Only an agent that ends gives no turn.
             turn.await.unwrap_or_default();
-            let source = fence.and_then(|fence| logs.find(fence));
+            let source = match fence {
+                Some(fence) => find(logs, fence).await,
+                None => None,
+            };
             match source.zip(stream) {
                 Some((source, stream)) => serve(id, source, stream, offset, until, out).await,
                 None => send(&out, gone(id, offset)).await,
@@ -183,6 +186,11 @@ async fn serve(
             }
         }
     }
+}
+
+/// It may ask the disk, and must not hold up the lease, which is renewed on the same threads.
+async fn find(logs: Arc<Logs>, fence: Fence) -> Option<Source> {
+    spawn_blocking(move || logs.find(fence)).await.ok()?
 }
 
 /// From memory at once, from the disk where blocking is fine.

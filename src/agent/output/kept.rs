@@ -7,7 +7,7 @@ pub(super) struct Kept {
     total: u64,
 }
 
-const KEPT_BYTES: usize = model::TAIL_MAX_BYTES;
+pub(super) const KEPT_BYTES: usize = model::TAIL_MAX_BYTES;
 
 impl Kept {
     pub fn push(&mut self, bytes: &[u8]) {

@@ -13,6 +13,7 @@ use model::Fence;
 
 use super::attempt::{AttemptLog, Captured, Chunk};
 use super::segments;
+use super::writer::Writer;
 use super::{CHUNK_BYTES, Limits, Stream};
 use crate::error::Error;
 
@@ -28,22 +29,33 @@ pub(crate) enum Source {
 pub(crate) struct Logs {
     limits: Limits,
     open: Mutex<HashMap<Fence, Arc<AttemptLog>>>,
-    dropped: Sender<PathBuf>,
+    dropped: Sender<Dropped>,
+    writer: Writer,
+}
+
+/// Output that is to be removed.
+#[derive(Debug)]
+struct Dropped {
+    dir: PathBuf,
+    /// Unset where an earlier process of this agent wrote it.
+    log: Option<Arc<AttemptLog>>,
 }
 
 impl Logs {
-    /// Starts a thread that removes what is dropped, for a disk may take any time to; it ends once
-    /// this is dropped.
+    /// Starts a thread that writes, and one that removes what is dropped, for a disk may take any
+    /// time to; they end once this and its logs are dropped.
     pub fn start(limits: Limits) -> Result<Logs, Error> {
-        let (dropped, to_remove) = channel::<PathBuf>();
+        let writer = Writer::start()?;
+        let (dropped, to_remove) = channel::<Dropped>();
         thread::Builder::new()
             .name("logs".into())
-            .spawn(move || to_remove.iter().for_each(|dir| remove(&dir)))
+            .spawn(move || to_remove.iter().for_each(|dropped| dropped.remove()))
             .map_err(Error::Thread)?;
         Ok(Logs {
             limits,
             open: Mutex::new(HashMap::new()),
             dropped,
+            writer,
         })
     }
 
@@ -53,7 +65,10 @@ impl Logs {
 
     /// The log of an attempt that was taken on; made if need be.
     pub fn open(&self, fence: Fence) -> Arc<AttemptLog> {
-        let new = || Arc::new(AttemptLog::new(self.dir(fence), self.limits.per_attempt));
+        let new = || {
+            let (dir, writer) = (self.dir(fence), self.writer.clone());
+            Arc::new(AttemptLog::new(dir, self.limits.per_attempt, writer))
+        };
         Arc::clone(self.table().entry(fence).or_insert_with(new))
     }
 
@@ -74,8 +89,9 @@ impl Logs {
     pub fn settle(&self, fence: Fence, fate: Fate) {
         let log = self.table().remove(&fence);
         // Of one that an earlier process of this agent wrote nothing is known here.
-        let on_disk = log.is_none_or(|log| log.is_on_disk());
-        if fate == Fate::Drop && on_disk && self.dropped.send(self.dir(fence)).is_err() {
+        let on_disk = log.as_ref().is_none_or(|log| log.has_output());
+        let dir = self.dir(fence);
+        if fate == Fate::Drop && on_disk && self.dropped.send(Dropped { dir, log }).is_err() {
             tracing::debug!(%fence, "its output stays until it is old");
         }
     }
@@ -94,12 +110,18 @@ impl Logs {
     }
 }
 
-fn remove(dir: &Path) {
-    match fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            tracing::warn!(dir = %dir.display(), %error, "could not remove output");
+impl Dropped {
+    fn remove(self) {
+        if let Some(log) = &self.log {
+            // Or the writer, where it is behind, would make the directory again.
+            log.close();
         }
-        Ok(()) | Err(_) => {}
+        match fs::remove_dir_all(&self.dir) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(dir = %self.dir.display(), %error, "could not remove output");
+            }
+            Ok(()) | Err(_) => {}
+        }
     }
 }
 

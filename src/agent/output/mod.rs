@@ -1,6 +1,7 @@
 //! What attempts write to stdout and stderr: the newest part on disk, the last bytes in memory.
 //!
-//! The executor writes into an [`AttemptLog`]; nothing that reads can hold it up. Each stream is
+//! The executor writes into an [`AttemptLog`], and one thread, the [`writer`], takes it from there to
+//! the disk: nothing that reads can hold up an attempt, and no disk its supervision. Each stream is
 //! kept in segments named by the offset at which they begin, and the oldest segment goes when a
 //! stream has more than its share, so that offsets stay true however much was written. The last
 //! 64 KiB of each stream stay in memory too: they become the tails of the verdict, and serve
@@ -14,9 +15,14 @@ mod kept;
 mod logs;
 mod segments;
 mod sweep;
+mod writer;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) use tests::{hang, recover};
+#[cfg(test)]
+pub(crate) use writer::Writer;
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -22,7 +22,8 @@ pub(super) struct Segments {
     starts: VecDeque<u64>,
     /// Where the next byte goes.
     end: u64,
-    broken: bool,
+    /// Nothing is written any more.
+    closed: bool,
 }
 
 impl Segments {
@@ -35,23 +36,23 @@ impl Segments {
             file: None,
             starts: VecDeque::new(),
             end: 0,
-            broken: false,
+            closed: false,
         }
     }
 
-    /// Whether there is a file of it.
-    pub fn is_begun(&self) -> bool {
-        self.file.is_some() || self.broken
+    /// From now on nothing is written.
+    pub fn close(&mut self) {
+        self.closed = true;
     }
 
     /// Appends. A disk that fails ends this log and not the task: the tail in memory goes on.
     pub fn write(&mut self, bytes: &[u8]) {
-        if self.broken {
+        if self.closed {
             return;
         }
         if let Err(error) = self.try_write(bytes) {
             tracing::warn!(dir = %self.dir.display(), %error, "stopped keeping output");
-            self.broken = true;
+            self.close();
         }
     }
 

@@ -1,11 +1,16 @@
 //! Output on disk and in memory, read from any offset.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
 
 use model::{Epoch, Fence, Generation, TaskId};
+use rustix::fs::{CWD, Mode, mkfifoat};
 
-use super::{Captured, Fate, Limits, Logs, Source, Stream, remove_old};
+use super::{AttemptLog, Captured, Fate, Limits, Logs, Source, Stream, remove_old};
 
 fn fence(n: u64) -> Fence {
     Fence {
@@ -24,6 +29,29 @@ fn logs(dir: &tempfile::TempDir, per_attempt: u64, total: u64) -> Logs {
         retention,
     })
     .unwrap()
+}
+
+fn first_segment(log: &AttemptLog, stream: Stream) -> PathBuf {
+    log.dir().join(format!("{}.{:020}", stream.name(), 0))
+}
+
+/// From now on whoever writes to the disk waits: where the file would be is a pipe that nobody reads.
+pub(crate) fn hang(log: &AttemptLog, stream: Stream) {
+    fs::create_dir_all(log.dir()).unwrap();
+    let mode = Mode::RUSR | Mode::WUSR;
+    mkfifoat(CWD, first_segment(log, stream), mode).unwrap();
+}
+
+/// The disk works again, and says in the end how many bytes it got.
+pub(crate) fn recover(log: &AttemptLog, stream: Stream) -> JoinHandle<u64> {
+    let path = first_segment(log, stream);
+    thread::spawn(move || io::copy(&mut File::open(path).unwrap(), &mut io::sink()).unwrap())
+}
+
+/// Written, and on disk.
+async fn write(log: &Arc<AttemptLog>, stream: Stream, bytes: &[u8]) {
+    log.write(stream, bytes).await;
+    log.stored(stream).await;
 }
 
 fn pattern(from: usize, count: usize) -> Vec<u8> {
@@ -52,15 +80,17 @@ fn read_all(source: &Source, offset: u64) -> (u64, Vec<u8>) {
     (begin.unwrap_or(offset), all)
 }
 
-#[test]
-fn output_is_read_again_from_any_offset_open_or_finished() {
+#[tokio::test]
+async fn output_is_read_again_from_any_offset_open_or_finished() {
     let dir = tempfile::tempdir().unwrap();
     let logs = logs(&dir, 64 << 20, 1 << 30);
     let log = logs.open(fence(1));
     let all = pattern(0, 300_000);
-    all.chunks(7_001)
-        .for_each(|piece| log.write(Stream::Stdout, piece));
-    log.write(Stream::Stderr, b"oops");
+    for piece in all.chunks(7_001) {
+        log.write(Stream::Stdout, piece).await;
+    }
+    log.stored(Stream::Stdout).await;
+    write(&log, Stream::Stderr, b"oops").await;
     let captured = log.end();
     assert_eq!(captured.totals, [300_000, 4]);
     assert_eq!(captured.tails[0], all[300_000 - 65_536..]);
@@ -78,14 +108,13 @@ fn output_is_read_again_from_any_offset_open_or_finished() {
     assert_eq!(logs.captured(fence(1)), captured);
 }
 
-#[test]
-fn the_oldest_part_goes_when_there_is_too_much_and_offsets_stay_true() {
+#[tokio::test]
+async fn the_oldest_part_goes_when_there_is_too_much_and_offsets_stay_true() {
     let dir = tempfile::tempdir().unwrap();
     let logs = logs(&dir, 8 * 100_000, 1 << 30);
     let log = logs.open(fence(1));
     let all = pattern(0, 1_000_000);
-    all.chunks(9_973)
-        .for_each(|piece| log.write(Stream::Stdout, piece));
+    write(&log, Stream::Stdout, &all).await;
     log.end();
     let (begin, rest) = read_all(&logs.find(fence(1)).unwrap(), 0);
     assert_eq!(begin, 600_000);
@@ -108,25 +137,25 @@ fn an_attempt_without_output_leaves_nothing_on_disk() {
     assert_eq!(logs.captured(fence(1)), Captured::default());
 }
 
-#[test]
-fn a_follower_still_reads_a_log_whose_files_were_dropped() {
+#[tokio::test]
+async fn a_follower_still_reads_a_log_whose_files_were_dropped() {
     let dir = tempfile::tempdir().unwrap();
     let logs = logs(&dir, 1 << 20, 1 << 20);
     let log = logs.open(fence(1));
-    log.write(Stream::Stdout, b"hello");
+    write(&log, Stream::Stdout, b"hello").await;
     assert!(is_whole(&log.end()));
     let source = logs.find(fence(1)).unwrap();
     logs.settle(fence(1), Fate::Drop);
     assert_eq!(read_all(&source, 1), (1, b"ello".to_vec()));
 }
 
-#[test]
-fn old_logs_go_and_then_the_oldest_until_the_rest_fits() {
+#[tokio::test]
+async fn old_logs_go_and_then_the_oldest_until_the_rest_fits() {
     let dir = tempfile::tempdir().unwrap();
     let logs = logs(&dir, 1 << 20, 2_500);
     let now = SystemTime::now();
     for n in 1..=5 {
-        logs.open(fence(n)).write(Stream::Stdout, &[0; 1000]);
+        write(&logs.open(fence(n)), Stream::Stdout, &[0; 1000]).await;
         let segment = dir.path().join(format!("{}/stdout.{:020}", fence(n), 0));
         let age = if n == 1 { 7200 } else { 600 - 60 * n };
         let file = fs::File::options().append(true).open(segment).unwrap();
@@ -139,4 +168,41 @@ fn old_logs_go_and_then_the_oldest_until_the_rest_fits() {
     assert_eq!(remove_old(&logs, now).unwrap(), 2);
     let left: Vec<u64> = (1..=5).filter(|n| logs.find(fence(*n)).is_some()).collect();
     assert_eq!(left, [3, 4, 5]);
+}
+
+#[tokio::test]
+async fn what_a_disk_that_hangs_did_not_take_is_in_the_verdict_and_nobody_waits_to_settle_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let logs = logs(&dir, 1 << 20, 1 << 20);
+    let log = logs.open(fence(1));
+    hang(&log, Stream::Stdout);
+    let all = pattern(0, 65_536);
+    for piece in all.chunks(1000) {
+        log.write(Stream::Stdout, piece).await;
+    }
+    let source = logs.find(fence(1)).unwrap();
+    assert!(log.is_behind());
+    assert_eq!(
+        source.read(Stream::Stdout, 0).unwrap(),
+        None,
+        "not safe yet"
+    );
+    {
+        let mut more = std::pin::pin!(log.write(Stream::Stdout, b"more"));
+        assert!(futures::poll!(more.as_mut()).is_pending(), "memory is full");
+    }
+    assert_eq!(log.end().tails[0], all);
+    assert_eq!(read_all(&source, 10), (10, all[10..].to_vec()));
+    logs.settle(fence(1), Fate::Drop);
+    recover(&log, Stream::Stdout);
+}
+
+#[tokio::test]
+async fn output_that_was_dropped_before_the_disk_had_it_does_not_come_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let logs = logs(&dir, 1 << 20, 1 << 20);
+    let log = logs.open(fence(1));
+    log.close();
+    write(&log, Stream::Stdout, b"late").await;
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
 }

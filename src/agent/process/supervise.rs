@@ -9,6 +9,9 @@
 //!     │     grace, then all KILL ───┘
 //!     └─► copy stdout and stderr until their end
 //! ```
+//!
+//! All attempts share a few threads, so nothing here may wait for a disk: what a process prints goes
+//! to memory, and another thread writes it down.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -37,6 +40,9 @@ use crate::output::{AttemptLog, Stream};
 /// After the process and all its descendants ended, only what is in the pipe is left to copy. A pipe
 /// that still does not end is held by a process that can't be killed, and is given up.
 const DRAIN: Duration = Duration::from_secs(1);
+/// How much longer a disk that is behind may take to make room for the rest. Its writes do stall for
+/// seconds, under load; an attempt whose disk hangs must end all the same.
+const STALL: Duration = Duration::from_secs(5);
 /// Read from a pipe at once: what a pipe holds.
 const READ_BYTES: usize = 64 * 1024;
 /// Read at first.
@@ -194,7 +200,7 @@ impl<'a> Supervised<'a> {
         &self,
         stdout: pipe::Receiver,
         stderr: pipe::Receiver,
-        output: &AttemptLog,
+        output: &Arc<AttemptLog>,
         timeout_after: Option<Duration>,
         stop: watch::Receiver<Urgency>,
     ) -> Exit {
@@ -204,9 +210,15 @@ impl<'a> Supervised<'a> {
         );
         let (copies, ended) = (pin!(copies), pin!(self.ended(timeout_after, stop)));
         match select(ended, copies).await {
-            Either::Left((exit, copies)) => {
-                if timeout(DRAIN, copies).await.is_err() {
-                    tracing::warn!(pid = self.pid, "gave up on output that does not end");
+            Either::Left((exit, mut copies)) => {
+                let mut whole = timeout(DRAIN, &mut copies).await.is_ok();
+                if !whole && output.is_behind() {
+                    whole = timeout(STALL, copies).await.is_ok();
+                }
+                if !whole {
+                    let pid = self.pid;
+                    let disk_is_behind = output.is_behind();
+                    tracing::warn!(pid, disk_is_behind, "gave up on output that does not end");
                 }
                 exit
             }
@@ -314,7 +326,13 @@ async fn until(deadline: Option<Instant>) {
     }
 }
 
-async fn copy(pipe: pipe::Receiver, output: &AttemptLog, stream: Stream) {
+/// Until its end, and the disk has all of it.
+async fn copy(pipe: pipe::Receiver, output: &Arc<AttemptLog>, stream: Stream) {
+    read(pipe, output, stream).await;
+    output.stored(stream).await;
+}
+
+async fn read(pipe: pipe::Receiver, output: &Arc<AttemptLog>, stream: Stream) {
     // Most attempts write little or nothing, so the large buffer is made when it is needed.
     let mut buffer = vec![0; FIRST_READ_BYTES];
     loop {
@@ -324,7 +342,7 @@ async fn copy(pipe: pipe::Receiver, output: &AttemptLog, stream: Stream) {
         match pipe.try_read(&mut buffer) {
             Ok(0) => return,
             Ok(count) => {
-                output.write(stream, &buffer[..count]);
+                output.write(stream, &buffer[..count]).await;
                 if count == buffer.len() {
                     buffer.resize(READ_BYTES, 0);
                 }

@@ -14,13 +14,14 @@ use super::{Instance, Marks, Processes, Settings, Table};
 use crate::executor::{Attempt, Executor, Exit, Hands, Urgency};
 use crate::journal::ProcessMark;
 use crate::lease::Until;
-use crate::output::{AttemptLog, Captured};
+use crate::output::{AttemptLog, Captured, Stream, Writer, hang, recover};
 
 /// Longer than anything here takes on a busy machine; only a failing test waits for it.
 const LONG: Duration = Duration::from_secs(60);
 
 struct Bench {
     dir: tempfile::TempDir,
+    writer: Writer,
     processes: Processes,
     marks: Marks,
     lease: Until,
@@ -51,6 +52,7 @@ impl Bench {
         Bench {
             processes: Processes::new(settings).unwrap(),
             dir,
+            writer: Writer::start().unwrap(),
             marks,
             lease,
         }
@@ -62,6 +64,18 @@ impl Bench {
 
     /// Already told how urgently it has to end.
     fn start_told(&self, spec: TaskSpec, urgency: Urgency) -> Run {
+        self.start_logged(spec, urgency, self.log())
+    }
+
+    /// The log of an attempt.
+    fn log(&self) -> Arc<AttemptLog> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        let dir = self.dir.path().join(format!("log{n}"));
+        Arc::new(AttemptLog::new(dir, 64 << 20, self.writer.clone()))
+    }
+
+    fn start_logged(&self, spec: TaskSpec, urgency: Urgency, log: Arc<AttemptLog>) -> Run {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let n = NEXT.fetch_add(1, Ordering::Relaxed);
         let fence = Fence {
@@ -69,10 +83,6 @@ impl Bench {
             generation: Generation(1),
             epoch: Epoch(n + 100),
         };
-        let log = Arc::new(AttemptLog::new(
-            self.dir.path().join(format!("log{n}")),
-            64 << 20,
-        ));
         let (stop, stopped) = watch::channel(urgency);
         let (told, started) = mpsc::unbounded_channel();
         let hands = Hands {
@@ -380,6 +390,39 @@ async fn ten_megabytes_of_binary_output_are_counted_and_its_end_is_kept() {
     assert_eq!(exit, Exit::Exited(0));
     assert_eq!(captured.totals, [65_536, 10_485_760]);
     assert_eq!(captured.tails[0], captured.tails[1]);
+}
+
+/// As many attempts as there are threads: none may be left that acts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_hangs_under_output_holds_up_neither_a_timeout_nor_the_end_of_the_lease() {
+    let bench = bench();
+    let logs = [bench.log(), bench.log()];
+    logs.iter().for_each(|log| hang(log, Stream::Stdout));
+    let mut timed = command(&["yes"]);
+    timed.timeout = Some(Millis(500));
+    let mut timed = bench.start_logged(timed, Urgency::None, Arc::clone(&logs[0]));
+    let leased = Urgency::None;
+    let mut leased = bench.start_logged(command(&["yes"]), leased, Arc::clone(&logs[1]));
+    eventually(|| logs.iter().all(|log| log.is_behind())).await;
+    bench.gone(timed.fence).await;
+    assert_ne!(bench.alive(leased.fence), [0; 0]);
+    leased
+        .stop
+        .send_modify(|urgency| *urgency = Urgency::AtOnce);
+    bench.gone(leased.fence).await;
+
+    let disks = logs.each_ref().map(|log| recover(log, Stream::Stdout));
+    assert_eq!(timed.end().await, Exit::TimedOut);
+    assert_eq!(leased.end().await, Exit::Stopped);
+    for log in &logs {
+        let written = log.end().totals[0];
+        assert!(written < 1 << 20, "{written}: the process had to wait");
+    }
+    // So that the writer closes the files.
+    drop((timed, leased, logs, bench));
+    disks
+        .into_iter()
+        .for_each(|disk| assert!(disk.join().unwrap() > 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
