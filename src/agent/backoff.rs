@@ -8,6 +8,9 @@ use rand::Rng;
 /// come back: so the first tries are quick, and even a machine that is off is asked every 2 s.
 const FIRST: Duration = Duration::from_millis(50);
 const LONGEST: Duration = Duration::from_secs(2);
+/// A session that lasted so long is no failure. A shorter one is: a controller that takes each session
+/// and closes it would be dialled twenty times a second, for ever.
+const STEADY: Duration = Duration::from_secs(5);
 /// After a refusal, which trying again does not change by itself.
 pub(crate) const AFTER_REFUSAL: Duration = Duration::from_secs(30);
 
@@ -17,8 +20,13 @@ pub(crate) struct Backoff {
 }
 
 impl Backoff {
-    pub fn reset(&mut self) {
-        self.failures = 0;
+    /// Begins anew after a session that lasted long enough; says whether it did.
+    pub fn forgive(&mut self, lasted: Duration) -> bool {
+        let steady = lasted >= STEADY;
+        if steady {
+            self.failures = 0;
+        }
+        steady
     }
 
     /// Doubles with each failure; a quarter of it is random, so that a fleet does not knock at
@@ -37,13 +45,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_doubles_up_to_a_cap_and_begins_anew_after_a_success() {
+    fn it_doubles_up_to_a_cap_and_begins_anew_after_a_session_that_lasted() {
         let mut backoff = Backoff::default();
         let waits: Vec<Duration> = (0..40).map(|_| backoff.next()).collect();
         assert!(waits[0] <= FIRST && waits[0] >= FIRST.mul_f64(0.74));
         assert!(waits.iter().all(|wait| *wait <= LONGEST));
         assert!(waits[39] >= LONGEST.mul_f64(0.74));
-        backoff.reset();
+        assert!(!backoff.forgive(STEADY - Duration::from_millis(1)));
+        assert!(backoff.next() >= LONGEST.mul_f64(0.74));
+        assert!(backoff.forgive(STEADY));
         assert!(backoff.next() <= FIRST);
     }
 }

@@ -123,15 +123,18 @@ pub(crate) async fn keep(context: Arc<Context>, address: String) {
     let mut told = String::new();
     loop {
         let session = SessionId(context.next_session.fetch_add(1, Ordering::Relaxed));
-        let (opened, lost) = match open(&context, &address, session).await {
-            Ok(link) => (true, link.run(&context).await.err().unwrap_or(Lost::Closed)),
-            Err(lost) => (false, lost),
+        let (lasted, lost) = match open(&context, &address, session).await {
+            Ok(link) => {
+                let since = Instant::now();
+                let lost = link.run(&context).await.err().unwrap_or(Lost::Closed);
+                (since.elapsed(), lost)
+            }
+            Err(lost) => (Duration::ZERO, lost),
         };
         if context.events.send(Event::Closed { session }).is_err() {
             return;
         }
-        if opened {
-            backoff.reset();
+        if backoff.forgive(lasted) {
             told.clear();
         }
         // Once for each reason: a controller that is off would fill the log.

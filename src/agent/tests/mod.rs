@@ -5,6 +5,7 @@ mod controller;
 mod lease;
 mod readers;
 mod recovery;
+mod sessions;
 mod speed;
 
 use std::fs;
