@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use model::{AgentId, AgentProfile, Fence, Millis};
 use security::{Credentials, KeyFiles, Role};
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::mpsc::{Sender, UnboundedReceiver, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
@@ -28,7 +28,7 @@ use crate::output::{self, Logs};
 use crate::process::{Guard, Marks, Settings};
 use crate::recovery;
 use crate::runner::Runner;
-use crate::session::{self, Context, Event};
+use crate::session::{self, Context, Event, Voice};
 use crate::worker::{Effect, Input, Nature, SessionId, Worker};
 
 /// How often renewals, repeated verdicts and the lease are looked at. The lease's margin of 3 s is
@@ -87,7 +87,7 @@ struct Agent {
 /// Where a session is with, and how to speak on it.
 struct Line {
     address: String,
-    say: Sender<Body>,
+    say: Voice,
 }
 
 impl Agent {
@@ -309,7 +309,7 @@ impl Agent {
         session: SessionId,
         address: &str,
         welcome: &wire::v1::Welcome,
-        say: Sender<Body>,
+        say: Voice,
     ) {
         if !self.book.answered(address, &welcome.controller) {
             tracing::info!(%address, controller = %welcome.controller, "is known by another address");

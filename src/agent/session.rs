@@ -17,10 +17,12 @@ use std::time::{Duration, Instant};
 
 use model::{AgentProfile, Generation};
 use security::{Alpn, Credentials, Expected, KeyFiles, Role};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{Receiver, Sender, UnboundedSender, channel};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Status, Streaming};
 use wire::convert::{self, Malformed};
 use wire::transport::{self, Timers};
@@ -60,13 +62,14 @@ pub(crate) struct Context {
 
 /// What a session tells the agent.
 pub(crate) enum Event {
-    /// The controller took it; from now on frames may be said through `say`.
+    /// The controller took it; from now on frames may be said through `say`, and it is given up when
+    /// that is dropped.
     Opened {
         session: SessionId,
         address: String,
         welcome: v1::Welcome,
         generation: u64,
-        say: Sender<Body>,
+        say: Voice,
     },
     /// The cluster's controllers changed.
     Moved {
@@ -90,6 +93,19 @@ pub(crate) enum Event {
     Turn(oneshot::Sender<()>),
 }
 
+/// The worker's end of a session. Dropped, it ends the session at once, though frames may still wait
+/// and the controller read none.
+pub(crate) struct Voice {
+    frames: Sender<Body>,
+    _held: DropGuard,
+}
+
+impl Voice {
+    pub fn try_send(&self, body: Body) -> Result<(), TrySendError<Body>> {
+        self.frames.try_send(body)
+    }
+}
+
 /// Why a session ended.
 #[derive(Debug, thiserror::Error)]
 enum Lost {
@@ -107,6 +123,8 @@ enum Lost {
     Sequence { got: u64, wanted: u64 },
     #[error("it sent something unreadable: {0}")]
     Malformed(#[from] Malformed),
+    #[error("it did not read what this agent said")]
+    GivenUp,
     #[error("the agent ends")]
     Ending,
 }
@@ -150,6 +168,7 @@ pub(crate) async fn keep(context: Arc<Context>, address: String) {
             | Lost::Silent
             | Lost::Sequence { .. }
             | Lost::Malformed(_)
+            | Lost::GivenUp
             | Lost::Ending => backoff.next(),
         };
         tokio::time::sleep(wait).await;
@@ -185,7 +204,12 @@ async fn open(context: &Context, address: &str, session: SessionId) -> Result<Li
     let (incoming, (generation, welcome)) = opened?;
     tracing::info!(%address, controller = %welcome.controller, "opened a session");
     let slots = usize::try_from(context.profile.slots).unwrap_or(SAID);
-    let (say, said) = channel(SAID + 2 * slots);
+    let (frames, said) = channel(SAID + 2 * slots);
+    let given_up = CancellationToken::new();
+    let say = Voice {
+        frames,
+        _held: given_up.clone().drop_guard(),
+    };
     let (chunks, written) = channel(CHUNKS);
     let tails = Tails::new(Arc::clone(&context.logs), chunks);
     tell(
@@ -203,6 +227,7 @@ async fn open(context: &Context, address: &str, session: SessionId) -> Result<Li
         writer,
         incoming,
         said,
+        given_up,
         written,
         tails,
     })
@@ -301,6 +326,8 @@ struct Link {
     incoming: Streaming<v1::ControllerFrame>,
     /// By the worker.
     said: Receiver<Body>,
+    /// The worker let go of it.
+    given_up: CancellationToken,
     /// By attempts, to whom the controller asked to listen.
     written: Receiver<Body>,
     tails: Tails,
@@ -308,12 +335,22 @@ struct Link {
 
 impl Link {
     async fn run(mut self, context: &Context) -> Result<(), Lost> {
+        let given_up = self.given_up.clone();
+        // Wherever it waits: a frame that is not read is waited for inside an arm.
+        tokio::select! {
+            biased;
+            () = given_up.cancelled() => Err(Lost::GivenUp),
+            ended = self.carry(context) => ended,
+        }
+    }
+
+    async fn carry(&mut self, context: &Context) -> Result<(), Lost> {
         loop {
             tokio::select! {
                 biased;
                 body = self.said.recv() => match body {
                     Some(body) => self.writer.send(body).await?,
-                    None => return Err(Lost::Ending),
+                    None => return Err(Lost::GivenUp),
                 },
                 frame = self.incoming.message() => {
                     let frame = frame?.ok_or(Lost::Closed)?;

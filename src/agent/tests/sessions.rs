@@ -1,9 +1,21 @@
 //! Sessions with controllers that take them, and then are no good.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
+use model::{AgentId, AgentProfile, Incarnation};
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::mpsc::unbounded_channel;
+use tokio::time::timeout;
+use wire::v1;
+use wire::v1::agent_frame::Body;
+
 use super::Home;
-use super::controller::Controller;
+use super::controller::{CLUSTER, Controller, LONG};
+use crate::output::{Limits, Logs};
+use crate::session::{self, Context, Event};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_controller_that_takes_sessions_and_closes_them_is_dialled_more_and_more_slowly() {
@@ -19,4 +31,56 @@ async fn a_controller_that_takes_sessions_and_closes_them_is_dialled_more_and_mo
     assert!(waited >= Duration::from_millis(1_550 * 3 / 4), "{waited:?}");
     agent.shutdown.cancel();
     agent.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_is_given_up_ends_though_the_controller_reads_nothing() {
+    let home = Home::new();
+    let mut controller = Controller::listen(&home.ca, "c1").await;
+    let (events, mut told) = unbounded_channel();
+    let limits = Limits {
+        dir: home.path("logs"),
+        per_attempt: 1 << 20,
+        total: 1 << 20,
+        retention: LONG,
+    };
+    let context = Context {
+        profile: AgentProfile {
+            id: AgentId::new("a1").unwrap(),
+            incarnation: Incarnation([7; 16]),
+            slots: 1,
+            labels: BTreeMap::new(),
+            version: String::new(),
+            limits: String::new(),
+        },
+        cluster_id: CLUSTER.to_owned(),
+        identity_dir: home.path("identity"),
+        logs: Arc::new(Logs::start(limits).unwrap()),
+        events,
+        next_session: AtomicU64::new(1),
+        generation: AtomicU64::new(0),
+    };
+    let link = session::keep(Arc::new(context), controller.address.to_string());
+    let link = tokio::spawn(link);
+    let (_reads_nothing, _) = controller.welcomed().await;
+    let Ok(Some(Event::Opened { say, .. })) = timeout(LONG, told.recv()).await else {
+        panic!("it was welcome");
+    };
+    // Far more than the connection takes: the session waits in the middle of a frame.
+    let frame = || {
+        Body::Output(v1::Output {
+            data: vec![0; 32 * 1024].into(),
+            ..v1::Output::default()
+        })
+    };
+    let full = loop {
+        if let Err(error) = say.try_send(frame()) {
+            break error;
+        }
+    };
+    assert!(matches!(full, TrySendError::Full(_)));
+    drop(say);
+    let closed = timeout(LONG, told.recv()).await;
+    assert!(matches!(closed, Ok(Some(Event::Closed { .. }))));
+    link.abort();
 }
