@@ -32,7 +32,7 @@ pub(super) struct Store {
     /// Bytes in the file, and how many of them are known to be on disk.
     written: u64,
     durable: u64,
-    /// Bytes after the last rewrite.
+    /// Bytes that the last rewrite left, or that one would have left when the file was opened.
     base: u64,
     compact_min: u64,
 }
@@ -75,8 +75,10 @@ impl Store {
             file.set_len(end).map_err(Error::io(path))?;
         }
         file.sync_all().map_err(Error::io(path))?;
+        // Not what is in the file: an agent that is restarted often would never get to rewrite it.
+        let base = encode(incarnation, &ledger, 0).map_err(Error::io(path))?;
+        let base = base.len() as u64;
         let path = path.to_owned();
-        let base = end;
         Ok(Store {
             path,
             file,
@@ -156,17 +158,9 @@ fn fresh_path(path: &Path) -> PathBuf {
 /// Writes a whole journal beside the old one and puts it in its place, so that there always is one.
 fn rewrite(path: &Path, incarnation: Incarnation, ledger: &Ledger) -> io::Result<(File, u64)> {
     let fresh = fresh_path(path);
-    let encoded = |durable| {
-        let mut bytes = Vec::new();
-        let opened = Record::Opened { incarnation };
-        for record in [opened].iter().chain(&ledger.records()) {
-            record::encode(record, durable, &mut bytes).map_err(io::Error::other)?;
-        }
-        Ok::<_, io::Error>(bytes)
-    };
     // All of it is on disk before it takes the old one's place, and each record vouches for that.
-    let length = encoded(0)?.len();
-    let bytes = encoded(length as u64)?;
+    let length = encode(incarnation, ledger, 0)?.len();
+    let bytes = encode(incarnation, ledger, length as u64)?;
     let mut file = OpenOptions::new()
         .create_new(true)
         .append(true)
@@ -179,6 +173,16 @@ fn rewrite(path: &Path, incarnation: Incarnation, ledger: &Ledger) -> io::Result
         sync_dir(dir)?;
     }
     Ok((file, bytes.len() as u64))
+}
+
+/// The shortest journal that says the same; its length does not depend on `durable`.
+fn encode(incarnation: Incarnation, ledger: &Ledger, durable: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let opened = Record::Opened { incarnation };
+    for record in [opened].iter().chain(&ledger.records()) {
+        record::encode(record, durable, &mut bytes).map_err(io::Error::other)?;
+    }
+    Ok(bytes)
 }
 
 /// What the bytes of a journal say, and where its readable part ends.

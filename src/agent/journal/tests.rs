@@ -222,6 +222,25 @@ fn a_settled_journal_stays_small() {
 }
 
 #[test]
+fn the_journal_of_an_agent_that_is_restarted_often_stays_small_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let min = 64 * 1024;
+    for n in 0..40 {
+        let mut store = Store::open_with(&path(&dir), min).unwrap();
+        let settled = Record::Settled { fence: fence(n) };
+        // Half as much as it may hold: no single run gets there.
+        store
+            .append(&[begun(n), ended(n, 32 * 1024), settled])
+            .unwrap();
+        store.compact().unwrap();
+    }
+    let bytes = fs::metadata(path(&dir)).unwrap().len();
+    assert!(bytes < 2 * min, "{bytes}");
+    let store = Store::open_with(&path(&dir), min).unwrap();
+    assert_eq!(store.ledger().settled().count(), 40);
+}
+
+#[test]
 fn many_attempts_share_a_flush_and_each_is_told() {
     let dir = tempfile::tempdir().unwrap();
     let (told, mut durable) = tokio::sync::mpsc::unbounded_channel();
