@@ -3,18 +3,18 @@
 //! `spawn` blocks until the child has become its program (about half a millisecond), which is too
 //! long for a thread that also renews a lease. What comes before it, looking up the program and the
 //! directory, may even hang with a file server; so it happens here too, and where a job takes too
-//! long another thread is started for those that wait behind it. With a full path, and nothing to be
-//! done between fork and exec, the standard library uses `posix_spawn`, whose cost does not grow with
-//! the agent's memory.
+//! long another thread takes the place of the one that hangs, which ends when its job comes back.
+//! With a full path, and nothing to be done between fork and exec, the standard library uses
+//! `posix_spawn`, whose cost does not grow with the agent's memory.
 
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::sync::oneshot;
@@ -42,16 +42,48 @@ pub(super) struct Launched {
     pub stderr: OwnedFd,
 }
 
+type Work = Box<dyn FnOnce() -> Prepared + Send>;
+
 struct Job {
-    order: Order,
+    work: Work,
     answer: oneshot::Sender<Prepared>,
+    stage: Arc<Mutex<Stage>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// For a thread, however long: those before it are at work, or hang and are relieved.
+    Waiting,
+    Working {
+        since: Instant,
+    },
+    /// It hangs, and another thread took the place of its own.
+    Relieved,
+    Done,
+}
+
+impl Stage {
+    /// How long it may yet go on before it hangs; nothing where it does.
+    fn patience(self, now: Instant) -> Option<Duration> {
+        match self {
+            Stage::Waiting | Stage::Relieved | Stage::Done => Some(HANGS),
+            Stage::Working { since } => {
+                let rest = HANGS.saturating_sub(now.saturating_duration_since(since));
+                (!rest.is_zero()).then_some(rest)
+            }
+        }
+    }
+}
+
+fn locked<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[derive(Debug)]
 pub(super) struct Launcher {
     jobs: Sender<Job>,
     waiting: Arc<Mutex<Receiver<Job>>>,
-    threads: AtomicUsize,
+    threads: Arc<AtomicUsize>,
 }
 
 impl Launcher {
@@ -61,7 +93,7 @@ impl Launcher {
         let launcher = Launcher {
             jobs,
             waiting: Arc::new(Mutex::new(waiting)),
-            threads: AtomicUsize::new(0),
+            threads: Arc::default(),
         };
         for _ in 0..THREADS {
             launcher.add_thread()?;
@@ -71,50 +103,80 @@ impl Launcher {
 
     fn add_thread(&self) -> Result<(), Error> {
         let n = self.threads.fetch_add(1, Ordering::Relaxed);
-        let waiting = Arc::clone(&self.waiting);
+        let (waiting, threads) = (Arc::clone(&self.waiting), Arc::clone(&self.threads));
         thread::Builder::new()
             .name(format!("launch-{n}"))
-            .spawn(move || serve(&waiting))
-            .map_err(Error::Thread)?;
+            .spawn(move || serve(&waiting, &threads))
+            .map_err(|error| {
+                self.threads.fetch_sub(1, Ordering::Relaxed);
+                Error::Thread(error)
+            })?;
         Ok(())
     }
 
     /// Waits for the answer however long it takes: the process may start at any moment.
     pub async fn launch(&self, order: Order) -> Prepared {
-        let (answer, mut answered) = oneshot::channel();
-        let gone = || Prepared::nothing(Failed::Stopped);
-        if self.jobs.send(Job { order, answer }).is_err() {
-            return gone();
-        }
-        if let Ok(prepared) = timeout(HANGS, &mut answered).await {
-            return prepared.unwrap_or_else(|_| gone());
-        }
-        self.relieve();
-        answered.await.unwrap_or_else(|_| gone())
+        self.carry_out(Box::new(|| order.carry_out())).await
     }
 
-    fn relieve(&self) {
-        if self.threads.load(Ordering::Relaxed) >= THREADS_MAX {
-            return;
+    async fn carry_out(&self, work: Work) -> Prepared {
+        let (answer, mut answered) = oneshot::channel();
+        let gone = || Prepared::nothing(Failed::Stopped);
+        let stage = Arc::new(Mutex::new(Stage::Waiting));
+        let job = Job {
+            work,
+            answer,
+            stage: Arc::clone(&stage),
+        };
+        if self.jobs.send(job).is_err() {
+            return gone();
         }
-        tracing::warn!("starting a process takes long: another thread starts those behind it");
-        if let Err(error) = self.add_thread() {
-            tracing::warn!(%error, "nothing starts before it comes back");
+        let mut patience = HANGS;
+        loop {
+            if let Ok(prepared) = timeout(patience, &mut answered).await {
+                return prepared.unwrap_or_else(|_| gone());
+            }
+            patience = self.relieve_if_it_hangs(&mut locked(&stage));
         }
+    }
+
+    /// When to look again.
+    fn relieve_if_it_hangs(&self, stage: &mut Stage) -> Duration {
+        if let Some(patience) = stage.patience(Instant::now()) {
+            return patience;
+        }
+        if self.threads.load(Ordering::Relaxed) < THREADS_MAX {
+            tracing::warn!("starting a process takes long: another thread starts those behind it");
+            match self.add_thread() {
+                Ok(()) => *stage = Stage::Relieved,
+                Err(error) => tracing::warn!(%error, "nothing starts before it comes back"),
+            }
+        }
+        HANGS
     }
 }
 
-fn serve(waiting: &Mutex<Receiver<Job>>) {
+fn serve(waiting: &Mutex<Receiver<Job>>, threads: &AtomicUsize) {
     loop {
-        let job = waiting
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .recv();
-        let Ok(Job { order, answer }) = job else {
+        let job = locked(waiting).recv();
+        let Ok(Job {
+            work,
+            answer,
+            stage,
+        }) = job
+        else {
             return;
         };
-        if let Err(unheard) = answer.send(order.carry_out()) {
+        let since = Instant::now();
+        *locked(&stage) = Stage::Working { since };
+        let prepared = work();
+        let before = std::mem::replace(&mut *locked(&stage), Stage::Done);
+        if let Err(unheard) = answer.send(prepared) {
             unheard.abandon();
+        }
+        if before == Stage::Relieved {
+            threads.fetch_sub(1, Ordering::Relaxed);
+            return;
         }
     }
 }
@@ -163,4 +225,54 @@ pub(super) fn spawn(plan: &Plan) -> Result<Launched, Failed> {
         stdout,
         stderr,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{LONG, eventually};
+    use super::*;
+
+    #[test]
+    fn a_job_hangs_by_the_time_it_is_at_work_however_long_it_waited() {
+        let since = Instant::now();
+        let later = since + 10 * HANGS;
+        assert_eq!(Stage::Waiting.patience(later), Some(HANGS));
+        let working = Stage::Working { since };
+        assert_eq!(working.patience(since), Some(HANGS));
+        assert_eq!(working.patience(since + HANGS / 4), Some(HANGS * 3 / 4));
+        assert_eq!(working.patience(since + HANGS), None);
+        assert_eq!(Stage::Relieved.patience(later), Some(HANGS));
+    }
+
+    #[tokio::test]
+    async fn a_thread_is_added_for_each_job_that_hangs_for_none_that_waits_and_goes_again() {
+        let launcher = Arc::new(Launcher::start().unwrap());
+        let job = |work: Box<dyn FnOnce() + Send>| {
+            let launcher = Arc::clone(&launcher);
+            let work = Box::new(|| {
+                work();
+                Prepared::nothing(Failed::Stopped)
+            });
+            tokio::spawn(async move { launcher.carry_out(work).await })
+        };
+        let (release, held) = channel::<()>();
+        let held = Arc::new(Mutex::new(held));
+        let hang = |_| {
+            let held = Arc::clone(&held);
+            job(Box::new(move || locked(&held).recv().unwrap_or_default()))
+        };
+        let hung: Vec<_> = (0..THREADS).map(hang).collect();
+        let behind: Vec<_> = (0..20).map(|_| job(Box::new(|| ()))).collect();
+        for waited in behind {
+            timeout(LONG, waited).await.unwrap().unwrap();
+        }
+        let threads = || launcher.threads.load(Ordering::Relaxed);
+        eventually(|| threads() >= 2 * THREADS).await;
+        assert_eq!(threads(), 2 * THREADS);
+        drop(release);
+        for came_back in hung {
+            timeout(LONG, came_back).await.unwrap().unwrap();
+        }
+        eventually(|| threads() == THREADS).await;
+    }
 }

@@ -17,7 +17,7 @@ use crate::lease::Until;
 use crate::output::{AttemptLog, Captured, Stream, Writer, hang, recover};
 
 /// Longer than anything here takes on a busy machine; only a failing test waits for it.
-const LONG: Duration = Duration::from_secs(60);
+pub(super) const LONG: Duration = Duration::from_secs(60);
 
 struct Bench {
     dir: tempfile::TempDir,
@@ -142,7 +142,7 @@ impl Run {
     }
 }
 
-async fn eventually(mut holds: impl FnMut() -> bool) {
+pub(super) async fn eventually(mut holds: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !holds() {
         assert!(begun.elapsed() < LONG, "it never came true");
