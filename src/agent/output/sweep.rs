@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirEntry};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::logs::Logs;
@@ -16,6 +16,15 @@ struct Finished {
 
 /// Removes what is over the limits, oldest first; says how many logs it removed.
 pub(crate) fn remove_old(logs: &Logs, now: SystemTime) -> io::Result<usize> {
+    remove_old_with(logs, now, |dir| fs::remove_dir_all(dir))
+}
+
+/// What can't be removed stays, and the next one goes in its place.
+pub(super) fn remove_old_with(
+    logs: &Logs,
+    now: SystemTime,
+    remove: impl Fn(&Path) -> io::Result<()>,
+) -> io::Result<usize> {
     let limits = logs.limits();
     let mut finished = Vec::new();
     for entry in fs::read_dir(&limits.dir)? {
@@ -36,9 +45,16 @@ pub(crate) fn remove_old(logs: &Logs, now: SystemTime) -> io::Result<usize> {
         if age < limits.retention && total <= limits.total {
             break;
         }
-        fs::remove_dir_all(&log.dir)?;
+        match remove(&log.dir) {
+            Ok(()) => removed += 1,
+            // Its verdict was settled in the meantime, or a person was faster.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                tracing::warn!(dir = %log.dir.display(), %error, "could not remove old output");
+                continue;
+            }
+        }
         total -= log.bytes;
-        removed += 1;
     }
     Ok(removed)
 }

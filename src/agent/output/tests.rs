@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
@@ -11,6 +11,7 @@ use model::{Epoch, Fence, Generation, TaskId};
 use rustix::fs::{CWD, Mode, mkfifoat};
 
 use super::{AttemptLog, Captured, Fate, Limits, Logs, Source, Stream, remove_old};
+use crate::output::sweep::remove_old_with;
 
 fn fence(n: u64) -> Fence {
     Fence {
@@ -147,6 +148,37 @@ async fn a_follower_still_reads_a_log_whose_files_were_dropped() {
     let source = logs.find(fence(1)).unwrap();
     logs.settle(fence(1), Fate::Drop);
     assert_eq!(read_all(&source, 1), (1, b"ello".to_vec()));
+}
+
+/// All that can be done is to go round it.
+#[tokio::test]
+async fn a_log_that_can_not_be_removed_or_is_gone_already_does_not_keep_the_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let logs = logs(&dir, 1 << 20, 1_500);
+    let now = SystemTime::now();
+    for n in 1..=4 {
+        let log = logs.open(fence(n));
+        write(&log, Stream::Stdout, &[0; 1000]).await;
+        let segment = first_segment(&log, Stream::Stdout);
+        let file = fs::File::options().append(true).open(segment).unwrap();
+        file.set_modified(now - Duration::from_secs(600 - 60 * n))
+            .unwrap();
+        logs.settle(fence(n), Fate::Keep);
+    }
+    let gone = dir.path().join(fence(1).to_string());
+    let stuck = dir.path().join(fence(2).to_string());
+    let remove = |dir: &Path| {
+        if dir == gone {
+            fs::remove_dir_all(dir).unwrap();
+        }
+        if dir == stuck {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        fs::remove_dir_all(dir)
+    };
+    assert_eq!(remove_old_with(&logs, now, remove).unwrap(), 2);
+    let left: Vec<u64> = (1..=4).filter(|n| logs.find(fence(*n)).is_some()).collect();
+    assert_eq!(left, [2], "which still counts");
 }
 
 #[tokio::test]
