@@ -19,6 +19,12 @@ use crate::process::Instance;
 
 const SCHEMA: u32 = 1;
 
+/// Read first, for all else is as its schema says.
+#[derive(Debug, Deserialize)]
+struct Form {
+    schema: u32,
+}
+
 /// What `agent.json` says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -143,9 +149,17 @@ fn check_owner(root: &Path, id: &str, cluster_id: &str) -> Result<(Owner, Instan
         path: path.clone(),
         reason,
     };
+    let form: Form = serde_json::from_slice(&text).map_err(|error| corrupt(error.to_string()))?;
+    if form.schema != SCHEMA {
+        return Err(Error::Schema {
+            path: root.to_owned(),
+            found: form.schema,
+            known: SCHEMA,
+        });
+    }
     let mut found: Owner =
         serde_json::from_slice(&text).map_err(|error| corrupt(error.to_string()))?;
-    if (&found.id, &found.cluster_id, found.schema) == (&ours.id, &ours.cluster_id, SCHEMA) {
+    if (&found.id, &found.cluster_id) == (&ours.id, &ours.cluster_id) {
         if found.instance.is_empty() {
             found.instance = ours.instance;
             write_owner(root, &path, &found)?;
@@ -208,5 +222,16 @@ mod tests {
         fs::write(dir.path().join("agent.json"), "{").unwrap();
         let error = DataDir::open(dir.path(), "a1", "q1").unwrap_err();
         assert!(matches!(error, Error::Corrupt { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_directory_of_another_release_is_refused_as_what_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(DataDir::open(dir.path(), "a1", "q1").unwrap());
+        let newer = r#"{"schema": 2, "id": "a1", "cluster_id": "q1", "colour": "blue"}"#;
+        fs::write(dir.path().join("agent.json"), newer).unwrap();
+        let error = DataDir::open(dir.path(), "a1", "q1").unwrap_err();
+        let told = matches!(error, Error::Schema { found: 2, .. });
+        assert!(told, "{error}");
     }
 }

@@ -29,6 +29,16 @@ pub enum Error {
         their_cluster: String,
     },
     #[error(
+        "{} has schema {found}, and this release knows {known}: start the release that wrote it, or \
+         give this one a data directory of its own",
+        path.display()
+    )]
+    Schema {
+        path: PathBuf,
+        found: u32,
+        known: u32,
+    },
+    #[error(
         "{}: {reason}. If the disk is sound, move the file away: the agent then begins as a new \
          incarnation, and what it held is given to others when its lease runs out",
         path.display()
