@@ -43,7 +43,7 @@ pub(crate) enum Exit {
     Unable(String),
     /// It was told to end before anything of it ran.
     Prevented,
-    /// It ran, and how it ended is not known, in plain words.
+    /// It ran, or may have, and the agent can't say how it ended, in plain words: its own trouble, too.
     Lost(String),
 }
 

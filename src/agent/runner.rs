@@ -158,9 +158,19 @@ impl Drop for Runner {
 /// A panic of ours: the sweeper ends what it left.
 fn failed() -> Box<Ended> {
     Box::new(Ended {
-        exit: Exit::Stopped,
+        exit: Exit::Lost("a fault of the agent ended it".to_owned()),
         captured: Captured::default(),
         started_at: clock::wall(),
         finished_at: clock::wall(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_of_ours_is_the_agents_trouble_and_no_end_of_the_task() {
+        assert!(matches!(failed().exit, Exit::Lost(_)));
+    }
 }

@@ -226,10 +226,14 @@ impl Worker {
             (Exit::Prevented, None) => End::Declined {
                 reason: "the agent did not get to start it".to_owned(),
             },
-            (Exit::Lost(reason), _) => End::Interrupted {
-                cause: Interruption::EndedByAgent,
-                reason,
-            },
+            (Exit::Lost(reason), _) => {
+                // It would be started again, here and at once, and be lost again.
+                self.pause(now, &reason, out);
+                End::Interrupted {
+                    cause: Interruption::EndedByAgent,
+                    reason,
+                }
+            }
             (Exit::Stopped, Some(ending)) => ending.while_it_ran(),
             (Exit::Stopped, None) => End::Interrupted {
                 cause: Interruption::EndedByAgent,

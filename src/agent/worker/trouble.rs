@@ -1,6 +1,7 @@
-//! The agent's own trouble: a full disk, no descriptors, no memory. A task is not to blame for it, and
-//! an agent in trouble must not work off the queue by failing what others could run. So it gives back
-//! what it has, says that it takes nothing, and tries again after a pause.
+//! The agent's own trouble: a full disk, no descriptors, no memory, processes that it can't watch. A
+//! task is not to blame for it, and an agent in trouble must not work off the queue by failing what
+//! others could run. So it gives back what it has, says that it takes nothing, and tries again after
+//! a pause.
 
 use model::Millis;
 
@@ -38,7 +39,7 @@ impl Worker {
         }
         let last = self.trouble.pause;
         let pause = last.map_or(FIRST, |last| Millis((last.0 * 2).min(LONGEST.0)));
-        tracing::error!(%reason, pause_ms = pause.0, "can't start anything: giving back what waits");
+        tracing::error!(%reason, pause_ms = pause.0, "can't run anything: giving back what waits");
         self.trouble.pause = Some(pause);
         self.trouble.until = Some(Millis(now.0.saturating_add(pause.0)));
         self.say_status_to_all(out);

@@ -91,6 +91,27 @@ fn an_agent_in_trouble_gives_back_what_it_has_and_tries_again_after_a_longer_and
 }
 
 #[test]
+fn an_agent_that_loses_what_it_starts_pauses_like_one_that_can_not_start_it() {
+    let mut bench = Bench::leased(1);
+    bench.assign(1);
+    bench.tell(Input::Begun(fence(1)));
+    bench.assign(2);
+    let effects = bench.ends(1, Exit::Lost("can't watch it".into()));
+    assert_eq!(draining(&effects), [true, true]);
+    let [
+        (first, End::Declined { .. }),
+        (second, End::Interrupted { .. }),
+    ] = &records(&effects)[..]
+    else {
+        panic!("it ran, and what waits is given back: {effects:?}");
+    };
+    assert_eq!((*first, *second), (fence(2), fence(1)));
+    assert_eq!(begins(&bench.assign(3)), [], "or it would be lost as well");
+    assert_eq!(draining(&bench.tick_after(1_000)), [false, false]);
+    assert_eq!(begins(&bench.assign(4)), [fence(4)]);
+}
+
+#[test]
 fn what_was_prevented_never_ran_and_what_was_lost_did() {
     let mut bench = Bench::leased(2);
     bench.running(1);
