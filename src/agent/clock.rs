@@ -1,4 +1,5 @@
-//! The two clocks of an agent, as a value that tests can replace.
+//! The two clocks of an agent. Only the shell reads them: what decides, the worker and the lease, is
+//! given the time.
 //!
 //! Leases are counted on `CLOCK_BOOTTIME`: unlike the monotonic clock it goes on while the machine
 //! is suspended, and unlike the wall clock nobody can set it.
