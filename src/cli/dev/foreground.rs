@@ -15,6 +15,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
 use super::Wishes;
+use super::claim;
 use super::control::{Asked, Control, Reply, Request, Verb};
 use super::layout::{Layout, Part};
 use super::leftover::{self, Lock};
@@ -46,6 +47,7 @@ pub fn run(dir: &Path, wishes: Wishes, use_: bool, global: &Global) -> Result<Ex
 }
 
 async fn foreground(dir: &Path, wishes: Wishes, use_: bool, global: &Global) -> Result<Exit> {
+    claim::check(dir)?;
     let lock = Lock::take(dir)?;
     let layout = Layout::resolve(dir, wishes)?;
     roster::remove(&layout)?;

@@ -285,11 +285,7 @@ fn read(dir: &Path) -> Result<Option<Settings>> {
     };
     serde_json::from_str(&text).map(Some).map_err(|error| {
         let message = format!("{}: {error}", path.display());
-        Failure::refused(
-            "config",
-            message,
-            "choose another --dir, or delete this one",
-        )
+        Failure::refused("config", message, "choose another --dir")
     })
 }
 

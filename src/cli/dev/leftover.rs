@@ -16,6 +16,8 @@ use super::layout::Layout;
 use crate::failure::{Failure, Result};
 use crate::{files, output};
 
+/// Held by the one `dev` of a directory; the first file there.
+pub const LOCK: &str = "dev.lock";
 /// How long leftovers may take to end by themselves, before they are ended by force.
 const PATIENCE: Duration = Duration::from_secs(15);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
@@ -29,7 +31,7 @@ pub struct Lock {
 impl Lock {
     pub fn take(dir: &Path) -> Result<Lock> {
         files::create_directory(dir)?;
-        let path = dir.join("dev.lock");
+        let path = dir.join(LOCK);
         let failed = |error| Failure::file("lock", &path, &error);
         let mut file = OpenOptions::new()
             .create(true)

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! layout    where everything is: directories, ports, ids, command lines
+//! claim     whose directory it is: nothing of anybody else's is touched
 //! prepare   the first time: cluster init and cert create, as an administrator would; later: renewals
 //! member    one child process: spawn, stop, kill, and what became of it
 //! foreground  the loop: children that end, requests from other terminals, Ctrl-C
@@ -13,6 +14,7 @@
 //! A process that dies is not started again: `dev` is for seeing what happens then. Children watch their
 //! standard input, so that they end even when `dev` is killed.
 
+mod claim;
 mod control;
 mod foreground;
 mod layout;
@@ -46,7 +48,7 @@ use control::{Request, Verb};
 
 Started again it continues where it was. Nothing restarts by itself.")]
 pub struct DevArgs {
-    /// Where everything is kept [default: $XDG_DATA_HOME/quorate/dev]
+    /// Where everything is kept: a new or an empty directory, or one that `dev` made [default: $XDG_DATA_HOME/quorate/dev]
     #[arg(long, global = true, value_name = "DIR")]
     dir: Option<PathBuf>,
     /// How many controllers [default: 3, or as before]

@@ -1,16 +1,16 @@
 //! Making a development cluster's directories, with the steps that a real administrator takes, and
 //! later renewing certificates that ran out.
 
-use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use security::{CERTIFICATE_VALIDITY, Ca, Credentials, Identity, KeyFiles, Role};
 
+use super::claim;
 use super::layout::Layout;
 use crate::client::{Context, save_file};
 use crate::cluster::init;
-use crate::failure::{Failure, Result};
+use crate::failure::Result;
 use crate::{cert, files};
 
 /// A certificate that ends sooner than this is made anew.
@@ -21,7 +21,7 @@ const LOOPBACK: [&str; 2] = ["127.0.0.1", "localhost"];
 /// must not be started because their data is gone.
 pub fn prepare(layout: &Layout) -> Result<Prepared> {
     if !layout.continued {
-        clear_unfinished(layout)?;
+        claim::begin(layout)?;
         init::make(&init::Plan {
             id: model::ControllerId(1),
             data_dir: layout.data_dir("c1"),
@@ -54,6 +54,7 @@ pub fn prepare(layout: &Layout) -> Result<Prepared> {
     }
     files::create_directory(&layout.dir.join("log"))?;
     layout.save()?;
+    claim::end(layout)?;
     Ok(Prepared {
         cluster_id: ca.cluster().to_owned(),
         lost,
@@ -65,22 +66,6 @@ pub fn prepare(layout: &Layout) -> Result<Prepared> {
 pub struct Prepared {
     pub cluster_id: String,
     pub lost: Vec<String>,
-}
-
-/// What an earlier run left that was stopped before it had made everything. Nothing of it ever ran.
-fn clear_unfinished(layout: &Layout) -> Result<()> {
-    if layout.data_dir("c1").join("log").exists() {
-        let message = format!(
-            "{} holds a controller that no `dev` made",
-            layout.dir.display()
-        );
-        return Err(Failure::refused("exists", message, "choose another --dir"));
-    }
-    let made = [layout.ca(), layout.admin(), layout.data_dir("c1")];
-    for path in made.iter().filter(|path| path.exists()) {
-        fs::remove_dir_all(path).map_err(|error| Failure::file("remove", path, &error))?;
-    }
-    Ok(())
 }
 
 /// Controllers that took part before and have no data any more. One that forgot its votes must not come
@@ -142,6 +127,8 @@ fn write_context(layout: &Layout) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::dev::Wishes;
 
@@ -199,20 +186,5 @@ mod tests {
         fs::remove_dir_all(again.data_dir("c2")).unwrap();
         assert_eq!(prepare(&again).unwrap().lost, ["c2"]);
         assert!(!again.identity("c2").exists());
-    }
-
-    #[test]
-    fn a_run_that_was_cut_short_is_begun_anew_and_a_strangers_data_is_left_alone() {
-        let home = tempfile::tempdir().unwrap();
-        let layout = layout(home.path());
-        fs::create_dir_all(layout.ca()).unwrap();
-        fs::write(layout.ca().join("ca.key"), "half").unwrap();
-        prepare(&layout).unwrap();
-        let other = tempfile::tempdir().unwrap();
-        fs::create_dir_all(other.path().join("c1/log")).unwrap();
-        assert_eq!(
-            prepare(&self::layout(other.path())).unwrap_err().code,
-            "exists"
-        );
     }
 }
