@@ -19,7 +19,7 @@ use crate::failure::{Failure, Result};
 pub use instant::{ago, rfc3339, span};
 pub use progress::{Progress, waiting};
 pub use table::{Table, fields};
-pub use text::{insert_bytes, lossy};
+pub use text::{insert_bytes, lossy, plain};
 
 /// The version of every JSON object that this release prints.
 pub const SCHEMA: u32 = 1;
@@ -51,14 +51,20 @@ pub enum Width {
 
 impl Answer {
     pub fn print(&self, format: Format) -> Result<()> {
-        let text = match format {
-            Format::Table => (self.table)(Width::Normal),
-            Format::Wide => (self.table)(Width::Wide),
+        let text = self.text(format)?;
+        if text.is_empty() { Ok(()) } else { line(&text) }
+    }
+
+    /// Names, reasons and outputs come from others: what a person reads on a screen moves no cursor,
+    /// whichever command it is of.
+    fn text(&self, format: Format) -> Result<String> {
+        Ok(match format {
+            Format::Table => plain(&(self.table)(Width::Normal)),
+            Format::Wide => plain(&(self.table)(Width::Wide)),
             Format::Json => self.json.to_string(),
             Format::Yaml => yaml(&self.json)?,
             Format::Quiet => self.ids.join("\n"),
-        };
-        if text.is_empty() { Ok(()) } else { line(&text) }
+        })
     }
 }
 
@@ -102,8 +108,13 @@ fn put(out: &mut impl Write, name: &str, bytes: &[u8]) -> Result<()> {
     }
 }
 
-/// Says something beside the answer. If nobody listens on stderr, nobody needs to know.
+/// Says something beside the answer, which may quote what others wrote. If nobody listens on stderr,
+/// nobody needs to know.
 pub fn note(text: &str) {
+    say(&plain(text));
+}
+
+fn say(text: &str) {
     let _unheard = writeln!(io::stderr().lock(), "{text}");
 }
 
@@ -118,10 +129,11 @@ pub fn failure(failure: &Failure, format: Format, coloured: bool) {
         return;
     }
     match format {
-        Format::Json => note(&failure.json().to_string()),
-        Format::Yaml => note(&yaml(&failure.json()).unwrap_or_else(|_| failure.to_string())),
+        Format::Json => say(&failure.json().to_string()),
+        Format::Yaml => say(&yaml(&failure.json()).unwrap_or_else(|_| failure.to_string())),
         Format::Table | Format::Wide | Format::Quiet if coloured => {
-            note(&format!("\u{1b}[1;31merror:\u{1b}[0m {failure}"));
+            let text = plain(&failure.to_string());
+            say(&format!("\u{1b}[1;31merror:\u{1b}[0m {text}"));
         }
         Format::Table | Format::Wide | Format::Quiet => note(&format!("error: {failure}")),
     }
@@ -130,6 +142,8 @@ pub fn failure(failure: &Failure, format: Format, coloured: bool) {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+
+    use super::{Answer, Format, fields};
 
     #[test]
     fn a_list_says_how_to_go_on() {
@@ -147,5 +161,22 @@ mod tests {
         );
         assert!(text.contains("name: null"), "{text}");
         assert!(text.contains("\"yes\"") || text.contains("'yes'"), "{text}");
+    }
+
+    #[test]
+    fn what_others_wrote_moves_no_cursor() {
+        let evil = "\u{1b}]0;owned\u{7}\u{9b}2J\ttext";
+        let answer = Answer {
+            json: json!({ "reason": evil }),
+            ids: vec!["t1".into()],
+            table: Box::new(move |_| fields(&[("id", "t1".into()), ("reason", evil.into())])),
+        };
+        for format in [Format::Table, Format::Wide] {
+            let text = answer.text(format).unwrap();
+            let moving = |c: char| c.is_control() && c != '\n' && c != '\t';
+            assert!(!text.contains(moving), "{format:?}: {text:?}");
+            assert!(text.contains("text"), "{text}");
+        }
+        assert!(answer.text(Format::Table).unwrap().contains("\nreason  "));
     }
 }

@@ -19,7 +19,7 @@ impl Table {
 
     pub fn row(&mut self, cells: Vec<String>) {
         self.inner
-            .add_row(cells.into_iter().map(|cell| plain(&cell)));
+            .add_row(cells.into_iter().map(|cell| one_line(&cell)));
     }
 
     pub fn render(mut self) -> String {
@@ -54,8 +54,8 @@ pub fn fields(rows: &[(&str, String)]) -> String {
         .join("\n")
 }
 
-/// Names and reasons come from others: a cell is one line, and moves no cursor.
-fn plain(text: &str) -> String {
+/// Names and reasons come from others: a cell is one line, whatever they hold.
+fn one_line(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() { ' ' } else { c })
         .collect()

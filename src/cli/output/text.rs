@@ -28,15 +28,14 @@ pub fn lossy(bytes: &[u8], truncated: bool) -> String {
     } else {
         bytes
     };
-    let text = String::from_utf8_lossy(kept);
+    plain(&String::from_utf8_lossy(kept))
+}
+
+/// A text for a screen: it has lines and tabs, and nothing else that a terminal would obey.
+pub fn plain(text: &str) -> String {
+    let kept = |c: char| !c.is_control() || c == '\n' || c == '\t';
     text.chars()
-        .map(|c| {
-            if c.is_control() && c != '\n' && c != '\t' {
-                '\u{fffd}'
-            } else {
-                c
-            }
-        })
+        .map(|c| if kept(c) { c } else { '\u{fffd}' })
         .collect()
 }
 
