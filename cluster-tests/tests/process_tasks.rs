@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use cluster_tests::faults::process;
+use cluster_tests::cluster::finish;
+use cluster_tests::faults::{self, process};
 use cluster_tests::traffic;
 use cluster_tests::wait;
+use tokio::io::AsyncReadExt;
 use tokio::test;
 use wire::v1::{self, TaskState};
 
@@ -56,6 +58,44 @@ async fn output_comes_back_byte_for_byte_however_long_or_binary() {
         .unwrap();
     assert_eq!(run.stdout.len(), whole);
     assert_eq!(run.stderr, "apart\n");
+}
+
+#[test(flavor = "multi_thread", worker_threads = 2)]
+async fn logs_go_on_when_the_controller_that_gave_them_dies() {
+    let site = Site::start("logs-failover", |options| options).await;
+    // More than what pipes and windows hold, so that most of it is still to come.
+    let script = format!("head -c {} /dev/zero | tr '\\0' x; echo the end", 3 * LARGE);
+    let task = site.submit(traffic::process(["sh", "-c", &script])).await;
+    site.wait(task).await;
+    let leader = site.cluster.leader().await.unwrap();
+    // The agents' sessions stay as they are when a follower dies.
+    let mut controllers = site.cluster.layout().unwrap().controllers;
+    controllers.sort_by_key(|controller| controller.id == leader);
+    let addresses = controllers.iter().map(|controller| &*controller.grpc);
+    let addresses = addresses.collect::<Vec<_>>().join(",");
+    let id = format!("t{task}");
+    let mut logs = site
+        .cluster
+        .cli()
+        .start(&["task", "logs", "--addr", &addresses, &id])
+        .unwrap();
+    let mut first = vec![b'-'; TAIL];
+    logs.stdout
+        .as_mut()
+        .unwrap()
+        .read_exact(&mut first)
+        .await
+        .unwrap();
+    assert!(first.iter().all(|byte| *byte == b'x'));
+    faults::kill(&site.cluster, &controllers[0].id)
+        .await
+        .unwrap();
+    let ended = finish("task logs".to_owned(), logs).await.unwrap();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let whole = first.len() + ended.stdout.len();
+    assert_eq!(whole, 3 * LARGE + "the end\n".len(), "{}", ended.stderr);
+    assert!(ended.stdout.ends_with(b"xthe end\n"));
+    site.restart(&controllers[0].id).await;
 }
 
 #[test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,6 +4,7 @@
 //! YAML are for programs, carry a `schema` number and keep their keys.
 
 mod instant;
+mod outlet;
 mod progress;
 mod table;
 mod text;
@@ -17,6 +18,7 @@ use crate::exit::Exit;
 use crate::failure::{Failure, Result};
 
 pub use instant::{ago, rfc3339, span};
+pub use outlet::{Meter, Outlet, Target};
 pub use progress::{Progress, waiting};
 pub use table::{Table, fields};
 pub use text::{insert_bytes, lossy, plain};
@@ -89,11 +91,6 @@ pub fn line(text: &str) -> Result<()> {
 /// Prints bytes to stdout as they are.
 pub fn bytes(bytes: &[u8]) -> Result<()> {
     put(&mut io::stdout().lock(), "stdout", bytes)
-}
-
-/// The same to stderr: what a task wrote to its own.
-pub fn error_bytes(bytes: &[u8]) -> Result<()> {
-    put(&mut io::stderr().lock(), "stderr", bytes)
 }
 
 fn put(out: &mut impl Write, name: &str, bytes: &[u8]) -> Result<()> {

@@ -2,22 +2,33 @@
 //!
 //! Chunks carry the attempt's epoch and their offset. Whatever is asked for again after a break is
 //! compared with what was written already; a new epoch starts from nothing. What the stream could not
-//! give in the end is taken from the tails that are kept with the result.
+//! give in the end is taken from the tails that are kept with the result. What counts as written is on
+//! its way to our own stdout or stderr (`output::Outlet`), which is waited for at the end.
 
 use std::time::Duration;
 
 use futures::StreamExt;
+use futures::stream::BoxStream;
 use wire::v1::{self, OutputStream};
 
 use crate::client::Connection;
 use crate::exit::Exit;
 use crate::failure::{Failure, Result};
-use crate::output;
+use crate::output::{Meter, Outlet, Target};
 
 /// Between two tries to reach a log that was cut off.
 const PAUSE: Duration = Duration::from_millis(200);
 /// Tries in a row without a byte, before it is said that there is no way to the log.
 const TRIES: u32 = 50;
+
+/// How far to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// What there is now.
+    SoFar,
+    /// Until the task has ended.
+    ToTheEnd,
+}
 
 /// What to show of a task's output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +85,8 @@ impl Written {
     }
 }
 
+type Chunks = BoxStream<'static, Result<v1::LogChunk>>;
+
 /// One reader of one task's output.
 pub struct Follow<'a> {
     cluster: &'a Connection,
@@ -82,28 +95,46 @@ pub struct Follow<'a> {
     stdout: Written,
     stderr: Written,
     said_tail_only: bool,
+    out: Outlet,
 }
 
 impl<'a> Follow<'a> {
-    pub fn new(cluster: &'a Connection, id: u64, show: Show) -> Follow<'a> {
-        Follow {
+    pub fn new(cluster: &'a Connection, id: u64, show: Show) -> Result<Follow<'a>> {
+        Ok(Follow {
             cluster,
             id,
             show,
             stdout: Written::default(),
             stderr: Written::default(),
             said_tail_only: false,
-        }
+            out: Outlet::open()?,
+        })
     }
 
-    /// Writes what comes until the task has ended, and goes on after breaks.
-    pub async fn until_it_ends(&mut self, tail: Option<u32>) -> Result<()> {
+    /// Whether anything comes of it, for one who waits beside [`Follow::read`].
+    pub fn meter(&self) -> Meter {
+        self.out.meter()
+    }
+
+    /// Waits until all that came is written.
+    pub async fn finish(self) -> Result<()> {
+        self.out.finish().await
+    }
+
+    /// Writes what comes, and goes on after breaks.
+    pub async fn read(&mut self, extent: Extent, tail: Option<u32>) -> Result<()> {
         let mut tail = tail;
         let mut failures = 0;
         loop {
             let before = (self.stdout.next, self.stderr.next);
-            let Err(failure) = self.once(true, tail).await else {
-                return Ok(());
+            let failure = match self.open(extent, tail).await {
+                Ok(chunks) => match self.drain(chunks, tail).await {
+                    Ok(()) => return Ok(()),
+                    Err(failure) => failure,
+                },
+                // The client has gone from controller to controller until its patience ended.
+                Err(failure) if extent == Extent::SoFar => return Err(failure),
+                Err(failure) => failure,
             };
             if failure.exit != Exit::Unknown {
                 return Err(failure);
@@ -121,8 +152,7 @@ impl<'a> Follow<'a> {
         }
     }
 
-    /// Writes what one stream of chunks gives.
-    pub async fn once(&mut self, follow: bool, tail: Option<u32>) -> Result<()> {
+    async fn open(&self, extent: Extent, tail: Option<u32>) -> Result<Chunks> {
         let stream = match self.show {
             Show::Both => OutputStream::Unspecified,
             Show::Stderr => OutputStream::Stderr,
@@ -130,22 +160,33 @@ impl<'a> Follow<'a> {
         let request = v1::LogsRequest {
             id: self.id,
             stream: stream.into(),
-            follow,
+            follow: extent == Extent::ToTheEnd,
             tail,
             offset: 0,
         };
-        let mut chunks = self.cluster.logs(&request).await?;
-        while let Some(chunk) = chunks.next().await {
-            self.write(&chunk?, tail)?;
+        self.cluster.logs(&request).await
+    }
+
+    /// Writes what one stream of chunks gives.
+    async fn drain(&mut self, mut chunks: Chunks, tail: Option<u32>) -> Result<()> {
+        loop {
+            tokio::select! {
+                chunk = chunks.next() => match chunk {
+                    Some(chunk) => self.write(&chunk?, tail).await?,
+                    None => return Ok(()),
+                },
+                // The next chunk may be long in coming.
+                failure = self.out.failed() => return Err(failure),
+            }
         }
-        Ok(())
     }
 
     /// `tail`: the last lines that were asked for; what lies before those is not missed.
-    fn write(&mut self, chunk: &v1::LogChunk, tail: Option<u32>) -> Result<()> {
+    async fn write(&mut self, chunk: &v1::LogChunk, tail: Option<u32>) -> Result<()> {
+        let target = target(chunk.stream(), self.show)?;
         if chunk.tail_only && !self.said_tail_only {
             self.said_tail_only = true;
-            self.say_tail_only();
+            self.out.note(tail_only(self.id)).await?;
         }
         let written = match chunk.stream() {
             OutputStream::Stderr => &mut self.stderr,
@@ -153,21 +194,20 @@ impl<'a> Follow<'a> {
         };
         let lost = written.gap(chunk.epoch, chunk.offset);
         if lost > 0 && tail.is_none() && !chunk.tail_only && !chunk.data.is_empty() {
-            output::note(&format!("{lost} bytes of output are no longer kept"));
+            let text = format!("{lost} bytes of output are no longer kept");
+            self.out.note(text).await?;
         }
+        // The place comes first: whoever gives this up while it waits has not lost a byte.
+        let place = self.out.place().await?;
         let fresh = written.fresh(chunk.epoch, chunk.offset, &chunk.data);
-        put(chunk.stream(), self.show, fresh)
-    }
-
-    fn say_tail_only(&self) {
-        output::note(&format!(
-            "only the end of {}'s output is left, as kept with its result",
-            model::TaskId(self.id)
-        ));
+        if !fresh.is_empty() {
+            place.put(target, fresh);
+        }
+        Ok(())
     }
 
     /// Adds from the task's result what the stream did not bring.
-    pub fn complete(&mut self, task: &v1::Task) -> Result<()> {
+    pub async fn complete(&mut self, task: &v1::Task) -> Result<()> {
         let Some(result) = &task.result else {
             return Ok(());
         };
@@ -187,23 +227,31 @@ impl<'a> Follow<'a> {
         ] {
             let (rest, lost) = written.rest(task.epoch, tail, total);
             if lost > 0 {
-                output::note(&format!(
-                    "{lost} bytes of output did not arrive; `quorate task logs {}` may have them",
-                    model::TaskId(self.id)
-                ));
+                let id = model::TaskId(self.id);
+                let text = format!(
+                    "{lost} bytes of output did not arrive; `quorate task logs {id}` may have them"
+                );
+                self.out.note(text).await?;
             }
-            put(stream, self.show, rest)?;
+            if !rest.is_empty() {
+                let target = target(stream, self.show)?;
+                self.out.place().await?.put(target, rest);
+            }
         }
         Ok(())
     }
 }
 
-fn put(stream: OutputStream, show: Show, data: &[u8]) -> Result<()> {
+fn tail_only(id: u64) -> String {
+    let id = model::TaskId(id);
+    format!("only the end of {id}'s output is left, as kept with its result")
+}
+
+fn target(stream: OutputStream, show: Show) -> Result<Target> {
     match (stream, show) {
-        _ if data.is_empty() => Ok(()),
-        (OutputStream::Stderr, Show::Both) => output::error_bytes(data),
-        (OutputStream::Stderr, Show::Stderr) => output::bytes(data),
-        (OutputStream::Stdout | OutputStream::Unspecified, Show::Both) => output::bytes(data),
+        (OutputStream::Stderr, Show::Both) => Ok(Target::Stderr),
+        (OutputStream::Stderr, Show::Stderr)
+        | (OutputStream::Stdout | OutputStream::Unspecified, Show::Both) => Ok(Target::Stdout),
         (OutputStream::Stdout | OutputStream::Unspecified, Show::Stderr) => Err(Failure::refused(
             "protocol",
             "the controller sent another stream than was asked for",

@@ -3,7 +3,7 @@
 use clap::Args;
 use model::TaskId;
 
-use super::follow::{Follow, Show};
+use super::follow::{Extent, Follow, Show};
 use crate::client::{Connection, interrupted};
 use crate::exit::Exit;
 use crate::failure::{Failure, Result};
@@ -39,13 +39,16 @@ pub async fn logs(cluster: &Connection, args: &LogsArgs) -> Result<Exit> {
     } else {
         Show::Both
     };
-    let mut follow = Follow::new(cluster, args.id.0, show);
+    let extent = if args.follow {
+        Extent::ToTheEnd
+    } else {
+        Extent::SoFar
+    };
+    let mut follow = Follow::new(cluster, args.id.0, show)?;
     let reading = async {
-        if args.follow {
-            follow.until_it_ends(args.tail).await
-        } else {
-            follow.once(false, args.tail).await
-        }
+        let read = follow.read(extent, args.tail).await;
+        // What came before a failure is not lost with it.
+        follow.finish().await.and(read)
     };
     tokio::select! {
         read = reading => read.map(|()| Exit::Ok),

@@ -13,7 +13,7 @@ use clap::Args;
 use tokio::signal::unix::Signal;
 use wire::v1;
 
-use super::follow::{Follow, Show};
+use super::follow::{Extent, Follow, Show};
 use super::spec::{SpecArgs, Wanted};
 use super::submit::{interrupted, named, send};
 use super::wait::settled;
@@ -24,7 +24,7 @@ use crate::failure::{Failure, Result};
 use crate::object::{ended, state_name, task_id};
 use crate::output::{self, Format};
 
-/// How long the rest of the output may take once the task has ended, before the kept tail has to do.
+/// How long nothing may come of the output once the task has ended, before the kept tail has to do.
 const DRAIN: Duration = Duration::from_secs(10);
 
 /// Run a command as a task: wait for it, and pass its output on
@@ -54,12 +54,10 @@ pub async fn run(
     let wanted = named(args.spec.wanted(namespace)?);
     let mut interrupts = interrupts()?;
     let task = accept(cluster, &wanted, &mut interrupts).await?;
-    let mut follow = Follow::new(cluster, task.id, Show::Both);
-    let outcome = attend(cluster, task.id, &mut follow, &mut interrupts).await?;
+    let outcome = follow_to_the_end(cluster, task.id, &mut interrupts).await?;
     let Outcome::Ended { task, cancelled } = outcome else {
         return Ok(Exit::Interrupted);
     };
-    follow.complete(&task)?;
     explain(&task, global);
     if cancelled && ended(&task) != Some(Exit::Ok) {
         return Ok(Exit::Interrupted);
@@ -80,6 +78,33 @@ async fn accept(
     }
 }
 
+/// With all of its output written, whether that went well or not.
+async fn follow_to_the_end(
+    cluster: &Connection,
+    id: u64,
+    interrupts: &mut Signal,
+) -> Result<Outcome> {
+    let mut follow = Follow::new(cluster, id, Show::Both)?;
+    let outcome = attend(cluster, id, &mut follow, interrupts).await;
+    if matches!(outcome, Ok(Outcome::Detached)) {
+        return outcome;
+    }
+    let writing = async {
+        if let Ok(Outcome::Ended { task, .. }) = &outcome {
+            follow.complete(task).await?;
+        }
+        follow.finish().await
+    };
+    tokio::select! {
+        written = writing => written.and(outcome),
+        // Whoever should read it does not, and now nobody waits for that.
+        _ = interrupts.recv() => {
+            let hint = format!("it is kept: `quorate task logs {}`", model::TaskId(id));
+            Err(Failure::interrupted("not all of the output was written", hint))
+        }
+    }
+}
+
 enum Outcome {
     Ended {
         task: Box<v1::Task>,
@@ -95,7 +120,8 @@ async fn attend(
     follow: &mut Follow<'_>,
     interrupts: &mut Signal,
 ) -> Result<Outcome> {
-    let mut following = std::pin::pin!(follow.until_it_ends(None));
+    let meter = follow.meter();
+    let mut following = std::pin::pin!(follow.read(Extent::ToTheEnd, None));
     let mut settling = std::pin::pin!(settled(cluster, id));
     let mut cancelling = std::pin::pin!(cancel(cluster, id));
     let (mut followed, mut cancel_asked, mut cancel_done) = (false, false, false);
@@ -128,7 +154,8 @@ async fn attend(
     };
     if !followed {
         tokio::select! {
-            written = tokio::time::timeout(DRAIN, following) => only_output(written.unwrap_or(Ok(())))?,
+            written = following => only_output(written)?,
+            () = meter.idle(DRAIN) => {}
             _ = interrupts.recv() => {}
         }
     }
