@@ -403,6 +403,15 @@ impl Dev {
         self.rewrite()
     }
 
+    /// One of those that were all told to stop.
+    fn on_stopped(&mut self, ended: &Ended) {
+        let known = self.members.iter_mut().find(|member| member.id == ended.id);
+        known.into_iter().for_each(Member::mark_ended);
+        if let Err(failure) = self.rewrite() {
+            say(&format!("cluster.json is not up to date: {failure}"));
+        }
+    }
+
     fn rewrite(&self) -> Result<()> {
         if !self.announced {
             return Ok(());
@@ -431,8 +440,7 @@ impl Dev {
             {
                 tokio::select! {
                     Some(ended) = self.ended.recv() => {
-                        let known = self.members.iter_mut().find(|member| member.id == ended.id);
-                        known.into_iter().for_each(Member::mark_ended);
+                        self.on_stopped(&ended);
                         if part == Part::Controller {
                             self.hurry();
                         }
@@ -470,4 +478,47 @@ fn say(text: &str) {
 fn reply(answer: Answer, result: Result<Reply>) {
     // The other terminal may have been closed.
     let _nobody_waits = answer.send(result);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Far more than anything here takes.
+    const SOON: Duration = Duration::from_secs(20);
+
+    /// A foreground whose members sleep, and one end of the way to it.
+    fn asleep(dir: &Path) -> (Dev, mpsc::UnboundedSender<Asked>) {
+        let wishes = Wishes {
+            base_port: Some(0),
+            controllers: Some(1),
+            agents: Some(1),
+            ..Wishes::default()
+        };
+        let layout = Layout::resolve(dir, wishes).unwrap();
+        prepare::prepare(&layout).unwrap();
+        let (asked, requests) = mpsc::unbounded_channel();
+        let mut dev = Dev::new(layout, "q1".into(), requests);
+        for member in &mut dev.members {
+            member.argv = ["sleep", "600"].map(str::to_owned).into();
+            member.spawn(&dev.ended_in).unwrap();
+        }
+        (dev, asked)
+    }
+
+    #[tokio::test]
+    async fn the_roster_names_nobody_who_has_stopped_while_others_still_do() {
+        let home = tempfile::tempdir().unwrap();
+        let (mut dev, _asked) = asleep(home.path());
+        dev.announced = true;
+        dev.rewrite().unwrap();
+        dev.members[1].order(Order::Stop);
+        let ended = tokio::time::timeout(SOON, dev.ended.recv()).await;
+        dev.on_stopped(&ended.unwrap().unwrap());
+        let text = std::fs::read_to_string(dev.layout.roster()).unwrap();
+        let roster: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(roster["agents"][0]["pid"], serde_json::Value::Null);
+        let left = dev.members[0].pid().unwrap();
+        assert_eq!(roster["controllers"][0]["pid"], left);
+    }
 }
