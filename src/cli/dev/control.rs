@@ -21,6 +21,8 @@ const SOCKET: &str = "control.sock";
 const REQUEST_MAX_BYTES: u64 = 1024;
 /// How long the foreground may take to answer: an orderly stop, or a start until it is ready.
 const ANSWER: Duration = Duration::from_secs(60);
+/// Between two tries to take a connection, where that failed: there may be no descriptor left.
+const ACCEPT_AGAIN: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -67,6 +69,10 @@ pub struct Asked {
 
 /// Asks the foreground of `dir`.
 pub fn ask(dir: &Path, request: &Request) -> Result<Reply> {
+    ask_within(ANSWER, dir, request)
+}
+
+fn ask_within(limit: Duration, dir: &Path, request: &Request) -> Result<Reply> {
     let nobody = |error: &io::Error| match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Failure::unhealthy(
             format!("no `quorate dev` runs on {}", dir.display()),
@@ -79,22 +85,17 @@ pub fn ask(dir: &Path, request: &Request) -> Result<Reply> {
     };
     let (_held, path) = short_path(dir).map_err(|error| nobody(&error))?;
     let mut stream = UnixStream::connect(path).map_err(|error| nobody(&error))?;
-    let broken = |error: io::Error| {
-        Failure::unknown(
-            "timeout",
-            format!("no answer from `quorate dev`: {error}"),
-            "look there",
-        )
-    };
-    stream.set_read_timeout(Some(ANSWER)).map_err(broken)?;
+    let broken = |error: io::Error| unanswered(limit, &error);
+    stream.set_read_timeout(Some(limit)).map_err(broken)?;
     let text = serde_json::to_string(request).map_err(|error| broken(error.into()))?;
     stream
         .write_all(format!("{text}\n").as_bytes())
         .map_err(broken)?;
     let mut line = String::new();
-    BufReader::new(stream)
-        .read_line(&mut line)
-        .map_err(broken)?;
+    let read = BufReader::new(stream).read_line(&mut line);
+    if read.map_err(broken)? == 0 {
+        return Err(broken(io::ErrorKind::UnexpectedEof.into()));
+    }
     match serde_json::from_str(&line).map_err(|error| broken(error.into()))? {
         Line::Done(reply) => Ok(reply),
         Line::Failed {
@@ -110,6 +111,20 @@ pub fn ask(dir: &Path, request: &Request) -> Result<Reply> {
             ..
         } => Err(Failure::refused(&code, message, hint)),
     }
+}
+
+/// It was asked, and nobody knows what it did.
+fn unanswered(limit: Duration, error: &io::Error) -> Failure {
+    let message = match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+            let limit = humantime::format_duration(limit);
+            format!("`quorate dev` did not answer within {limit}")
+        }
+        io::ErrorKind::UnexpectedEof => "`quorate dev` ended before it answered".to_owned(),
+        _ => format!("no answer from `quorate dev`: {error}"),
+    };
+    let hint = "it may still happen: the terminal in which `quorate dev` runs says what it does";
+    Failure::unknown("timeout", message, hint)
 }
 
 /// The foreground's end. The socket is gone when this is dropped.
@@ -148,9 +163,23 @@ fn short_path(dir: &Path) -> io::Result<(File, PathBuf)> {
 }
 
 async fn accept(listener: UnixListener, asked: mpsc::UnboundedSender<Asked>) {
-    while let Ok((stream, _)) = listener.accept().await {
-        // It answers and ends, or its caller goes away; either way nobody waits for it.
-        tokio::spawn(serve(stream, asked.clone()));
+    let mut last_error = None;
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                last_error = None;
+                // It answers and ends, or its caller goes away; either way nobody waits for it.
+                tokio::spawn(serve(stream, asked.clone()));
+            }
+            Err(error) => {
+                // Once, and not with each try.
+                if last_error != Some(error.kind()) {
+                    crate::output::note(&format!("cannot take `quorate dev` commands: {error}"));
+                }
+                last_error = Some(error.kind());
+                tokio::time::sleep(ACCEPT_AGAIN).await;
+            }
+        }
     }
 }
 
@@ -247,5 +276,45 @@ mod tests {
         )
         .unwrap_err();
         assert!(nobody.message.contains("no `quorate dev` runs"), "{nobody}");
+    }
+
+    #[test]
+    fn a_foreground_that_does_not_answer_is_said_to_in_words() {
+        let home = tempfile::tempdir().unwrap();
+        let listener = std::os::unix::net::UnixListener::bind(home.path().join(SOCKET)).unwrap();
+        let request = Request {
+            verb: Verb::Stop,
+            id: "c1".into(),
+        };
+        let late = ask_within(Duration::from_millis(50), home.path(), &request).unwrap_err();
+        let words = "`quorate dev` did not answer within 50ms";
+        assert_eq!((late.exit, late.message.as_str()), (Exit::Unknown, words));
+        let hanging_up = std::thread::spawn(move || {
+            for _ in 0..2 {
+                let mut line = String::new();
+                let (stream, _) = listener.accept().unwrap();
+                BufReader::new(stream).read_line(&mut line).unwrap();
+            }
+        });
+        let gone = ask_within(Duration::from_secs(20), home.path(), &request).unwrap_err();
+        assert_eq!(gone.message, "`quorate dev` ended before it answered");
+        hanging_up.join().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_could_not_be_taken_is_not_the_end_of_listening() {
+        use std::os::fd::OwnedFd;
+        use std::os::unix::net::UnixDatagram;
+        let home = tempfile::tempdir().unwrap();
+        // It is readable, and takes no connections: each accept fails.
+        let socket = UnixDatagram::bind(home.path().join(SOCKET)).unwrap();
+        let sender = UnixDatagram::unbound().unwrap();
+        sender.send_to(b"x", home.path().join(SOCKET)).unwrap();
+        let listener = std::os::unix::net::UnixListener::from(OwnedFd::from(socket));
+        listener.set_nonblocking(true).unwrap();
+        let listener = UnixListener::from_std(listener).unwrap();
+        let (asked, _requests) = mpsc::unbounded_channel();
+        let listening = tokio::time::timeout(Duration::from_millis(200), accept(listener, asked));
+        assert!(listening.await.is_err(), "it goes on");
     }
 }

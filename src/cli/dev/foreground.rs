@@ -6,6 +6,9 @@
 //! one loop ───┼─ another terminal ─► start, stop, kill
 //!             └─ Ctrl-C, SIGTERM ──► agents, then controllers; a second one: at once
 //! ```
+//!
+//! Other terminals are heard from the beginning, also while nothing is ready yet. That cluster.json could
+//! not be written is said, and is no reason to stop a cluster.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -173,8 +176,8 @@ impl Dev {
         Ok(Exit::Ok)
     }
 
-    /// Until the cluster says that all of it works. A child that ends meanwhile is the end of a first
-    /// start; a cluster that is continued may go on without it.
+    /// Until the cluster says that all of it works. A child that ends meanwhile by itself is the end of a
+    /// first start; a cluster that is continued may go on without it.
     async fn first_readiness(&mut self) -> Result<Standing> {
         let progress = Progress::start("starting");
         let cluster = ready::connect(&self.layout)?;
@@ -191,14 +194,24 @@ impl Dev {
             let tell = |standing: &Standing| progress.say(&standing.in_words(controllers, agents));
             tokio::select! {
                 standing = ready::wait(&cluster, &ids, tell) => return Ok(standing),
-                ended = self.ended.recv() => {
-                    if let Some(ended) = ended {
+                Some(ended) = self.ended.recv() => {
+                    if self.was_asked_for(&ended) {
+                        self.on_ended(&ended);
+                    } else {
                         self.ended_early(&ended)?;
                     }
                 }
+                Some(started) = self.started.recv() => self.on_started(&started),
+                Some(asked) = self.requests.recv() => self.on_asked(asked),
                 () = tokio::time::sleep_until(deadline) => return Err(self.never_ready()),
             }
         }
+    }
+
+    /// Another terminal stopped, killed or started it, and waits for what becomes of it.
+    fn was_asked_for(&self, ended: &Ended) -> bool {
+        let member = self.members.iter().find(|member| member.id == ended.id);
+        member.is_some_and(|member| member.leaving) || self.starting.contains_key(&ended.id)
     }
 
     fn ended_early(&mut self, ended: &Ended) -> Result<()> {
@@ -239,7 +252,7 @@ impl Dev {
 
     fn announce(&mut self, standing: &Standing, use_: bool, global: &Global) -> Result<()> {
         self.announced = true;
-        self.rewrite()?;
+        self.write_roster()?;
         let used = if use_ {
             Some(crate::context::adopt(
                 CONTEXT_NAME,
@@ -262,14 +275,14 @@ impl Dev {
         loop {
             tokio::select! {
                 () = signals.next() => return Ok(()),
-                Some(ended) = self.ended.recv() => self.on_ended(&ended)?,
+                Some(ended) = self.ended.recv() => self.on_ended(&ended),
                 Some(started) = self.started.recv() => self.on_started(&started),
-                Some(asked) = self.requests.recv() => self.on_asked(asked)?,
+                Some(asked) = self.requests.recv() => self.on_asked(asked),
             }
         }
     }
 
-    fn on_asked(&mut self, Asked { request, answer }: Asked) -> Result<()> {
+    fn on_asked(&mut self, Asked { request, answer }: Asked) {
         let known: Vec<&str> = self
             .members
             .iter()
@@ -279,10 +292,10 @@ impl Dev {
             let hint = format!("there is: {}", known.join(", "));
             let failure = Failure::not_found(format!("there is no `{}` here", request.id), hint);
             reply(answer, Err(failure));
-            return Ok(());
+            return;
         };
         match (request.verb, self.members[at].pid()) {
-            (Verb::Start, None) => self.start(at, answer)?,
+            (Verb::Start, None) => self.start(at, answer),
             (Verb::Stop, Some(_)) => self.order(at, Order::Stop, &request, answer),
             (Verb::Kill, Some(_)) => self.order(at, Order::Kill, &request, answer),
             (Verb::Start, Some(pid)) => {
@@ -308,7 +321,6 @@ impl Dev {
                 );
             }
         }
-        Ok(())
     }
 
     fn order(&mut self, at: usize, order: Order, request: &Request, answer: Answer) {
@@ -319,19 +331,19 @@ impl Dev {
             .push(answer);
     }
 
-    fn start(&mut self, at: usize, answer: Answer) -> Result<()> {
+    fn start(&mut self, at: usize, answer: Answer) {
         let member = &mut self.members[at];
         let (id, part) = (member.id.clone(), member.part);
         if part == Part::Controller && !self.layout.identity(&id).exists() {
             let message = format!("{id}'s data is gone, so it must not come back under its name");
             reply(answer, Err(Failure::refused("data_lost", message, "")));
-            return Ok(());
+            return;
         }
         let pid = match member.spawn(&self.ended_in) {
             Ok(pid) => pid,
             Err(failure) => {
                 reply(answer, Err(failure));
-                return Ok(());
+                return;
             }
         };
         self.starting.insert(id.clone(), (pid, answer));
@@ -346,7 +358,7 @@ impl Dev {
                 works: matches!(waited, Ok(Ok(()))),
             });
         });
-        self.rewrite()
+        self.rewrite();
     }
 
     fn on_started(&mut self, started: &Started) {
@@ -376,9 +388,9 @@ impl Dev {
         }
     }
 
-    fn on_ended(&mut self, ended: &Ended) -> Result<()> {
+    fn on_ended(&mut self, ended: &Ended) {
         let Some(member) = self.members.iter_mut().find(|member| member.id == ended.id) else {
-            return Ok(());
+            return;
         };
         let expected = member.leaving;
         member.mark_ended();
@@ -400,26 +412,29 @@ impl Dev {
             let message = format!("{} {words}", ended.id);
             reply(answer, Ok(Reply { message, pid: None }));
         }
-        self.rewrite()
+        self.rewrite();
     }
 
     /// One of those that were all told to stop.
     fn on_stopped(&mut self, ended: &Ended) {
         let known = self.members.iter_mut().find(|member| member.id == ended.id);
         known.into_iter().for_each(Member::mark_ended);
-        if let Err(failure) = self.rewrite() {
+        self.rewrite();
+    }
+
+    /// After a change, if cluster.json was written at all.
+    fn rewrite(&self) {
+        if !self.announced {
+            return;
+        }
+        if let Err(failure) = self.write_roster() {
             say(&format!("cluster.json is not up to date: {failure}"));
         }
     }
 
-    fn rewrite(&self) -> Result<()> {
-        if !self.announced {
-            return Ok(());
-        }
-        roster::write(
-            &self.layout,
-            &roster::render(&self.layout, &self.cluster_id, &self.members),
-        )
+    fn write_roster(&self) -> Result<()> {
+        let roster = roster::render(&self.layout, &self.cluster_id, &self.members);
+        roster::write(&self.layout, &roster)
     }
 
     /// Agents first, so that they can report; each has a limit of its own. Another signal ends the wait.
@@ -506,12 +521,48 @@ mod tests {
         (dev, asked)
     }
 
+    async fn kill(id: &str, asked: &mpsc::UnboundedSender<Asked>) -> Reply {
+        let (answer, answered) = oneshot::channel();
+        let request = Request {
+            verb: Verb::Kill,
+            id: id.into(),
+        };
+        asked.send(Asked { request, answer }).unwrap();
+        let reply = tokio::time::timeout(SOON, answered).await;
+        reply.expect("it is answered").unwrap().unwrap()
+    }
+
+    #[tokio::test]
+    async fn another_terminal_is_heard_before_anything_is_ready() {
+        let home = tempfile::tempdir().unwrap();
+        let (mut dev, asked) = asleep(home.path());
+        tokio::select! {
+            standing = dev.first_readiness() => panic!("{:?}", standing.map_err(|failure| failure.message)),
+            reply = kill("a1", &asked) => assert_eq!(reply.message, "a1 was killed by SIGKILL"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_roster_that_cannot_be_written_stops_no_cluster() {
+        let home = tempfile::tempdir().unwrap();
+        let (mut dev, asked) = asleep(home.path());
+        dev.announced = true;
+        std::fs::create_dir(dev.layout.roster()).unwrap();
+        let mut signals = Signals::listen().unwrap();
+        tokio::select! {
+            ran = dev.attend(&mut signals) => panic!("{ran:?}"),
+            reply = async { kill("a1", &asked).await; kill("c1", &asked).await } => {
+                assert_eq!(reply.message, "c1 was killed by SIGKILL");
+            }
+        }
+    }
+
     #[tokio::test]
     async fn the_roster_names_nobody_who_has_stopped_while_others_still_do() {
         let home = tempfile::tempdir().unwrap();
         let (mut dev, _asked) = asleep(home.path());
         dev.announced = true;
-        dev.rewrite().unwrap();
+        dev.write_roster().unwrap();
         dev.members[1].order(Order::Stop);
         let ended = tokio::time::timeout(SOON, dev.ended.recv()).await;
         dev.on_stopped(&ended.unwrap().unwrap());
