@@ -143,25 +143,18 @@ fn validity(text: &str) -> std::result::Result<Duration, String> {
 
 #[cfg(test)]
 mod tests {
-    use security::Role;
-
-    use super::check_id;
+    use super::*;
 
     #[test]
-    fn an_id_is_checked_as_its_holder_will_check_it() {
-        for (role, id) in [
-            (Role::Controller, "c1"),
-            (Role::Agent, "hall-2"),
-            (Role::Client, "ann"),
-        ] {
-            check_id(role, id).unwrap();
+    fn only_an_id_that_a_controller_starts_with_is_certified() {
+        check_id(Role::Controller, "c2").unwrap();
+        check_id(Role::Agent, "hall-2").unwrap();
+        check_id(Role::Agent, "A").unwrap_err();
+        for wrong in ["c0", "c02", "c00", "2", "c", "c-1", "c18446744073709551616"] {
+            let failure = check_id(Role::Controller, wrong).unwrap_err();
+            assert_eq!(failure.exit, Exit::Refused, "{wrong}");
         }
-        for (role, id) in [
-            (Role::Controller, "c0"),
-            (Role::Controller, "ann"),
-            (Role::Agent, "A"),
-        ] {
-            assert_eq!(check_id(role, id).unwrap_err().exit.code(), 1, "{id}");
-        }
+        let failure = check_id(Role::Controller, "c02").unwrap_err();
+        assert!(failure.message.contains("c2"), "{failure}");
     }
 }

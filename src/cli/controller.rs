@@ -73,10 +73,12 @@ impl RunArgs {
     }
 }
 
-/// As an option of the command line; 0 stands for none in the settings.
+/// As an option of the command line; 0 stands for none in the settings. A certificate holds the text, which
+/// therefore is the one that the number is written as.
 pub fn controller_id(text: &str) -> std::result::Result<ControllerId, String> {
     match text.parse() {
         Ok(ControllerId(0)) => Err("ids begin with c1".to_owned()),
+        Ok(id) if id.to_string() != text => Err(format!("`{text}` is written {id}")),
         Ok(id) => Ok(id),
         Err(error) => Err(format!("{error}")),
     }

@@ -272,7 +272,8 @@ fn next_steps(plan: &Plan, made: &Made, config: Option<&Path>) -> String {
     let config = config.map_or_else(String::new, |path| format!(" --config {}", path.display()));
     let (ca, dir) = (plan.ca.display(), plan.data_dir.display());
     let (context, address) = (made.context.display(), &plan.address);
-    let next = ControllerId(plan.id.0 + 1);
+    // After the last number there is only another one.
+    let next = ControllerId(plan.id.0.checked_add(1).unwrap_or(1));
     format!(
         "\
 Made cluster {cluster}, with {id} as its first controller.
@@ -423,5 +424,17 @@ mod tests {
         for wrong in ["", "0.0.0.0", "http://x", "h:70000"] {
             assert_eq!(plan_for(wrong).unwrap_err().exit.code(), 1, "{wrong}");
         }
+    }
+
+    #[test]
+    fn the_highest_id_has_next_steps_too() {
+        let home = tempfile::tempdir().unwrap();
+        let last = Plan {
+            id: ControllerId(u64::MAX),
+            ..plan_in(home.path())
+        };
+        let made = make(&last).unwrap();
+        let text = next_steps(&last, &made, "127.0.0.1");
+        assert!(text.contains("--role controller --id c1 "), "{text}");
     }
 }
