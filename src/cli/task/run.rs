@@ -54,8 +54,10 @@ pub async fn run(
     let wanted = named(args.spec.wanted(namespace)?);
     let mut interrupts = interrupts()?;
     let task = accept(cluster, &wanted, &mut interrupts).await?;
-    let outcome = follow_to_the_end(cluster, task.id, &mut interrupts).await?;
-    let Outcome::Ended { task, cancelled } = outcome else {
+    let id = task.id;
+    let outcome = follow_to_the_end(cluster, id, &mut interrupts).await;
+    let Outcome::Ended { task, cancelled } = outcome.map_err(|failure| with_id(failure, id))?
+    else {
         return Ok(Exit::Interrupted);
     };
     explain(&task, global);
@@ -76,6 +78,21 @@ async fn accept(
         }
         _ = interrupts.recv() => Err(interrupted(wanted)),
     }
+}
+
+/// There is a task now, and whoever gave the command was not told of it yet: no error leaves it unnamed.
+fn with_id(failure: Failure, id: u64) -> Failure {
+    // That nobody reads the output any more is said to nobody.
+    if failure.exit == Exit::Ok {
+        return failure;
+    }
+    let next = format!("`quorate task wait {}`", model::TaskId(id));
+    let hint = match failure.hint.as_str() {
+        hint if hint.contains(&next) => return failure,
+        "" => format!("what becomes of it: {next}"),
+        hint => format!("{hint}; what becomes of the task: {next}"),
+    };
+    Failure { hint, ..failure }
 }
 
 /// With all of its output written, whether that went well or not.
@@ -246,8 +263,9 @@ fn exit(task: &v1::Task, propagate: bool) -> Exit {
 mod tests {
     use wire::v1::{self, TaskState};
 
-    use super::exit;
+    use super::{exit, with_id};
     use crate::exit::Exit;
+    use crate::failure::Failure;
 
     fn task(state: TaskState, code: Option<i32>, signal: Option<i32>) -> v1::Task {
         let result = v1::TaskResult {
@@ -279,5 +297,25 @@ mod tests {
             exit(&task(TaskState::Cancelled, None, None), true),
             Exit::TaskFailed
         );
+    }
+
+    #[test]
+    fn an_error_after_the_submit_names_the_task_and_how_to_go_on() {
+        let broken = Failure::unhealthy("the controller broke", "see its log");
+        let failure = with_id(broken.clone(), 17);
+        assert!(failure.hint.contains("see its log"), "{failure}");
+        assert!(
+            failure.hint.contains("`quorate task wait t17`"),
+            "{failure}"
+        );
+        assert_eq!((failure.exit, failure.code), (broken.exit, broken.code));
+        let failure = with_id(Failure::refused("forbidden", "no", ""), 17);
+        assert!(
+            failure.hint.contains("`quorate task wait t17`"),
+            "{failure}"
+        );
+        let said = Failure::unknown("no_leader", "none", "later: `quorate task wait t17`");
+        assert_eq!(with_id(said.clone(), 17), said);
+        assert_eq!(with_id(Failure::reader_gone(), 17), Failure::reader_gone());
     }
 }
