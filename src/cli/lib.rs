@@ -24,11 +24,13 @@ mod dev;
 mod exit;
 mod failure;
 mod files;
+mod mistake;
 mod object;
 mod output;
 mod process;
 mod prompt;
 mod settings;
+mod shell;
 mod task;
 mod version;
 

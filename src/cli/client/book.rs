@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::failure::{Failure, Result};
+use crate::mistake;
 
 /// How to reach one cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -142,14 +143,8 @@ fn path_from(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
 
 fn parse<T: for<'de> Deserialize<'de>>(text: &str, path: &Path) -> Result<T> {
     toml::from_str(text).map_err(|error| {
-        let line = error
-            .span()
-            .map_or(1, |at| text[..at.start].matches('\n').count() + 1);
-        Failure::refused(
-            "config",
-            format!("{}:{line}: {}", path.display(), error.message()),
-            "mend or delete that line",
-        )
+        let message = mistake::in_toml(path.display(), text, &error);
+        Failure::refused("config", message, "mend or delete that line")
     })
 }
 

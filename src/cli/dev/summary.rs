@@ -5,6 +5,7 @@ use std::path::Path;
 use super::layout::{Layout, Part};
 use super::member::{Ended, Member, in_words};
 use super::ready::Standing;
+use crate::shell;
 
 /// Once everything works.
 pub fn ready(
@@ -86,13 +87,7 @@ fn plural(count: usize, word: &str) -> String {
 }
 
 fn shell_word(path: &Path) -> String {
-    let text = path.to_string_lossy();
-    let bare = |c: char| c.is_alphanumeric() || "-_./=:,+@%".contains(c);
-    if text.chars().all(bare) {
-        text.into_owned()
-    } else {
-        format!("'{}'", text.replace('\'', r"'\''"))
-    }
+    shell::word(&path.to_string_lossy())
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use wire::v1::{self, TaskState};
 use super::{cell, text, time};
 use crate::exit::Exit;
 use crate::output::{SCHEMA, Table, Width, ago, fields, insert_bytes, lossy, rfc3339};
+use crate::shell;
 
 /// A command in a cell is cut here, in characters.
 const COMMAND_CELL_MAX: usize = 48;
@@ -279,21 +280,15 @@ fn epoch(task: &v1::Task) -> String {
 /// A command as one could type it, cut to a number of characters.
 fn command(spec: &v1::TaskSpec, max: Option<usize>) -> String {
     let words = spec.process.iter().flat_map(|process| &process.command);
-    let text = words.map(|word| quoted(word)).collect::<Vec<_>>().join(" ");
+    let text = words
+        .map(|word| shell::word(word))
+        .collect::<Vec<_>>()
+        .join(" ");
     match max {
         Some(max) if text.chars().count() > max => {
             text.chars().take(max - 1).chain(['…']).collect()
         }
         _ => text,
-    }
-}
-
-fn quoted(word: &str) -> String {
-    let bare = |c: char| c.is_alphanumeric() || "-_./=:,+@%".contains(c);
-    if !word.is_empty() && word.chars().all(bare) {
-        word.to_owned()
-    } else {
-        format!("'{}'", word.replace('\'', r"'\''"))
     }
 }
 

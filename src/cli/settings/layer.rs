@@ -13,6 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::failure::{Failure, Result};
+use crate::mistake;
 
 const DIRECTORY: &str = "/etc/quorate";
 /// Sections that a file may have.
@@ -219,10 +220,7 @@ fn in_directory(directory: &Path) -> Result<Vec<PathBuf>> {
 fn read(path: &Path) -> Result<toml::Table> {
     let text = fs::read_to_string(path).map_err(|error| Failure::file("read", path, &error))?;
     let table: toml::Table = toml::from_str(&text).map_err(|error| {
-        let line = error
-            .span()
-            .map_or(1, |at| text[..at.start].matches('\n').count() + 1);
-        let message = format!("{}:{line}: {}", path.display(), error.message());
+        let message = mistake::in_toml(path.display(), &text, &error);
         Failure::refused("config", message, "mend that line")
     })?;
     match table.keys().find(|key| !SECTIONS.contains(&key.as_str())) {

@@ -12,6 +12,7 @@ use clap::Args;
 use serde::Deserialize;
 
 use crate::failure::{Failure, Result};
+use crate::mistake;
 
 /// A spec file is refused above this many bytes: four times what a spec may have in the log, since a
 /// text with escapes is longer than what it means.
@@ -240,11 +241,7 @@ fn parse(text: &str, origin: &str) -> Result<SpecFile> {
             .map_err(|error| Failure::refused("invalid", format!("{origin}: {error}"), next))
     } else {
         toml::from_str(text).map_err(|error| {
-            let line = error
-                .span()
-                .map_or(1, |at| text[..at.start].matches('\n').count() + 1);
-            let message = format!("{origin}:{line}: {}", error.message());
-            Failure::refused("invalid", message, next)
+            Failure::refused("invalid", mistake::in_toml(origin, text, &error), next)
         })
     }
 }
