@@ -1,9 +1,10 @@
 //! The connection of a command to its cluster: the client of `wire`, with our certificate, and with its
 //! errors turned into failures that have an exit code.
 //!
-//! Every request of ours may be sent again: reads change nothing, a submit has a request id, a second
-//! cancel finds the first one's work. So the client goes from controller to controller until it is
-//! answered or refused, or its patience ends.
+//! Nearly every request of ours may be sent again: reads change nothing, a submit has a request id, a
+//! second cancel finds the first one's work. So the client goes from controller to controller until it is
+//! answered or refused, or its patience ends. Handing leadership over to nobody in particular is sent
+//! again only where it surely was not done: it would move on a second time.
 
 use std::time::Duration;
 
