@@ -102,6 +102,7 @@ fn failed(error: agent::Error) -> Failure {
         | agent::Error::Io { .. }
         | agent::Error::Locked { .. }
         | agent::Error::Foreign { .. }
+        | agent::Error::Schema { .. }
         | agent::Error::Corrupt { .. }
         | agent::Error::WrongIdentity { .. }
         | agent::Error::Journal(_)
