@@ -56,7 +56,16 @@ impl Cli {
 
     /// For commands that need something of their own: another variable, another input.
     pub fn command<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
-        let mut command = Command::new(&self.binary);
+        self.program(&self.binary, arguments)
+    }
+
+    /// The same for another program, which may be one that starts ours.
+    pub fn program<S: AsRef<OsStr>>(
+        &self,
+        program: impl AsRef<OsStr>,
+        arguments: impl IntoIterator<Item = S>,
+    ) -> Command {
+        let mut command = Command::new(program);
         for (name, _) in std::env::vars_os() {
             let theirs = name.to_string_lossy();
             if theirs.starts_with("QUORATE_") || theirs.starts_with("XDG_") {

@@ -1,6 +1,7 @@
-//! Faults on processes. Each one makes sure that it took effect, and is INVALID otherwise: a test whose
-//! fault never happened would be green for nothing.
+//! Faults on processes and their disks. Each one makes sure that it took effect, and is INVALID otherwise:
+//! a test whose fault never happened would be green for nothing.
 
+pub mod disk;
 pub mod process;
 
 use std::time::{Duration, Instant};

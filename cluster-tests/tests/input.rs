@@ -10,7 +10,7 @@ use cluster_tests::report::Progress;
 use serde_json::Value;
 use tokio::test;
 
-use crate::site::{Site, assert_succeeded};
+use crate::site::{Site, assert_succeeded, with};
 
 #[test(flavor = "multi_thread", worker_threads = 2)]
 async fn wrong_usage_is_refused_in_one_line_and_changes_nothing() {
@@ -204,12 +204,12 @@ async fn a_controller_that_cannot_start_says_why_and_harms_nothing() {
         .local_addr()
         .unwrap();
     let argv = with(&member.argv, "--listen", &elsewhere.to_string());
-    let twice = run_argv(&site, &argv).await;
+    let twice = site.run_argv(&argv).await;
     assert_says(&twice, &site.progress, &["another process", "LOCK"]);
     faults::kill(&site.cluster, follower).await.unwrap();
 
     let taken = TcpListener::bind(&grpc).unwrap();
-    let port = run_argv(&site, &member.argv).await;
+    let port = site.run_argv(&member.argv).await;
     assert_says(&port, &site.progress, &[&grpc]);
     drop(taken);
 
@@ -225,22 +225,18 @@ async fn a_controller_that_cannot_start_says_why_and_harms_nothing() {
     for file in identity {
         take(&foreign, file);
     }
-    assert_says(&run_argv(&site, &argv).await, &site.progress, &[other]);
+    assert_says(&site.run_argv(&argv).await, &site.progress, &[other]);
     for file in identity {
         take(&member.data_dir, file);
     }
-    assert_says(&run_argv(&site, &argv).await, &site.progress, &[other]);
+    assert_says(&site.run_argv(&argv).await, &site.progress, &[other]);
     fs::write(copy.join("node.json"), "{ not json").unwrap();
-    assert_says(
-        &run_argv(&site, &argv).await,
-        &site.progress,
-        &["node.json"],
-    );
+    assert_says(&site.run_argv(&argv).await, &site.progress, &["node.json"]);
 
     let file = site.cluster.scratch().join("a-file");
     fs::write(&file, "not a directory").unwrap();
     let argv = with(&member.argv, "--data-dir", &file.to_string_lossy());
-    assert_says(&run_argv(&site, &argv).await, &site.progress, &["a-file"]);
+    assert_says(&site.run_argv(&argv).await, &site.progress, &["a-file"]);
 
     site.restart(follower).await;
 }
@@ -281,20 +277,6 @@ async fn dev_refuses_a_port_in_use() {
         .await
         .unwrap();
     assert_one_line(&done, 1, &port);
-}
-
-/// A command line with another value for one of its flags.
-fn with(argv: &[String], flag: &str, value: &str) -> Vec<String> {
-    let at = argv.iter().position(|word| word == flag).unwrap() + 1;
-    let mut argv = argv.to_vec();
-    argv[at] = value.to_owned();
-    argv
-}
-
-/// Runs a member's command line, which has to fail by itself.
-async fn run_argv(site: &Site, argv: &[String]) -> Completed {
-    let child = site.cluster.cli().command(&argv[1..]).spawn().unwrap();
-    finish(argv[1..].join(" "), child).await.unwrap()
 }
 
 fn assert_says(done: &Completed, progress: &Progress, any: &[&str]) {

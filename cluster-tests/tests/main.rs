@@ -13,6 +13,8 @@ mod clock;
 #[cfg(test)]
 mod controllers;
 #[cfg(test)]
+mod data_dirs;
+#[cfg(test)]
 mod history;
 #[cfg(test)]
 mod identity;

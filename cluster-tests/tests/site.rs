@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cluster_tests::checkers::{self, History, Outcome, Record};
-use cluster_tests::cluster::{self, Cluster, Options, Status};
+use cluster_tests::cluster::{self, Cluster, Completed, Options, Status};
 use cluster_tests::report::Progress;
 use cluster_tests::traffic::{self, Caller, ExecutionLog, Load, Running};
 use cluster_tests::wait;
@@ -22,6 +22,11 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// For members to reach the same index once nothing is submitted any more.
 const CONVERGED: Duration = Duration::from_secs(30);
 
+/// For tests that start a cluster in another way than [`Site::start`].
+pub async fn turn() -> SemaphorePermit<'static> {
+    TURN.acquire().await.unwrap()
+}
+
 /// One test's cluster.
 pub struct Site {
     pub cluster: Cluster,
@@ -34,7 +39,7 @@ pub struct Site {
 
 impl Site {
     pub async fn start(name: &'static str, shape: impl FnOnce(Options) -> Options) -> Site {
-        let turn = TURN.acquire().await.unwrap();
+        let turn = turn().await;
         let progress = Progress::new(name);
         let cluster = Cluster::start(shape(Options::new(name))).await.unwrap();
         progress.say("the cluster is up");
@@ -201,6 +206,17 @@ impl Site {
         finals
     }
 
+    /// Runs a member's command line, which has to end by itself.
+    pub async fn run_argv(&self, argv: &[String]) -> Completed {
+        let child = self
+            .cluster
+            .cli()
+            .program(&argv[0], &argv[1..])
+            .spawn()
+            .unwrap();
+        cluster::finish(argv[1..].join(" "), child).await.unwrap()
+    }
+
     /// Starts a member again, and waits until it takes part.
     pub async fn restart(&self, id: &str) {
         self.cluster.restart(id).await.unwrap();
@@ -224,4 +240,12 @@ pub fn assert_succeeded(task: &v1::Task) {
         task.id,
         task.reason
     );
+}
+
+/// A command line with another value for one of its flags.
+pub fn with(argv: &[String], flag: &str, value: &str) -> Vec<String> {
+    let at = argv.iter().position(|word| word == flag).unwrap() + 1;
+    let mut argv = argv.to_vec();
+    argv[at] = value.to_owned();
+    argv
 }

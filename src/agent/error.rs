@@ -9,7 +9,7 @@ pub enum Error {
     Config(#[from] crate::config::Invalid),
     #[error(transparent)]
     Identity(#[from] security::Error),
-    #[error("{}: {reason}", path.display())]
+    #[error("{}: {reason}; the agent has to be able to read and write it", path.display())]
     Io { path: PathBuf, reason: io::Error },
     #[error(
         "{} is in use by another agent: give each its own data directory, or stop that one",

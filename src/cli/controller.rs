@@ -102,7 +102,8 @@ pub fn run(args: ControllerArgs, global: &Global) -> Result<Exit> {
     })
 }
 
-/// What keeps it from starting is the administrator's to mend; what breaks later is bad health.
+/// What it was told is the administrator's to mend; a disk or a log that fails, at the start or later, is
+/// bad health.
 fn failed(error: server::Error) -> Failure {
     match error {
         server::Error::Fatal(_) | server::Error::Stopped { .. } => Failure::unhealthy(error, ""),

@@ -1,5 +1,7 @@
 //! What can go wrong, told apart by what the caller has to do about it.
 
+use std::io;
+
 use model::{Addresses, ControllerId};
 
 /// The member that leads, as far as this one knows.
@@ -71,10 +73,26 @@ fn named(leader: Option<&Leader>) -> String {
     }
 }
 
-impl From<std::io::Error> for Error {
-    fn from(error: std::io::Error) -> Self {
-        Self::Fatal(error.to_string())
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Self {
+        Self::Fatal(with_next_step(&error))
     }
+}
+
+/// What happened to a file, and what a person can do about it.
+pub(crate) fn with_next_step(error: &io::Error) -> String {
+    let step = match error.kind() {
+        io::ErrorKind::PermissionDenied => "see who owns it, and its mode",
+        io::ErrorKind::ReadOnlyFilesystem => "mount it so that it can be written",
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "make room there, then start this controller again"
+        }
+        io::ErrorKind::NotADirectory
+        | io::ErrorKind::IsADirectory
+        | io::ErrorKind::AlreadyExists => "something else has its name: see --data-dir",
+        _ => "see to the disk, then start this controller again",
+    };
+    format!("{error}; {step}")
 }
 
 impl From<crate::store::directory::OpenError> for Error {

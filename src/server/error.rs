@@ -28,12 +28,24 @@ pub enum Error {
         source: io::Error,
     },
     #[error(transparent)]
-    Raft(#[from] raft::Error),
+    Raft(raft::Error),
     #[error("the {port} port stopped: {reason}")]
     Stopped { port: &'static str, reason: String },
     /// Storage or consensus failed; what is on disk is the truth, and a restart goes on from it.
     #[error("this controller can't go on: {0}")]
     Fatal(String),
+}
+
+impl From<raft::Error> for Error {
+    fn from(error: raft::Error) -> Error {
+        match error {
+            raft::Error::Fatal(reason) => Error::Fatal(reason),
+            raft::Error::NotLeader { .. }
+            | raft::Error::Unavailable { .. }
+            | raft::Error::Unknown(_)
+            | raft::Error::Rejected(_) => Error::Raft(error),
+        }
+    }
 }
 
 fn next_step(source: &io::Error) -> &'static str {

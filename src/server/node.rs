@@ -148,6 +148,8 @@ impl Node {
             Error::Stopped { port, reason }
         };
         tokio::select! {
+            // What is fatal ends the dispatcher too; the reason has to be the one that tells more.
+            biased;
             reason = fatal.wait_for(Option::is_some) => match reason.as_deref() {
                 Ok(Some(reason)) => Error::Fatal(reason.to_string()),
                 Ok(None) | Err(_) => Error::Fatal("consensus has ended".into()),

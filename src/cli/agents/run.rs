@@ -89,7 +89,7 @@ pub fn run(args: RunArgs, global: &Global) -> Result<Exit> {
     })
 }
 
-/// What keeps it from starting is the administrator's to mend; what breaks later is bad health.
+/// As with a controller: what it was told is the administrator's to mend, a failed disk is bad health.
 fn failed(error: agent::Error) -> Failure {
     match error {
         // The settings' own texts do not say where they come from.
@@ -98,14 +98,14 @@ fn failed(error: agent::Error) -> Failure {
             error,
             "mend that and start it again: what is on its disk still counts",
         ),
+        agent::Error::Io { .. }
+        | agent::Error::Corrupt { .. }
+        | agent::Error::Journal(_)
+        | agent::Error::Thread(_) => Failure::unhealthy(error, ""),
         agent::Error::Identity(_)
-        | agent::Error::Io { .. }
         | agent::Error::Locked { .. }
         | agent::Error::Foreign { .. }
         | agent::Error::Schema { .. }
-        | agent::Error::Corrupt { .. }
-        | agent::Error::WrongIdentity { .. }
-        | agent::Error::Journal(_)
-        | agent::Error::Thread(_) => Failure::refused("agent", error, ""),
+        | agent::Error::WrongIdentity { .. } => Failure::refused("agent", error, ""),
     }
 }

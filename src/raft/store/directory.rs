@@ -32,6 +32,7 @@ use super::sled::SledEngine;
 use super::writer::Writer;
 use crate::consensus::{LogId, next_index};
 use crate::durable::{self, at};
+use crate::error::with_next_step;
 use crate::fatal::FatalSignal;
 use crate::member::LogIdentity;
 
@@ -44,7 +45,7 @@ pub enum OpenError {
          remedy: it has forgotten votes and entries that the others count on", dir.display()
     )]
     Damaged { dir: PathBuf, reason: String },
-    #[error("the log can't be opened: {0}")]
+    #[error("the log can't be opened: {}", with_next_step(.0))]
     Io(#[from] io::Error),
 }
 

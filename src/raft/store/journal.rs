@@ -25,6 +25,7 @@ use super::log::Shared;
 use super::mark::Mark;
 use super::rotate::Rotation;
 use crate::consensus::{LogId, Vote, next_index, term_of};
+use crate::error::with_next_step;
 use crate::fatal::FatalSignal;
 use crate::sync::lock;
 
@@ -143,10 +144,10 @@ impl Journal {
             None => self.commit(&group),
         };
         if let Err(error) = &result {
-            let reason = error.to_string();
+            let why = with_next_step(error);
             self.fatal
-                .raise(&format!("the log can't be written: {reason}"));
-            self.failed.get_or_insert(reason);
+                .raise(&format!("the log can't be written: {why}"));
+            self.failed.get_or_insert(error.to_string());
         }
         for write in group {
             if let Some(ack) = write.ack {
@@ -324,7 +325,8 @@ impl Journal {
                 self.shared.replace_engine(Some(fresh.engine));
             }
             Err(error) => {
-                let reason = format!("the log database can't be rotated: {error}");
+                let why = with_next_step(&error);
+                let reason = format!("the log database can't be rotated: {why}");
                 self.fatal.raise(&reason);
                 self.failed = Some(reason);
             }

@@ -226,8 +226,20 @@ fn io_error(error: sled::Error) -> io::Error {
             io::ErrorKind::WouldBlock,
             "the log is in use by another process",
         ),
-        sled::Error::Io(error) => error,
+        sled::Error::Io(error) => in_words(error),
         other => io::Error::new(io::ErrorKind::InvalidData, other.to_string()),
+    }
+}
+
+/// An error that sled passes on is a copy, whose text is the first one's debug form.
+fn in_words(error: io::Error) -> io::Error {
+    let text = error.to_string();
+    let message = text
+        .split_once("message: \"")
+        .and_then(|(_, rest)| rest.split_once('"'));
+    match message {
+        Some((message, _)) => io::Error::new(error.kind(), message),
+        None => error,
     }
 }
 
@@ -252,7 +264,7 @@ fn guarded<T>(dir: &Path, call: impl FnOnce() -> io::Result<T>) -> io::Result<T>
                 .map(String::as_str)
                 .or_else(|| panic.downcast_ref::<&str>().copied())
                 .unwrap_or("no reason given");
-            let text = format!("{}: sled panicked: {reason}", dir.join("db").display());
+            let text = format!("{}: sled gave up: {reason}", dir.join("db").display());
             Err(io::Error::new(io::ErrorKind::InvalidData, text))
         }
     }

@@ -1,0 +1,108 @@
+//! Disks that are full or can't be written, for one process.
+//!
+//! The process gets a mount namespace of its own, so nobody else sees the disk, and it is gone with the
+//! process, whatever becomes of the harness. Only root may do that: [`SmallDisk::format`] and [`read_only`]
+//! say why not, and the test is skipped.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::Error;
+
+/// Written at a time until there is no room left.
+const PIECE_BYTES: usize = 64 * 1024;
+
+/// An ext4 file system in a file.
+#[derive(Debug)]
+pub struct SmallDisk {
+    image: PathBuf,
+    directory: PathBuf,
+}
+
+impl SmallDisk {
+    /// One of so many MiB that holds what is in `directory`, and is to take its place. `image` is its file.
+    pub fn format(directory: &Path, image: &Path, mebibytes: u32) -> Result<SmallDisk, String> {
+        probe()?;
+        let (from, to) = (text(directory), text(image));
+        let size = format!("{mebibytes}M");
+        // Nothing is kept back for root, who runs the tests.
+        tool("mkfs.ext4", &["-q", "-m", "0", "-d", &from, &to, &size])?;
+        Ok(SmallDisk {
+            image: image.to_owned(),
+            directory: directory.to_owned(),
+        })
+    }
+
+    /// A command line that runs `argv` with this disk in place of the directory.
+    pub fn under(&self, argv: &[String]) -> Vec<String> {
+        const SCRIPT: &str =
+            "mount -o loop \"$1\" \"$2\" && rm -f \"$2/filler\" && shift 2 && exec \"$@\"";
+        namespaced(SCRIPT, &[&text(&self.image), &text(&self.directory)], argv)
+    }
+
+    /// Leaves no room on the disk of the process `pid`, until the next start.
+    pub fn fill(&self, pid: i32) -> Result<(), Error> {
+        let inside = self.directory.strip_prefix("/").unwrap_or(&self.directory);
+        let path = PathBuf::from(format!("/proc/{pid}/root"))
+            .join(inside)
+            .join("filler");
+        let mut filler = fs::File::create(&path).map_err(Error::file("creating", &path))?;
+        let mut piece = vec![0; PIECE_BYTES];
+        // The last pages count: the log may need no more than one.
+        while !piece.is_empty() {
+            match filler.write_all(&piece).and_then(|()| filler.sync_data()) {
+                Ok(()) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::StorageFull => {
+                    piece.truncate(piece.len() / 2);
+                }
+                Err(error) => return Err(Error::file("writing", &path)(error)),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A command line that runs `argv` with `directory` read-only, for root too.
+pub fn read_only(directory: &Path, argv: &[String]) -> Result<Vec<String>, String> {
+    const SCRIPT: &str =
+        "mount --bind \"$1\" \"$1\" && mount -o remount,bind,ro \"$1\" && shift && exec \"$@\"";
+    probe()?;
+    Ok(namespaced(SCRIPT, &[&text(directory)], argv))
+}
+
+/// A command line that runs `argv` without root's privilege to open whatever it likes.
+pub fn without_override(argv: &[String]) -> Result<Vec<String>, String> {
+    if !nix::unistd::geteuid().is_root() {
+        return Ok(argv.to_vec());
+    }
+    const FLAGS: &str = "--bounding-set=-dac_override,-dac_read_search";
+    tool("setpriv", &[FLAGS, "true"])?;
+    let words = ["setpriv", FLAGS].map(str::to_owned);
+    Ok(words.into_iter().chain(argv.iter().cloned()).collect())
+}
+
+fn namespaced(script: &str, given: &[&str], argv: &[String]) -> Vec<String> {
+    let words = ["unshare", "--mount", "sh", "-c", script, "sh"];
+    let words = words.iter().chain(given).map(|word| (*word).to_owned());
+    words.chain(argv.iter().cloned()).collect()
+}
+
+fn probe() -> Result<(), String> {
+    tool("unshare", &["--mount", "true"])
+}
+
+fn tool(program: &str, arguments: &[&str]) -> Result<(), String> {
+    let output = Command::new(program).args(arguments).output();
+    let output = output.map_err(|error| format!("{program}: {error}"))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(format!("{program}: {}", said.trim())),
+    }
+}
+
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
