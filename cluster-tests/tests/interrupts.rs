@@ -1,5 +1,6 @@
 //! Ctrl-C at the command line, at moments that a person would choose and at others.
 
+use std::fs::{self, File};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -43,6 +44,51 @@ async fn ctrl_c_cancels_a_run_and_only_leaves_a_wait() {
     assert_eq!(site.get(task).await.state(), TaskState::Running);
     site.caller.cancel(task, PATIENCE).await.unwrap();
     site.wait(task).await;
+}
+
+#[test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_ctrl_c_in_a_run_cancels_and_the_second_leaves_it_and_says_which_task() {
+    let site = Site::start("detached", |options| options.agents(1)).await;
+    let gate = site.cluster.scratch().join("gate");
+    // It hears the cancel, and takes its time over it.
+    let script = "trap '' TERM; echo begun >&2; until [ -e \"$0\" ]; do sleep 0.05; done";
+    let stderr = site.cluster.scratch().join("run.err");
+    let said = || fs::read_to_string(&stderr).unwrap();
+    let path = gate.to_string_lossy();
+    let run = site
+        .cluster
+        .cli()
+        .command(["task", "run", "--", "sh", "-c", script, &path])
+        .stderr(Stdio::from(File::create(&stderr).unwrap()))
+        .spawn()
+        .unwrap();
+    let until_said = |words: &'static str| {
+        wait::until_now(words, PATIENCE, move || match said().contains(words) {
+            true => Ok(()),
+            false => Err(said()),
+        })
+    };
+    until_said("begun\n").await.unwrap();
+    interrupt(&run).unwrap();
+    until_said("cancelling t1; Ctrl-C again detaches\n")
+        .await
+        .unwrap();
+    interrupt(&run).unwrap();
+    let ended = finish("task run".to_owned(), run).await.unwrap();
+    assert_eq!((ended.code, ended.text().as_str()), (Some(130), ""));
+    let last = said().lines().last().unwrap().to_owned();
+    assert_eq!(
+        last,
+        "detached from t1; it may still run: `quorate task wait t1`"
+    );
+    site.progress.say(last);
+
+    // However soon the second one came, the first one counts.
+    let task = site.get(1).await;
+    assert!(task.cancel_requested, "{task:?}");
+    assert_eq!(task.state(), TaskState::Running);
+    fs::write(&gate, "").unwrap();
+    assert_eq!(site.wait(1).await.state(), TaskState::Cancelled);
 }
 
 #[test(flavor = "multi_thread", worker_threads = 2)]

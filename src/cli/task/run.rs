@@ -26,6 +26,9 @@ use crate::output::{self, Format};
 
 /// How long nothing may come of the output once the task has ended, before the kept tail has to do.
 const DRAIN: Duration = Duration::from_secs(10);
+/// How long a second Ctrl-C leaves the first one's cancel to be accepted: two elections, and no more than a
+/// person bears.
+const CANCEL_LIMIT: Duration = Duration::from_secs(2);
 
 /// Run a command as a task: wait for it, and pass its output on
 #[derive(Debug, Args)]
@@ -130,6 +133,14 @@ enum Outcome {
     Detached,
 }
 
+/// How far the cancel of the first Ctrl-C is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cancel {
+    NotAsked,
+    Sent,
+    Answered,
+}
+
 /// Follows the output until the task has ended and the output with it, or until nobody wants it.
 async fn attend(
     cluster: &Connection,
@@ -141,7 +152,7 @@ async fn attend(
     let mut following = std::pin::pin!(follow.read(Extent::ToTheEnd, None));
     let mut settling = std::pin::pin!(settled(cluster, id));
     let mut cancelling = std::pin::pin!(cancel(cluster, id));
-    let (mut followed, mut cancel_asked, mut cancel_done) = (false, false, false);
+    let (mut followed, mut cancelled) = (false, Cancel::NotAsked);
     let task = loop {
         tokio::select! {
             task = &mut settling => break task?,
@@ -153,19 +164,26 @@ async fn attend(
                     return cancel(cluster, id).await.and(Err(failure));
                 }
             }
-            sent = &mut cancelling, if cancel_asked && !cancel_done => {
-                cancel_done = true;
-                if let Err(failure) = sent {
-                    output::note(&format!("could not cancel {}: {failure}", model::TaskId(id)));
-                }
+            sent = &mut cancelling, if cancelled == Cancel::Sent => {
+                cancelled = Cancel::Answered;
+                not_cancelled(id, sent);
             }
-            _ = interrupts.recv() => {
-                if cancel_asked {
-                    detach(id);
-                    return Ok(Outcome::Detached);
+            _ = interrupts.recv() => match cancelled {
+                Cancel::NotAsked => {
+                    cancelled = Cancel::Sent;
+                    output::note(&format!("cancelling {}; Ctrl-C again detaches", model::TaskId(id)));
                 }
-                cancel_asked = true;
-                output::note(&format!("cancelling {}; Ctrl-C again detaches", model::TaskId(id)));
+                Cancel::Sent => {
+                    // Were it dropped now, the task might never hear of it.
+                    tokio::select! {
+                        sent = tokio::time::timeout(CANCEL_LIMIT, &mut cancelling) => {
+                            not_cancelled(id, sent.unwrap_or_else(|_| Err(no_answer())));
+                        }
+                        _ = interrupts.recv() => not_cancelled(id, Err(no_answer())),
+                    }
+                    return Ok(detach(id));
+                }
+                Cancel::Answered => return Ok(detach(id)),
             }
         }
     };
@@ -178,7 +196,7 @@ async fn attend(
     }
     Ok(Outcome::Ended {
         task: Box::new(task),
-        cancelled: cancel_asked,
+        cancelled: cancelled != Cancel::NotAsked,
     })
 }
 
@@ -202,11 +220,25 @@ async fn cancel(cluster: &Connection, id: u64) -> Result<()> {
     }
 }
 
-fn detach(id: u64) {
+fn not_cancelled(id: u64, sent: Result<()>) {
+    if let Err(failure) = sent {
+        output::note(&format!(
+            "could not cancel {}: {failure}",
+            model::TaskId(id)
+        ));
+    }
+}
+
+fn no_answer() -> Failure {
+    Failure::unknown("timeout", "no controller has answered yet", "")
+}
+
+fn detach(id: u64) -> Outcome {
     let id = model::TaskId(id);
     output::note(&format!(
         "detached from {id}; it may still run: `quorate task wait {id}`"
     ));
+    Outcome::Detached
 }
 
 /// What the task itself could not say. Where it ended by itself, its own words are all there is,
