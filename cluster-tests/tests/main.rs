@@ -15,6 +15,8 @@ mod controllers;
 #[cfg(test)]
 mod data_dirs;
 #[cfg(test)]
+mod demo;
+#[cfg(test)]
 mod history;
 #[cfg(test)]
 mod identity;

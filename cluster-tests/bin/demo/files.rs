@@ -23,9 +23,16 @@ pub struct Work {
     pub generated: usize,
 }
 
-pub fn collect(scratch: &Path) -> Result<Work, Error> {
-    let mut files = copy(&committed()?, &scratch.join("repository"))?;
-    let generated = WANTED.saturating_sub(files.len());
+/// `tasks`: so many files and no more, committed ones first.
+pub fn collect(scratch: &Path, tasks: Option<u32>) -> Result<Work, Error> {
+    let mut committed = committed()?;
+    let wanted = match tasks {
+        Some(tasks) => usize::try_from(tasks).unwrap_or(usize::MAX),
+        None => WANTED.max(committed.len()),
+    };
+    committed.truncate(wanted);
+    let mut files = copy(&committed, &scratch.join("repository"))?;
+    let generated = wanted - files.len();
     let directory = scratch.join("generated");
     fs::create_dir_all(&directory).map_err(Error::file("creating", &directory))?;
     // The same files at each run: a seed of its own, not the system's randomness.

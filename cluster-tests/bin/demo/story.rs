@@ -1,6 +1,6 @@
 //! The demonstration from beginning to end, on one page.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -11,8 +11,9 @@ use cluster_tests::traffic::{self, Ack, Caller, Prober};
 use cluster_tests::{Error, checkers, wait};
 use wire::v1;
 
+use crate::Arguments;
 use crate::files::{self, Work};
-use crate::tasks::{Bar, Done, Running};
+use crate::tasks::{Bar, Done, Gate, Running};
 
 /// Slots of each agent: few, so that the work takes long enough to be interrupted.
 const SLOTS: u32 = 2;
@@ -23,13 +24,16 @@ const RECOVERY: Duration = Duration::from_secs(60);
 struct Ending {
     killed: Killed,
     successor: String,
+    /// How often the commits passed to a leader of another term.
+    failovers: usize,
     terms: (u64, u64),
     outage: Duration,
+    agent: Killed,
     took: Duration,
     probes: usize,
 }
 
-pub async fn tell() -> Result<(), Error> {
+pub async fn tell(arguments: &Arguments) -> Result<(), Error> {
     println!("Quorate: real work on a cluster that loses its leader half-way\n");
     let begun = Instant::now();
     let cluster = Cluster::start(Options::new("demo").slots(SLOTS)).await?;
@@ -40,7 +44,7 @@ pub async fn tell() -> Result<(), Error> {
         cluster.directory().display(),
     );
 
-    let work = files::collect(cluster.scratch())?;
+    let work = files::collect(cluster.scratch(), arguments.tasks)?;
     let expected = files::expected(&work.files)?;
     println!(
         "  Each file is a task of its own, `sha256sum FILE`: {} of this repository, {} generated.",
@@ -50,6 +54,7 @@ pub async fn tell() -> Result<(), Error> {
 
     let (ended, ending) = run(&cluster, &work).await?;
     let again = compare(&ended, &expected)?;
+    took_effect(&ending, again)?;
     println!(
         "  All {} results are what a plain `sha256sum` says.\n",
         ended.len()
@@ -71,10 +76,17 @@ async fn run(cluster: &Cluster, work: &Work) -> Result<(Vec<Done>, Ending), Erro
     let prober = Prober::start(&addresses, &tls, &traffic::process(["true"]));
     prober.first(RECOVERY).await?;
 
-    let (total, begun) = (work.files.len(), Instant::now());
-    let bar = Bar::new(total);
-    let running = Running::start(&caller, &work.files, &bar);
-    running.until(total / 2).await?;
+    let begun = Instant::now();
+    let bar = Bar::new(work.files.len());
+    let (first_half, second_half) = work.files.split_at(work.files.len() / 2);
+    let running = Running::start(&caller, first_half, None, &bar);
+    let mut ended = running.finish().await?;
+    let gate = Gate::at(cluster.scratch().join("gate"));
+    let running = Running::start(&caller, second_half, Some(&gate), &bar);
+    gate.agent_at_work(cluster).await?;
+    bar.say(
+        "half of the results are in; the rest is at work until the leader and an agent are killed",
+    );
 
     let before = cluster.status().await?;
     let leader = cluster.leader().await?;
@@ -91,30 +103,52 @@ async fn run(cluster: &Cluster, work: &Work) -> Result<(Vec<Done>, Ending), Erro
         span(outage)
     ));
 
-    running.until(total * 6 / 10).await?;
-    let agent = faults::kill(cluster, "a1").await?;
+    let agent = faults::kill(cluster, &gate.agent_at_work(cluster).await?).await?;
+    gate.open()?;
     bar.say(&format!(
-        "a1, an agent, killed with SIGKILL (pid {})",
-        agent.pid
+        "{}, an agent, killed with SIGKILL at work (pid {})",
+        agent.id, agent.pid
     ));
-    bar.say("what it held runs again on a2, once its lease is over");
+    bar.say("what it held runs again on the other, once its lease is over");
 
-    let probes = prober.acks().len();
+    let acks = prober.acks();
     drop(prober);
-    let ended = running.finish().await?;
+    ended.extend(running.finish().await?);
     bar.close();
-    let terms = (before.term, first.term);
     Ok((
         ended,
         Ending {
             killed,
             successor,
-            terms,
+            failovers: failovers(&acks),
+            terms: (before.term, first.term),
             outage,
+            agent,
             took: begun.elapsed(),
-            probes,
+            probes: acks.len(),
         },
     ))
+}
+
+fn failovers(acks: &[Ack]) -> usize {
+    let terms: BTreeSet<u64> = acks.iter().map(|ack| ack.term).collect();
+    terms.len().saturating_sub(1)
+}
+
+/// Both kills have to show, or the equal results say nothing about them.
+fn took_effect(ending: &Ending, again: usize) -> Result<(), Error> {
+    let (leader, agent) = (&ending.killed.id, &ending.agent.id);
+    if ending.failovers == 0 || ending.successor == *leader {
+        return Err(Error::Invalid(format!(
+            "{leader}, the leader, was killed, and nobody took over"
+        )));
+    }
+    if again == 0 {
+        return Err(Error::Invalid(format!(
+            "{agent} was killed at work, and no attempt was made again"
+        )));
+    }
+    Ok(())
 }
 
 /// From the last commit before the new leader's first, or from the kill if none came after it.
@@ -166,9 +200,10 @@ fn compare(ended: &[Done], expected: &BTreeMap<PathBuf, String>) -> Result<usize
 
 /// Starts the dead again, and waits until all members have applied the same.
 async fn bring_back(cluster: &Cluster, ending: &Ending) -> Result<Status, Error> {
-    println!("  Starting {} and a1 again.", ending.killed.id);
-    cluster.restart(&ending.killed.id).await?;
-    cluster.restart("a1").await?;
+    let (leader, agent) = (&ending.killed.id, &ending.agent.id);
+    println!("  Starting {leader} and {agent} again.");
+    cluster.restart(leader).await?;
+    cluster.restart(agent).await?;
     cluster.until_whole().await?;
     wait::until("all members at the same index", RECOVERY, || async {
         let status = cluster.status().await.map_err(|error| error.to_string())?;
@@ -196,7 +231,8 @@ fn summarise(ended: &[Done], again: usize, ending: &Ending) {
         (
             "failovers",
             format!(
-                "1 ({} to {}, {})",
+                "{} ({} to {}, {})",
+                ending.failovers,
                 ending.killed.id,
                 ending.successor,
                 count_terms(changes)

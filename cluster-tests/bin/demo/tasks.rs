@@ -1,17 +1,21 @@
 //! Runs the work: so many tasks in flight at a time, each submitted, waited for, and its result kept.
+//!
+//! Hashing a file takes milliseconds, so whatever is broken in the middle of it has mostly ended a moment
+//! before. Tasks behind a [`Gate`] end only when it is opened: what is broken before that hits work.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use cluster_tests::cluster::Cluster;
 use cluster_tests::traffic::{self, Caller};
 use cluster_tests::{Error, wait};
 use indicatif::{ProgressBar, ProgressStyle};
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 use wire::v1;
 
-/// More than both agents can run at once, so that each always has some when it is killed.
+/// More than both agents can run at once, so that neither is ever idle.
 const IN_FLIGHT: usize = 16;
 /// For one answer. A lost agent's tasks run again once its lease of 15 s is over.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -24,46 +28,72 @@ pub struct Done {
     pub task: v1::Task,
 }
 
+/// A file that appears when tasks may go on.
+#[derive(Debug, Clone)]
+pub struct Gate(PathBuf);
+
+impl Gate {
+    /// By this name a task behind a gate is found again.
+    const NAME: &str = "behind-the-gate";
+
+    /// Closed, as long as there is nothing at `path`.
+    pub fn at(path: PathBuf) -> Gate {
+        Gate(path)
+    }
+
+    pub fn open(&self) -> Result<(), Error> {
+        fs::write(&self.0, "").map_err(Error::file("writing", &self.0))
+    }
+
+    /// An agent that works on a task behind the gate, and will until it is opened.
+    pub async fn agent_at_work(&self, cluster: &Cluster) -> Result<String, Error> {
+        wait::until("a task behind the gate to run", PATIENCE, || async {
+            let running = ["task", "list", "--state", "running"];
+            let list = cluster.cli().json(&running).await;
+            let list = list.map_err(|error| error.to_string())?;
+            let mut items = list["items"].as_array().into_iter().flatten();
+            let ours = items.find(|task| task["name"] == Gate::NAME);
+            let agent = ours.and_then(|task| task["agent"].as_str());
+            agent.map(str::to_owned).ok_or_else(|| list.to_string())
+        })
+        .await
+    }
+
+    fn hold(&self, spec: v1::TaskSpec) -> v1::TaskSpec {
+        const SCRIPT: &str = "until [ -e \"$0\" ]; do sleep 0.1; done; exec \"$@\"";
+        let gate = self.0.to_string_lossy().into_owned();
+        let words = ["sh".to_owned(), "-c".to_owned(), SCRIPT.to_owned(), gate];
+        let command = spec.process.unwrap_or_default().command;
+        v1::TaskSpec {
+            name: Gate::NAME.to_owned(),
+            ..traffic::process(words.into_iter().chain(command))
+        }
+    }
+}
+
 /// The work under way.
 pub struct Running {
-    done: watch::Receiver<usize>,
     workers: JoinSet<Result<Vec<Done>, Error>>,
 }
 
 impl Running {
-    pub fn start(caller: &Caller, files: &[PathBuf], bar: &Bar) -> Running {
+    pub fn start(caller: &Caller, files: &[PathBuf], gate: Option<&Gate>, bar: &Bar) -> Running {
         let queue = Arc::new(Mutex::new(files.to_vec()));
-        let (count, done) = watch::channel(0);
-        let count = Arc::new(count);
         let mut workers = JoinSet::new();
         for _ in 0..IN_FLIGHT {
             let (caller, queue) = (caller.clone(), Arc::clone(&queue));
-            let (count, bar) = (Arc::clone(&count), bar.clone());
+            let (gate, bar) = (gate.cloned(), bar.clone());
             workers.spawn(async move {
                 let mut ended = Vec::new();
                 while let Some(file) = take(&queue) {
-                    let task = run(&caller, &file).await?;
-                    count.send_modify(|done| *done += 1);
+                    let task = run(&caller, &file, gate.as_ref()).await?;
                     bar.advance();
                     ended.push(Done { file, task });
                 }
                 Ok(ended)
             });
         }
-        Running { done, workers }
-    }
-
-    /// Waits until so many have ended.
-    pub async fn until(&self, wanted: usize) -> Result<(), Error> {
-        wait::until_now(&format!("{wanted} results"), PATIENCE, || {
-            let done = *self.done.borrow();
-            if done >= wanted {
-                Ok(())
-            } else {
-                Err(format!("{done}"))
-            }
-        })
-        .await
+        Running { workers }
     }
 
     pub async fn finish(mut self) -> Result<Vec<Done>, Error> {
@@ -79,12 +109,16 @@ fn take(queue: &Mutex<Vec<PathBuf>>) -> Option<PathBuf> {
     queue.lock().unwrap_or_else(PoisonError::into_inner).pop()
 }
 
-async fn run(caller: &Caller, file: &Path) -> Result<v1::Task, Error> {
+async fn run(caller: &Caller, file: &Path, gate: Option<&Gate>) -> Result<v1::Task, Error> {
     let name = file.to_string_lossy().into_owned();
-    let request = traffic::submit(traffic::process(["sha256sum".to_owned(), name.clone()]));
+    let spec = traffic::process(["sha256sum".to_owned(), name.clone()]);
+    let spec = match gate {
+        Some(gate) => gate.hold(spec),
+        None => spec,
+    };
     let gave_up = |failure| Error::Broken(format!("sha256sum {name}: {failure}"));
-    let accepted = caller.submit(&request, PATIENCE).await.map_err(gave_up)?;
-    let task = accepted.task.unwrap_or_default().id;
+    let accepted = caller.submit(&traffic::submit(spec), PATIENCE).await;
+    let task = accepted.map_err(gave_up)?.task.unwrap_or_default().id;
     caller.wait(task, PATIENCE).await.map_err(gave_up)
 }
 
