@@ -245,6 +245,11 @@ impl Cluster {
 
     /// Ends everything as Ctrl-C does, and waits for it.
     pub async fn stop(mut self) -> Result<ExitStatus, Error> {
+        self.pause().await
+    }
+
+    /// The same, with everything left in place for [`Cluster::resume`].
+    pub async fn pause(&mut self) -> Result<ExitStatus, Error> {
         interrupt(&self.dev)?;
         let ended = tokio::time::timeout(ORDERLY, self.dev.wait()).await;
         let status = match ended {
@@ -264,6 +269,12 @@ impl Cluster {
                 left.len()
             ))),
         }
+    }
+
+    /// `quorate dev` once more on the same directory, until all of it works again.
+    pub async fn resume(&mut self) -> Result<(), Error> {
+        self.dev = spawn_dev(&self.cli, &self.options, &self.directory())?;
+        self.until_ready().await
     }
 
     /// Gives every process the same signal, `dev` left out: what a power button does to them.

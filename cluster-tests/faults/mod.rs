@@ -3,6 +3,7 @@
 
 pub mod disk;
 pub mod process;
+pub mod sockets;
 
 use std::time::{Duration, Instant};
 

@@ -3,11 +3,12 @@
 use std::fs;
 use std::time::Duration;
 
+use cluster_tests::checkers;
 use cluster_tests::cluster;
-use cluster_tests::faults::process::Process;
-use cluster_tests::faults::{self};
+use cluster_tests::faults::{self, process};
 use cluster_tests::traffic;
 use cluster_tests::wait;
+use nix::sys::signal::Signal;
 use security::Role;
 use tokio::test;
 use tonic::Code;
@@ -197,20 +198,100 @@ fn lose_data(site: &Site, id: &str, left: Left) {
 }
 
 #[test(flavor = "multi_thread", worker_threads = 2)]
-async fn ctrl_c_ends_everything_that_dev_started() {
-    let site = Site::start("ctrl-c", |options| options).await;
-    let task = site.submit(traffic::process(["sleep", "3600"])).await;
-    site.until_running(task).await;
-    let pids: Vec<i32> = site
-        .cluster
-        .layout()
-        .unwrap()
-        .members()
-        .into_iter()
-        .filter_map(|one| one.pid)
-        .collect();
-    assert_eq!(pids.len(), 5, "INVALID: not everything runs");
-    let ended = site.cluster.stop().await.unwrap();
-    site.progress.say(format!("dev ended with {ended}"));
-    assert!(pids.iter().all(|pid| !Process::is_alive(*pid)));
+async fn a_new_member_takes_the_place_of_a_lost_one_with_the_command_line_alone() {
+    let site = Site::start("replaced", |options| options.agents(1)).await;
+    let cli = site.cluster.cli();
+    let layout = site.cluster.layout().unwrap();
+    let leader = site.cluster.leader().await.unwrap();
+    let lost = if leader == "c3" { "c2" } else { "c3" };
+    for _ in 0..20 {
+        let task = site.submit(traffic::process(["true"])).await;
+        assert_succeeded(&site.wait(task).await);
+    }
+    faults::kill(&site.cluster, lost).await.unwrap();
+    fs::remove_dir_all(site.cluster.member(lost).unwrap().data_dir).unwrap();
+
+    // The same machine, so the same addresses; all else is new.
+    let data_dir = site.cluster.scratch().join("c4");
+    let (identity, ca) = (
+        data_dir.join("identity"),
+        cluster::authority_directory(&layout).unwrap(),
+    );
+    let (identity, ca) = (identity.to_string_lossy(), ca.to_string_lossy());
+    let mut create = vec!["cert", "create", "--role", "controller", "--id", "c4"];
+    create.extend(["--name", "127.0.0.1", "--ca", &ca, "--out", &identity]);
+    cli.expect(&create).await.unwrap();
+    let data_dir = data_dir.to_string_lossy();
+    let listen = layout.controller(lost).unwrap().grpc.clone();
+    let others = layout.controllers.iter().filter(|one| one.id != lost);
+    let join = others.map(|one| one.grpc.as_str()).collect::<Vec<_>>();
+    let join = join.join(",");
+    let run = [
+        "controller",
+        "run",
+        "--data-dir",
+        &data_dir,
+        "--listen",
+        &listen,
+    ];
+    let asking: Vec<&str> = run.into_iter().chain(["--join", &join]).collect();
+    let log = || {
+        let path = site.cluster.scratch().join("c4.log");
+        fs::File::options()
+            .create(true)
+            .append(true)
+            .open(path)
+            .unwrap()
+    };
+    let start = |arguments: &[&str]| cli.command(arguments).stderr(log()).spawn().unwrap();
+    let mut child = start(&asking);
+    until_like_others(&site, "c4", lost).await;
+    site.progress
+        .say("c4 is a voter and has applied everything");
+
+    // Three of four are a majority now, and there are no more than three.
+    let pid = i32::try_from(child.id().unwrap()).unwrap();
+    process::send(pid, Signal::SIGSTOP).unwrap();
+    let request = traffic::submit(traffic::process(["true"]));
+    let without = site.caller.submit(&request, Duration::from_secs(8)).await;
+    let without = without.expect_err("two of four made a quorum");
+    site.progress.say(format!(
+        "without it nothing commits: {}",
+        without.status.message()
+    ));
+    process::send(pid, Signal::SIGCONT).unwrap();
+    let accepted = site.caller.submit(&request, PATIENCE).await.unwrap();
+    assert_succeeded(&site.wait(accepted.task.unwrap().id).await);
+
+    let transfer = ["cluster", "transfer-leadership", "--to", "c4"];
+    cli.expect(&transfer).await.unwrap();
+    assert_eq!(site.cluster.leader().await.unwrap(), "c4");
+    let task = site.submit(traffic::process(["true"])).await;
+    assert_succeeded(&site.wait(task).await);
+
+    // It needs nobody's word any more to come back.
+    child.kill().await.unwrap();
+    let _running = start(&run);
+    until_like_others(&site, "c4", lost).await;
+    let task = site.submit(traffic::process(["true"])).await;
+    assert_succeeded(&site.wait(task).await);
+}
+
+/// Waits until a voter has applied what the others have, but for the one that is gone; its state is theirs.
+async fn until_like_others(site: &Site, id: &str, gone: &str) {
+    let status = wait::until(&format!("{id} to be like the others"), PATIENCE, || async {
+        let status = site.cluster.status().await;
+        let status = status.map_err(|error| error.to_string())?;
+        let mut living = status.clone();
+        living.members.retain(|member| member.id != gone);
+        let is_voter = status.member(id).is_some_and(|one| one.role == "voter");
+        match is_voter && status.leader().is_some() && checkers::is_converged(&living) {
+            true => Ok(living),
+            false => Err(status.describe()),
+        }
+    })
+    .await
+    .unwrap();
+    assert_eq!(status.members.len(), 3);
+    assert_eq!(checkers::check_hashes([&status]), []);
 }

@@ -17,6 +17,10 @@ mod data_dirs;
 #[cfg(test)]
 mod demo;
 #[cfg(test)]
+mod dev;
+#[cfg(test)]
+mod following;
+#[cfg(test)]
 mod history;
 #[cfg(test)]
 mod identity;
@@ -30,5 +34,7 @@ mod leader;
 mod parsing;
 #[cfg(test)]
 mod process_tasks;
+#[cfg(test)]
+mod readiness;
 #[cfg(test)]
 mod site;
