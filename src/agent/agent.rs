@@ -9,7 +9,6 @@ use std::time::{Duration, SystemTime};
 
 use model::{AgentId, AgentProfile, Fence, Millis};
 use security::{Credentials, KeyFiles, Role};
-use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -28,7 +27,7 @@ use crate::output::{self, Logs};
 use crate::process::{Guard, Marks, Settings};
 use crate::recovery;
 use crate::runner::Runner;
-use crate::session::{self, Context, Event, Voice};
+use crate::session::{self, Context, Event, Unsaid, Voice};
 use crate::worker::{Effect, Input, Nature, SessionId, Worker};
 
 /// How often renewals, repeated verdicts and the lease are looked at. The lease's margin of 3 s is
@@ -87,7 +86,7 @@ struct Agent {
 /// Where a session is with, and how to speak on it.
 struct Line {
     address: String,
-    say: Voice,
+    voice: Voice,
 }
 
 impl Agent {
@@ -262,13 +261,13 @@ impl Agent {
                 address,
                 welcome,
                 generation,
-                say,
+                voice,
             } => {
                 if self.dir.generation() == 0 {
                     self.dir.remember_generation(generation)?;
                     self.context.generation.store(generation, Ordering::Relaxed);
                 }
-                self.opened(session, &address, &welcome, say);
+                self.opened(session, &address, &welcome, voice);
             }
             Event::Said { session, .. } | Event::Latency { session, .. }
                 if !self.sessions.contains_key(&session) =>
@@ -309,7 +308,7 @@ impl Agent {
         session: SessionId,
         address: &str,
         welcome: &wire::v1::Welcome,
-        say: Voice,
+        voice: Voice,
     ) {
         if !self.book.answered(address, &welcome.controller) {
             tracing::info!(%address, controller = %welcome.controller, "is known by another address");
@@ -319,7 +318,7 @@ impl Agent {
             return;
         }
         let address = address.to_owned();
-        self.sessions.insert(session, Line { address, say });
+        self.sessions.insert(session, Line { address, voice });
         self.handle(Input::Opened { session });
         self.learn(welcome);
     }
@@ -360,13 +359,13 @@ impl Agent {
         let Some(line) = self.sessions.get(&session) else {
             return;
         };
-        match line.say.try_send(body) {
+        match line.voice.say(body) {
             Ok(()) => {}
             // It just ended: the worker is told next, and says it elsewhere.
-            Err(TrySendError::Closed(_)) => {
+            Err(Unsaid::Ended) => {
                 tracing::debug!(?session, "said to a session that ended");
             }
-            Err(TrySendError::Full(_)) => {
+            Err(Unsaid::Full) => {
                 tracing::warn!(?session, "a controller does not read: ending its session");
                 if let Some(line) = self.sessions.remove(&session) {
                     self.book.closed(&line.address);

@@ -62,14 +62,14 @@ pub(crate) struct Context {
 
 /// What a session tells the agent.
 pub(crate) enum Event {
-    /// The controller took it; from now on frames may be said through `say`, and it is given up when
+    /// The controller took it; from now on frames may be said through `voice`, and it is given up when
     /// that is dropped.
     Opened {
         session: SessionId,
         address: String,
         welcome: v1::Welcome,
         generation: u64,
-        say: Voice,
+        voice: Voice,
     },
     /// The cluster's controllers changed.
     Moved {
@@ -100,9 +100,21 @@ pub(crate) struct Voice {
     _held: DropGuard,
 }
 
+/// Why a frame was not said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unsaid {
+    /// The session ended.
+    Ended,
+    /// The controller does not read.
+    Full,
+}
+
 impl Voice {
-    pub fn try_send(&self, body: Body) -> Result<(), TrySendError<Body>> {
-        self.frames.try_send(body)
+    pub fn say(&self, body: Body) -> Result<(), Unsaid> {
+        self.frames.try_send(body).map_err(|error| match error {
+            TrySendError::Closed(_) => Unsaid::Ended,
+            TrySendError::Full(_) => Unsaid::Full,
+        })
     }
 }
 
@@ -206,7 +218,7 @@ async fn open(context: &Context, address: &str, session: SessionId) -> Result<Li
     let slots = usize::try_from(context.profile.slots).unwrap_or(SAID);
     let (frames, said) = channel(SAID + 2 * slots);
     let given_up = CancellationToken::new();
-    let say = Voice {
+    let voice = Voice {
         frames,
         _held: given_up.clone().drop_guard(),
     };
@@ -219,7 +231,7 @@ async fn open(context: &Context, address: &str, session: SessionId) -> Result<Li
             address: address.to_owned(),
             welcome,
             generation,
-            say,
+            voice,
         },
     )?;
     Ok(Link {

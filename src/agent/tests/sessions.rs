@@ -6,7 +6,6 @@ use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use model::{AgentId, AgentProfile, Incarnation};
-use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::time::timeout;
 use wire::v1;
@@ -15,7 +14,7 @@ use wire::v1::agent_frame::Body;
 use super::Home;
 use super::controller::{CLUSTER, Controller, LONG};
 use crate::output::{Limits, Logs};
-use crate::session::{self, Context, Event};
+use crate::session::{self, Context, Event, Unsaid};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_controller_that_takes_sessions_and_closes_them_is_dialled_more_and_more_slowly() {
@@ -63,7 +62,7 @@ async fn a_session_that_is_given_up_ends_though_the_controller_reads_nothing() {
     let link = session::keep(Arc::new(context), controller.address.to_string());
     let link = tokio::spawn(link);
     let (_reads_nothing, _) = controller.welcomed().await;
-    let Ok(Some(Event::Opened { say, .. })) = timeout(LONG, told.recv()).await else {
+    let Ok(Some(Event::Opened { voice, .. })) = timeout(LONG, told.recv()).await else {
         panic!("it was welcome");
     };
     // Far more than the connection takes: the session waits in the middle of a frame.
@@ -74,12 +73,12 @@ async fn a_session_that_is_given_up_ends_though_the_controller_reads_nothing() {
         })
     };
     let full = loop {
-        if let Err(error) = say.try_send(frame()) {
+        if let Err(error) = voice.say(frame()) {
             break error;
         }
     };
-    assert!(matches!(full, TrySendError::Full(_)));
-    drop(say);
+    assert_eq!(full, Unsaid::Full);
+    drop(voice);
     let closed = timeout(LONG, told.recv()).await;
     assert!(matches!(closed, Ok(Some(Event::Closed { .. }))));
     link.abort();

@@ -434,7 +434,7 @@ mod tests {
             ..plan_in(home.path())
         };
         let made = make(&last).unwrap();
-        let text = next_steps(&last, &made, "127.0.0.1");
+        let text = next_steps(&last, &made, None);
         assert!(text.contains("--role controller --id c1 "), "{text}");
     }
 }
