@@ -9,6 +9,8 @@ mod agents;
 #[cfg(test)]
 mod bench_agent_protocol;
 #[cfg(test)]
+mod bring_up;
+#[cfg(test)]
 mod clock;
 #[cfg(test)]
 mod controllers;
@@ -31,10 +33,15 @@ mod interrupts;
 #[cfg(test)]
 mod leader;
 #[cfg(test)]
+mod offline;
+#[cfg(test)]
 mod parsing;
 #[cfg(test)]
 mod process_tasks;
 #[cfg(test)]
 mod readiness;
+mod shape;
 #[cfg(test)]
 mod site;
+#[cfg(test)]
+mod verbs;
