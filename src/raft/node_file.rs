@@ -123,6 +123,8 @@ impl DirectoryLock {
 
 #[cfg(test)]
 mod tests {
+    use crash::{Cuts, Life};
+
     use super::*;
 
     fn node(id: u64) -> NodeFile {
@@ -165,5 +167,59 @@ mod tests {
         ));
         drop(held);
         DirectoryLock::take(dir.path()).unwrap();
+    }
+
+    /// Takes one directory after the other, and raises its generation.
+    fn claim_on(life: &Life) -> Result<(), Error> {
+        (1..).try_for_each(|number| {
+            let dir = life.dir.join(format!("{}-{number}", life.number));
+            durable::create_dirs(&dir)?;
+            let _lock = DirectoryLock::take(&dir)?;
+            for generation in 1..=3 {
+                let owner = NodeFile {
+                    generation: Generation(generation),
+                    ..node(number)
+                };
+                match generation {
+                    1 => owner.claim(&dir)?,
+                    _ => owner.write(&dir)?,
+                }
+                life.acknowledge(format!("{} {number} {generation}", dir.display()))?;
+                life.rest();
+            }
+            Ok(())
+        })
+    }
+
+    /// Whether what one acknowledgement says is so.
+    fn compare(line: &str) -> Result<(), String> {
+        let words: Vec<&str> = line.split(' ').collect();
+        let [dir, number, generation] = words[..] else {
+            panic!("three words: {line}")
+        };
+        let [number, generation] = [number, generation].map(|word| word.parse().unwrap());
+        let found = NodeFile::read(Path::new(dir)).map_err(|error| error.to_string())?;
+        match found {
+            Some(found) if found.generation.0 >= generation && found.node_id.0 == number => Ok(()),
+            Some(_) | None => Err(format!("{line} was written, there is {found:?}")),
+        }
+    }
+
+    #[test]
+    fn a_directory_keeps_its_owner_or_has_none_yet_when_the_power_is_cut() {
+        let cuts = Cuts {
+            test: "node_file::tests::a_directory_keeps_its_owner_or_has_none_yet_when_the_power_is_cut",
+            default: 10,
+            most: 40,
+        };
+        cuts.run(claim_on, |data, acknowledged| {
+            acknowledged.iter().try_for_each(|line| compare(line))?;
+            for entry in std::fs::read_dir(data).unwrap() {
+                let dir = entry.unwrap().path();
+                NodeFile::read(&dir).map_err(|error| error.to_string())?;
+                std::fs::remove_dir_all(&dir).unwrap();
+            }
+            Ok(())
+        });
     }
 }

@@ -1,5 +1,7 @@
 //! Snapshots on disk: written, verified, replaced, damaged.
 
+mod crashes;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
