@@ -2,6 +2,7 @@
 //! files.
 
 mod controller;
+mod crashes;
 mod lease;
 mod readers;
 mod recovery;
