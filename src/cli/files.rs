@@ -1,7 +1,8 @@
-//! Small files that others read while we write them: the old one or the new one, never half of one.
+//! Small files that others read while we write them: the old one or the new one, never half of one, also
+//! after a power cut.
 
-use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -26,14 +27,23 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
         .mode(MODE)
         .open(&temporary)
         .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
-        .and_then(|()| fs::rename(&temporary, path));
+        .and_then(|()| fs::rename(&temporary, path))
+        .and_then(|()| sync_parent(path));
     written.map_err(failed)
+}
+
+/// Until then a new name may be forgotten.
+fn sync_parent(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(parent) if parent != Path::new("") => File::open(parent)?.sync_all(),
+        Some(_) | None => File::open(".")?.sync_all(),
+    }
 }
 
 /// Removes a file that may not be there.
 pub fn remove(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(Failure::file("remove", path, &error))
         }
         _ => Ok(()),

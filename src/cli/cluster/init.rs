@@ -1,9 +1,9 @@
 //! `cluster init`: the birth of a cluster, offline, on the machine of its first controller.
 //!
 //! It makes the cluster's id and certificate authority, the first controller's certificate and data
-//! directory, and a context with which an administrator begins. Nothing is started. What makes the
-//! directory a controller's, `node.json`, is written last but for the marker `bootstrap`, which lets the
-//! first start form the cluster with itself as the only voter, and is gone afterwards.
+//! directory, and a context with which an administrator begins. Nothing is started. The marker `bootstrap`
+//! lets the first start form the cluster with itself as the only voter, and is gone afterwards. What makes
+//! the directory a controller's, `node.json`, is written last: where it is there, all the rest is.
 //!
 //! It reads the settings that `controller run` will read, so that both mean the same directory, id and
 //! address, whether those stand in a file, a variable or a flag.
@@ -175,11 +175,11 @@ pub fn make(plan: &Plan) -> Result<Made> {
         "node_id": plan.id.to_string(),
         "generation": FIRST_GENERATION,
     });
+    files::replace(&plan.data_dir.join("bootstrap"), b"")?;
     files::replace(
         &plan.data_dir.join("node.json"),
         format!("{node:#}\n").as_bytes(),
     )?;
-    files::replace(&plan.data_dir.join("bootstrap"), b"")?;
     Ok(Made {
         cluster_id,
         context,

@@ -4,6 +4,9 @@ pub mod init;
 mod status;
 mod transfer;
 
+#[cfg(test)]
+mod crashes;
+
 use clap::{Args, Subcommand};
 
 use crate::args::Global;
