@@ -122,13 +122,13 @@ async fn events_come_in_the_order_of_the_log_and_proposals_in_that_of_the_calls(
     });
     let committed = futures::future::try_join_all(proposals).await.unwrap();
     assert!(committed.is_sorted_by_key(|done| done.index));
-    let mut last = (0, Timestamp(0));
-    while last.0 < committed[299].index {
+    let mut last = member.events.recv().await.unwrap();
+    while last.index < committed[299].index {
         let batch = member.events.recv().await.unwrap();
         assert!(
-            batch.index > last.0 && batch.stamp >= last.1,
+            batch.index == last.index + 1 && batch.stamp >= last.stamp,
             "{batch:?} after {last:?}"
         );
-        last = (batch.index, batch.stamp);
+        last = batch;
     }
 }
