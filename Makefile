@@ -14,7 +14,7 @@ ARGS ?=
 # The crates that no clock, thread or file may enter.
 CORE := -p quorate-model -p quorate-scheduler -p quorate-dispatch
 
-.PHONY: help setup build test core verify fix cluster demo bench-tasks deny
+.PHONY: help setup build test core power-cuts verify fix cluster demo bench-tasks deny
 
 help: ## What there is to make
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-12s %s\n", $$1, $$2 }'
@@ -32,6 +32,9 @@ test: verify ## verify, then every test there is
 
 core: ## Only the pure core's tests: seconds, no sockets, no disk
 	$(CARGO) test --locked $(CORE)
+
+power-cuts: ## Cut the power of real file systems on a busy machine: CUTS=300 PARALLEL=4
+	scripts/power-cuts
 
 verify: ## Read-only checks: formatting, lints, tidiness, documentation
 	$(CARGO) fmt --all --check
