@@ -26,8 +26,6 @@ pub struct MemberStatus {
     pub state_hash: Option<String>,
     pub hash_index: Option<u64>,
     pub hash_at: Option<String>,
-    /// Against the member that was asked.
-    pub clock_skew_ms: Option<i64>,
 }
 
 impl Status {

@@ -235,7 +235,6 @@ fn member(id: &str, applied: u64, hash: &str, common: (u64, &str)) -> MemberStat
         state_hash: Some(hash.into()),
         hash_index: Some(common.0),
         hash_at: Some(common.1.into()),
-        clock_skew_ms: Some(0),
     }
 }
 

@@ -90,6 +90,8 @@ pub const CONTEXT: [&str; 9] = [
     "namespace",
 ];
 
+const RUNS: &str = "the command line can be run";
+
 /// Exactly these keys, in whatever order.
 pub fn assert_keys(value: &Value, keys: &[&str]) {
     let object = value.as_object();
@@ -180,7 +182,7 @@ pub fn is_time(value: &Value) -> bool {
 /// A refusal, as a person and as a program is told of it: one line or one object on stderr, nothing on
 /// stdout, the same exit code.
 pub async fn assert_refused(cli: &Cli, arguments: &[&str], exit: i32, code: &str) {
-    let told = cli.run(arguments).await.unwrap();
+    let told = cli.run(arguments).await.expect(RUNS);
     assert_eq!(told.code, Some(exit), "{arguments:?}: {}", told.stderr);
     assert_eq!(told.text(), "", "{arguments:?}");
     let line = told.stderr.trim_end();
@@ -190,7 +192,7 @@ pub async fn assert_refused(cli: &Cli, arguments: &[&str], exit: i32, code: &str
     );
     // In front, because what stands behind `--` is the task's.
     let asked = [&["-o", "json"], arguments].concat();
-    let told = cli.run(&asked).await.unwrap();
+    let told = cli.run(&asked).await.expect(RUNS);
     assert_eq!(told.code, Some(exit), "{arguments:?}: {}", told.stderr);
     assert_eq!(told.text(), "", "{arguments:?}");
     let error: Value = serde_json::from_str(&told.stderr).expect(&told.stderr);
@@ -207,9 +209,9 @@ pub async fn assert_refused(cli: &Cli, arguments: &[&str], exit: i32, code: &str
 pub async fn in_every_form(cli: &Cli, arguments: &[&str], row: &str, ids: &[&str]) -> Value {
     let asked = async |format: &str| -> Completed {
         let asked = [&["-o", format], arguments].concat();
-        cli.expect(&asked).await.unwrap()
+        cli.expect(&asked).await.expect(RUNS)
     };
-    let table = cli.expect(arguments).await.unwrap().text();
+    let table = cli.expect(arguments).await.expect(RUNS).text();
     assert!(table.contains(row), "{arguments:?}: no {row:?} in {table}");
     let wide = asked("wide").await.text();
     assert!(wide.contains(row), "{arguments:?}: no {row:?} in {wide}");
@@ -218,7 +220,7 @@ pub async fn in_every_form(cli: &Cli, arguments: &[&str], row: &str, ids: &[&str
     assert_eq!(quiet, ids, "{arguments:?}");
     let json = asked("json").await.text();
     assert_eq!(json.lines().count(), 1, "one value: {json}");
-    let json: Value = serde_json::from_str(&json).unwrap();
+    let json: Value = serde_json::from_str(&json).expect(&json);
     let yaml = asked("yaml").await.text();
     let object = json.as_object().expect("every answer is an object");
     let keys: BTreeSet<&str> = object.keys().map(String::as_str).collect();

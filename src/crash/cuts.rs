@@ -1,6 +1,6 @@
 //! Power cuts in a row, on one disk: what a cut leaves is what the next writer begins with.
 //!
-//! One test has three parts: as the runner calls it it only calls itself, [apart](crate::apart), where it makes
+//! One test has three parts: as the runner calls it it only calls itself, [`apart`], where it makes
 //! the cuts, and calls itself again for each writer.
 
 use std::fmt::Debug;

@@ -46,7 +46,6 @@ fn member_fields(member: &v1::Member) -> Value {
         "hash_index": heard.then_some(member.hash_index),
         "hash_at": text(&member.hash_at),
         "version": text(&member.version),
-        "clock_skew_ms": member.clock_skew_ms,
     })
 }
 
