@@ -100,8 +100,7 @@ async fn a_wall_clock_that_differs_from_the_others_is_an_alarm_until_it_is_set_r
     let text = site.cluster.cli().expect(&["cluster", "status"]).await;
     let text = text.unwrap().text();
     assert!(text.contains("clock alarm: "), "{text}");
-    site.progress
-        .say("wall clocks 10 s apart, and all say so");
+    site.progress.say("wall clocks 10 s apart, and all say so");
 
     set(&shift, "+0s");
     until_skew(&site, -0.5..0.5).await;
