@@ -162,12 +162,19 @@ impl Hub {
         }
     }
 
-    /// Whether the task's live attempt is known to run.
+    /// Whether the task's live attempt is known to run. Its assignment may be in the state whose task this
+    /// is, and its event not have been heard here.
     pub fn is_running(&self, task: &model::Task) -> bool {
         let Some(live) = task.live() else {
             return false;
         };
-        locked(&self.running).live.get(&task.id) == Some(&live.epoch)
+        let running = locked(&self.running);
+        let ahead = running.ahead.get(&live.agent);
+        let reported = [
+            running.live.get(&task.id),
+            ahead.and_then(|of_agent| of_agent.get(&task.id)),
+        ];
+        reported.contains(&Some(&live.epoch))
     }
 
     pub fn running(&self) -> usize {
@@ -295,6 +302,8 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use futures::FutureExt;
     use model::{Generation, Incarnation, StateName};
 
@@ -390,6 +399,82 @@ mod tests {
         assert_eq!(hub.running(), 0);
         hub.applied(&[assigned(5)]);
         assert_eq!(hub.running(), 1);
+    }
+
+    /// A state in which `agent()` holds task 1 under epoch 2.
+    fn held() -> State {
+        let profile = model::AgentProfile {
+            id: agent(),
+            incarnation: Incarnation::default(),
+            slots: 1,
+            labels: BTreeMap::new(),
+            version: String::new(),
+            limits: String::new(),
+        };
+        let principal = |name: &str, role| model::Principal {
+            name: name.into(),
+            role,
+            fingerprint: [0; 32],
+        };
+        let namespace = model::Namespace::new("default").unwrap();
+        let submit = model::Submit {
+            spec: model::TaskSpec::process(namespace, vec!["true".into()]),
+            request_id: None,
+        };
+        let placement = model::Placement {
+            agent: agent(),
+            incarnation: Incarnation::default(),
+            trace: model::Trace {
+                policy_version: 1,
+                winner: model::Scored {
+                    agent: agent(),
+                    score: 0,
+                    terms: vec![],
+                },
+                runners_up: vec![],
+                refusals: vec![],
+            },
+        };
+        let register = model::Op::Client {
+            principal: principal("a1", model::Role::Agent),
+            command: model::Command::RegisterAgent(profile),
+            placement: None,
+        };
+        let submit = model::Op::Client {
+            principal: principal("ada", model::Role::Client),
+            command: model::Command::SubmitTask(submit),
+            placement: Some(placement),
+        };
+        let mut state = State::default();
+        for (index, op) in [(1, register), (2, submit)] {
+            let entry = model::Entry {
+                stamp: model::Timestamp(1),
+                wall: model::Timestamp(1),
+                ops: vec![op],
+            };
+            let stamped = model::Stamped {
+                index,
+                term: 1,
+                entry: &entry,
+            };
+            state.apply(&stamped);
+        }
+        state
+    }
+
+    #[test]
+    fn an_attempt_runs_for_who_looks_before_its_assignment_was_heard_of() {
+        let (hub, state) = (Arc::new(Hub::default()), held());
+        let task = state.task(TaskId(1)).unwrap();
+        let live = state.live_fence(task.id).unwrap();
+        assert!(!hub.is_running(task));
+        let earlier = || Arc::new(State::default());
+        hub.started(&agent(), live, earlier);
+        assert!(hub.is_running(task));
+        let other = AgentId::new("liar").unwrap();
+        let hub = Arc::new(Hub::default());
+        hub.started(&other, live, earlier);
+        assert!(!hub.is_running(task), "only its own agent's word counts");
     }
 
     #[test]
