@@ -86,7 +86,7 @@ async fn the_first_ctrl_c_in_a_run_cancels_and_the_second_leaves_it_and_says_whi
     // However soon the second one came, the first one counts.
     let task = site.get(1).await;
     assert!(task.cancel_requested, "{task:?}");
-    assert_eq!(task.state(), TaskState::Running);
+    site.until_running(1).await;
     fs::write(&gate, "").unwrap();
     assert_eq!(site.wait(1).await.state(), TaskState::Cancelled);
 }
