@@ -72,10 +72,11 @@ pub(crate) struct Batch {
 /// What comes in.
 impl Batch {
     pub fn request(&mut self, ticket: Ticket, principal: Principal, command: Command) {
-        if self.pending.is_full_for(command.size()) {
+        let bytes = command.size();
+        if self.pending.is_full_for(bytes) {
             self.refused.push(ticket);
         } else {
-            self.push(principal, command, Origin::Ticket(ticket));
+            self.push((principal, command), Origin::Ticket(ticket), bytes);
         }
     }
 
@@ -83,9 +84,14 @@ impl Batch {
     pub fn verdict(&mut self, session: SessionId, principal: Principal, verdict: model::Verdict) {
         let fence = verdict.fence;
         let command = Command::FinishAttempt(verdict);
-        let fits = !self.pending.is_full_for_report(command.size());
+        let bytes = command.size();
+        let fits = !self.pending.is_full_for_report(bytes);
         if fits && self.reporting.insert((session, fence)) {
-            self.push(principal, command, Origin::Verdict { session, fence });
+            self.push(
+                (principal, command),
+                Origin::Verdict { session, fence },
+                bytes,
+            );
         }
     }
 
@@ -94,12 +100,12 @@ impl Batch {
         if self.registering.insert(profile.id.clone()) {
             let origin = Origin::Registration(profile.id.clone());
             let command = Command::RegisterAgent(profile);
-            self.push(principal, command, origin);
+            let bytes = command.size();
+            self.push((principal, command), origin, bytes);
         }
     }
 
-    fn push(&mut self, principal: Principal, command: Command, origin: Origin) {
-        let bytes = command.size();
+    fn push(&mut self, (principal, command): (Principal, Command), origin: Origin, bytes: usize) {
         let op = Op::Client {
             principal,
             command,

@@ -87,11 +87,10 @@ impl Gateway {
     ) -> Result<Response<v1::SubmitReply>, Failure> {
         let caller = self.0.caller(&request)?;
         let deadline = Deadline::of(request.metadata());
-        let metadata = request.metadata().clone();
-        let mut message = request.into_inner();
-        let wait = Duration::from_millis(message.wait_ms).min(limit::WAIT_MAX);
+        let wait = Duration::from_millis(request.get_ref().wait_ms).min(limit::WAIT_MAX);
         // What was accepted is told in time, however long it was to be waited for.
-        let patience = Deadline::waiting(&metadata, wait);
+        let patience = Deadline::waiting(request.metadata(), wait);
+        let mut message = request.into_inner();
         let spec = message.spec.clone();
         let spec = spec.ok_or_else(|| Failure::new(Code::Invalid, "the spec is missing"))?;
         let spec = model::TaskSpec::try_from(spec)?;
