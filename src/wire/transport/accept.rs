@@ -188,7 +188,7 @@ impl Accepted {
     fn admitted(mut self, strangers: &Arc<Places>) -> Self {
         if self.peer.certificate.is_none() {
             let place = strangers.take(self.peer.address.ip());
-            let needed = place.needed_owned().boxed();
+            let needed = place.needed().boxed();
             self.place = Some((place, needed));
         }
         self

@@ -20,7 +20,6 @@ pub struct Places {
 #[derive(Debug, Default)]
 struct Taken {
     last: u64,
-    count: usize,
     /// Each address's places, oldest first.
     by_address: HashMap<IpAddr, VecDeque<(u64, CancellationToken)>>,
 }
@@ -47,11 +46,10 @@ impl Places {
     pub fn take(self: &Arc<Places>, address: IpAddr) -> Place {
         let mut taken = self.lock();
         // Those that were told to go have not gone yet, so this counts who holds one and was not told.
-        if taken.count >= self.most {
+        if taken.count() >= self.most {
             taken.make_room();
         }
         taken.last += 1;
-        taken.count += 1;
         let (number, needed) = (taken.last, CancellationToken::new());
         let of_address = taken.by_address.entry(address).or_default();
         of_address.push_back((number, needed.clone()));
@@ -91,19 +89,17 @@ impl Taken {
         if places.is_empty() {
             self.by_address.remove(&address);
         }
-        self.count -= 1;
         Some(needed)
+    }
+
+    fn count(&self) -> usize {
+        self.by_address.values().map(VecDeque::len).sum()
     }
 }
 
 impl Place {
     /// Until another connection needs it more.
-    pub async fn needed(&self) {
-        self.needed.cancelled().await;
-    }
-
-    /// The same, for whoever can't borrow it as long.
-    pub fn needed_owned(&self) -> impl Future<Output = ()> + Send + use<> {
+    pub fn needed(&self) -> impl Future<Output = ()> + Send + use<> {
         self.needed.clone().cancelled_owned()
     }
 }
@@ -146,7 +142,7 @@ mod tests {
             let held = (places.take(FEW), places.take(MANY));
             assert!(!has_to_go(&held.0) && !has_to_go(&held.1));
         }
-        assert_eq!(places.lock().count, 0);
+        assert_eq!(places.lock().count(), 0);
         assert!(places.lock().by_address.is_empty());
     }
 
@@ -159,6 +155,6 @@ mod tests {
         drop(first);
         let third = places.take(MANY);
         assert!(has_to_go(&second) && !has_to_go(&third));
-        assert_eq!(places.lock().count, 1);
+        assert_eq!(places.lock().count(), 1);
     }
 }
