@@ -202,8 +202,7 @@ async fn a_new_member_takes_the_place_of_a_lost_one_with_the_command_line_alone(
     let site = Site::start("replaced", |options| options.agents(1)).await;
     let cli = site.cluster.cli();
     let layout = site.cluster.layout().unwrap();
-    let leader = site.cluster.leader().await.unwrap();
-    let lost = if leader == "c3" { "c2" } else { "c3" };
+    let lost = site.a_follower().await;
     for _ in 0..20 {
         let task = site.submit(traffic::process(["true"])).await;
         assert_succeeded(&site.wait(task).await);

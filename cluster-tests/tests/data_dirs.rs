@@ -28,8 +28,7 @@ const LARGE: usize = 100_000;
 #[test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_data_directory_that_cannot_be_used_is_named_in_one_clear_error() {
     let site = Site::start("unusable", |options| options.agents(1)).await;
-    let leader = site.cluster.leader().await.unwrap();
-    let follower = if leader == "c3" { "c2" } else { "c3" };
+    let follower = site.a_follower().await;
     for (id, names) in [
         (
             follower,
@@ -106,8 +105,7 @@ async fn a_log_that_was_cut_or_changed_is_refused_with_its_file_and_the_next_ste
         assert_succeeded(&site.wait(task).await);
     }
     site.converged().await;
-    let leader = site.cluster.leader().await.unwrap();
-    let id = if leader == "c3" { "c2" } else { "c3" };
+    let id = site.a_follower().await;
     faults::kill(&site.cluster, id).await.unwrap();
     let member = site.cluster.member(id).unwrap();
     let number = fs::read_to_string(member.data_dir.join("log/CURRENT")).unwrap();
@@ -144,8 +142,7 @@ async fn a_log_that_was_cut_or_changed_is_refused_with_its_file_and_the_next_ste
 #[test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_controller_whose_disk_is_full_stops_and_the_others_go_on_until_there_is_room() {
     let site = Site::start("full-disk", |options| options.agents(1)).await;
-    let leader = site.cluster.leader().await.unwrap();
-    let id = if leader == "c3" { "c2" } else { "c3" };
+    let id = site.a_follower().await;
     faults::kill(&site.cluster, id).await.unwrap();
     let member = site.cluster.member(id).unwrap();
     let image = site.cluster.scratch().join("disk.img");

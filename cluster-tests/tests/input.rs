@@ -184,10 +184,7 @@ async fn without_a_quorum_a_submit_ends_with_4_and_can_be_asked_again() {
 #[test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_controller_that_cannot_start_says_why_and_harms_nothing() {
     let site = Site::start("cannot-start", |options| options.agents(0)).await;
-    let follower = {
-        let leader = site.cluster.leader().await.unwrap();
-        if leader == "c3" { "c2" } else { "c3" }
-    };
+    let follower = site.a_follower().await;
     let member = site.cluster.member(follower).unwrap();
     let grpc = site
         .cluster

@@ -85,6 +85,12 @@ impl Site {
         self.caller.wait(id, PATIENCE).await.unwrap()
     }
 
+    /// A controller that does not lead now.
+    pub async fn a_follower(&self) -> &'static str {
+        let leader = self.cluster.leader().await.unwrap();
+        if leader == "c3" { "c2" } else { "c3" }
+    }
+
     /// Waits until a task is in a state that `wanted` likes.
     pub async fn until(
         &self,

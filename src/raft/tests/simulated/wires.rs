@@ -18,12 +18,13 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
     VoteRequest, VoteResponse,
 };
-use openraft::{OptionalSend, ReadPolicy};
+use openraft::{OptionalSend, Raft, ReadPolicy};
 use openraft_rt_sim::SimRuntime;
 
 use super::{C, SimCore};
 use crate::consensus::{LogId, NodeId, Snapshot, Vote};
 use crate::error::Error;
+use crate::machine::Machine;
 use crate::member::Node;
 use crate::peers::{Identified, Peers, Suspicion};
 use crate::snapshot::Handle;
@@ -236,6 +237,23 @@ fn unreachable(error: Error) -> RPCError<C> {
     RPCError::Unreachable(Unreachable::from_string(error))
 }
 
+impl Wire {
+    async fn call<T, E, Asked>(
+        &self,
+        ask: impl FnOnce(Raft<C, Machine<SimRuntime>>) -> Asked + Send,
+    ) -> Result<T, RPCError<C>>
+    where
+        E: fmt::Display,
+        Asked: Future<Output = Result<T, E>> + Send,
+    {
+        let answer = async {
+            let core = self.wires.dial(self.target).await.map_err(busy)?;
+            ask(core.raft.clone()).await.map_err(busy)
+        };
+        within(CALL_LIMIT, answer).await.map_err(unreachable)
+    }
+}
+
 impl RaftNetworkV2<C> for Wire {
     type SnapshotData = Handle;
 
@@ -244,11 +262,8 @@ impl RaftNetworkV2<C> for Wire {
         request: AppendEntriesRequest<C>,
         _: RPCOption,
     ) -> Result<AppendEntriesResponse<C>, RPCError<C>> {
-        let answer = async {
-            let core = self.wires.dial(self.target).await.map_err(busy)?;
-            core.raft.append_entries(request).await.map_err(busy)
-        };
-        within(CALL_LIMIT, answer).await.map_err(unreachable)
+        self.call(|raft| async move { raft.append_entries(request).await })
+            .await
     }
 
     async fn vote(
@@ -256,11 +271,8 @@ impl RaftNetworkV2<C> for Wire {
         request: VoteRequest<C>,
         _: RPCOption,
     ) -> Result<VoteResponse<C>, RPCError<C>> {
-        let answer = async {
-            let core = self.wires.dial(self.target).await.map_err(busy)?;
-            core.raft.vote(request).await.map_err(busy)
-        };
-        within(CALL_LIMIT, answer).await.map_err(unreachable)
+        self.call(|raft| async move { raft.vote(request).await })
+            .await
     }
 
     async fn pre_vote(
@@ -268,11 +280,8 @@ impl RaftNetworkV2<C> for Wire {
         request: VoteRequest<C>,
         _: RPCOption,
     ) -> Result<VoteResponse<C>, RPCError<C>> {
-        let answer = async {
-            let core = self.wires.dial(self.target).await.map_err(busy)?;
-            core.raft.pre_vote(request).await.map_err(busy)
-        };
-        within(CALL_LIMIT, answer).await.map_err(unreachable)
+        self.call(|raft| async move { raft.pre_vote(request).await })
+            .await
     }
 
     async fn full_snapshot(
