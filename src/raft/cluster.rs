@@ -1,4 +1,4 @@
-//! The handle of a member: openraft on sled, tokio and gRPC, with everything it owns.
+//! The handle of a member: openraft on sled, tokio and TLS, with everything it owns.
 //!
 //! ```text
 //!  open:  lock and claim the directory → log → snapshots → consensus (applies what was committed)
@@ -17,15 +17,17 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use futures::StreamExt;
 use model::{Addresses, ControllerId, Op, State, StateHashes, Timestamp};
 use openraft::Raft;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft_rt_tokio::TokioRuntime;
-use rustls::{ClientConfig, ServerConfig};
+use rustls::ServerConfig;
 use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use wire::transport;
 use wire::v1::peer_server::PeerServer;
 
@@ -45,7 +47,9 @@ use crate::network::calls::Calls;
 use crate::network::client::Network;
 use crate::network::dial::{Dialer, MESSAGE_BYTES};
 use crate::network::guard::Guard;
+use crate::network::replication::Receiver;
 use crate::network::service::Service;
+use crate::network::tls::PeerTls;
 use crate::node_file::{DirectoryLock, NodeFile};
 use crate::proposer::{ClockSource, Committed};
 use crate::read::Read;
@@ -66,13 +70,6 @@ fn threads() -> usize {
 
 /// How long stopping may wait for each of its steps.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
-
-/// TLS of the peer port. Both sides show a controller's certificate.
-#[derive(Clone, Debug)]
-pub struct PeerTls {
-    pub server: Arc<ServerConfig>,
-    pub client: Arc<ClientConfig>,
-}
 
 type LocalCore = Core<TokioRuntime, Calls>;
 
@@ -363,7 +360,7 @@ async fn assemble(
     tls: PeerTls,
 ) -> Result<(Inner, EventStream), Error> {
     let me = disk.identity();
-    let dialer = Dialer::new(me.clone(), tls.client, disk.overrides());
+    let dialer = Dialer::new(me.clone(), &tls, disk.overrides());
     let network = Network::new(dialer.clone());
     let (published, events) = Published::new();
     let raft = start_raft(&disk, consensus, &network, &published).await?;
@@ -390,8 +387,10 @@ async fn assemble(
         fatal: fatal.clone(),
         stopping: stopping.clone(),
     });
+    let guard = guard(me, raft.clone());
+    let receiver = Receiver::new(guard.clone(), raft.clone());
     let service = Service {
-        guard: guard(me, raft.clone()),
+        guard,
         raft,
         log,
         shelf,
@@ -401,6 +400,7 @@ async fn assemble(
     };
     let port = serve(
         service,
+        receiver,
         config.raft_listener,
         tls.server,
         stopping.clone(),
@@ -502,6 +502,7 @@ async fn follow_membership(
 
 fn serve(
     service: Service,
+    receiver: Receiver,
     listener: std::net::TcpListener,
     tls: Arc<ServerConfig>,
     stopping: CancellationToken,
@@ -512,15 +513,33 @@ fn serve(
     let api = PeerServer::new(service)
         .max_decoding_message_size(MESSAGE_BYTES)
         .max_encoding_message_size(MESSAGE_BYTES);
+    let (receiving, cut) = (TaskTracker::new(), stopping.clone());
+    let (received, watched) = (receiving.clone(), fatal.clone());
+    let calls = transport::incoming(listener, tls).filter_map(move |accepted| {
+        let call = match accepted {
+            Ok(connection) if Receiver::is_for(&connection) => {
+                let (serving, cut) = (receiver.clone().serve(connection), cut.clone());
+                let serving = async move {
+                    cut.run_until_cancelled(serving).await;
+                };
+                receiving.spawn(watched.watch("taking entries", serving));
+                None
+            }
+            call => Some(call),
+        };
+        std::future::ready(call)
+    });
     let server = transport::server(transport::Timers::default())
         .add_service(api)
-        .serve_with_incoming(transport::incoming(listener, tls));
+        .serve_with_incoming(calls);
     let failed = fatal.clone();
     Ok(tokio::spawn(fatal.watch("the peer port", async move {
-        // Streams between members never end by themselves, so they are cut rather than drained.
+        // What members say to each other never ends by itself, so it is cut rather than drained.
         if let Some(Err(error)) = stopping.run_until_cancelled(server).await {
             failed.raise(&format!("the peer port has failed: {error}"));
         }
+        received.close();
+        received.wait().await;
     })))
 }
 

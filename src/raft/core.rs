@@ -1,5 +1,5 @@
 //! The parts of a member that need no socket, put together: proposals, reads, membership, the quick election,
-//! on any runtime and any network. `Cluster` gives it tokio and gRPC; a simulation gives it something else.
+//! on any runtime and any network. `Cluster` gives it tokio and sockets; a simulation gives it something else.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

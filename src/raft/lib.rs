@@ -8,7 +8,7 @@
 //!               └──────────────► openraft ◄────────────────────────┘
 //!                      ┌─────────────┼───────────────┐
 //!                    store        machine         network ◄─── election
-//!              (one writer, sled)  (State, snapshot)  (gRPC over mTLS)
+//!              (one writer, sled)  (State, snapshot)  (over mutual TLS)
 //! ```
 //!
 //! What leaves this crate is ours: `model` types, [`Committed`], [`Read`], [`Error`]. openraft's types stay
@@ -49,12 +49,13 @@ mod watched;
 mod tests;
 
 pub use clock::{Clocks, Reading};
-pub use cluster::{Cluster, PeerTls};
+pub use cluster::Cluster;
 pub use config::{Config, Timers};
 pub use error::{Error, Hindrance, Leader};
 pub use leadership::Leadership;
 pub use machine::{AppliedBatch, BatchKind, EventStream};
 pub use member::{LogIdentity, Member, MemberRole};
+pub use network::tls::PeerTls;
 pub use node_file::{DirectoryLock, NodeFile};
 pub use proposer::Committed;
 pub use read::Read;

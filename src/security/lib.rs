@@ -29,4 +29,6 @@ pub use ca::{CERTIFICATE_VALIDITY, CLOCK_DIFFERENCE, Ca, CertifiedKey, ROOT_VALI
 pub use credentials::{Credentials, KeyFiles, Trust};
 pub use error::Error;
 pub use identity::{Fingerprint, Identity, Role, identify};
-pub use tls::{Alpn, Clients, Expected, anonymous_client_config, client_config, server_config};
+pub use tls::{
+    Alpn, Clients, Expected, LOG_PROTOCOL, anonymous_client_config, client_config, server_config,
+};

@@ -64,7 +64,14 @@ pub enum Alpn {
     Http1,
     /// HTTP/2 where the other side can, else HTTP/1.1.
     Any,
+    /// Entries of the log, from a leader to one follower ([`LOG_PROTOCOL`]).
+    Log,
+    /// What is spoken between controllers: gRPC or the log, as the caller asks.
+    Peers,
 }
+
+/// The name under which a leader asks for a connection that carries entries of the log.
+pub const LOG_PROTOCOL: &[u8] = b"quorate-log/1";
 
 impl Alpn {
     fn protocols(self) -> Vec<Vec<u8>> {
@@ -72,6 +79,8 @@ impl Alpn {
             Self::H2 => vec![b"h2".to_vec()],
             Self::Http1 => vec![b"http/1.1".to_vec()],
             Self::Any => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+            Self::Log => vec![LOG_PROTOCOL.to_vec()],
+            Self::Peers => vec![b"h2".to_vec(), LOG_PROTOCOL.to_vec()],
         }
     }
 }

@@ -11,7 +11,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use security::{Alpn, Clients, Credentials, Expected, KeyFiles, Role};
+use security::{Alpn, Clients, Credentials, KeyFiles, Role};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -86,7 +86,8 @@ impl Node {
             addresses.clone(),
             raft,
         )?;
-        let (cluster, events) = raft::Cluster::open(member, peer_tls(&credentials)?).await?;
+        let (cluster, events) =
+            raft::Cluster::open(member, raft::PeerTls::new(&credentials)?).await?;
 
         let (inputs, signals) = Inputs::channel();
         let (renewals, asked) = tokio::sync::mpsc::channel(limit::RENEWALS);
@@ -265,14 +266,6 @@ fn timers(config: &Config) -> raft::Timers {
             election_max: Duration::from_millis(3_000),
         },
     }
-}
-
-fn peer_tls(credentials: &Credentials) -> Result<raft::PeerTls, security::Error> {
-    let controllers = Clients::required(&[Role::Controller]);
-    Ok(raft::PeerTls {
-        server: security::server_config(credentials, controllers, Alpn::H2)?,
-        client: security::client_config(credentials, Expected::any(Role::Controller), Alpn::H2)?,
-    })
 }
 
 fn serve_grpc(

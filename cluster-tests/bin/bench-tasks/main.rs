@@ -61,7 +61,7 @@ pub struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let runtime = match Runtime::new() {
+    let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("bench-tasks: no threads to run in: {error}");
@@ -83,6 +83,16 @@ fn main() -> ExitCode {
             }
         }
     })
+}
+
+/// Leaves a core to what is measured. Where there are two, a second thread of ours would mostly be woken to
+/// find that there is nothing to do, and take that core for it.
+fn runtime() -> std::io::Result<Runtime> {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cores.saturating_sub(1).max(1))
+        .enable_all()
+        .build()
 }
 
 async fn measure(arguments: &Arguments) -> Result<(), Error> {

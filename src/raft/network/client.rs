@@ -1,8 +1,7 @@
 //! openraft's network: how this member sends votes, entries and heartbeats to one peer.
 //!
-//! Entries go through one long-lived stream per peer: requests are pipelined, and the peer answers them in
-//! order. A stream on which requests wait too long for an answer is given up, and openraft opens another.
-//! Heartbeats, with which a leader also proves that it still leads, are single calls on another channel.
+//! Entries go over one long-lived connection per peer (`replication`). Heartbeats, with which a leader also
+//! proves that it still leads, and all else are gRPC calls.
 //!
 //! Any failure is reported as *unreachable*, which openraft answers by backing off. Its other kind, a
 //! network error, is tried again at once, which helps nobody when the peer is dead.
@@ -10,7 +9,6 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -24,27 +22,20 @@ use openraft::raft::{
     TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::{AsyncRuntime, OptionalSend};
+use tonic::Status;
 use tonic::transport::Channel;
-use tonic::{Status, Streaming};
 use wire::v1;
 use wire::v1::peer_client::PeerClient;
 
 use super::codec;
-use super::company::in_company;
 use super::dial::{CallError, Dialer, within};
+use super::replication::{self, Link};
 use super::snapshots;
 use crate::consensus::{NodeId, Snapshot, Types, Vote};
 use crate::member::Node;
 use crate::membership::Me;
 use crate::snapshot::Handle;
 use crate::sync::lock;
-
-/// For opening a stream: connecting, the handshake of TLS, and a busy peer.
-const STREAM_SETUP: Duration = Duration::from_secs(2);
-
-/// A stream whose oldest request has waited this long is given up. Far above a slow disk's sync:
-/// whether the peer is alive is told by heartbeats, not by this.
-const STREAM_STALL: Duration = Duration::from_secs(5);
 
 /// A call may have to connect first, for which openraft's allowance for a heartbeat is too short.
 const CALL_FLOOR: Duration = Duration::from_millis(500);
@@ -58,11 +49,11 @@ const BACKOFF: [Duration; 4] = [
     Duration::from_millis(400),
 ];
 
-/// The ways to all peers: one channel to each for each purpose, wherever it is now.
+/// The ways to all peers: one channel to each for each purpose but replication, wherever it is now.
 ///
 /// openraft asks for a client once per leadership, and names an address then; a member that moves would not
 /// be reached before the leader changes. It also asks for one per vote, which would make a handshake of each.
-/// So clients look here for every request.
+/// So clients look here for every request, and for every connection that they make themselves.
 #[derive(Clone)]
 pub struct Network {
     dialer: Dialer,
@@ -100,11 +91,17 @@ impl Network {
         ways.addresses = addresses;
     }
 
-    /// A channel to where a peer is now; to `first_known` where the membership does not say.
-    fn client(&self, id: NodeId, first_known: &str, purpose: Purpose) -> PeerClient<Channel> {
-        let mut ways = lock(&self.ways);
+    /// Where a peer is now; `first_known` where the membership does not say.
+    fn address(&self, id: NodeId, first_known: &str) -> String {
+        let ways = lock(&self.ways);
         let known = ways.addresses.get(&id).map_or(first_known, String::as_str);
-        let address = self.dialer.address(id, known);
+        self.dialer.address(id, known)
+    }
+
+    /// A channel to where a peer is now.
+    fn client(&self, id: NodeId, first_known: &str, purpose: Purpose) -> PeerClient<Channel> {
+        let address = self.address(id, first_known);
+        let mut ways = lock(&self.ways);
         match ways.channels.get(&(id, purpose)) {
             Some((leads_to, client)) if *leads_to == address => client.clone(),
             Some(_) | None => {
@@ -123,6 +120,7 @@ impl Network {
             first_known: node.addresses.raft.clone(),
             network: self.clone(),
             purpose,
+            link: None,
         }
     }
 }
@@ -158,6 +156,8 @@ pub struct Peer {
     first_known: String,
     network: Network,
     purpose: Purpose,
+    /// For replication, between two of openraft's streams.
+    link: Option<Link>,
 }
 
 impl Peer {
@@ -165,9 +165,19 @@ impl Peer {
         self.network.client(self.id, &self.first_known, purpose)
     }
 
+    /// The connection for entries, to where the peer is now.
+    async fn linked(&mut self) -> Result<Link, CallError> {
+        let address = self.network.address(self.id, &self.first_known);
+        if let Some(mut link) = self.link.take()
+            && link.is_good(&address)
+        {
+            return Ok(link);
+        }
+        Link::open(&self.network.dialer, address, &self.header).await
+    }
+
     fn unreachable<R: AsyncRuntime>(&self, error: &CallError) -> RPCError<Types<R>> {
-        let text = format!("c{}: {error}", self.id);
-        RPCError::Unreachable(Unreachable::from_string(text))
+        unreachable(self.id, error)
     }
 
     fn limit(option: &RPCOption) -> Duration {
@@ -183,65 +193,6 @@ impl Peer {
         let mut client = self.client(Purpose::Heartbeat);
         let reply = within(limit, client.heartbeat(message)).await?;
         Ok(codec::append_reply::<R>(reply)?)
-    }
-
-    async fn open_stream<R, S>(
-        &mut self,
-        input: S,
-    ) -> Result<BoxStream<'static, Result<StreamAppendResult<Types<R>>, CallError>>, CallError>
-    where
-        R: AsyncRuntime,
-        S: Stream<Item = AppendEntriesRequest<Types<R>>> + Send + Unpin + 'static,
-    {
-        let sent = Arc::new(AtomicU64::new(0));
-        let counter = sent.clone();
-        let mut header = Some(self.header.clone());
-        let requests = in_company(input).map(move |request| {
-            counter.fetch_add(1, Ordering::Relaxed);
-            codec::put_append(&request, header.take())
-        });
-        let mut client = self.client(Purpose::Replication);
-        let replies = within(STREAM_SETUP, client.append(requests)).await?;
-        Ok(replies_of::<R>(replies, sent))
-    }
-}
-
-/// The replies of a stream, watched for progress.
-fn replies_of<R: AsyncRuntime>(
-    replies: Streaming<v1::PeerAppendReply>,
-    sent: Arc<AtomicU64>,
-) -> BoxStream<'static, Result<StreamAppendResult<Types<R>>, CallError>> {
-    let answered = 0_u64;
-    stream::unfold(Some((replies, answered)), move |state| {
-        let sent = sent.clone();
-        async move {
-            let (mut replies, answered) = state?;
-            let next = match next_reply(&mut replies, answered, &sent).await {
-                Ok(Some(reply)) => codec::append_reply::<R>(reply).map_err(CallError::from),
-                Ok(None) => return None,
-                Err(error) => Err(error),
-            };
-            let rest = matches!(next, Ok(Ok(_))).then_some((replies, answered + 1));
-            Some((next, rest))
-        }
-    })
-    .boxed()
-}
-
-/// Waits for a reply as long as it takes while nothing is outstanding, and a while if something is.
-async fn next_reply(
-    replies: &mut Streaming<v1::PeerAppendReply>,
-    answered: u64,
-    sent: &AtomicU64,
-) -> Result<Option<v1::PeerAppendReply>, CallError> {
-    let mut outstanding = false;
-    loop {
-        match tokio::time::timeout(STREAM_STALL, replies.message()).await {
-            Ok(reply) => return Ok(reply?),
-            // A request may have been sent just now: only the second look counts.
-            Err(_) if outstanding => return Err(CallError::TimedOut(STREAM_STALL)),
-            Err(_) => outstanding = sent.load(Ordering::Relaxed) > answered,
-        }
     }
 }
 
@@ -289,10 +240,11 @@ impl<R: AsyncRuntime> RaftNetworkV2<Types<R>> for Peer {
                 return Ok(stream::empty().boxed());
             };
             let input = stream::once(std::future::ready(first)).chain(input);
-            let opened = self.open_stream::<R, _>(input).await;
-            let replies = opened.map_err(|error| self.unreachable(&error))?;
-            Ok(replies
-                .map(|reply| reply.map_err(|error| self.unreachable(&error)))
+            let linked = self.linked().await;
+            let link = linked.map_err(|error| self.unreachable(&error))?;
+            let (id, kept) = (self.id, &mut self.link);
+            Ok(replication::session::<R>(link, kept, input)
+                .map(move |reply| reply.map_err(|error| unreachable(id, &error)))
                 .boxed())
         }
         .boxed()
@@ -362,6 +314,10 @@ impl<R: AsyncRuntime> RaftNetworkV2<Types<R>> for Peer {
             BACKOFF.into_iter().chain(std::iter::repeat(last)),
         ))
     }
+}
+
+fn unreachable<R: AsyncRuntime>(id: NodeId, error: &CallError) -> RPCError<Types<R>> {
+    RPCError::Unreachable(Unreachable::from_string(format!("c{id}: {error}")))
 }
 
 /// A read error of our own disk, in the form in which calls fail.

@@ -74,7 +74,9 @@ pub fn append<R: AsyncRuntime>(
 }
 
 fn entry(record: &Bytes) -> Result<Entry, Status> {
-    decode_entry(record).map_err(|damage| Status::data_loss(format!("a log record: {damage}")))
+    // A copy: the record is a piece of what was read from the socket, all of which it would keep in memory.
+    let record = Bytes::copy_from_slice(record);
+    decode_entry(&record).map_err(|damage| Status::data_loss(format!("a log record: {damage}")))
 }
 
 pub fn put_append_reply<R: AsyncRuntime>(

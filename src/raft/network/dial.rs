@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,13 +10,14 @@ use bytes::Bytes;
 use rustls::ClientConfig;
 use tonic::Status;
 use tonic::transport::Channel;
-use wire::transport::{self, Timers};
+use wire::transport::{self, Connection, DialError, Timers};
 use wire::v1;
 use wire::v1::peer_client::PeerClient;
 
 use crate::consensus::NodeId;
 use crate::member::Node;
 use crate::membership::Me;
+use crate::network::tls::PeerTls;
 
 /// Bytes of one message between peers. Reads for replication stop at 1 MiB, but one entry may be larger
 /// than that, and has to travel whole.
@@ -25,16 +27,20 @@ pub const MESSAGE_BYTES: usize = 72 << 20;
 #[derive(Clone)]
 pub struct Dialer {
     me: Me,
+    /// For gRPC.
     tls: Arc<ClientConfig>,
+    /// For entries of the log.
+    log_tls: Arc<ClientConfig>,
     /// Instead of what the membership says.
     overrides: Arc<BTreeMap<NodeId, String>>,
 }
 
 impl Dialer {
-    pub fn new(me: Me, tls: Arc<ClientConfig>, overrides: BTreeMap<NodeId, String>) -> Self {
+    pub fn new(me: Me, tls: &PeerTls, overrides: BTreeMap<NodeId, String>) -> Self {
         Self {
             me,
-            tls,
+            tls: tls.client.clone(),
+            log_tls: tls.log_client.clone(),
             overrides: Arc::new(overrides),
         }
     }
@@ -57,6 +63,11 @@ impl Dialer {
         PeerClient::new(channel)
             .max_decoding_message_size(MESSAGE_BYTES)
             .max_encoding_message_size(MESSAGE_BYTES)
+    }
+
+    /// A connection for entries of the log.
+    pub async fn log_connection(&self, address: &str) -> Result<Connection, DialError> {
+        transport::connect(address, self.log_tls.clone(), Timers::default()).await
     }
 
     pub fn header(&self, to: NodeId, node: &Node) -> v1::PeerHeader {
@@ -86,6 +97,10 @@ pub enum CallError {
     TimedOut(Duration),
     #[error("{}", reason(_0))]
     Status(#[from] Status),
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    #[error("the connection broke: {0}")]
+    Broken(io::Error),
 }
 
 fn reason(status: &Status) -> String {

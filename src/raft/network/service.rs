@@ -1,9 +1,9 @@
 //! The answering side of the peer port.
 //!
-//! Every request passes the `Guard` before openraft sees it. A long-lived stream passes it once.
+//! Every request passes the `Guard` before openraft sees it.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use futures::{Stream, StreamExt, stream};
 use openraft::Raft;
@@ -26,7 +26,6 @@ use crate::machine::Machine;
 use crate::read::Rounds;
 use crate::snapshot::Shelf;
 use crate::store::log::LogStore;
-use crate::sync::lock;
 
 type C = Types<TokioRuntime>;
 
@@ -47,7 +46,7 @@ fn origin<T>(request: &Request<T>) -> Option<&PeerInfo> {
     request.extensions().get()
 }
 
-fn stopped(error: &Fatal<C>) -> Status {
+pub fn stopped(error: &Fatal<C>) -> Status {
     Status::unavailable(format!("consensus has stopped here: {error}"))
 }
 
@@ -57,53 +56,7 @@ fn unwrap_fatal(error: RaftError<C>) -> Status {
 
 #[tonic::async_trait]
 impl PeerApi for Service {
-    type AppendStream = ReplyStream<v1::PeerAppendReply>;
     type PresenceStream = ReplyStream<v1::PeerPresenceReply>;
-
-    async fn append(
-        &self,
-        request: Request<Streaming<v1::PeerAppendRequest>>,
-    ) -> Result<Response<Self::AppendStream>, Status> {
-        let origin = origin(&request).cloned();
-        let guard = self.guard.clone();
-        let failed = Arc::new(Mutex::new(None));
-        let (inbound, failure) = (request.into_inner(), failed.clone());
-        // Requests until one is refused; why is told after the replies to those before it.
-        let accepted = stream::unfold(Some((inbound, false)), move |state| {
-            let (guard, failure, origin) = (guard.clone(), failure.clone(), origin.clone());
-            async move {
-                let (mut inbound, checked) = state?;
-                let message = match inbound.message().await {
-                    Ok(message) => message?,
-                    Err(status) => {
-                        tracing::debug!(%status, "a replication stream broke");
-                        return None;
-                    }
-                };
-                let allowed = match checked {
-                    true => Ok(()),
-                    false => guard.check(origin.as_ref(), message.header.as_ref()),
-                };
-                match allowed.and_then(|()| codec::append(message)) {
-                    Ok(request) => Some((request, Some((inbound, true)))),
-                    Err(status) => {
-                        *lock(&failure) = Some(status);
-                        None
-                    }
-                }
-            }
-        });
-        let replies = self
-            .raft
-            .stream_append(Box::pin(accepted))
-            .map(|reply| match reply {
-                Ok(result) => Ok(codec::put_append_reply::<TokioRuntime>(&result)),
-                Err(fatal) => Err(stopped(&fatal)),
-            });
-        let last = stream::once(async move { lock(&failed).take() });
-        let replies = replies.chain(last.filter_map(async |status| status.map(Err)));
-        Ok(Response::new(Box::pin(replies)))
-    }
 
     async fn heartbeat(
         &self,

@@ -160,7 +160,7 @@ async fn nothing_is_heard_from_a_member_with_another_log_than_the_known_one() {
             generation: model::Generation(1),
             node: Node { log, ..node(1) },
         };
-        Calls::new(Dialer::new(me, lab.tls(2).client, BTreeMap::new()))
+        Calls::new(Dialer::new(me, &lab.tls(2), BTreeMap::new()))
     };
     let vote = Vote::new_committed(1, 1);
     let good = asked_by(known[1].log).suspect(1, &node(0), &vote).await;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use model::{
     Addresses, AgentId, AgentProfile, ControllerId, Incarnation, Op, Principal, Timestamp,
 };
-use security::{Alpn, Ca, Clients, Credentials, Expected, Identity, Role};
+use security::{Ca, Credentials, Identity, Role};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
@@ -64,19 +64,21 @@ impl Lab {
     }
 
     pub fn tls(&self, id: u64) -> PeerTls {
-        let name = ControllerId(id).to_string();
-        let identity = Identity::new(&self.cluster_id, Role::Controller, &name).unwrap();
-        let names = ["127.0.0.1".to_owned()];
+        self.tls_as(Role::Controller, &ControllerId(id).to_string())
+    }
+
+    pub fn tls_as(&self, role: Role, name: &str) -> PeerTls {
+        let identity = Identity::new(&self.cluster_id, role, name).unwrap();
+        let local = ["127.0.0.1".to_owned()];
+        let names = match role {
+            Role::Controller => &local[..],
+            Role::Agent | Role::Client => &[],
+        };
         let day = Duration::from_secs(86_400);
-        let pair = self.ca.issue(&identity, &names, day).unwrap();
+        let pair = self.ca.issue(&identity, names, day).unwrap();
         let credentials =
             Credentials::from_pem(self.ca.pem(), &pair.cert_pem, &pair.key_pem).unwrap();
-        let clients = Clients::required(&[Role::Controller]);
-        let expected = Expected::any(Role::Controller);
-        PeerTls {
-            server: security::server_config(&credentials, clients, Alpn::H2).unwrap(),
-            client: security::client_config(&credentials, expected, Alpn::H2).unwrap(),
-        }
+        PeerTls::new(&credentials).unwrap()
     }
 
     pub fn config(&mut self, id: u64) -> Config {

@@ -6,5 +6,6 @@ mod harness;
 mod machine;
 mod partition;
 mod proxy;
+mod replication;
 mod simulated;
 mod throughput;

@@ -6,6 +6,8 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use model::ControllerId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -19,6 +21,7 @@ pub struct Edges(BTreeMap<(u64, u64), Edge>);
 struct Edge {
     address: SocketAddr,
     open: watch::Sender<bool>,
+    connections: Arc<AtomicUsize>,
 }
 
 impl Edges {
@@ -28,12 +31,22 @@ impl Edges {
         let address = listener.local_addr().unwrap();
         let open = watch::Sender::new(true);
         let state = open.subscribe();
+        let connections = Arc::new(AtomicUsize::new(0));
+        let counter = connections.clone();
         tokio::spawn(async move {
             while let Ok((inbound, _)) = listener.accept().await {
+                counter.fetch_add(1, Ordering::Relaxed);
                 tokio::spawn(forward(inbound, target.clone(), state.clone()));
             }
         });
-        self.0.insert((from, to), Edge { address, open });
+        self.0.insert(
+            (from, to),
+            Edge {
+                address,
+                open,
+                connections,
+            },
+        );
     }
 
     /// Where `from` has to dial to reach the others.
@@ -42,6 +55,11 @@ impl Edges {
         outgoing
             .map(|((_, to), edge)| (ControllerId(*to), edge.address.to_string()))
             .collect()
+    }
+
+    /// How many were made so far.
+    pub fn connections(&self, from: u64, to: u64) -> usize {
+        self.0[&(from, to)].connections.load(Ordering::Relaxed)
     }
 
     /// Cuts or heals every edge to and from a member.

@@ -147,10 +147,15 @@ async fn handshake(
 pub(super) fn prepare(tcp: &TcpStream, timers: Timers) -> io::Result<()> {
     // Our messages are small and someone waits for each of them.
     tcp.set_nodelay(true)?;
+    let socket = socket2::SockRef::from(tcp);
+    // Where nothing inside asks a silent peer whether it is there, the kernel does, which counts in seconds.
+    let asking = timers.keepalive_interval.max(Duration::from_secs(1));
+    let keepalive = socket2::TcpKeepalive::new()
+        .with_time(asking)
+        .with_interval(asking);
+    socket.set_tcp_keepalive(&keepalive)?;
     #[cfg(target_os = "linux")]
-    socket2::SockRef::from(tcp).set_tcp_user_timeout(Some(timers.unacknowledged))?;
-    #[cfg(not(target_os = "linux"))]
-    let _ = timers;
+    socket.set_tcp_user_timeout(Some(timers.unacknowledged))?;
     Ok(())
 }
 
@@ -205,6 +210,11 @@ impl Accepted {
 
     pub fn peer(&self) -> &PeerInfo {
         &self.peer
+    }
+
+    /// What both sides agreed to speak, by its ALPN name; `None` where the client did not say.
+    pub fn protocol(&self) -> Option<&[u8]> {
+        self.tls.get_ref().1.alpn_protocol()
     }
 }
 

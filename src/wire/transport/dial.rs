@@ -1,4 +1,4 @@
-//! The dialling side: a channel that connects when it must, and says precisely why it could not.
+//! The dialling side: a channel that connects when it must, or one connection; both say precisely why not.
 
 use std::future::Future;
 use std::io;
@@ -50,6 +50,28 @@ pub fn channel(address: &str, tls: Arc<ClientConfig>, timers: Timers) -> Channel
         .connect_with_connector_lazy(connector)
 }
 
+/// A connection that was dialled.
+pub type Connection = TlsStream<TcpStream>;
+
+/// One connection to `address`, for what is not gRPC. That the server refuses our certificate is told only
+/// by the first read.
+pub async fn connect(
+    address: &str,
+    tls: Arc<ClientConfig>,
+    timers: Timers,
+) -> Result<Connection, DialError> {
+    let connected = async {
+        let tcp = open(address, timers).await?;
+        let name = server_name(address)?;
+        let shaken = TlsConnector::from(tls).connect(name, tcp);
+        in_time(timers, shaken).await
+    };
+    connected.await.map_err(|failure| DialError {
+        address: address.to_owned(),
+        failure,
+    })
+}
+
 /// Whether anybody listens at `address`: connects, and hangs up. The quick way to tell a dead process
 /// (`DialFailure::Refused`) from a slow one.
 pub async fn probe(address: &str, timers: Timers) -> Result<(), DialError> {
@@ -88,10 +110,8 @@ impl Connector {
 
     async fn connect(&self) -> Result<Dialled, DialFailure> {
         let tcp = open(&self.address, self.timers).await?;
-        prepare(&tcp, self.timers).map_err(|error| failure(&error))?;
         let name = server_name(&self.address)?;
-        let limit = self.timers.handshake;
-        let shaken = timeout(limit, async {
+        let shaken = async {
             let mut tls = self.tls.connect(name, tcp).await?;
             // Only now it is known that the server accepted our certificate.
             let mut first = vec![0; FIRST_READ];
@@ -104,11 +124,8 @@ impl Connector {
                 tls,
                 first: Bytes::from(first),
             })
-        });
-        match shaken.await {
-            Ok(result) => result.map_err(|error| failure(&error)),
-            Err(_) => Err(DialFailure::TimedOut(limit)),
-        }
+        };
+        in_time(self.timers, shaken).await
     }
 
     fn fresh_failure(&self) -> Option<DialFailure> {
@@ -152,12 +169,27 @@ async fn open(address: &str, timers: Timers) -> Result<TcpStream, DialFailure> {
     let mut last = DialFailure::Unresolved("it has no address".to_owned());
     for place in places {
         match timeout(limit, TcpStream::connect(place)).await {
-            Ok(Ok(tcp)) => return Ok(tcp),
+            Ok(Ok(tcp)) => {
+                prepare(&tcp, timers).map_err(|error| failure(&error))?;
+                return Ok(tcp);
+            }
             Ok(Err(error)) => last = failure(&error),
             Err(_) => last = DialFailure::TimedOut(limit),
         }
     }
     Err(last)
+}
+
+/// A handshake takes no longer than that.
+async fn in_time<T>(
+    timers: Timers,
+    handshake: impl Future<Output = io::Result<T>>,
+) -> Result<T, DialFailure> {
+    let limit = timers.handshake;
+    match timeout(limit, handshake).await {
+        Ok(result) => result.map_err(|error| failure(&error)),
+        Err(_) => Err(DialFailure::TimedOut(limit)),
+    }
 }
 
 fn server_name(address: &str) -> Result<ServerName<'static>, DialFailure> {
@@ -168,7 +200,7 @@ fn server_name(address: &str) -> Result<ServerName<'static>, DialFailure> {
 
 /// A connection that the server has answered on, and the answer, which HTTP/2 has yet to read.
 struct Dialled {
-    tls: TlsStream<TcpStream>,
+    tls: Connection,
     first: Bytes,
 }
 

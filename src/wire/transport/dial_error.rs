@@ -52,6 +52,16 @@ impl DialFailure {
     }
 }
 
+impl DialError {
+    /// Of an error of the first read on a connection: only there a server says that it refuses our certificate.
+    pub fn told_late(address: &str, error: &io::Error) -> Self {
+        Self {
+            address: address.to_owned(),
+            failure: failure(error),
+        }
+    }
+}
+
 /// The reason, where a status says that no connection could be made. `None` means that there was one,
 /// and then the request may have arrived.
 pub fn dial_error(status: &tonic::Status) -> Option<&DialError> {

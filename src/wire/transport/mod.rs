@@ -13,11 +13,16 @@
 //! before it calls a connection good, because in TLS 1.3 a server refuses a client's certificate only
 //! after the client has finished: without the wait, the first request would be lost to that refusal.
 //!
+//! Beside gRPC there is the plainest way to talk: [`connect`] makes one connection, and [`messages()`] carries
+//! protobuf messages over it, each behind its length. A server tells the two apart by what the client asked
+//! to speak ([`Accepted::protocol`]).
+//!
 //! Whom to trust is not decided here: the TLS configurations come from `security`.
 
 mod accept;
 mod dial;
 mod dial_error;
+mod messages;
 mod places;
 mod timers;
 
@@ -27,8 +32,9 @@ mod tests;
 use tonic::transport::Server;
 
 pub use accept::{Accepted, Incoming, PENDING_HANDSHAKES, PeerInfo, STRANGERS, incoming};
-pub use dial::{channel, probe};
+pub use dial::{Connection, channel, connect, probe};
 pub use dial_error::{DialError, DialFailure, dial_error};
+pub use messages::{Incomings, Outgoings, messages};
 pub use timers::Timers;
 
 /// Bytes of one message. Larger payloads travel in pieces.

@@ -12,11 +12,12 @@ pub struct Timers {
     /// For the TLS handshake, on both sides; on the dialling side also for the server's first frame.
     /// Default 5 s: a busy machine may take its time, and who sends nothing must not be kept for long.
     pub handshake: Duration,
-    /// How often to ask a silent peer whether it is there. Default 1 s.
+    /// How often to ask a silent peer whether it is there, by HTTP/2 and by TCP. Default 1 s.
     pub keepalive_interval: Duration,
-    /// How long it may take to answer. Default 3 s.
+    /// How long it may take to answer HTTP/2's question. Default 3 s.
     pub keepalive_timeout: Duration,
-    /// How long sent bytes may stay unacknowledged (`TCP_USER_TIMEOUT`). Default 3 s.
+    /// How long sent bytes, or TCP's question, may stay unacknowledged, or a peer that acknowledges may refuse to
+    /// take more (`TCP_USER_TIMEOUT`). Default 3 s.
     pub unacknowledged: Duration,
 }
 
