@@ -3,7 +3,7 @@
 //! From the bottom: `engine` is what we ask of an ordered key-value store, `sled` and `memory` are two
 //! answers; `codec` and `key` say what its pairs hold; `journal` makes one durable write of a group of
 //! writes, `writer` is the thread that feeds it, `mark` the witness of what was acknowledged, `rotate`
-//! the watchdog over its size; `cache` and `log` are what openraft sees; `directory` opens it all. `probe` is
+//! the watchdog over its size, `room` the space ahead of it; `cache` and `log` are what openraft sees; `directory` opens it all. `probe` is
 //! the store without consensus, for those who cut its power.
 
 pub mod cache;
@@ -16,6 +16,7 @@ pub mod log;
 pub mod mark;
 pub mod memory;
 pub mod probe;
+pub mod room;
 pub mod rotate;
 pub mod sled;
 pub mod stats;

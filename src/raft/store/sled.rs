@@ -10,7 +10,7 @@
 //! standard error.
 
 use std::cell::Cell;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::ops::Range;
 use std::panic::{self, AssertUnwindSafe};
@@ -20,6 +20,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::engine::{Batch, Key, LogEngine, Value, Visit};
+use super::room::Room;
 use crate::durable::{self, at};
 use crate::sync::lock;
 
@@ -40,6 +41,7 @@ pub struct SledEngine {
     db: sled::Db,
     /// Our own descriptor of `<dir>/db`, for fdatasync.
     file: File,
+    room: Mutex<Room>,
     dir: PathBuf,
     blobs: PathBuf,
     /// When `blobs` had last changed as it was found empty.
@@ -90,10 +92,11 @@ impl SledEngine {
             }
         };
         let path = dir.join("db");
-        let file = File::open(&path).map_err(at(&path))?;
+        let file = OpenOptions::new().read(true).write(true).open(&path);
         Ok(Self {
             db,
-            file,
+            file: file.map_err(at(&path))?,
+            room: Mutex::new(Room::new()),
             dir: dir.to_owned(),
             blobs: dir.join("blobs"),
             found_empty: Mutex::default(),
@@ -101,9 +104,11 @@ impl SledEngine {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.flush()?;
+        let written = self.flush()?;
         self.refuse_blobs()?;
-        self.file.sync_data().map_err(at(&self.dir))
+        self.file.sync_data().map_err(at(&self.dir))?;
+        lock(&self.room).after(written, &self.file);
+        Ok(())
     }
 
     /// Reading writes, too: sled merges and splits the pages that it passes. Were that left to the next
@@ -116,8 +121,9 @@ impl SledEngine {
         }
     }
 
-    fn flush(&self) -> io::Result<()> {
-        guarded(&self.dir, || self.db.flush().map_err(io_error)).map(|_| ())
+    /// Gives the bytes that it wrote.
+    fn flush(&self) -> io::Result<usize> {
+        guarded(&self.dir, || self.db.flush().map_err(io_error))
     }
 
     /// The directory is read only where its time of change says that something happened in it: this is
