@@ -280,7 +280,10 @@ async fn a_database_without_its_last_batch_is_refused() {
 #[tokio::test]
 async fn a_truncated_or_flipped_database_is_never_taken_for_other_data() {
     let dir = filled().await;
-    let whole = fs::read(database(dir.path())).unwrap();
+    let mut whole = fs::read(database(dir.path())).unwrap();
+    // Not the room behind it: there is nothing to damage.
+    let used = whole.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    whole.truncate(used);
     let others = copy_of(dir.path());
     let flips = std::env::var("QUORATE_BIT_FLIPS")
         .ok()
