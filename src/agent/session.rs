@@ -436,6 +436,8 @@ fn cancelled(cancel: &v1::Cancel) -> Result<Said, Malformed> {
     match cancel.cause() {
         v1::CancelCause::Cancelled => Ok(Said::Cancel { fence }),
         v1::CancelCause::Stale => Ok(Said::Stale { fence }),
+        v1::CancelCause::Recalled => Ok(Said::Recall { fence }),
+        v1::CancelCause::Evicted => Ok(Said::Evict { fence }),
         v1::CancelCause::Unspecified => Err(Malformed("a cancel has no cause".into())),
     }
 }

@@ -96,10 +96,15 @@ impl Agents {
             let profile = &session.profile;
             let known = state.agent(&profile.id);
             session.reconciled
-                && session.intake == Intake::Open
                 && known.is_some_and(|known| known.profile == *profile)
                 && !self.leases.expired(&profile.id, profile.incarnation, now)
         })
+    }
+
+    /// Whether it said on its session that it takes nothing.
+    pub fn declines(&self, agent: &Agent) -> bool {
+        let session = agent.current.and_then(|id| self.sessions.get(&id));
+        session.is_some_and(|session| session.intake == Intake::Closed)
     }
 
     /// The newest session of an agent counts; the older one, if any, is to be closed.
@@ -202,6 +207,14 @@ impl Agents {
     /// The lease ended in the log.
     pub fn end_lease(&mut self, agent: &AgentId, incarnation: Incarnation) {
         self.leases.end(agent, incarnation);
+    }
+
+    /// The log knows it no more. One that has a session is about to register again.
+    pub fn forget(&mut self, agent: &AgentId, incarnation: Incarnation) {
+        self.leases.end(agent, incarnation);
+        if self.current(agent).is_none() {
+            self.agents.remove(agent);
+        }
     }
 
     pub fn current(&self, agent: &AgentId) -> Option<SessionId> {

@@ -8,6 +8,7 @@ use scheduler::{AgentView, Clock, Fleet};
 
 use crate::agents::{Agents, Session};
 use crate::batch::Batch;
+use crate::drain;
 use crate::io::{Cause, Input, Message, Output, Refusal, SessionId};
 
 /// The leader's soft state, and what a follower keeps ready for the day it leads.
@@ -35,6 +36,7 @@ impl Dispatcher {
         for (id, agent) in self.agents.iter() {
             let view = AgentView {
                 connected: self.agents.takes_assignments(state, agent, clock.monotonic),
+                declining: self.agents.declines(agent),
                 suspect: agent.is_silent(clock.monotonic),
                 prefetch: agent.prefetch(),
                 reserved: self.batch.reserved(id),
@@ -236,6 +238,7 @@ impl Dispatcher {
             }
             self.send_cancel_if_asked(state, fence, id, out);
         }
+        drain::send(&self.agents, state, &agent, out);
         self.batch.want_plan();
     }
 
@@ -319,7 +322,18 @@ impl Dispatcher {
                 }
                 Event::AgentRegistered { agent } => self.registered(state, agent, clock, out),
                 Event::TaskQueued { .. } | Event::TaskRequeued { .. } => self.batch.want_plan(),
-                Event::TaskEnded { .. } | Event::TasksForgotten { .. } => {}
+                Event::AgentUncordoned { .. } => self.batch.want_plan(),
+                Event::AgentDraining { agent } | Event::DrainExpired { agent } if self.leading => {
+                    drain::send(&self.agents, state, agent, out);
+                }
+                Event::AgentRemoved { agent, incarnation } => {
+                    self.agents.forget(agent, *incarnation);
+                }
+                Event::AgentDraining { .. }
+                | Event::DrainExpired { .. }
+                | Event::AgentCordoned { .. }
+                | Event::TaskEnded { .. }
+                | Event::TasksForgotten { .. } => {}
             }
         }
     }

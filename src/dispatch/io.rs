@@ -33,8 +33,8 @@ pub struct Load {
 pub enum Intake {
     #[default]
     Open,
-    /// It is stopping, and would give back whatever it was sent.
-    Draining,
+    /// It is stopping, or can't start anything, and would give back whatever it was sent.
+    Closed,
 }
 
 /// What happened.
@@ -180,4 +180,8 @@ pub enum Cause {
     Cancelled,
     /// It is not the live attempt (any more).
     Stale,
+    /// Its agent is being drained: it is wanted back if it has not begun.
+    Recalled,
+    /// Its agent is being drained, and the time for it is up.
+    Evicted,
 }

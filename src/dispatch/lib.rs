@@ -18,6 +18,7 @@
 mod agents;
 mod batch;
 mod dispatcher;
+mod drain;
 mod io;
 mod pending;
 mod verdicts;

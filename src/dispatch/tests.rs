@@ -1,6 +1,7 @@
 //! The dispatcher against a real state: proposals are applied by the test, in order, and agents
 //! are played by it.
 
+mod drains;
 mod limits;
 
 use std::collections::BTreeMap;
@@ -529,7 +530,7 @@ fn a_report_of_a_dead_epoch_is_acknowledged_as_stale() {
 }
 
 #[test]
-fn a_draining_agent_is_sent_nothing_and_its_next_session_is_open_again() {
+fn an_agent_that_takes_nothing_is_sent_nothing_and_its_next_session_is_open_again() {
     let mut leader = Leader::new();
     let session = leader.agent("a1", 1, 2);
     leader.submit("first");
@@ -537,7 +538,7 @@ fn a_draining_agent_is_sent_nothing_and_its_next_session_is_open_again() {
     leader.input(Input::Status {
         session,
         load: Load::default(),
-        intake: Intake::Draining,
+        intake: Intake::Closed,
     });
     leader.submit("second");
     let outcome = Outcome::bare(End::Declined {

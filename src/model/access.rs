@@ -15,7 +15,12 @@ pub fn allows(principal: &Principal, command: &Command) -> Result<(), Rejected> 
         })
     };
     match command {
-        Command::SubmitTask(_) | Command::CancelTask { .. } => match principal.role {
+        Command::SubmitTask(_)
+        | Command::CancelTask { .. }
+        | Command::CordonAgent { .. }
+        | Command::UncordonAgent { .. }
+        | Command::DrainAgent(_)
+        | Command::RemoveAgent { .. } => match principal.role {
             Role::Client => Ok(()),
             Role::Agent | Role::Controller => need("it needs a client's certificate"),
         },

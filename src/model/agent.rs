@@ -8,6 +8,8 @@ use crate::id::{AgentId, Incarnation};
 use crate::limit;
 use crate::rejected::Rejected;
 use crate::spec::validate_labels;
+use crate::time::Timestamp;
+use crate::trace::Reason;
 
 /// What an agent says of itself when it opens a session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +64,38 @@ pub enum AgentState {
     Lost,
 }
 
+/// Somebody closed an agent to new work. It stays so until it is opened again by name: what the agent
+/// does, restarts and losses too, changes nothing about it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cordon {
+    pub by: String,
+    pub reason: String,
+    /// Wall time, for display.
+    pub since: Timestamp,
+    /// What it holds has to go as well.
+    pub drain: Option<Drain>,
+}
+
+/// Until when what an agent holds may end by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Drain {
+    /// State time, so that a new leader goes on with the same deadline.
+    pub until: Timestamp,
+    /// The same in wall time, for display.
+    pub until_wall: Timestamp,
+    pub stage: DrainStage,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DrainStage {
+    /// What runs may end.
+    Waiting,
+    /// The time was up: what it still holds is interrupted.
+    Overdue,
+}
+
 /// A registered agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -70,4 +104,23 @@ pub struct Agent {
     pub state: AgentState,
     /// The entry that registered it as it is: this incarnation, with this profile.
     pub registered_index: u64,
+    /// Left out where there is none: the record of an agent that nobody closed, and its hash, are what
+    /// they were before agents could be closed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cordon: Option<Cordon>,
+}
+
+impl Agent {
+    pub fn drain(&self) -> Option<&Drain> {
+        self.cordon.as_ref()?.drain.as_ref()
+    }
+
+    /// Whether it may be given work, as far as people have a say in it.
+    pub fn is_open(&self) -> Result<(), Reason> {
+        match &self.cordon {
+            None => Ok(()),
+            Some(Cordon { drain: None, .. }) => Err(Reason::Cordoned),
+            Some(Cordon { drain: Some(_), .. }) => Err(Reason::Draining),
+        }
+    }
 }

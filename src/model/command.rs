@@ -10,6 +10,7 @@ use crate::outcome::{Disposition, Outcome};
 use crate::principal::Principal;
 use crate::rejected::Rejected;
 use crate::spec::TaskSpec;
+use crate::time::Millis;
 use crate::trace::Trace;
 
 /// A caller's name for one submit: the same id gives the same task.
@@ -56,6 +57,42 @@ pub enum Command {
     CancelTask { task: TaskId, reason: String },
     RegisterAgent(AgentProfile),
     FinishAttempt(Verdict),
+    /// No new work for it; what it holds goes on.
+    CordonAgent { agent: AgentId, reason: String },
+    /// Work again, and the end of a drain.
+    UncordonAgent { agent: AgentId },
+    DrainAgent(DrainAgent),
+    /// Forgets one that is empty, and lost or cordoned.
+    RemoveAgent { agent: AgentId },
+}
+
+/// Closes an agent to new work, and has it give up what it holds: at once what has not begun, by the
+/// deadline what runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DrainAgent {
+    pub agent: AgentId,
+    pub reason: String,
+    /// Counted in state time from this entry on.
+    pub deadline: Millis,
+}
+
+impl DrainAgent {
+    fn validate(&self) -> Result<(), Rejected> {
+        if self.deadline > limit::DRAIN_MAX {
+            let days = limit::DRAIN_MAX.0 / 86_400_000;
+            let why = format!("a drain's deadline is {days} days at most");
+            return Err(Rejected::Invalid(why));
+        }
+        validate_reason(&self.reason)
+    }
+}
+
+fn validate_reason(reason: &str) -> Result<(), Rejected> {
+    match reason.len() {
+        0..=limit::REASON_MAX_BYTES => Ok(()),
+        _ => Err(Rejected::over("reason", limit::REASON_MAX_BYTES, "bytes")),
+    }
 }
 
 impl Command {
@@ -70,12 +107,15 @@ impl Command {
                     .as_ref()
                     .map_or(Ok(()), RequestId::validate)
             }
-            Command::CancelTask { reason, .. } if reason.len() > limit::REASON_MAX_BYTES => {
-                Err(Rejected::over("reason", limit::REASON_MAX_BYTES, "bytes"))
+            Command::CancelTask { reason, .. } | Command::CordonAgent { reason, .. } => {
+                validate_reason(reason)
             }
             Command::RegisterAgent(profile) => profile.validate(),
+            Command::DrainAgent(drain) => drain.validate(),
             // A report is never refused: it is kept as far as the limits go.
-            Command::CancelTask { .. } | Command::FinishAttempt(_) => Ok(()),
+            Command::FinishAttempt(_)
+            | Command::UncordonAgent { .. }
+            | Command::RemoveAgent { .. } => Ok(()),
         }
     }
 
@@ -86,9 +126,13 @@ impl Command {
                 let request_id = submit.request_id.as_ref().map_or(0, |id| id.0.len());
                 submit.spec.size() + request_id
             }
-            Command::CancelTask { reason, .. } => reason.len(),
+            Command::CancelTask { reason, .. } | Command::CordonAgent { reason, .. } => {
+                reason.len()
+            }
             Command::RegisterAgent(profile) => profile.size(),
             Command::FinishAttempt(verdict) => verdict.outcome.size(),
+            Command::DrainAgent(drain) => drain.reason.len(),
+            Command::UncordonAgent { .. } | Command::RemoveAgent { .. } => 0,
         };
         64 + payload
     }
@@ -133,6 +177,10 @@ pub enum SystemCommand {
     Forget {
         tasks: Vec<TaskId>,
     },
+    /// What this agent holds had time enough to end by itself.
+    ExpireDrain {
+        agent: AgentId,
+    },
 }
 
 /// One operation of an entry.
@@ -166,5 +214,6 @@ pub enum Reply {
         task: TaskId,
         disposition: Disposition,
     },
+    /// What was asked for is so.
     Done,
 }

@@ -46,6 +46,26 @@ pub enum Event {
     TasksForgotten {
         count: u64,
     },
+    /// It gets no new work.
+    AgentCordoned {
+        agent: AgentId,
+    },
+    /// It gets work again.
+    AgentUncordoned {
+        agent: AgentId,
+    },
+    /// It has to give back what has not begun.
+    AgentDraining {
+        agent: AgentId,
+    },
+    /// It has to end what it still holds.
+    DrainExpired {
+        agent: AgentId,
+    },
+    AgentRemoved {
+        agent: AgentId,
+        incarnation: Incarnation,
+    },
 }
 
 /// What an entry did: a reply for each of its operations, in their order, and the events.

@@ -113,6 +113,11 @@ fn check_once(state: &State, task: &Task, latest: &Attempt, found: &mut Vec<Stri
 }
 
 fn check_orphans(state: &State, found: &mut Vec<String>) {
+    for (agent, _) in state.holders() {
+        if state.agent(agent).is_none() {
+            found.push(format!("{agent}, which is gone, holds attempts"));
+        }
+    }
     let gone = |id: &TaskId| state.tasks.get(id).is_none();
     for (id, _) in state.specs.iter().filter(|(id, _)| gone(id)) {
         found.push(format!("the spec of {id}, which is gone, is kept"));

@@ -37,9 +37,10 @@ mod trace;
 mod tests;
 
 pub use address::Addresses;
-pub use agent::{Agent, AgentProfile, AgentState};
+pub use agent::{Agent, AgentProfile, AgentState, Cordon, Drain, DrainStage};
 pub use command::{
-    Assignment, Command, Op, Placement, Reply, RequestId, Submit, SystemCommand, Verdict,
+    Assignment, Command, DrainAgent, Op, Placement, Reply, RequestId, Submit, SystemCommand,
+    Verdict,
 };
 pub use entry::{DecodeError, Entry, Stamped};
 pub use event::{Applied, Event};

@@ -35,5 +35,7 @@ pub const KEPT_MAX_BYTES: usize = 4 * 1024 * 1024 * 1024;
 pub const RETENTION: Millis = Millis(24 * 60 * 60 * 1000);
 /// Agents that may be lost under one task before it counts as the cause.
 pub const LOST_AGENTS_MAX: u32 = 3;
+/// How long a drain may let what runs go on: work that takes longer is not waited for, it is left alone.
+pub const DRAIN_MAX: Millis = Millis(30 * 24 * 60 * 60 * 1000);
 /// Operations in one entry; more than a full round of the dispatcher proposes.
 pub const OPS_MAX: usize = 4_096;

@@ -25,6 +25,9 @@ pub enum Rejected {
     AlreadyEnded { task: TaskId, state: String },
     #[error("{principal} may not do this: {need}")]
     Forbidden { principal: String, need: String },
+    /// It can't be forgotten as it is.
+    #[error("agent {agent} {why}")]
+    AgentInUse { agent: AgentId, why: String },
     /// What the leader planned on is no longer so; it plans again.
     #[error("the plan is stale: {0}")]
     Stale(String),

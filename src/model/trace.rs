@@ -24,6 +24,12 @@ pub enum Reason {
     LabelMismatch,
     /// It was lost under this task before, and others are there.
     LostBefore,
+    /// Somebody closed it to new work.
+    Cordoned,
+    /// Somebody wants it empty.
+    Draining,
+    /// It said that it would give back whatever it were sent.
+    Declining,
 }
 
 impl fmt::Display for Reason {
@@ -35,6 +41,9 @@ impl fmt::Display for Reason {
             Reason::NoFreeSlot => "all its slots are taken",
             Reason::LabelMismatch => "its labels do not satisfy the task's `require`",
             Reason::LostBefore => "it was lost under this task before",
+            Reason::Cordoned => "it is cordoned",
+            Reason::Draining => "it is being drained",
+            Reason::Declining => "it takes nothing now: it is stopping, or can't start anything",
         })
     }
 }

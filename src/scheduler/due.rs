@@ -1,9 +1,11 @@
-//! What has run out of time: leases, deadlines, retention. The answers are commands; `apply`
+//! What has run out of time: leases, deadlines, drains, retention. The answers are commands; `apply`
 //! checks them again, and an expiry is an entry like any other.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use model::{AgentId, AgentState, Incarnation, Millis, State, SystemCommand, Timestamp};
+use model::{
+    AgentId, AgentState, DrainStage, Incarnation, Millis, State, SystemCommand, Timestamp,
+};
 
 /// How long an attempt lives without a renewal. The agent ends it itself 3 s earlier.
 pub const LEASE: Millis = Millis(15_000);
@@ -91,6 +93,7 @@ pub fn due(state: &State, leases: &Leases, clock: Clock) -> Vec<SystemCommand> {
         .take_while(|(at, _)| *at <= clock.state)
         .take(DEADLINES_MAX);
     commands.extend(late.map(|(_, task)| SystemCommand::ExpireDeadline { task }));
+    commands.extend(expired_drains(state, clock.state));
     let old = state
         .ended()
         .take_while(|(at, _)| clock.state.since(*at) >= model::RETENTION);
@@ -120,4 +123,15 @@ fn expired_leases(state: &State, leases: &Leases, now: Millis) -> Vec<SystemComm
             incarnation,
         })
         .collect()
+}
+
+/// Also of an agent that holds nothing any more: it is too cheap to be told apart.
+fn expired_drains(state: &State, now: Timestamp) -> impl Iterator<Item = SystemCommand> {
+    let over = state.agents().filter(move |agent| {
+        let drain = agent.drain();
+        drain.is_some_and(|drain| drain.stage == DrainStage::Waiting && drain.until <= now)
+    });
+    over.map(|agent| SystemCommand::ExpireDrain {
+        agent: agent.profile.id.clone(),
+    })
 }

@@ -125,10 +125,13 @@ fn summary(agents: &[AgentVerdict], position: usize) -> String {
     let mut reasons = Vec::new();
     for (reason, words) in [
         (Reason::LabelMismatch, "do not satisfy its `require`"),
+        (Reason::Cordoned, "are cordoned"),
+        (Reason::Draining, "are being drained"),
         (Reason::NoFreeSlot, "have no free slot"),
         (Reason::Lost, "are lost"),
         (Reason::NotConnected, "are not connected"),
         (Reason::Suspect, "are suspect"),
+        (Reason::Declining, "take nothing now"),
     ] {
         match count(&reason) {
             0 => {}

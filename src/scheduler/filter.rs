@@ -26,11 +26,16 @@ pub fn room(state: &State, agent: &Agent, view: &AgentView) -> Room {
 
 /// Whether an agent can get any task at all.
 pub fn accepts_work(agent: &Agent, view: &AgentView, room: Room) -> Result<(), Reason> {
+    // Before all that passes by itself: this does not.
+    agent.is_open()?;
     if agent.state == AgentState::Lost {
         return Err(Reason::Lost);
     }
     if !view.connected {
         return Err(Reason::NotConnected);
+    }
+    if view.declining {
+        return Err(Reason::Declining);
     }
     if view.suspect {
         return Err(Reason::Suspect);

@@ -16,6 +16,8 @@ pub struct Fleet {
 pub struct AgentView {
     /// A session on which assignments can be sent.
     pub connected: bool,
+    /// On that session it said that it would give back whatever it is sent.
+    pub declining: bool,
     /// Silent for too long: no new work.
     pub suspect: bool,
     /// Attempts that it may hold beyond its slots.

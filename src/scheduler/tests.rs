@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use model::{
-    AgentId, AgentProfile, Command, End, Entry, Expression, Generation, Incarnation, Millis,
+    AgentId, AgentProfile, Command, DrainAgent, End, Entry, Expression, Generation, Incarnation, Millis,
     Namespace, Op, Outcome, Principal, Reason, Role, Stamped, State, Submit, SystemCommand, TaskId,
     TaskSpec, Timestamp, Verdict,
 };
@@ -40,9 +40,13 @@ fn submitted(mut state: State, tasks: &[TaskSpec]) -> State {
 }
 
 fn apply(state: &mut State, ops: Vec<Op>) {
+    apply_at(state, NOW, ops);
+}
+
+fn apply_at(state: &mut State, now: Timestamp, ops: Vec<Op>) {
     let entry = Entry {
-        stamp: NOW,
-        wall: NOW,
+        stamp: now,
+        wall: now,
         ops,
     };
     let index = state.last_applied() + 1;
@@ -352,6 +356,75 @@ fn agents_without_a_session_or_silent_get_nothing_and_why_says_so() {
         "It waits as number 1 in the queue: of 3 agents 1 do not satisfy its `require`, 1 are not \
          connected, 1 are suspect."
     );
+}
+
+fn asked(command: Command) -> Op {
+    let principal = Principal {
+        name: "ann".into(),
+        role: Role::Client,
+        fingerprint: [0; 32],
+    };
+    Op::Client {
+        principal,
+        command,
+        placement: None,
+    }
+}
+
+fn drain(agent: &str, deadline: u64) -> Op {
+    asked(Command::DrainAgent(DrainAgent {
+        agent: id(agent),
+        reason: String::new(),
+        deadline: Millis(deadline),
+    }))
+}
+
+#[test]
+fn agents_that_are_closed_get_nothing_and_why_says_by_what() {
+    let agents = [("a1", 1, "a"), ("a2", 1, "a"), ("a3", 1, "a")];
+    let mut state = cluster(&agents, &[task("")]);
+    let cordon = Command::CordonAgent {
+        agent: id("a1"),
+        reason: "disk".into(),
+    };
+    apply(&mut state, vec![asked(cordon), drain("a2", 1_000)]);
+    let mut fleet = fleet(&state);
+    fleet.agents.get_mut(&id("a3")).unwrap().declining = true;
+    // What passes by itself is no better answer.
+    fleet.agents.get_mut(&id("a1")).unwrap().connected = false;
+    assert_eq!(chosen(&state, &fleet), []);
+    let explained = explain(&state, &fleet, NOW, TaskId(1)).expect("it is known");
+    let reasons: Vec<_> = explained.agents.iter().map(|a| a.standing.clone()).collect();
+    let refused = [Reason::Cordoned, Reason::Draining, Reason::Declining];
+    assert_eq!(reasons, refused.map(Err));
+    assert_eq!(
+        explained.summary,
+        "It waits as number 1 in the queue: of 3 agents 1 are cordoned, 1 are being drained, 1 take \
+         nothing now."
+    );
+    let uncordon = |agent| asked(Command::UncordonAgent { agent: id(agent) });
+    apply(&mut state, vec![uncordon("a2")]);
+    assert_eq!(chosen(&state, &fleet), [(1, "a2".to_owned())]);
+}
+
+#[test]
+fn a_drain_is_due_once_at_its_deadline_whoever_leads() {
+    let mut state = cluster(&[("a1", 1, "a"), ("a2", 1, "a")], &[]);
+    apply(&mut state, vec![drain("a1", 60_000), drain("a2", 90_000)]);
+    // A new leader has another monotonic clock, and new leases.
+    let due_at = |state: &State, millis, monotonic| {
+        let clock = Clock {
+            state: NOW.plus(Millis(millis)),
+            monotonic: Millis(monotonic),
+        };
+        due(state, &Leases::since(Millis(monotonic)), clock)
+    };
+    let expire = |agent| SystemCommand::ExpireDrain { agent: id(agent) };
+    assert_eq!(due_at(&state, 59_999, 500_000), []);
+    assert_eq!(due_at(&state, 60_000, 7), [expire("a1")]);
+    assert_eq!(due_at(&state, 90_000, 7), [expire("a1"), expire("a2")]);
+    apply_at(&mut state, NOW.plus(Millis(60_000)), vec![Op::System(expire("a1"))]);
+    assert_eq!(due_at(&state, 60_001, 7), []);
 }
 
 #[test]

@@ -199,7 +199,12 @@ impl Hub {
                 | Event::TaskEnded { .. }
                 | Event::AgentRegistered { .. }
                 | Event::AgentLost { .. }
-                | Event::TasksForgotten { .. } => {}
+                | Event::TasksForgotten { .. }
+                | Event::AgentCordoned { .. }
+                | Event::AgentUncordoned { .. }
+                | Event::AgentDraining { .. }
+                | Event::DrainExpired { .. }
+                | Event::AgentRemoved { .. } => {}
             }
         }
     }
@@ -291,7 +296,12 @@ fn step_of(event: &Event) -> Option<(TaskId, Wants)> {
         Event::AttemptEnded { .. }
         | Event::AgentRegistered { .. }
         | Event::AgentLost { .. }
-        | Event::TasksForgotten { .. } => None,
+        | Event::TasksForgotten { .. }
+        | Event::AgentCordoned { .. }
+        | Event::AgentUncordoned { .. }
+        | Event::AgentDraining { .. }
+        | Event::DrainExpired { .. }
+        | Event::AgentRemoved { .. } => None,
     }
 }
 

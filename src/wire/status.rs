@@ -135,6 +135,7 @@ impl From<model::Rejected> for Failure {
             model::Rejected::AlreadyEnded { .. } => Code::AlreadyEnded,
             model::Rejected::Forbidden { .. } => Code::Forbidden,
             model::Rejected::Stale(_) => Code::Stale,
+            model::Rejected::AgentInUse { .. } => Code::Refused,
         };
         let message = rejected.to_string();
         match rejected {
@@ -147,6 +148,7 @@ impl From<model::Rejected> for Failure {
             | model::Rejected::NoSuchAgent(_)
             | model::Rejected::AlreadyEnded { .. }
             | model::Rejected::Forbidden { .. }
+            | model::Rejected::AgentInUse { .. }
             | model::Rejected::Stale(_) => Self::new(code, message),
         }
     }

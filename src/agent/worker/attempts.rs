@@ -48,6 +48,7 @@ pub(super) enum Ending {
     Stale,
     LeaseLost,
     Stopping,
+    Drained,
 }
 
 impl Ending {
@@ -57,6 +58,7 @@ impl Ending {
             Ending::Stale => "the cluster had given it up",
             Ending::LeaseLost => "the agent's lease ran out: it could not reach a leader",
             Ending::Stopping => "the agent was stopped",
+            Ending::Drained => "the agent is being drained",
         }
     }
 
@@ -64,7 +66,7 @@ impl Ending {
     pub fn before_it_ran(self) -> Outcome {
         Outcome::bare(match self {
             Ending::Cancelled => End::Killed,
-            Ending::Stale | Ending::LeaseLost | Ending::Stopping => End::Declined {
+            Ending::Stale | Ending::LeaseLost | Ending::Stopping | Ending::Drained => End::Declined {
                 reason: self.in_words().to_owned(),
             },
         })
@@ -74,10 +76,12 @@ impl Ending {
     fn while_it_ran(self) -> End {
         match self {
             Ending::Cancelled => End::Killed,
-            Ending::Stale | Ending::LeaseLost | Ending::Stopping => End::Interrupted {
-                cause: Interruption::EndedByAgent,
-                reason: self.in_words().to_owned(),
-            },
+            Ending::Stale | Ending::LeaseLost | Ending::Stopping | Ending::Drained => {
+                End::Interrupted {
+                    cause: Interruption::EndedByAgent,
+                    reason: self.in_words().to_owned(),
+                }
+            }
         }
     }
 }
@@ -343,6 +347,14 @@ impl Worker {
             self.end_attempt(fence, Ending::Cancelled, out);
         } else if !self.settled.contains(&fence) {
             self.record(fence, Ending::Cancelled.before_it_ran(), out);
+        }
+    }
+
+    /// What has begun goes on; only this agent knows what has.
+    pub(super) fn on_recall(&mut self, fence: Fence, out: &mut Vec<Effect>) {
+        let attempt = self.attempts.get(&fence);
+        if attempt.is_some_and(|attempt| matches!(attempt.phase, Phase::Waiting { .. })) {
+            self.end_attempt(fence, Ending::Drained, out);
         }
     }
 

@@ -83,6 +83,8 @@ impl Worker {
             } => self.on_assign(now, fence, number, spec, out),
             Said::Cancel { fence } => self.on_cancel(fence, out),
             Said::Stale { fence } => self.end_attempt(fence, Ending::Stale, out),
+            Said::Recall { fence } => self.on_recall(fence, out),
+            Said::Evict { fence } => self.end_attempt(fence, Ending::Drained, out),
             Said::Renewed { nonce } => self.on_renewed(now, nonce, out),
             Said::Settled { fence, disposition } => self.on_settled(fence, disposition, out),
             Said::Leading | Said::Following => {}
@@ -200,7 +202,9 @@ impl Worker {
         };
         let urgency = match ending {
             Ending::LeaseLost => Urgency::AtOnce,
-            Ending::Cancelled | Ending::Stale | Ending::Stopping => Urgency::Gently,
+            Ending::Cancelled | Ending::Stale | Ending::Stopping | Ending::Drained => {
+                Urgency::Gently
+            }
         };
         match &mut attempt.phase {
             Phase::Waiting { .. } => {

@@ -37,6 +37,14 @@ pub(crate) enum Said {
     Stale {
         fence: Fence,
     },
+    /// The agent is being drained: it is wanted back if it has not begun.
+    Recall {
+        fence: Fence,
+    },
+    /// The agent is being drained, and its time is up.
+    Evict {
+        fence: Fence,
+    },
     Renewed {
         nonce: u64,
     },

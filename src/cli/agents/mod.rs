@@ -1,8 +1,10 @@
-//! The noun `agent`: run one, and ask about those that the cluster knows.
+//! The noun `agent`: run one, ask about those that the cluster knows, and decide what they get.
 
+mod drain;
 mod get;
 mod guard;
 mod list;
+mod order;
 mod run;
 
 use clap::{Args, Subcommand};
@@ -12,7 +14,7 @@ use crate::client::{Connection, runtime};
 use crate::exit::Exit;
 use crate::failure::{Failure, Result};
 
-/// Run an agent, or ask about those that the cluster knows
+/// Run an agent, ask about those that the cluster knows, take one out of work
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   quorate agent list
@@ -30,6 +32,10 @@ enum Verb {
     Run(run::RunArgs),
     List(list::ListArgs),
     Get(get::GetArgs),
+    Cordon(order::CordonArgs),
+    Uncordon(order::UncordonArgs),
+    Drain(drain::DrainArgs),
+    Remove(order::RemoveArgs),
     Guard(guard::GuardArgs),
 }
 
@@ -42,10 +48,22 @@ pub fn run(args: AgentArgs, global: &Global) -> Result<Exit> {
         Some(Verb::Get(args)) => runtime()?.block_on(async {
             get::get(&Connection::open(&args.connect.target()?)?, &args, global).await
         }),
+        Some(Verb::Cordon(args)) => runtime()?.block_on(async {
+            order::cordon(&Connection::open(&args.connect.target()?)?, &args, global).await
+        }),
+        Some(Verb::Uncordon(args)) => runtime()?.block_on(async {
+            order::uncordon(&Connection::open(&args.connect.target()?)?, &args, global).await
+        }),
+        Some(Verb::Drain(args)) => runtime()?.block_on(async {
+            drain::drain(&Connection::open(&args.connect.target()?)?, &args, global).await
+        }),
+        Some(Verb::Remove(args)) => runtime()?.block_on(async {
+            order::remove(&Connection::open(&args.connect.target()?)?, &args, global).await
+        }),
         Some(Verb::Guard(args)) => guard::run(&args),
         None if args.bare.says_something() => run::run(args.bare, global),
         None => Err(Failure::usage(
-            "`quorate agent` needs a verb: run, list or get",
+            "`quorate agent` needs a verb, such as run, list, get or drain",
             "see `quorate agent --help`",
         )),
     }

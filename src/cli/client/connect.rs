@@ -106,6 +106,14 @@ impl Connection {
             .ok_or_else(|| malformed("an answer without an agent"))
     }
 
+    /// The agent as it is then; one that is removed, as it was.
+    pub async fn order_agent(&self, order: &v1::AgentOrder) -> Result<v1::Agent> {
+        let reply = self.client.order_agent(order).await.map_err(failed)?;
+        reply
+            .agent
+            .ok_or_else(|| malformed("an answer without an agent"))
+    }
+
     /// The new leader.
     pub async fn transfer_leadership(&self, to: &str) -> Result<String> {
         let request = v1::TransferLeadershipRequest { to: to.to_owned() };

@@ -27,6 +27,17 @@ pub fn agent_json(agent: &v1::Agent) -> Value {
         "registered_index": agent.registered_index,
         "status": agent.status.as_ref().map(status_json),
         "attempts": agent.attempts.iter().map(attempt).collect::<Vec<_>>(),
+        "cordon": agent.cordon.as_ref().map(cordon_json),
+    })
+}
+
+fn cordon_json(cordon: &v1::Cordon) -> Value {
+    let drain = |drain: &v1::Drain| json!({ "deadline": time(Some(drain.deadline)), "overdue": drain.overdue });
+    json!({
+        "by": cordon.by,
+        "reason": text(&cordon.reason),
+        "since": time(Some(cordon.since)),
+        "drain": cordon.drain.as_ref().map(drain),
     })
 }
 
@@ -106,6 +117,7 @@ pub fn agent_detail(agent: &v1::Agent, now: u64) -> String {
         ("session", connected.to_owned()),
         ("busy", format!("{} of {} slots", agent.busy, agent.slots)),
         ("attempts", attempts.collect::<Vec<_>>().join(", ")),
+        ("cordon", cordon(agent, now)),
         ("labels", labels(agent)),
         (
             "cpu",
@@ -131,6 +143,25 @@ pub fn agent_detail(agent: &v1::Agent, now: u64) -> String {
     ];
     rows.retain(|(_, value)| !value.is_empty());
     fields(&rows)
+}
+
+/// Empty for one that is open for work.
+fn cordon(agent: &v1::Agent, now: u64) -> String {
+    let Some(cordon) = &agent.cordon else {
+        return String::new();
+    };
+    let mut words = format!("by {}, {} ago", cordon.by, ago(cordon.since, now));
+    if !cordon.reason.is_empty() {
+        words = format!("{words}: {}", cordon.reason);
+    }
+    match &cordon.drain {
+        None => words,
+        Some(v1::Drain { overdue: true, .. }) => format!("{words}; its drain's time is up"),
+        Some(drain) => {
+            let left = span(drain.deadline.saturating_sub(now));
+            format!("{words}; being drained, {left} left")
+        }
+    }
 }
 
 fn labels(agent: &v1::Agent) -> String {
@@ -185,7 +216,33 @@ mod tests {
                 epoch: 12,
             }],
             connected: true,
+            cordon: None,
         }
+    }
+
+    #[test]
+    fn a_cordon_says_by_whom_why_and_how_long_a_drain_still_has() {
+        let drained = |drain| v1::Agent {
+            cordon: Some(v1::Cordon {
+                by: "ann".into(),
+                reason: "new kernel".into(),
+                since: 1_767_225_600_000,
+                drain,
+            }),
+            ..agent()
+        };
+        let now = 1_767_225_660_000;
+        let words = |drain| cordon(&drained(drain), now);
+        assert_eq!(words(None), "by ann, 60s ago: new kernel");
+        let deadline = 1_767_225_700_000;
+        let drain = |overdue| Some(v1::Drain { deadline, overdue });
+        assert!(words(drain(false)).ends_with("; being drained, 40s left"));
+        assert!(words(drain(true)).ends_with("; its drain's time is up"));
+        let json = agent_json(&drained(drain(false)));
+        assert_eq!(
+            json["cordon"].to_string(),
+            r#"{"by":"ann","reason":"new kernel","since":"2026-01-01T00:00:00.000Z","drain":{"deadline":"2026-01-01T00:01:40.000Z","overdue":false}}"#
+        );
     }
 
     #[test]

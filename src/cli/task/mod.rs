@@ -11,7 +11,7 @@ mod submit;
 mod wait;
 mod why;
 
-pub use spec::pair;
+pub use spec::{pair, time};
 
 use clap::{Args, Subcommand};
 use wire::v1;

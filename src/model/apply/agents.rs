@@ -33,6 +33,7 @@ impl State {
             profile: profile.clone(),
             state: AgentState::Ready,
             registered_index,
+            cordon: known.and_then(|agent| agent.cordon.clone()),
         };
         self.agents.put(profile.id.clone(), agent);
         step.events.push(Event::AgentRegistered {

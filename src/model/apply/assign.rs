@@ -57,6 +57,9 @@ impl State {
         if agent.state != AgentState::Ready {
             return stale("is lost");
         }
+        if let Err(reason) = agent.is_open() {
+            return stale(&format!("takes no new work: {reason}"));
+        }
         if agent.profile.incarnation != placement.incarnation {
             return stale("has another incarnation");
         }

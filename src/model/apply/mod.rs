@@ -4,13 +4,15 @@
 //! - [`submit`]: a new task, its request id, and its assignment in the same entry;
 //! - [`assign`]: a queued task gets an agent and an epoch;
 //! - [`finish`]: an agent's report, behind the fence; retries;
-//! - [`cancel`], [`agents`], [`expire`]: cancels, registrations, leases, deadlines, retention.
+//! - [`cancel`], [`agents`], [`expire`]: cancels, registrations, leases, deadlines, retention;
+//! - [`cordon`]: what people decide on an agent.
 //!
 //! Refusals are values. No input, however odd, panics.
 
 mod agents;
 mod assign;
 mod cancel;
+mod cordon;
 mod expire;
 mod finish;
 pub(crate) mod submit;
@@ -100,6 +102,12 @@ impl State {
             Command::CancelTask { task, reason } => self.cancel(principal, *task, reason, step),
             Command::RegisterAgent(profile) => self.register_agent(profile, step),
             Command::FinishAttempt(verdict) => self.finish_attempt(principal, verdict, step),
+            Command::CordonAgent { agent, reason } => {
+                self.cordon_agent(principal, agent, reason, step)
+            }
+            Command::UncordonAgent { agent } => self.uncordon_agent(agent, step),
+            Command::DrainAgent(drain) => self.drain_agent(principal, drain, step),
+            Command::RemoveAgent { agent } => self.remove_agent(agent, step),
         }
     }
 
@@ -117,6 +125,7 @@ impl State {
             }
             SystemCommand::ExpireDeadline { task } => self.expire_deadline(*task, step),
             SystemCommand::Forget { tasks } => self.forget(tasks, step),
+            SystemCommand::ExpireDrain { agent } => self.expire_drain(agent, step),
         }
     }
 

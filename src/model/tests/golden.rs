@@ -3,7 +3,9 @@
 //! The scripts are in `golden/`; `make fix` writes their outputs anew, and a diff shows what
 //! changed. Commands: `agent NAME slots=N inc=N KEY=VALUE…`, `submit [id=REQUEST] [retries=N]
 //! [once] [require=EXPRESSION] [on=AGENT] COMMAND…`, `assign TASK AGENT`, `finish TASK EPOCH AGENT
-//! END`, `cancel TASK`, `expire AGENT INC`, `deadline TASK`, `pass MILLIS`, `task TASK`, `agents`.
+//! END`, `cancel TASK`, `expire AGENT INC`, `deadline TASK`, `cordon AGENT [REASON]`, `uncordon
+//! AGENT`, `drain AGENT MILLIS [REASON]`, `overdue AGENT`, `remove AGENT`, `pass MILLIS`, `task TASK`,
+//! `agents`.
 
 use std::error::Error;
 use std::fmt::Write as _;
@@ -12,7 +14,9 @@ use super::world::{
     World, agent_id, client, fence, finish_op, incarnation, placement, profile, register_op, spec,
     submit, submit_op,
 };
-use crate::{Command, End, Event, Interruption, Op, Outcome, Reply, SystemCommand, TaskId};
+use crate::{
+    Command, Cordon, DrainAgent, End, Event, Interruption, Op, Outcome, Reply, SystemCommand, TaskId,
+};
 
 struct Script(World);
 
@@ -62,15 +66,10 @@ fn op(name: &str, args: &mut Args<'_>) -> Result<Op, Box<dyn Error>> {
             finish_op(fence, agent, Outcome::bare(end(word(args)?)?))
         }
         "cancel" => {
-            let command = Command::CancelTask {
+            asked(Command::CancelTask {
                 task: word(args)?.parse()?,
                 reason: "enough".into(),
-            };
-            Op::Client {
-                principal: client("ann"),
-                command,
-                placement: None,
-            }
+            })
         }
         "expire" => {
             let (agent, incarnation) = (agent_id(word(args)?), incarnation(word(args)?.parse()?));
@@ -79,8 +78,38 @@ fn op(name: &str, args: &mut Args<'_>) -> Result<Op, Box<dyn Error>> {
         "deadline" => Op::System(SystemCommand::ExpireDeadline {
             task: word(args)?.parse()?,
         }),
+        "overdue" => Op::System(SystemCommand::ExpireDrain {
+            agent: agent_id(word(args)?),
+        }),
+        "cordon" | "uncordon" | "drain" | "remove" => asked(order(name, args)?),
         other => return Err(format!("unknown command {other}").into()),
     })
+}
+
+/// What an administrator says of an agent.
+fn order(name: &str, args: &mut Args<'_>) -> Result<Command, Box<dyn Error>> {
+    let agent = agent_id(word(args)?);
+    Ok(match name {
+        "cordon" => Command::CordonAgent {
+            agent,
+            reason: args.next_pos().unwrap_or_default().to_owned(),
+        },
+        "uncordon" => Command::UncordonAgent { agent },
+        "drain" => Command::DrainAgent(DrainAgent {
+            agent,
+            deadline: crate::Millis(word(args)?.parse()?),
+            reason: args.next_pos().unwrap_or_default().to_owned(),
+        }),
+        _ => Command::RemoveAgent { agent },
+    })
+}
+
+fn asked(command: Command) -> Op {
+    Op::Client {
+        principal: client("ann"),
+        command,
+        placement: None,
+    }
 }
 
 fn agent(args: &mut Args<'_>) -> Result<Op, Box<dyn Error>> {
@@ -154,13 +183,27 @@ impl Script {
         let agents = self.0.state.agents().map(|agent| {
             let id = &agent.profile.id;
             let busy = self.0.state.busy(id);
+            let cordon = agent.cordon.as_ref().map(cordon_words).unwrap_or_default();
             format!(
-                "{id}: {:?}, {busy} of {} slots",
+                "{id}: {:?}, {busy} of {} slots{cordon}",
                 agent.state, agent.profile.slots
             )
         });
         agents.collect::<Vec<_>>().join("\n")
     }
+}
+
+/// State time and wall time are the same in these scripts.
+fn cordon_words(cordon: &Cordon) -> String {
+    let Cordon {
+        by,
+        reason,
+        since,
+        drain,
+    } = cordon;
+    let drain = drain.map(|drain| format!(", {:?} until {}", drain.stage, drain.until.0));
+    let drain = drain.unwrap_or_default();
+    format!("\n    closed by {by} at {} ({reason}){drain}", since.0)
 }
 
 fn end(word: &str) -> Result<End, Box<dyn Error>> {
@@ -199,6 +242,11 @@ fn event_words(event: &Event) -> String {
         Event::AgentRegistered { agent } => format!("{agent} registered"),
         Event::AgentLost { agent, .. } => format!("{agent} lost"),
         Event::TasksForgotten { count } => format!("{count} tasks forgotten"),
+        Event::AgentCordoned { agent } => format!("{agent} cordoned"),
+        Event::AgentUncordoned { agent } => format!("{agent} uncordoned"),
+        Event::AgentDraining { agent } => format!("{agent} has to give back what has not begun"),
+        Event::DrainExpired { agent } => format!("{agent} has to end what it holds"),
+        Event::AgentRemoved { agent, .. } => format!("{agent} forgotten"),
     }
 }
 

@@ -1,6 +1,8 @@
 //! Properties over random entries: three replicas agree, invariants hold after each entry, a
 //! snapshot anywhere and the tail give the same as a full replay, and no bytes make it panic.
 
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 
 use super::world::{
@@ -8,7 +10,7 @@ use super::world::{
     submit, submit_op,
 };
 use crate::{
-    Applied, Assignment, Command, End, Entry, Generation, Interruption, Op, Outcome, Stamped,
+    Applied, Assignment, Command, DrainAgent, End, Entry, Event, Generation, Interruption, Op, Outcome, Stamped,
     State, SystemCommand, TaskId, TaskSpec, Timestamp, invariant,
 };
 
@@ -66,6 +68,33 @@ fn registration(inc: impl Strategy<Value = u8>) -> impl Strategy<Value = Op> {
     })
 }
 
+/// What an administrator says of an agent, and the end of a drain.
+fn order() -> impl Strategy<Value = Op> {
+    let deadline = prop::sample::select(&[0, 2_000u64][..]);
+    (agent(), 0..6u8, deadline).prop_map(|(agent, which, deadline)| {
+        let agent = agent_id(agent);
+        let command = match which {
+            0 => Command::CordonAgent {
+                agent,
+                reason: "why not".into(),
+            },
+            1 | 2 => Command::UncordonAgent { agent },
+            3 => Command::DrainAgent(DrainAgent {
+                agent,
+                reason: String::new(),
+                deadline: crate::Millis(deadline),
+            }),
+            4 => Command::RemoveAgent { agent },
+            _ => return Op::System(SystemCommand::ExpireDrain { agent }),
+        };
+        Op::Client {
+            principal: client("ann"),
+            command,
+            placement: None,
+        }
+    })
+}
+
 /// Few tasks, agents and epochs, so that operations meet: `epoch` counts back from the index.
 fn op(index: u64) -> impl Strategy<Value = Op> {
     let task = 1..12u64;
@@ -91,6 +120,7 @@ fn op(index: u64) -> impl Strategy<Value = Op> {
             placement: None,
         }),
         2 => registration(inc.clone()),
+        2 => order(),
         1 => (agent(), inc).prop_map(|(agent, inc)| {
             let (agent, incarnation) = (agent_id(agent), incarnation(inc));
             Op::System(SystemCommand::ExpireLease { agent, incarnation })
@@ -187,6 +217,29 @@ proptest! {
             prop_assert!(answers.iter().all(|answer| *answer == answers[0]));
             prop_assert!(replicas.iter().all(|state| state.hash() == replicas[0].hash()));
             prop_assert_eq!(invariant::check(&replicas[0]), Vec::<String>::new());
+        }
+    }
+
+    #[test]
+    fn an_agent_that_is_closed_is_assigned_nothing(log in log()) {
+        let mut state = founded();
+        let mut closed = BTreeSet::new();
+        for (position, at) in log.iter().enumerate() {
+            for event in step(&mut state, position as u64 + 2, at).events {
+                match event {
+                    Event::AgentCordoned { agent } | Event::AgentDraining { agent } => {
+                        closed.insert(agent);
+                    }
+                    Event::AgentUncordoned { agent } | Event::AgentRemoved { agent, .. } => {
+                        closed.remove(&agent);
+                    }
+                    Event::TaskAssigned { agent, .. } => prop_assert!(!closed.contains(&agent)),
+                    _ => {}
+                }
+            }
+            let shown = state.agents().filter(|agent| agent.cordon.is_some());
+            let shown: BTreeSet<_> = shown.map(|agent| agent.profile.id.clone()).collect();
+            prop_assert_eq!(&shown, &closed);
         }
     }
 

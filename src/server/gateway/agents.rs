@@ -2,7 +2,7 @@
 
 use std::future::Future;
 
-use model::{AgentId, AgentState, State};
+use model::{AgentId, AgentState, Reason, State};
 use tonic::{Request, Response, Status};
 use wire::status::{Code, Failure};
 use wire::v1;
@@ -46,6 +46,13 @@ impl v1::agents_server::Agents for Gateway {
         let caller = self.reader(&request)?;
         Ok(self.get_agent(&caller, request).await?)
     }
+
+    async fn order(
+        &self,
+        request: Request<v1::AgentOrder>,
+    ) -> Result<Response<v1::AgentReply>, Status> {
+        Ok(self.order_agent(request).await?)
+    }
 }
 
 impl Gateway {
@@ -84,16 +91,20 @@ impl Gateway {
         self.hop(leader)
     }
 
-    fn agent(&self, state: &State, agent: &model::Agent) -> v1::Agent {
+    pub(super) fn agent(&self, state: &State, agent: &model::Agent) -> v1::Agent {
         let profile = &agent.profile;
         let session = self.0.sessions.of(&profile.id);
         let heard = session.as_ref().map(|session| session.heard());
         let silent = heard.as_ref().is_none_or(|(ago, _)| *ago >= limit::SILENCE);
-        let shown = match agent.state {
-            AgentState::Lost => "lost",
-            AgentState::Ready if silent && self.0.started.elapsed() < limit::SILENCE => UNKNOWN,
-            AgentState::Ready if silent => "suspect",
-            AgentState::Ready => "ready",
+        let busy = state.busy(&profile.id);
+        let shown = match (agent.state, agent.is_open()) {
+            (AgentState::Lost, _) => "lost",
+            (AgentState::Ready, Err(Reason::Draining)) if busy == 0 => "drained",
+            (AgentState::Ready, Err(Reason::Draining)) => "draining",
+            (AgentState::Ready, Err(_)) => "cordoned",
+            (AgentState::Ready, Ok(())) if !silent => "ready",
+            (AgentState::Ready, Ok(())) if self.0.started.elapsed() < limit::SILENCE => UNKNOWN,
+            (AgentState::Ready, Ok(())) => "suspect",
         };
         let held = state.held_by(&profile.id);
         let attempts = held
@@ -103,7 +114,7 @@ impl Gateway {
             id: profile.id.to_string(),
             state: shown.into(),
             slots: profile.slots,
-            busy: state.busy(&profile.id),
+            busy,
             labels: wire::convert::labels_out(&profile.labels),
             incarnation: profile.incarnation.to_string(),
             registered_index: agent.registered_index,
@@ -112,6 +123,7 @@ impl Gateway {
             status: heard.and_then(|(_, status)| status),
             attempts: attempts.collect(),
             connected: session.is_some(),
+            cordon: agent.cordon.as_ref().map(v1::Cordon::from),
         }
     }
 }

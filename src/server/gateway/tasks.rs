@@ -205,7 +205,7 @@ impl Gateway {
         })
     }
 
-    async fn proposed(&self, principal: Principal, command: Command) -> Result<Accepted, Failure> {
+    pub(super) async fn proposed(&self, principal: Principal, command: Command) -> Result<Accepted, Failure> {
         let answer = self.0.inputs.request(principal, command).await;
         answer.map_err(|refusal| {
             if matches!(refusal, Refusal::Rejected(_)) {
@@ -238,7 +238,7 @@ async fn cancel_there(
         .await
 }
 
-fn position_of(accepted: &Accepted) -> v1::Position {
+pub(super) fn position_of(accepted: &Accepted) -> v1::Position {
     v1::Position {
         log_index: accepted.index,
         term: accepted.term,
@@ -247,7 +247,7 @@ fn position_of(accepted: &Accepted) -> v1::Position {
 }
 
 /// `apply` answers every command with its own reply.
-fn unexpected(reply: &model::Reply) -> Failure {
+pub(super) fn unexpected(reply: &model::Reply) -> Failure {
     Failure::new(
         Code::Internal,
         format!("the reply {reply:?} is of another command"),

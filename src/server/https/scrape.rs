@@ -75,10 +75,17 @@ impl Now {
 
     fn agents(&self, sheet: &mut Sheet<'_>) -> fmt::Result {
         let state = self.0.cluster.view();
-        let count = |wanted| state.agents().filter(|agent| agent.state == wanted).count() as u64;
+        let count = |wanted, open| {
+            let some = state.agents().filter(|agent| agent.state == wanted);
+            some.filter(|agent| agent.cordon.is_none() == open).count() as u64
+        };
         let agents = [
-            (("state", "ready".to_owned()), count(AgentState::Ready)),
-            (("state", "lost".to_owned()), count(AgentState::Lost)),
+            (("state", "ready".to_owned()), count(AgentState::Ready, true)),
+            (("state", "cordoned".to_owned()), count(AgentState::Ready, false)),
+            (
+                ("state", "lost".to_owned()),
+                count(AgentState::Lost, true) + count(AgentState::Lost, false),
+            ),
         ];
         sheet.gauges(
             "quorate_agents",

@@ -199,7 +199,7 @@ impl Reader {
 
     async fn status(&self, report: v1::Status) -> Result<(), String> {
         let intake = match report.draining {
-            true => dispatch::Intake::Draining,
+            true => dispatch::Intake::Closed,
             false => dispatch::Intake::Open,
         };
         for fence in report.running {

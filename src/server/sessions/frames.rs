@@ -137,6 +137,8 @@ fn cause_of(cause: Cause) -> v1::CancelCause {
     match cause {
         Cause::Cancelled => v1::CancelCause::Cancelled,
         Cause::Stale => v1::CancelCause::Stale,
+        Cause::Recalled => v1::CancelCause::Recalled,
+        Cause::Evicted => v1::CancelCause::Evicted,
     }
 }
 

@@ -149,6 +149,11 @@ impl Client {
         let send = |to, message| async move { agents(to).get(message).await };
         self.call(Terms::READ, &message, send).await
     }
+
+    pub async fn order_agent(&self, order: &v1::AgentOrder) -> Result<v1::AgentReply, Error> {
+        let send = |to, message| async move { agents(to).order(message).await };
+        self.call(Terms::REPEATABLE, order, send).await
+    }
 }
 
 /// Whether the task will not change any more.

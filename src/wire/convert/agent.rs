@@ -1,6 +1,6 @@
-//! Agents: what they say of themselves in `Hello`.
+//! Agents: what they say of themselves in `Hello`, and what administrators say of them.
 
-use model::{AgentId, Incarnation};
+use model::{AgentId, DrainStage, Incarnation, Millis};
 
 use super::{Malformed, labels_in, labels_out};
 use crate::v1;
@@ -19,6 +19,45 @@ impl TryFrom<&v1::Hello> for model::AgentProfile {
             version: hello.version.clone(),
             limits: hello.limits.clone(),
         })
+    }
+}
+
+impl TryFrom<v1::AgentOrder> for model::Command {
+    type Error = Malformed;
+
+    fn try_from(order: v1::AgentOrder) -> Result<model::Command, Malformed> {
+        use v1::agent_order::Order;
+        let agent = AgentId::new(&order.id)?;
+        let order = order.order.ok_or_else(|| Malformed::missing("the order"))?;
+        Ok(match order {
+            Order::Cordon(v1::CordonAgent { reason }) => {
+                model::Command::CordonAgent { agent, reason }
+            }
+            Order::Uncordon(v1::UncordonAgent {}) => model::Command::UncordonAgent { agent },
+            Order::Drain(drain) => model::Command::DrainAgent(model::DrainAgent {
+                agent,
+                reason: drain.reason,
+                deadline: Millis(drain.deadline_ms),
+            }),
+            Order::Remove(v1::RemoveAgent {}) => model::Command::RemoveAgent { agent },
+        })
+    }
+}
+
+impl From<&model::Cordon> for v1::Cordon {
+    fn from(cordon: &model::Cordon) -> v1::Cordon {
+        v1::Cordon {
+            by: cordon.by.clone(),
+            reason: cordon.reason.clone(),
+            since: cordon.since.0,
+            drain: cordon.drain.map(|drain| v1::Drain {
+                deadline: drain.until_wall.0,
+                overdue: match drain.stage {
+                    DrainStage::Waiting => false,
+                    DrainStage::Overdue => true,
+                },
+            }),
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Cancels, attempts that the cluster gave up, and an agent that stops.
 
-use model::{Disposition, End};
+use model::{Disposition, End, Interruption};
 use wire::v1::agent_frame::Body;
 
 use super::{Bench, C1, C2, begins, endings, fence, records, said, starts, verdicts};
@@ -91,6 +91,42 @@ fn an_attempt_that_the_cluster_gave_up_is_ended_and_reported_as_interrupted() {
         [(_, End::Interrupted { .. })]
     ));
     assert_eq!(bench.say(C1, stale(3)), [], "one that never came");
+}
+
+#[test]
+fn what_is_recalled_is_given_back_if_it_waits_and_goes_on_if_it_has_begun() {
+    let mut bench = Bench::leased(1);
+    bench.running(1);
+    bench.assign(2);
+    let recall = |n| Said::Recall { fence: fence(n) };
+    let effects = bench.say(C1, recall(2));
+    assert!(is_declined(&records(&effects)[0].1), "it never ran");
+    assert_eq!(bench.say(C1, recall(1)), []);
+    assert_eq!(bench.say(C1, recall(3)), [], "one that never came");
+    let effects = bench.ends(1, Exit::Exited(0));
+    assert_eq!(records(&effects), [(fence(1), End::Exited { code: 0 })]);
+    bench.assign(4);
+    assert_eq!(bench.say(C1, recall(4)), [], "it is being written down");
+    assert_eq!(starts(&bench.tell(Input::Begun(fence(4)))), [fence(4)]);
+}
+
+#[test]
+fn what_is_evicted_ends_gently_and_says_for_what() {
+    let mut bench = Bench::leased(1);
+    bench.running(1);
+    bench.assign(2);
+    let evict = |n| Said::Evict { fence: fence(n) };
+    let effects = bench.say(C1, evict(2));
+    assert!(is_declined(&records(&effects)[0].1), "it never ran");
+    let effects = bench.say(C1, evict(1));
+    assert_eq!(endings(&effects), [(fence(1), Urgency::Gently)]);
+    assert_eq!(bench.say(C1, evict(1)), [], "once is enough");
+    let effects = bench.ends(1, Exit::Stopped);
+    let interrupted = End::Interrupted {
+        cause: Interruption::EndedByAgent,
+        reason: "the agent is being drained".into(),
+    };
+    assert_eq!(records(&effects), [(fence(1), interrupted)]);
 }
 
 #[test]

@@ -163,8 +163,15 @@ impl Life {
                     spec: spec(),
                 },
             ),
-            4 => self.say(leader.unwrap_or(C2), Said::Cancel { fence }),
-            5 => self.say(leader.unwrap_or(C2), Said::Stale { fence }),
+            4 | 5 => {
+                let said = match (what, n / TASKS % 2) {
+                    (4, 0) => Said::Cancel { fence },
+                    (4, _) => Said::Evict { fence },
+                    (_, 0) => Said::Stale { fence },
+                    (_, _) => Said::Recall { fence },
+                };
+                self.say(leader.unwrap_or(C2), said);
+            }
             6 | 7 => self.renewed(n),
             8 | 9 => {
                 if let Some(fence) = Life::pick(self.judge.recorded.clone(), n) {
