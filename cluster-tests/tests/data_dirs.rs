@@ -162,7 +162,7 @@ async fn a_controller_whose_disk_is_full_stops_and_the_others_go_on_until_there_
         let child = start();
         site.cluster.until_whole().await.unwrap();
         if office == "leader" {
-            let transfer = ["cluster", "transfer-leadership", "--to", id];
+            let transfer = ["cluster", "transfer-leadership", id];
             cli.expect(&transfer).await.unwrap();
         }
         disk.fill(i32::try_from(child.id().unwrap()).unwrap())

@@ -21,6 +21,8 @@ mod demo;
 #[cfg(test)]
 mod dev;
 #[cfg(test)]
+mod drains;
+#[cfg(test)]
 mod following;
 #[cfg(test)]
 mod history;
@@ -32,6 +34,8 @@ mod input;
 mod interrupts;
 #[cfg(test)]
 mod leader;
+#[cfg(test)]
+mod membership;
 #[cfg(test)]
 mod offline;
 #[cfg(test)]

@@ -51,7 +51,7 @@ pub const MEMBER: [&str; 10] = [
     "hash_at",
     "version",
 ];
-pub const AGENT: [&str; 13] = [
+pub const AGENT: [&str; 14] = [
     "schema",
     "id",
     "state",
@@ -65,6 +65,7 @@ pub const AGENT: [&str; 13] = [
     "registered_index",
     "status",
     "attempts",
+    "cordon",
 ];
 pub const WHY: [&str; 10] = [
     "schema",

@@ -49,9 +49,7 @@ fn cause(state: &State, task: &Task, stage: DrainStage) -> Option<Cause> {
             ..
         }
     );
-    let once = state
-        .spec(task.id)
-        .is_none_or(|spec| spec.at_most_once);
+    let once = state.spec(task.id).is_none_or(|spec| spec.at_most_once);
     if cancelled {
         return None;
     }

@@ -54,16 +54,26 @@ pub struct Verdict {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
     SubmitTask(Submit),
-    CancelTask { task: TaskId, reason: String },
+    CancelTask {
+        task: TaskId,
+        reason: String,
+    },
     RegisterAgent(AgentProfile),
     FinishAttempt(Verdict),
     /// No new work for it; what it holds goes on.
-    CordonAgent { agent: AgentId, reason: String },
+    CordonAgent {
+        agent: AgentId,
+        reason: String,
+    },
     /// Work again, and the end of a drain.
-    UncordonAgent { agent: AgentId },
+    UncordonAgent {
+        agent: AgentId,
+    },
     DrainAgent(DrainAgent),
     /// Forgets one that is empty, and lost or cordoned.
-    RemoveAgent { agent: AgentId },
+    RemoveAgent {
+        agent: AgentId,
+    },
 }
 
 /// Closes an agent to new work, and has it give up what it holds: at once what has not begun, by the

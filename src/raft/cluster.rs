@@ -59,6 +59,7 @@ use crate::store::directory;
 use crate::store::log::LogStore;
 use crate::store::rotate::Growth;
 use crate::sync::lock;
+use crate::unfinished;
 use crate::watched::Follower;
 
 /// Threads of Raft's runtime: consensus itself is one task, the others serve the network and apply. Where
@@ -71,7 +72,7 @@ fn threads() -> usize {
 /// How long stopping may wait for each of its steps.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
-type LocalCore = Core<TokioRuntime, Calls>;
+pub type LocalCore = Core<TokioRuntime, Calls>;
 
 /// One member of the cluster. Cheap to clone.
 #[derive(Clone)]
@@ -198,7 +199,38 @@ impl Cluster {
             .await
     }
 
-    /// Leader only: takes a controller out for good.
+    /// The first half of adding one: it gets the log, and no vote.
+    #[cfg(test)]
+    pub async fn add_learner(&self, id: ControllerId, addresses: Addresses) -> Result<(), Error> {
+        let core = self.inner.core.clone();
+        self.on_runtime(async move { core.members.add_learner(id, addresses).await })
+            .await
+    }
+
+    #[cfg(test)]
+    pub fn effective_membership(&self) -> Arc<crate::consensus::StoredMembership> {
+        self.inner.core.members.effective()
+    }
+
+    /// For what no member does by itself.
+    #[cfg(test)]
+    pub fn consensus(&self) -> Raft<Types<TokioRuntime>, Machine<TokioRuntime>> {
+        self.inner.core.raft.clone()
+    }
+
+    /// Leader only: gives a learner a vote, once it has caught up.
+    pub async fn promote(&self, id: ControllerId) -> Result<(), Error> {
+        let core = self.inner.core.clone();
+        self.on_runtime(async move { core.members.promote(id).await })
+            .await
+    }
+
+    /// Whether a controller was a member once, and is none any more.
+    pub fn was_removed(&self, id: ControllerId) -> bool {
+        self.inner.core.members.was_removed(id)
+    }
+
+    /// Leader only: takes a controller out for good. Of itself it hands over, and says that it does not lead.
     pub async fn remove_member(&self, id: ControllerId) -> Result<(), Error> {
         let core = self.inner.core.clone();
         self.on_runtime(async move { core.members.remove(id).await })
@@ -427,14 +459,16 @@ fn guard(me: Me, raft: Raft<Types<TokioRuntime>, Machine<TokioRuntime>>) -> Guar
 
 /// The tasks that follow what consensus reports, until the member stops.
 fn spawn_followers(
-    core: &LocalCore,
+    core: &Arc<LocalCore>,
     network: Network,
     told: watch::Sender<Leadership>,
 ) -> Vec<JoinHandle<()>> {
     let fatal = &core.fatal;
     let membership = follow_membership(core.raft.clone(), network);
     let telling = tell(core.leadership.clone(), told);
+    let finishing = unfinished::watch(core.clone());
     vec![
+        tokio::spawn(fatal.watch("finishing changes of the membership", finishing)),
         tokio::spawn(fatal.watch("following the membership", membership)),
         tokio::spawn(fatal.watch("telling who leads", telling)),
     ]

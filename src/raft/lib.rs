@@ -38,11 +38,13 @@ mod payload;
 mod peers;
 mod proposer;
 mod read;
+mod removal;
 mod snapshot;
 mod status;
 mod store;
 mod sync;
 mod trail;
+mod unfinished;
 mod watched;
 
 #[cfg(test)]

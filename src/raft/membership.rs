@@ -5,8 +5,11 @@
 //! on where it stopped. A machine that lost its disk fails both tests, and has to take a new id: under the
 //! old one it would vote again in a term in which it voted already.
 //!
-//! A change that was cut short after its first half leaves a joint configuration; the next change, of any
-//! kind, finishes it first by issuing it again.
+//! One change at a time: while one is under way another is told so, and may try again. Waiting for a learner
+//! to catch up is no change, and holds up nobody.
+//!
+//! A change that was cut short after its first half leaves a joint configuration; the next leader finishes it
+//! by issuing it again, and so does the next change, of any kind.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,7 +19,7 @@ use model::{Addresses, ControllerId};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{InitializeError, RaftError};
 use openraft::{AsyncRuntime, ChangeMembers, Instant, Raft, RaftMetrics, ServerState};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 
 use crate::consensus::{NodeId, StoredMembership, Types};
 use crate::error::{Error, Leader};
@@ -98,7 +101,12 @@ impl<R: AsyncRuntime, P: Peers> Members<R, P> {
 
     /// Adds a controller: learner, caught up, voter.
     pub async fn add(&self, id: ControllerId, addresses: Addresses) -> Result<(), Error> {
-        let _turn = self.one_at_a_time.lock().await;
+        self.add_learner(id, addresses).await?;
+        self.give_vote(id).await
+    }
+
+    pub async fn add_learner(&self, id: ControllerId, addresses: Addresses) -> Result<(), Error> {
+        let _turn = self.turn()?;
         self.lead()?;
         let joiner = self.peers.identify(id.0, &addresses.raft).await?;
         let node = Node {
@@ -107,52 +115,77 @@ impl<R: AsyncRuntime, P: Peers> Members<R, P> {
         };
         self.check(id, &joiner)?;
         self.finish_interrupted().await?;
-        let members = self.effective();
-        match members.get_node(&id.0) {
-            Some(known) if *known == node => {}
-            Some(_) => {
-                self.change(ChangeMembers::SetNodes(BTreeMap::from([(id.0, node)])))
-                    .await?
-            }
-            None => {
-                self.change(ChangeMembers::AddNodes(BTreeMap::from([(id.0, node)])))
-                    .await?
-            }
+        let node = BTreeMap::from([(id.0, node)]);
+        match self.effective().get_node(&id.0) {
+            Some(known) if *known == node[&id.0] => Ok(()),
+            Some(_) => self.change(ChangeMembers::SetNodes(node)).await,
+            None => self.change(ChangeMembers::AddNodes(node)).await,
         }
-        if members.voter_ids().any(|voter| voter == id.0) {
+    }
+
+    /// Makes a learner a voter, once it has caught up.
+    pub async fn promote(&self, id: ControllerId) -> Result<(), Error> {
+        self.lead()?;
+        if self.effective().get_node(&id.0).is_none() {
+            return Err(self.stranger(id));
+        }
+        self.give_vote(id).await
+    }
+
+    async fn give_vote(&self, id: ControllerId) -> Result<(), Error> {
+        let votes = |members: &StoredMembership| members.voter_ids().any(|voter| voter == id.0);
+        let members = self.effective();
+        if votes(&members) && members.membership().get_joint_config().len() == 1 {
             return Ok(());
         }
         self.wait_caught_up(id.0).await?;
-        self.change(ChangeMembers::AddVoterIds(BTreeSet::from([id.0])))
-            .await
-    }
-
-    /// Takes a controller out for good: its id is never used again.
-    pub async fn remove(&self, id: ControllerId) -> Result<(), Error> {
-        let _turn = self.one_at_a_time.lock().await;
+        let _turn = self.turn()?;
         self.lead()?;
         self.finish_interrupted().await?;
         let members = self.effective();
         if members.get_node(&id.0).is_none() {
-            return Err(Error::Rejected(format!("{id} is not a member")));
+            return Err(self.stranger(id));
         }
-        let voters: BTreeSet<_> = members.voter_ids().collect();
-        if voters.len() == 1 && voters.contains(&id.0) {
-            return Err(Error::Rejected(format!("{id} is the only voter")));
+        match votes(&members) {
+            true => Ok(()),
+            false => {
+                self.change(ChangeMembers::AddVoterIds(BTreeSet::from([id.0])))
+                    .await
+            }
         }
-        if voters.contains(&id.0) {
-            self.change(ChangeMembers::RemoveVoters(BTreeSet::from([id.0])))
-                .await?;
+    }
+
+    /// Whether it was a member, and never will be again.
+    pub fn was_removed(&self, id: ControllerId) -> bool {
+        let view = self.published.view();
+        view.used_ids.contains(&id.0) && view.membership.get_node(&id.0).is_none()
+    }
+
+    pub fn stranger(&self, id: ControllerId) -> Error {
+        Error::Rejected(match self.was_removed(id) {
+            true => format!("{id} was removed; ids are never used again"),
+            false => format!(
+                "{id} is not a member: a controller that is started with --join becomes one"
+            ),
+        })
+    }
+
+    /// Finishes a change that an earlier leader left half done. One of this leader's own is under way where
+    /// somebody has the turn.
+    pub async fn finish(&self) -> Result<(), Error> {
+        match self.turn() {
+            Ok(_turn) => self.finish_interrupted().await,
+            Err(_) => Ok(()),
         }
-        if self.effective().get_node(&id.0).is_some() {
-            self.change(ChangeMembers::RemoveNodes(BTreeSet::from([id.0])))
-                .await?;
-        }
-        Ok(())
+    }
+
+    pub fn turn(&self) -> Result<MutexGuard<'_, ()>, Error> {
+        let turn = self.one_at_a_time.try_lock();
+        turn.map_err(|_| Error::busy("another change of the membership is under way"))
     }
 
     /// Membership changes are the leader's.
-    fn lead(&self) -> Result<(), Error> {
+    pub fn lead(&self) -> Result<(), Error> {
         let (state, leader) = {
             let metrics = self.raft.server_metrics();
             let metrics = metrics.borrow_watched();
@@ -214,7 +247,7 @@ impl<R: AsyncRuntime, P: Peers> Members<R, P> {
         Ok(())
     }
 
-    async fn finish_interrupted(&self) -> Result<(), Error> {
+    pub async fn finish_interrupted(&self) -> Result<(), Error> {
         if self.effective().membership().get_joint_config().len() > 1 {
             tracing::info!("finishing a change of membership that was cut short");
             self.change(ChangeMembers::AddVoterIds(BTreeSet::new()))
@@ -223,7 +256,7 @@ impl<R: AsyncRuntime, P: Peers> Members<R, P> {
         Ok(())
     }
 
-    async fn change(&self, change: ChangeMembers<NodeId, Node>) -> Result<(), Error> {
+    pub async fn change(&self, change: ChangeMembers<NodeId, Node>) -> Result<(), Error> {
         tracing::info!(%change, "changing the membership");
         // Retained: a voter that is removed stays a learner until it is removed as a node.
         match self.raft.change_membership(change, true).await {
@@ -304,12 +337,8 @@ impl<R: AsyncRuntime, P: Peers> Members<R, P> {
     /// The one with the most advanced log among the given that answer. A leader that hands over refuses
     /// writes until it is deposed, so it must not hand over to the dead.
     async fn successor(&self, among: &BTreeSet<NodeId>) -> Result<Option<NodeId>, Error> {
-        let heartbeat = Duration::from_millis(self.raft.config().heartbeat_interval);
-        let recently = heartbeat * RECENT_HEARTBEATS;
-        let answers = |metrics: &RaftMetrics<Types<R>>, id: NodeId| {
-            let heard = metrics.heartbeat.as_ref().and_then(|all| all.get(&id));
-            heard.is_some_and(|at| at.is_some_and(|at| at.elapsed() < recently))
-        };
+        let recently = self.heartbeat() * RECENT_HEARTBEATS;
+        let answers = |metrics: &RaftMetrics<Types<R>>, id| self.answers(metrics, id);
         // One that is new to its office has heard of nobody yet.
         let somebody = |metrics: &RaftMetrics<Types<R>>| {
             metrics.replication.is_none() || among.iter().any(|id| answers(metrics, *id))
@@ -323,6 +352,17 @@ impl<R: AsyncRuntime, P: Peers> Members<R, P> {
         };
         let alive = among.iter().copied().filter(|id| answers(&metrics, *id));
         Ok(alive.max_by_key(|id| matched.get(id).copied().flatten()))
+    }
+
+    pub fn heartbeat(&self) -> Duration {
+        Duration::from_millis(self.raft.config().heartbeat_interval)
+    }
+
+    /// Whether a member answered this leader lately.
+    pub fn answers(&self, metrics: &RaftMetrics<Types<R>>, id: NodeId) -> bool {
+        let recently = self.heartbeat() * RECENT_HEARTBEATS;
+        let heard = metrics.heartbeat.as_ref().and_then(|all| all.get(&id));
+        heard.is_some_and(|at| at.is_some_and(|at| at.elapsed() < recently))
     }
 
     pub fn effective(&self) -> Arc<StoredMembership> {

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use model::{
-    AgentId, AgentProfile, Command, DrainAgent, End, Entry, Expression, Generation, Incarnation, Millis,
-    Namespace, Op, Outcome, Principal, Reason, Role, Stamped, State, Submit, SystemCommand, TaskId,
-    TaskSpec, Timestamp, Verdict,
+    AgentId, AgentProfile, Command, DrainAgent, End, Entry, Expression, Generation, Incarnation,
+    Millis, Namespace, Op, Outcome, Principal, Reason, Role, Stamped, State, Submit, SystemCommand,
+    TaskId, TaskSpec, Timestamp, Verdict,
 };
 
 use crate::score::tie;
@@ -394,7 +394,11 @@ fn agents_that_are_closed_get_nothing_and_why_says_by_what() {
     fleet.agents.get_mut(&id("a1")).unwrap().connected = false;
     assert_eq!(chosen(&state, &fleet), []);
     let explained = explain(&state, &fleet, NOW, TaskId(1)).expect("it is known");
-    let reasons: Vec<_> = explained.agents.iter().map(|a| a.standing.clone()).collect();
+    let reasons: Vec<_> = explained
+        .agents
+        .iter()
+        .map(|a| a.standing.clone())
+        .collect();
     let refused = [Reason::Cordoned, Reason::Draining, Reason::Declining];
     assert_eq!(reasons, refused.map(Err));
     assert_eq!(
@@ -423,7 +427,11 @@ fn a_drain_is_due_once_at_its_deadline_whoever_leads() {
     assert_eq!(due_at(&state, 59_999, 500_000), []);
     assert_eq!(due_at(&state, 60_000, 7), [expire("a1")]);
     assert_eq!(due_at(&state, 90_000, 7), [expire("a1"), expire("a2")]);
-    apply_at(&mut state, NOW.plus(Millis(60_000)), vec![Op::System(expire("a1"))]);
+    apply_at(
+        &mut state,
+        NOW.plus(Millis(60_000)),
+        vec![Op::System(expire("a1"))],
+    );
     assert_eq!(due_at(&state, 60_001, 7), []);
 }
 

@@ -32,6 +32,8 @@ pub struct Controller {
     pub callers: Callers,
     pub metrics: Arc<Metrics>,
     pub clocks: Clocks,
+    /// Another member said that this one was removed: it ends.
+    pub removed: CancellationToken,
     /// Since when agents could be heard here.
     pub started: tokio::time::Instant,
     /// Everything spawned for a request or a session.

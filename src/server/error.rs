@@ -29,6 +29,11 @@ pub enum Error {
     },
     #[error(transparent)]
     Raft(raft::Error),
+    #[error(
+        "{0} was removed from the cluster, and its id is never used again; to use this machine again, give it \
+         a new id and certificate, and let it join with an empty data directory"
+    )]
+    Removed(model::ControllerId),
     #[error("the {port} port stopped: {reason}")]
     Stopped { port: &'static str, reason: String },
     /// Storage or consensus failed; what is on disk is the truth, and a restart goes on from it.

@@ -103,6 +103,7 @@ impl Node {
             callers: Callers::default(),
             metrics: Arc::new(Metrics::default()),
             clocks: Clocks::default(),
+            removed: CancellationToken::new(),
             started: tokio::time::Instant::now(),
             background: TaskTracker::new(),
             leaving: CancellationToken::new(),
@@ -155,6 +156,7 @@ impl Node {
                 Ok(Some(reason)) => Error::Fatal(reason.to_string()),
                 Ok(None) | Err(_) => Error::Fatal("consensus has ended".into()),
             },
+            () = self.controller.removed.cancelled() => Error::Removed(self.controller.id),
             ended = &mut self.grpc => port_stopped("gRPC", ended),
             ended = &mut self.https => port_stopped("HTTPS", ended),
             ended = &mut self.dispatcher => Error::Fatal(match ended {

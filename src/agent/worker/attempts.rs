@@ -66,9 +66,11 @@ impl Ending {
     pub fn before_it_ran(self) -> Outcome {
         Outcome::bare(match self {
             Ending::Cancelled => End::Killed,
-            Ending::Stale | Ending::LeaseLost | Ending::Stopping | Ending::Drained => End::Declined {
-                reason: self.in_words().to_owned(),
-            },
+            Ending::Stale | Ending::LeaseLost | Ending::Stopping | Ending::Drained => {
+                End::Declined {
+                    reason: self.in_words().to_owned(),
+                }
+            }
         })
     }
 

@@ -47,7 +47,12 @@ pub struct DrainArgs {
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "10m")]
     deadline: Duration,
     /// Shown to whoever wonders
-    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        hide_default_value = true
+    )]
     reason: String,
 }
 
@@ -122,7 +127,10 @@ fn left(agent: &v1::Agent, drain: &v1::Drain, now: u64) -> String {
     let (id, busy) = (&agent.id, agent.busy);
     let time = drain.deadline.saturating_sub(now);
     match (drain.overdue, time) {
-        (false, 1..) => format!("{id}: {busy} left, {} until they are interrupted", span(time)),
+        (false, 1..) => format!(
+            "{id}: {busy} left, {} until they are interrupted",
+            span(time)
+        ),
         (false, 0) | (true, _) => format!("{id}: {busy} left, being interrupted"),
     }
 }
@@ -131,7 +139,10 @@ fn stopped(agent: &v1::Agent) -> Failure {
     let id = &agent.id;
     Failure::refused(
         "refused",
-        format!("somebody ended the drain of {id}; it still holds {}", agent.busy),
+        format!(
+            "somebody ended the drain of {id}; it still holds {}",
+            agent.busy
+        ),
         format!("see `quorate agent get {id}`"),
     )
 }

@@ -25,7 +25,12 @@ pub struct CordonArgs {
     #[arg(value_name = "AGENT")]
     id: AgentId,
     /// Shown to whoever wonders
-    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        hide_default_value = true
+    )]
     reason: String,
 }
 
@@ -90,7 +95,11 @@ pub async fn asked(cluster: &Connection, id: &AgentId, order: Order) -> Result<v
     };
     let open = failure.exit == Exit::Unknown || failure.exit == Exit::Interrupted;
     let hint = format!("it may have happened: see `quorate agent get {id}`; asking again is safe");
-    Err(if open { Failure { hint, ..failure } } else { failure })
+    Err(if open {
+        Failure { hint, ..failure }
+    } else {
+        failure
+    })
 }
 
 fn print(agent: &v1::Agent, what: &str, global: &Global) -> Result<Exit> {

@@ -114,6 +114,16 @@ impl Connection {
             .ok_or_else(|| malformed("an answer without an agent"))
     }
 
+    pub async fn promote(&self, id: &str, hold: Duration) -> Result<()> {
+        let reply = self.client.promote(id, hold).await;
+        reply.map(drop).map_err(failed)
+    }
+
+    pub async fn remove(&self, id: &str, hold: Duration) -> Result<()> {
+        let reply = self.client.remove(id, hold).await;
+        reply.map(drop).map_err(failed)
+    }
+
     /// The new leader.
     pub async fn transfer_leadership(&self, to: &str) -> Result<String> {
         let request = v1::TransferLeadershipRequest { to: to.to_owned() };

@@ -1,6 +1,8 @@
-//! The noun `cluster`: make one, and see how it is.
+//! The noun `cluster`: make one, see how it is, and change who belongs to it.
 
+mod change;
 pub mod init;
+mod members;
 mod status;
 mod transfer;
 
@@ -14,7 +16,7 @@ use crate::client::{ConnectArgs, Connection, runtime};
 use crate::exit::Exit;
 use crate::failure::Result;
 
-/// Make a cluster, and see how it is
+/// Make a cluster, see how it is, and change who belongs to it
 #[derive(Debug, Args)]
 #[command(arg_required_else_help = true, subcommand_required = true)]
 #[command(after_help = "Example:\n  quorate cluster status")]
@@ -36,6 +38,8 @@ Equal APPLIED must show equal HASH. Exit code 2 where no quorum could be reached
     /// List the controllers
     #[command(after_help = "Example:\n  quorate cluster members -o wide")]
     Members(ConnectArgs),
+    Promote(change::PromoteArgs),
+    Remove(change::RemoveArgs),
     TransferLeadership(transfer::TransferArgs),
 }
 
@@ -46,6 +50,12 @@ pub fn run(args: ClusterArgs, global: &Global) -> Result<Exit> {
             .block_on(async { status::status(&Connection::open(&args.target()?)?, global).await }),
         Verb::Members(args) => runtime()?
             .block_on(async { status::members(&Connection::open(&args.target()?)?, global).await }),
+        Verb::Promote(args) => runtime()?.block_on(async {
+            change::promote(&Connection::open(&args.connect.target()?)?, &args, global).await
+        }),
+        Verb::Remove(args) => runtime()?.block_on(async {
+            change::remove(&Connection::open(&args.connect.target()?)?, &args, global).await
+        }),
         Verb::TransferLeadership(args) => runtime()?.block_on(async {
             transfer::transfer(&Connection::open(&args.connect.target()?)?, &args, global).await
         }),

@@ -2,29 +2,38 @@
 
 use clap::Args;
 use model::ControllerId;
-use serde_json::json;
 
+use super::members;
 use crate::args::Global;
 use crate::client::{ConnectArgs, Connection, interrupted};
+use crate::controller::controller_id;
 use crate::exit::Exit;
 use crate::failure::{Failure, Result};
-use crate::output::{self, Answer, SCHEMA};
+use crate::output;
 
 /// Make another controller the leader
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   quorate cluster transfer-leadership
-  quorate cluster transfer-leadership --to c2")]
+  quorate cluster transfer-leadership c2")]
 pub struct TransferArgs {
     #[command(flatten)]
     pub connect: ConnectArgs,
     /// To this one [default: the most advanced voter]
-    #[arg(long, value_name = "CONTROLLER")]
+    #[arg(value_name = "CONTROLLER", value_parser = controller_id)]
+    id: Option<ControllerId>,
+    /// As it was said at first
+    #[arg(long, value_name = "CONTROLLER", value_parser = controller_id, hide = true)]
+    #[arg(conflicts_with = "id")]
     to: Option<ControllerId>,
 }
 
 pub async fn transfer(cluster: &Connection, args: &TransferArgs, global: &Global) -> Result<Exit> {
-    let to = args.to.map(|id| id.to_string()).unwrap_or_default();
+    let to = args
+        .id
+        .or(args.to)
+        .map(|id| id.to_string())
+        .unwrap_or_default();
     let asking = output::waiting(
         "waiting for the new leader",
         cluster.transfer_leadership(&to),
@@ -33,8 +42,7 @@ pub async fn transfer(cluster: &Connection, args: &TransferArgs, global: &Global
         leader = asking => leader?,
         () = interrupted() => return Err(stopped()),
     };
-    answer(leader).print(global.output)?;
-    Ok(Exit::Ok)
+    members::print(cluster, done(&leader), global).await
 }
 
 /// It was asked for already: no answer means that nobody knows.
@@ -46,37 +54,25 @@ fn stopped() -> Failure {
 }
 
 /// `leader`: empty where the others had not chosen yet when the answer was sent.
-fn answer(leader: String) -> Answer {
-    let known = Some(leader).filter(|leader| !leader.is_empty());
-    let text = match &known {
-        Some(leader) => format!("{leader} leads"),
-        None => {
+fn done(leader: &str) -> String {
+    match leader {
+        "" => {
             "leadership was handed over; who leads is not known yet: ask `quorate cluster status`"
-                .to_owned()
+                .into()
         }
-    };
-    Answer {
-        json: json!({ "schema": SCHEMA, "leader": known }),
-        ids: known.into_iter().collect(),
-        table: Box::new(move |_| text.clone()),
+        leader => format!("{leader} leads"),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::output::Width;
 
     #[test]
-    fn a_leader_that_is_not_known_yet_is_null_and_said_so() {
-        let unknown = answer(String::new());
-        assert_eq!(unknown.json.to_string(), r#"{"schema":1,"leader":null}"#);
-        assert!(unknown.ids.is_empty());
-        let text = (unknown.table)(Width::Normal);
+    fn a_leader_that_is_not_known_yet_is_said_to_be_so() {
+        let text = done("");
         assert!(text.contains("not known yet") && text.contains("`quorate cluster status`"));
-        let known = answer("c2".to_owned());
-        assert_eq!(known.json["leader"], "c2");
-        assert_eq!((known.table)(Width::Normal), "c2 leads");
+        assert_eq!(done("c2"), "c2 leads");
     }
 
     #[test]

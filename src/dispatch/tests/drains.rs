@@ -107,14 +107,22 @@ fn a_drained_agent_is_asked_for_what_it_has_not_begun_and_at_the_deadline_for_al
     assert_eq!(leader.told(), [(session, TaskId(1), Cause::Recalled)]);
     leader.agent("a2", 2, 4);
     leader.give_back(session, sent[0].1);
-    assert_eq!(leader.assigned()[0].0, SessionId(2), "it goes elsewhere at once");
+    assert_eq!(
+        leader.assigned()[0].0,
+        SessionId(2),
+        "it goes elsewhere at once"
+    );
     leader.pass(9_999);
     assert_eq!(leader.told(), []);
     leader.pass(1);
     assert_eq!(leader.told(), [(session, TaskId(2), Cause::Evicted)]);
     leader.pass(100);
     assert_eq!(leader.told(), [], "once");
-    assert_eq!(leader.task(2), StateName::Assigned, "until its agent has ended it");
+    assert_eq!(
+        leader.task(2),
+        StateName::Assigned,
+        "until its agent has ended it"
+    );
 }
 
 #[test]
@@ -129,7 +137,11 @@ fn a_new_leader_goes_on_with_the_drain_and_its_deadline() {
     leader.input(Input::Follow);
     leader.pass(1_000);
     leader.input(Input::Lead { term: 2 });
-    assert_eq!(leader.told(), [], "not before it is known what its agent holds");
+    assert_eq!(
+        leader.told(),
+        [],
+        "not before it is known what its agent holds"
+    );
     let known = Input::Known {
         session: SessionId(1),
         attempts: vec![fence],
@@ -208,5 +220,9 @@ fn a_removed_agent_that_comes_again_is_a_new_one() {
     leader.submit("one");
     assert_eq!(leader.task(1), StateName::Assigned);
     leader.pass(LEASE.0 - 1);
-    assert_eq!(leader.task(1), StateName::Assigned, "its lease is a full one");
+    assert_eq!(
+        leader.task(1),
+        StateName::Assigned,
+        "its lease is a full one"
+    );
 }

@@ -15,7 +15,8 @@ use super::world::{
     submit, submit_op,
 };
 use crate::{
-    Command, Cordon, DrainAgent, End, Event, Interruption, Op, Outcome, Reply, SystemCommand, TaskId,
+    Command, Cordon, DrainAgent, End, Event, Interruption, Op, Outcome, Reply, SystemCommand,
+    TaskId,
 };
 
 struct Script(World);
@@ -65,12 +66,10 @@ fn op(name: &str, args: &mut Args<'_>) -> Result<Op, Box<dyn Error>> {
             let agent = word(args)?;
             finish_op(fence, agent, Outcome::bare(end(word(args)?)?))
         }
-        "cancel" => {
-            asked(Command::CancelTask {
-                task: word(args)?.parse()?,
-                reason: "enough".into(),
-            })
-        }
+        "cancel" => asked(Command::CancelTask {
+            task: word(args)?.parse()?,
+            reason: "enough".into(),
+        }),
         "expire" => {
             let (agent, incarnation) = (agent_id(word(args)?), incarnation(word(args)?.parse()?));
             Op::System(SystemCommand::ExpireLease { agent, incarnation })

@@ -10,8 +10,8 @@ use super::world::{
     submit, submit_op,
 };
 use crate::{
-    Applied, Assignment, Command, DrainAgent, End, Entry, Event, Generation, Interruption, Op, Outcome, Stamped,
-    State, SystemCommand, TaskId, TaskSpec, Timestamp, invariant,
+    Applied, Assignment, Command, DrainAgent, End, Entry, Event, Generation, Interruption, Op,
+    Outcome, Stamped, State, SystemCommand, TaskId, TaskSpec, Timestamp, invariant,
 };
 
 const AGENTS: [&str; 3] = ["a1", "a2", "a3"];

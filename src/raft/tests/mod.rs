@@ -4,6 +4,7 @@ mod failover;
 mod growth;
 mod harness;
 mod machine;
+mod membership;
 mod partition;
 mod proxy;
 mod replication;

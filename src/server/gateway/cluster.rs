@@ -1,4 +1,5 @@
-//! The cluster: how its members are, letting one in, handing over leadership.
+//! The cluster: how its members are, letting one in, handing over leadership. Promoting and removing
+//! members is in `membership`.
 //!
 //! The asked member polls the others side by side, each with a short time limit, so that a status
 //! is quick and true about who does not answer. Without a quorum it answers from what it has, and
@@ -30,8 +31,11 @@ impl v1::cluster_server::Cluster for Gateway {
         &self,
         request: Request<v1::MemberRequest>,
     ) -> Result<Response<v1::MemberReply>, Status> {
-        self.reader(&request)?;
-        Ok(Response::new(self.own_member()))
+        let caller = self.reader(&request)?;
+        Ok(Response::new(v1::MemberReply {
+            removed: self.has_removed(&caller),
+            ..self.own_member()
+        }))
     }
 
     async fn join(
@@ -46,6 +50,20 @@ impl v1::cluster_server::Cluster for Gateway {
         request: Request<v1::TransferLeadershipRequest>,
     ) -> Result<Response<v1::TransferLeadershipReply>, Status> {
         Ok(self.hand_over(request).await?)
+    }
+
+    async fn promote(
+        &self,
+        request: Request<v1::PromoteRequest>,
+    ) -> Result<Response<v1::MembershipReply>, Status> {
+        Ok(self.promote_member(request).await?)
+    }
+
+    async fn remove(
+        &self,
+        request: Request<v1::RemoveRequest>,
+    ) -> Result<Response<v1::MembershipReply>, Status> {
+        Ok(self.remove_member(request).await?)
     }
 }
 
@@ -135,6 +153,7 @@ impl Gateway {
             generation: state.generation().0,
             wall_ms: Some(wall_now().0),
             hashes: wire::convert::state_hashes_out(&self.0.cluster.state_hashes()),
+            removed: false,
         }
     }
 }
@@ -195,9 +214,7 @@ impl Gateway {
     ) -> Result<v1::JoinReply, Failure> {
         let added = self.0.cluster.add_member(id, addresses).await;
         added.map_err(|error| failure::of_raft(&error))?;
-        for session in self.0.sessions.all() {
-            session.welcome(self.0.welcome());
-        }
+        self.tell_agents();
         let position = Some(position_of(&self.0.cluster.view()));
         Ok(v1::JoinReply {
             position,
@@ -209,13 +226,7 @@ impl Gateway {
         &self,
         request: Request<v1::TransferLeadershipRequest>,
     ) -> Result<Response<v1::TransferLeadershipReply>, Failure> {
-        let caller = self.reader(&request)?;
-        if caller.principal.role != Role::Client {
-            return Err(Failure::new(
-                Code::Forbidden,
-                "it needs a client's certificate",
-            ));
-        }
+        let caller = self.administrator(&request)?;
         let deadline = Deadline::of(request.metadata());
         let message = request.into_inner();
         let to = match message.to.as_str() {
@@ -263,7 +274,7 @@ impl Gateway {
     }
 }
 
-fn controller_id(text: &str) -> Result<ControllerId, Failure> {
+pub(super) fn controller_id(text: &str) -> Result<ControllerId, Failure> {
     text.parse()
         .map_err(|error: model::ParseIdError| Failure::new(Code::Invalid, error.to_string()))
 }

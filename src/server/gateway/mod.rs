@@ -7,6 +7,7 @@ mod cluster;
 pub mod failure;
 mod list;
 mod logs;
+mod membership;
 mod orders;
 mod request;
 mod tasks;

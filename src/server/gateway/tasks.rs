@@ -205,7 +205,11 @@ impl Gateway {
         })
     }
 
-    pub(super) async fn proposed(&self, principal: Principal, command: Command) -> Result<Accepted, Failure> {
+    pub(super) async fn proposed(
+        &self,
+        principal: Principal,
+        command: Command,
+    ) -> Result<Accepted, Failure> {
         let answer = self.0.inputs.request(principal, command).await;
         answer.map_err(|refusal| {
             if matches!(refusal, Refusal::Rejected(_)) {

@@ -80,8 +80,14 @@ impl Now {
             some.filter(|agent| agent.cordon.is_none() == open).count() as u64
         };
         let agents = [
-            (("state", "ready".to_owned()), count(AgentState::Ready, true)),
-            (("state", "cordoned".to_owned()), count(AgentState::Ready, false)),
+            (
+                ("state", "ready".to_owned()),
+                count(AgentState::Ready, true),
+            ),
+            (
+                ("state", "cordoned".to_owned()),
+                count(AgentState::Ready, false),
+            ),
             (
                 ("state", "lost".to_owned()),
                 count(AgentState::Lost, true) + count(AgentState::Lost, false),

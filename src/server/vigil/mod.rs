@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!                                          ┌─► clocks: too far apart? an alarm, until they are not
-//!   tick ─► ask the others, side by side ──┤
+//!   tick ─► ask the others, side by side ──┼─► removed? this one stops
 //!                                          └─► hashes: a majority holds another state? this one stops
 //! ```
 //!
@@ -79,6 +79,9 @@ async fn round(controller: &Controller) -> Finding {
     let asked = others.map(async |member| Some((member.id, ask(controller, member).await?)));
     let answers: BTreeMap<_, _> = join_all(asked).await.into_iter().flatten().collect();
 
+    if answers.values().any(|answer| answer.reply.removed) {
+        controller.removed.cancel();
+    }
     let skews = answers.iter().filter_map(|(id, it)| Some((*id, it.skew?)));
     for (id, change) in controller.clocks.measured(skews.collect(), Instant::now()) {
         tell(id, change);

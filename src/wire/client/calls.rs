@@ -138,6 +138,27 @@ impl Client {
         self.call(terms, request, send).await
     }
 
+    /// `hold`: how long the learner may take to catch up, or others to finish what they change.
+    pub async fn promote(&self, id: &str, hold: Duration) -> Result<v1::MembershipReply, Error> {
+        let message = v1::PromoteRequest { id: id.to_owned() };
+        let terms = Terms {
+            hold,
+            ..Terms::REPEATABLE
+        };
+        let send = |to, message| async move { cluster(to).promote(message).await };
+        self.call(terms, &message, send).await
+    }
+
+    pub async fn remove(&self, id: &str, hold: Duration) -> Result<v1::MembershipReply, Error> {
+        let message = v1::RemoveRequest { id: id.to_owned() };
+        let terms = Terms {
+            hold,
+            ..Terms::REPEATABLE
+        };
+        let send = |to, message| async move { cluster(to).remove(message).await };
+        self.call(terms, &message, send).await
+    }
+
     pub async fn agents(&self) -> Result<v1::ListAgentsReply, Error> {
         let send = |to, message| async move { agents(to).list(message).await };
         self.call(Terms::READ, &v1::ListAgentsRequest {}, send)
