@@ -31,6 +31,9 @@ use tokio_util::task::TaskTracker;
 use wire::transport;
 use wire::v1::peer_server::PeerServer;
 
+use crate::archive::Archive;
+use crate::archive::engines::SledSegments;
+use crate::archived::keep_whole;
 use crate::blocking::Blocking;
 use crate::clock::{Clocks, Reading};
 use crate::config::Config;
@@ -40,7 +43,7 @@ use crate::durable;
 use crate::error::Error;
 use crate::fatal::FatalSignal;
 use crate::leadership::Leadership;
-use crate::machine::{EventStream, Machine, Published};
+use crate::machine::{EventStream, Machine, Published, Storage};
 use crate::member::{Member, Node, lost_log};
 use crate::membership::{Me, effective, log_of};
 use crate::network::calls::Calls;
@@ -48,6 +51,7 @@ use crate::network::client::Network;
 use crate::network::dial::{Dialer, MESSAGE_BYTES};
 use crate::network::guard::Guard;
 use crate::network::replication::Receiver;
+use crate::network::segments::Fetcher;
 use crate::network::service::Service;
 use crate::network::tls::PeerTls;
 use crate::node_file::{DirectoryLock, NodeFile};
@@ -82,6 +86,8 @@ pub struct Cluster {
 
 struct Inner {
     core: Arc<LocalCore>,
+    archive: Arc<Archive>,
+    published: Arc<Published>,
     leadership: watch::Receiver<Leadership>,
     /// Handing over was tried: once is enough, for it may take seconds.
     handed_over: AtomicBool,
@@ -166,6 +172,14 @@ impl Cluster {
     /// What the state's hash was at the last multiples of 256, and what it is now, for others to compare.
     pub fn state_hashes(&self) -> StateHashes {
         self.inner.core.state_hashes()
+    }
+
+    pub(crate) fn archive(&self) -> Arc<Archive> {
+        self.inner.archive.clone()
+    }
+
+    pub(crate) fn published(&self) -> &Published {
+        &self.inner.published
     }
 
     pub fn leadership(&self) -> watch::Receiver<Leadership> {
@@ -340,7 +354,7 @@ struct Disk {
     config: Config,
     lock: DirectoryLock,
     log: LogStore<TokioRuntime>,
-    shelf: Arc<Shelf>,
+    storage: Storage,
     fatal: FatalSignal,
 }
 
@@ -375,12 +389,15 @@ impl Disk {
         owner.claim(data)?;
         let fatal = FatalSignal::default();
         let log = directory::open_with(data, fatal.clone(), Growth::of(config.id.0))?;
-        let shelf = Arc::new(Shelf::open(data)?);
+        let storage = Storage {
+            shelf: Arc::new(Shelf::open(data)?),
+            archive: Archive::new(Box::new(SledSegments::open(data)?)),
+        };
         Ok(Self {
             config,
             lock,
             log,
-            shelf,
+            storage,
             fatal,
         })
     }
@@ -393,6 +410,11 @@ async fn assemble(
 ) -> Result<(Inner, EventStream), Error> {
     let me = disk.identity();
     let dialer = Dialer::new(me.clone(), &tls, disk.overrides());
+    let archive = disk.storage.archive.clone();
+    let segments = Fetcher {
+        dialer: dialer.clone(),
+        archive: archive.clone(),
+    };
     let network = Network::new(dialer.clone());
     let (published, events) = Published::new();
     let raft = start_raft(&disk, consensus, &network, &published).await?;
@@ -400,14 +422,14 @@ async fn assemble(
         config,
         lock,
         log,
-        shelf,
+        storage,
         fatal,
     } = disk;
     let stopping = CancellationToken::new();
     let core = Core::start(Parts {
         raft: raft.clone(),
         log: log.clone(),
-        published,
+        published: published.clone(),
         peers: Arc::new(Calls::new(dialer)),
         me: me.clone(),
         clock: machine_clocks(),
@@ -425,7 +447,9 @@ async fn assemble(
         guard,
         raft,
         log,
-        shelf,
+        storage,
+        published: published.clone(),
+        segments: segments.clone(),
         rounds: core.rounds.clone(),
         receiving: Semaphore::new(1),
         election: core.election.clone(),
@@ -441,8 +465,16 @@ async fn assemble(
     let (told, leadership) = watch::channel(core.leadership.get());
     let mut tasks = spawn_followers(&core, network, told);
     tasks.push(port);
+    let whole = keep_whole(segments, core.raft.clone(), published.clone());
+    let watched = core.fatal.watch("completing the archive", whole);
+    let until = stopping.clone();
+    tasks.push(tokio::spawn(async move {
+        until.run_until_cancelled(watched).await;
+    }));
     let inner = Inner {
         core,
+        archive,
+        published,
         leadership,
         handed_over: AtomicBool::new(false),
         stopping,
@@ -483,7 +515,7 @@ async fn start_raft(
 ) -> Result<Raft<Types<TokioRuntime>, Machine<TokioRuntime>>, Error> {
     let machine = Machine::new(
         published.clone(),
-        disk.shelf.clone(),
+        disk.storage.clone(),
         disk.fatal.clone(),
         Blocking::OwnThread,
     );

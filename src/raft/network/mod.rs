@@ -13,6 +13,7 @@ pub mod codec;
 pub mod dial;
 pub mod guard;
 pub mod replication;
+pub mod segments;
 pub mod service;
 pub mod snapshots;
 pub mod tls;
