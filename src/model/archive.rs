@@ -169,10 +169,9 @@ impl Content {
 
 impl Segment {
     pub(crate) fn opened_at(index: u64, now: Timestamp, retention: &Retention) -> Segment {
-        let every = retention.segment_entries.max(1);
         Segment {
             first: index,
-            end: (index / every).saturating_add(1).saturating_mul(every),
+            end: retention.cut_after(index),
             content: Content::default(),
             tasks: None,
             opened: now,
@@ -226,6 +225,12 @@ impl Default for Retention {
 }
 
 impl Retention {
+    /// Where the segment that holds this entry is cut at the latest.
+    pub(crate) fn cut_after(&self, index: u64) -> u64 {
+        let every = self.segment_entries.max(1);
+        (index / every).saturating_add(1).saturating_mul(every)
+    }
+
     pub fn validate(&self) -> Result<(), Rejected> {
         if self.hot_tasks > limit::TASKS_MAX as u64 {
             return Err(Rejected::over("hot tasks", limit::TASKS_MAX, "tasks"));

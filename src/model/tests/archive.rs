@@ -227,3 +227,16 @@ fn limits_that_would_keep_nothing_are_refused() {
     };
     assert!(world.system(SystemCommand::Retain(retention)).is_err());
 }
+
+#[test]
+fn shorter_segments_begin_with_the_one_that_is_open() {
+    let mut world = World::new();
+    world.register(profile("a1", 4, 1)).unwrap();
+    assert_eq!(world.state.open_segment().map(|it| it.first), Some(2));
+    retain(&mut world, |retention| retention.hot_tasks = 0);
+    for _ in 0..4 {
+        done(&mut world, None);
+    }
+    let ends: Vec<u64> = world.state.segments().map(|it| it.end).collect();
+    assert_eq!(ends, [10]);
+}

@@ -194,6 +194,22 @@ impl Archive {
 
     fn engine(&self, first: u64) -> io::Result<Option<Engine>> {
         let mut opened = lock(&self.opened);
+        self.open(first, &mut opened)
+    }
+
+    /// Made under the same lock as it is opened, or a reader would open it a second time meanwhile, and
+    /// be refused: a database has one owner.
+    fn engine_for_writing(&self, first: u64) -> io::Result<Engine> {
+        let mut opened = lock(&self.opened);
+        if let Some(engine) = self.open(first, &mut opened)? {
+            return Ok(engine);
+        }
+        let engine = self.engines.create(first)?;
+        opened.insert(first, engine.clone());
+        Ok(engine)
+    }
+
+    fn open(&self, first: u64, opened: &mut BTreeMap<u64, Engine>) -> io::Result<Option<Engine>> {
         if let Some(engine) = opened.get(&first) {
             return Ok(Some(engine.clone()));
         }
@@ -201,15 +217,6 @@ impl Archive {
         if let Some(engine) = &engine {
             opened.insert(first, engine.clone());
         }
-        Ok(engine)
-    }
-
-    fn engine_for_writing(&self, first: u64) -> io::Result<Engine> {
-        if let Some(engine) = self.engine(first)? {
-            return Ok(engine);
-        }
-        let engine = self.engines.create(first)?;
-        lock(&self.opened).insert(first, engine.clone());
         Ok(engine)
     }
 }

@@ -233,3 +233,19 @@ fn another_state_brings_its_own_segments() {
     assert!(ids(&archive, &State::default(), 99, 99).is_empty());
     assert_eq!(archive.missing(&Need::of(&log.state)).unwrap().len(), 3);
 }
+
+/// Once a reader opened a database that was just being made, and was told that another process has it.
+#[test]
+fn a_segment_is_read_while_it_is_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let archive = on_disk(dir.path());
+    let log = filled(&archive, 60);
+    std::thread::scope(|scope| {
+        let writing = scope.spawn(|| archive.flush());
+        while !writing.is_finished() {
+            assert_eq!(event_indexes(&archive, &log.state, 0, 99).0.len(), 60);
+            assert!(archive.task(&log.state, TaskId(31)).unwrap().is_some());
+        }
+        writing.join().unwrap().unwrap();
+    });
+}
