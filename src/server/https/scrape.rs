@@ -75,24 +75,21 @@ impl Now {
 
     fn agents(&self, sheet: &mut Sheet<'_>) -> fmt::Result {
         let state = self.0.cluster.view();
-        let count = |wanted, open| {
-            let some = state.agents().filter(|agent| agent.state == wanted);
-            some.filter(|agent| agent.cordon.is_none() == open).count() as u64
+        let count = |wanted: fn(&model::Agent) -> bool| {
+            state.agents().filter(|agent| wanted(agent)).count() as u64
         };
         let agents = [
             (
-                ("state", "ready".to_owned()),
-                count(AgentState::Ready, true),
+                "ready",
+                count(|agent| agent.state == AgentState::Ready && agent.cordon.is_none()),
             ),
             (
-                ("state", "cordoned".to_owned()),
-                count(AgentState::Ready, false),
+                "cordoned",
+                count(|agent| agent.state == AgentState::Ready && agent.cordon.is_some()),
             ),
-            (
-                ("state", "lost".to_owned()),
-                count(AgentState::Lost, true) + count(AgentState::Lost, false),
-            ),
+            ("lost", count(|agent| agent.state == AgentState::Lost)),
         ];
+        let agents = agents.map(|(state, count)| (("state", state.to_owned()), count));
         sheet.gauges(
             "quorate_agents",
             "Registered agents by state, as the log has them",

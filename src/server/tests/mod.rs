@@ -8,5 +8,6 @@ mod cluster;
 mod fixture;
 mod https;
 mod logs;
+mod orders;
 mod tasks;
 mod vigil;
