@@ -411,10 +411,7 @@ async fn assemble(
     let me = disk.identity();
     let dialer = Dialer::new(me.clone(), &tls, disk.overrides());
     let archive = disk.storage.archive.clone();
-    let segments = Fetcher {
-        dialer: dialer.clone(),
-        archive: archive.clone(),
-    };
+    let segments = Fetcher::new(&dialer, &archive);
     let network = Network::new(dialer.clone());
     let (published, events) = Published::new();
     let raft = start_raft(&disk, consensus, &network, &published).await?;
@@ -433,10 +430,7 @@ async fn assemble(
         peers: Arc::new(Calls::new(dialer)),
         me: me.clone(),
         clock: machine_clocks(),
-        patience: Patience {
-            propose: config.propose_timeout,
-            read: config.patience,
-        },
+        patience: patience(&config),
         snapshot_bytes: config.snapshot_bytes,
         fatal: fatal.clone(),
         stopping: stopping.clone(),
@@ -467,10 +461,7 @@ async fn assemble(
     tasks.push(port);
     let whole = keep_whole(segments, core.raft.clone(), published.clone());
     let watched = core.fatal.watch("completing the archive", whole);
-    let until = stopping.clone();
-    tasks.push(tokio::spawn(async move {
-        until.run_until_cancelled(watched).await;
-    }));
+    tasks.push(tokio::spawn(until(stopping.clone(), watched)));
     let inner = Inner {
         core,
         archive,
@@ -487,6 +478,18 @@ async fn assemble(
 
 fn guard(me: Me, raft: Raft<Types<TokioRuntime>, Machine<TokioRuntime>>) -> Guard {
     Guard::new(me, Arc::new(move |id| log_of(&raft, id)))
+}
+
+fn patience(config: &Config) -> Patience {
+    Patience {
+        propose: config.propose_timeout,
+        read: config.patience,
+    }
+}
+
+/// Work that need not come to its end.
+async fn until(stopping: CancellationToken, work: impl Future<Output = ()>) {
+    stopping.run_until_cancelled(work).await;
 }
 
 /// The tasks that follow what consensus reports, until the member stops.

@@ -126,11 +126,8 @@ impl Node {
             halt.clone(),
         ));
         helpers.spawn(vigil::keep(Arc::clone(&controller), halt.clone()));
-        helpers.spawn(retention::keep(
-            Arc::clone(&controller),
-            config.retention(),
-            halt.clone(),
-        ));
+        let kept = config.retention();
+        helpers.spawn(retention::keep(Arc::clone(&controller), kept, halt.clone()));
         let at = &controller.addresses;
         info!(id = %config.id, grpc = %at.grpc, raft = %at.raft, https = %at.https, "started");
         Ok(Node {

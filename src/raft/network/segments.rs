@@ -98,6 +98,13 @@ pub struct Fetcher {
 }
 
 impl Fetcher {
+    pub fn new(dialer: &Dialer, archive: &Arc<Archive>) -> Self {
+        Self {
+            dialer: dialer.clone(),
+            archive: archive.clone(),
+        }
+    }
+
     /// Until all that is needed is here, from whoever of these has it. Returns the first reason why one could
     /// not be had from any of them.
     pub async fn complete(

@@ -3,9 +3,11 @@
 
 use std::time::Duration;
 
+use tonic::transport::Channel;
 use wire::status::Code;
 use wire::v1;
 use wire::v1::TaskState;
+use wire::v1::tasks_client::TasksClient;
 
 use super::agent::FakeAgent;
 use super::cluster::voters;
@@ -101,6 +103,13 @@ async fn a_task_in_the_archive_answers_to_every_verb_as_one_in_memory_does() {
         })
         .await;
     assert_eq!(code(&unknown.unwrap_err()), Code::NoSuchTask);
+    let listed = list_in_pages(&mut tasks).await;
+    ids.reverse();
+    assert_eq!(listed, ids);
+    node.stop().await;
+}
+
+async fn list_in_pages(tasks: &mut TasksClient<Channel>) -> Vec<u64> {
     let mut listed = Vec::new();
     let mut page = 0;
     loop {
@@ -116,9 +125,7 @@ async fn a_task_in_the_archive_answers_to_every_verb_as_one_in_memory_does() {
             next => page = next,
         }
     }
-    ids.reverse();
-    assert_eq!(listed, ids);
-    node.stop().await;
+    listed
 }
 
 #[tokio::test(flavor = "multi_thread")]
