@@ -63,9 +63,11 @@ async fn tell(cluster: &Connection, args: &EventsArgs) -> Result<()> {
     loop {
         let broken = match cluster.events(&request).await {
             Ok(mut replies) => loop {
-                match replies.next().await {
+                let next = replies.next().await;
+                // An idle stream says nothing: until it broke, somebody was there.
+                heard = Instant::now();
+                match next {
                     Some(Ok(reply)) => {
-                        heard = Instant::now();
                         print(&reply)?;
                         request.since = Some(reply.next);
                     }

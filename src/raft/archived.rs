@@ -21,6 +21,14 @@ use crate::network::segments::Fetcher;
 /// Pause before what the archive lacks is looked for again.
 const PAUSE: Duration = Duration::from_secs(5);
 
+/// Some of the archive's tasks, the newest first.
+#[derive(Debug)]
+pub struct TasksPage {
+    pub tasks: Vec<TaskRecord>,
+    /// There may be older ones than this.
+    pub floor: Option<TaskId>,
+}
+
 impl Cluster {
     /// A task that is not in this state any more, if the archive still has it. Whatever left a state that was
     /// published is found.
@@ -38,21 +46,23 @@ impl Cluster {
         }
     }
 
-    /// Archived tasks older than `before`, the newest first, at most `limit`. Some may still be in the
-    /// state that is asked with: it is a little older than the archive.
+    /// Archived tasks older than `before`, the newest first, of at most `limit` that were looked at. Those that
+    /// are still in the state that is asked with, which is a little older than the archive, are left out.
     pub async fn archived_tasks(
         &self,
         state: &State,
         before: TaskId,
         limit: usize,
-    ) -> Result<Vec<TaskRecord>, Error> {
+    ) -> Result<TasksPage, Error> {
         let state = state.clone();
         self.look(move |archive| {
-            let mut found = Vec::new();
-            for id in archive.tasks_below(&state, before, limit)? {
-                found.extend(archive.task(&state, id)?.map(|record| *record));
+            let ids = archive.tasks_below(&state, before, limit)?;
+            let floor = ids.last().copied().filter(|_| ids.len() >= limit);
+            let mut tasks = Vec::new();
+            for id in ids.into_iter().filter(|id| state.task(*id).is_none()) {
+                tasks.extend(archive.task(&state, id)?.map(|record| *record));
             }
-            Ok(found)
+            Ok(TasksPage { tasks, floor })
         })
         .await
     }

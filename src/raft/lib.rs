@@ -53,6 +53,7 @@ mod watched;
 mod tests;
 
 pub use archive::{EventsAt, EventsPage};
+pub use archived::TasksPage;
 pub use clock::{Clocks, Reading};
 pub use cluster::Cluster;
 pub use config::{Config, Timers};

@@ -106,9 +106,11 @@ impl<R: AsyncRuntime, P: Peers> Members<R, P> {
     }
 
     pub async fn add_learner(&self, id: ControllerId, addresses: Addresses) -> Result<(), Error> {
+        self.lead()?;
+        // Before the turn: it may take long.
+        let joiner = self.peers.identify(id.0, &addresses.raft).await?;
         let _turn = self.turn()?;
         self.lead()?;
-        let joiner = self.peers.identify(id.0, &addresses.raft).await?;
         let node = Node {
             addresses,
             log: joiner.log,
@@ -146,13 +148,15 @@ impl<R: AsyncRuntime, P: Peers> Members<R, P> {
         if members.get_node(&id.0).is_none() {
             return Err(self.stranger(id));
         }
-        match votes(&members) {
-            true => Ok(()),
-            false => {
-                self.change(ChangeMembers::AddVoterIds(BTreeSet::from([id.0])))
-                    .await
-            }
+        if votes(&members) {
+            return Ok(());
         }
+        // It may have died since it caught up, or one of the others may.
+        let voters: BTreeSet<NodeId> = members.voter_ids().collect();
+        let more = voters.iter().copied().chain([id.0]).collect();
+        self.can_go_on([&voters, &more]).await?;
+        let added = BTreeSet::from([id.0]);
+        self.change(ChangeMembers::AddVoterIds(added)).await
     }
 
     /// Whether it was a member, and never will be again.
@@ -170,13 +174,13 @@ impl<R: AsyncRuntime, P: Peers> Members<R, P> {
         })
     }
 
-    /// Finishes a change that an earlier leader left half done. One of this leader's own is under way where
-    /// somebody has the turn.
+    /// Finishes a change that an earlier leader left half done.
     pub async fn finish(&self) -> Result<(), Error> {
-        match self.turn() {
-            Ok(_turn) => self.finish_interrupted().await,
-            Err(_) => Ok(()),
+        if !self.is_joint() {
+            return Ok(());
         }
+        let _turn = self.turn()?;
+        self.finish_interrupted().await
     }
 
     pub fn turn(&self) -> Result<MutexGuard<'_, ()>, Error> {
@@ -247,8 +251,13 @@ impl<R: AsyncRuntime, P: Peers> Members<R, P> {
         Ok(())
     }
 
+    /// Whether a change is half done.
+    fn is_joint(&self) -> bool {
+        self.effective().membership().get_joint_config().len() > 1
+    }
+
     pub async fn finish_interrupted(&self) -> Result<(), Error> {
-        if self.effective().membership().get_joint_config().len() > 1 {
+        if self.is_joint() {
             tracing::info!("finishing a change of membership that was cut short");
             self.change(ChangeMembers::AddVoterIds(BTreeSet::new()))
                 .await?;
@@ -258,8 +267,8 @@ impl<R: AsyncRuntime, P: Peers> Members<R, P> {
 
     pub async fn change(&self, change: ChangeMembers<NodeId, Node>) -> Result<(), Error> {
         tracing::info!(%change, "changing the membership");
-        // Retained: a voter that is removed stays a learner until it is removed as a node.
-        match self.raft.change_membership(change, true).await {
+        // Not retained: who loses its vote loses its place with it.
+        match self.raft.change_membership(change, false).await {
             Ok(_) => Ok(()),
             Err(RaftError::APIError(error)) => Err(refused(error)),
             Err(RaftError::Fatal(fatal)) => Err(Error::Fatal(fatal.to_string())),
@@ -269,16 +278,7 @@ impl<R: AsyncRuntime, P: Peers> Members<R, P> {
     async fn wait_caught_up(&self, id: NodeId) -> Result<(), Error> {
         let wait = self.raft.wait(Some(CATCH_UP_TIMEOUT));
         let caught_up = wait.metrics(
-            |metrics| {
-                let Some(replication) = &metrics.replication else {
-                    return true;
-                };
-                let last = metrics.last_log_index.unwrap_or_default();
-                let matched = replication
-                    .get(&id)
-                    .and_then(|matched| matched.map(|id| id.index));
-                matched.is_some_and(|matched| matched + CAUGHT_UP >= last)
-            },
+            |metrics| metrics.replication.is_none() || self.in_step(metrics, id),
             "learner caught up",
         );
         let metrics = caught_up.await.map_err(|error| {
@@ -363,6 +363,18 @@ impl<R: AsyncRuntime, P: Peers> Members<R, P> {
         let recently = self.heartbeat() * RECENT_HEARTBEATS;
         let heard = metrics.heartbeat.as_ref().and_then(|all| all.get(&id));
         heard.is_some_and(|at| at.is_some_and(|at| at.elapsed() < recently))
+    }
+
+    /// Whether a member answers this leader, and has the log, but for what is on its way.
+    pub fn in_step(&self, metrics: &RaftMetrics<Types<R>>, id: NodeId) -> bool {
+        if id == self.me.id {
+            return true;
+        }
+        let replication = metrics.replication.as_ref();
+        let matched = replication.and_then(|all| all.get(&id).copied().flatten());
+        let last = metrics.last_log_index.unwrap_or_default();
+        matched.is_some_and(|matched| matched.index + CAUGHT_UP >= last)
+            && self.answers(metrics, id)
     }
 
     pub fn effective(&self) -> Arc<StoredMembership> {

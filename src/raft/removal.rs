@@ -1,8 +1,8 @@
 //! Taking a member out for good: its id is never used again.
 //!
-//! A leader does not take itself out: it hands over, and whoever asked asks its successor. A voter loses
-//! its vote first and its place afterwards, so that it hears of the former. It may never hear of the
-//! latter, for nobody sends the log to it any more: others tell it when it asks how they are.
+//! A leader does not take itself out: it hands over, and whoever asked asks its successor. Vote and place go in
+//! one change, so that it is done or not, whoever dies in the middle. The one that is gone may never hear of
+//! it, for nobody sends the log to it any more: others tell it when it asks how they are.
 
 use std::collections::BTreeSet;
 
@@ -35,59 +35,65 @@ impl<R: AsyncRuntime, P: Peers> Members<R, P> {
             };
         }
         let voters: BTreeSet<NodeId> = members.voter_ids().collect();
-        if voters.contains(&id.0) {
-            self.can_go_on(id, &voters).await?;
-            self.change(ChangeMembers::RemoveVoters(BTreeSet::from([id.0])))
-                .await?;
+        let gone = BTreeSet::from([id.0]);
+        if !voters.contains(&id.0) {
+            return self.change(ChangeMembers::RemoveNodes(gone)).await;
         }
-        match self.effective().get_node(&id.0) {
-            Some(_) => {
-                self.change(ChangeMembers::RemoveNodes(BTreeSet::from([id.0])))
-                    .await
-            }
-            None => Ok(()),
-        }
+        self.can_spare(id, &voters).await?;
+        self.change(ChangeMembers::RemoveVoters(gone)).await
     }
 
     /// Hands over; the error names who is to be asked instead.
     async fn step_aside(&self) -> Result<(), Error> {
-        self.lead()?;
-        if self.effective().voter_ids().count() == 1 {
-            return Err(Error::Rejected(only_voter(ControllerId(self.me.id))));
+        let me = ControllerId(self.me.id);
+        {
+            let _turn = self.turn()?;
+            self.lead()?;
+            self.finish_interrupted().await?;
+            let voters = self.effective().voter_ids().collect();
+            self.can_spare(me, &voters).await?;
+            self.transfer(None).await?;
         }
-        self.transfer(None).await?;
-        self.lead()
+        self.lead()?;
+        Err(Error::busy(format!("leadership came back to {me}")))
     }
 
-    /// The change itself has to be agreed on by a majority of the voters, and by one of those that are left.
-    /// Where too few of them answer it would neither end nor let anything else be committed, so it is not
-    /// begun, however much it is wanted.
-    async fn can_go_on(&self, id: ControllerId, voters: &BTreeSet<NodeId>) -> Result<(), Error> {
+    async fn can_spare(&self, id: ControllerId, voters: &BTreeSet<NodeId>) -> Result<(), Error> {
         let mut left = voters.clone();
         left.remove(&id.0);
         if left.is_empty() {
-            return Err(Error::Rejected(only_voter(id)));
+            return Err(Error::Rejected(format!(
+                "{id} is the only voter: without it there is no cluster"
+            )));
         }
+        match self.can_go_on([voters, &left]).await {
+            Err(Error::Rejected(_)) => Err(Error::Rejected(format!(
+                "without {id} there would be {} voters, and too few of them answer and have the log to go on; \
+                 start those that are away, or remove them first",
+                left.len()
+            ))),
+            other => other,
+        }
+    }
+
+    /// A change has to be agreed on by a majority of the voters before it, and by one of those after it. It is in
+    /// force as soon as it is in the log: where too few of them answer, or too few have the log, it would
+    /// neither end nor let anything else be committed. So it is not begun, however much it is wanted.
+    pub async fn can_go_on(&self, voters: [&BTreeSet<NodeId>; 2]) -> Result<(), Error> {
         let agree = |metrics: &RaftMetrics<Types<R>>, voters: &BTreeSet<NodeId>| {
-            let answer = |voter: &&NodeId| **voter == self.me.id || self.answers(metrics, **voter);
-            voters.iter().filter(answer).count() > voters.len() / 2
+            let in_step = |voter: &&NodeId| self.in_step(metrics, **voter);
+            voters.iter().filter(in_step).count() > voters.len() / 2
         };
         let wait = self.raft.wait(Some(self.heartbeat() * ANSWER_HEARTBEATS));
         let enough = |metrics: &RaftMetrics<Types<R>>| {
-            let all = agree(metrics, voters) && agree(metrics, &left);
-            all || metrics.replication.is_none()
+            voters.iter().all(|voters| agree(metrics, voters)) || metrics.replication.is_none()
         };
         match wait.metrics(enough, "enough voters answer").await {
             Ok(_) => self.lead(),
-            Err(_) => Err(Error::Rejected(format!(
-                "without {id} there would be {} voters, and too few of them answer to go on; start those \
-                 that are away, or remove them first",
-                left.len()
-            ))),
+            Err(_) => Err(Error::Rejected(
+                "too few voters answer and have the log to go on; start those that are away"
+                    .to_owned(),
+            )),
         }
     }
-}
-
-fn only_voter(id: ControllerId) -> String {
-    format!("{id} is the only voter: without it there is no cluster")
 }

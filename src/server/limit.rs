@@ -14,6 +14,8 @@ pub const PAGE_MAX_BYTES: usize = 3 * 1024 * 1024;
 pub const ARCHIVE_PAGE: usize = 200;
 /// Entries with events that are read at once, of some 200 bytes each.
 pub const EVENTS_PAGE: usize = 1_000;
+/// Bytes of events in one message, about; more than one message may take (4 MiB) never comes near.
+pub const EVENTS_BYTES: usize = 1 << 20;
 /// Task records that one list looks at under filters; the page then ends early, with `next`.
 pub const SCAN_MAX: usize = 100_000;
 

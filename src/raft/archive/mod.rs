@@ -92,15 +92,17 @@ impl Archive {
     pub fn flush(&self) -> io::Result<()> {
         let _one_at_a_time = lock(&self.writing);
         let work = lock(&self.waiting).work();
-        for (first, records) in &work.records {
+        // First, because it makes room.
+        for first in &work.dropped {
+            self.remove(*first)?;
+        }
+        let kept = work.records.iter();
+        for (first, records) in kept.filter(|(first, _)| !work.dropped.contains(first)) {
             let engine = self.engine_for_writing(*first)?;
             segment::write(&*engine, records)?;
         }
         for closed in &work.closed {
             self.seal(&Need::closed(closed))?;
-        }
-        for first in &work.dropped {
-            self.remove(*first)?;
         }
         lock(&self.waiting).done(&work);
         Ok(())

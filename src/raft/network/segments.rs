@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use tonic::{Code, Status, Streaming};
 use wire::v1;
 
+use super::client::local_failure;
 use super::dial::{CallError, Dialer, within};
 use crate::archive::Archive;
 use crate::archive::need::Need;
@@ -113,7 +114,8 @@ impl Fetcher {
         peers: &[(NodeId, Node)],
     ) -> Result<(), CallError> {
         let archive = self.archive.clone();
-        let missing = blocking(move || archive.missing(&needs)).await?;
+        let missing = blocking(move || archive.missing(&needs)).await;
+        let missing = missing.map_err(|error| local_failure(&error))?;
         for need in missing {
             self.fetch(&need, peers).await?;
         }
@@ -136,8 +138,8 @@ impl Fetcher {
                 }
             }
         }
-        let nobody = || io::Error::other("nobody else is there to fetch it from");
-        Err(failed.unwrap_or_else(|| nobody().into()))
+        let nobody = || Status::unavailable("nobody else is there to fetch it from").into();
+        Err(failed.unwrap_or_else(nobody))
     }
 
     async fn fetch_from(&self, need: &Need, id: NodeId, node: &Node) -> Result<(), CallError> {
@@ -151,11 +153,12 @@ impl Fetcher {
         let mut parts = within(BEGIN_LIMIT, client.fetch_segment(request)).await?;
         while let Some(part) = next(&mut parts).await? {
             let (archive, first) = (self.archive.clone(), need.first);
-            blocking(move || archive.put(first, &records(part)?)).await?;
+            let put = blocking(move || archive.put(first, &records(part)?)).await;
+            put.map_err(|error| local_failure(&error))?;
         }
         let (archive, wanted) = (self.archive.clone(), need.clone());
-        blocking(move || settle(&archive, &wanted)).await?;
-        Ok(())
+        let settled = blocking(move || settle(&archive, &wanted)).await;
+        settled.map_err(|error| local_failure(&error))
     }
 }
 

@@ -54,14 +54,14 @@ async fn keep_little_in_memory(member: &Running) {
 /// All archived tasks, and all events, as this member has them on its own.
 async fn contents(member: &Running) -> (Vec<TaskId>, Vec<crate::EventsAt>) {
     let state = member.cluster.view();
-    let tasks = member
+    let page = member
         .cluster
         .archived_tasks(&state, TaskId(u64::MAX), 10_000)
         .await
         .unwrap();
     let events = member.cluster.events(0, 10_000).await.unwrap().unwrap();
     assert_eq!(events.next, state.last_applied() + 1);
-    let ids = tasks.iter().map(|record| record.task.id).collect();
+    let ids = page.tasks.iter().map(|record| record.task.id).collect();
     (ids, events.entries)
 }
 

@@ -161,6 +161,35 @@ async fn a_learner_gets_its_vote_once_it_has_caught_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_learner_that_has_died_is_given_no_vote() {
+    let mut lab = Lab::new("dead-learner");
+    let mut members = vec![lab.start(1).await];
+    members[0].cluster.initialize().await.unwrap();
+    let learner = lab.start(2).await;
+    let addresses = lab.addresses(2);
+    let first = members[0].cluster.clone();
+    first.add_learner(ControllerId(2), addresses).await.unwrap();
+    // It has all of the log, and then it dies: with a vote for it, nothing could be committed any more.
+    until("caught up", || learner.cluster.status().applied > 0).await;
+    commit(&members, "first").await;
+    kill(learner);
+    sleep(Duration::from_secs(1)).await;
+    let promoting = tokio::time::timeout(Duration::from_secs(3), first.promote(ControllerId(2)));
+    match promoting.await {
+        Ok(done) => assert!(done.is_err(), "{done:?}"),
+        Err(_) => println!("it waits for the learner"),
+    }
+    assert_eq!(voters(&first), [1]);
+    commit(&members, "second").await;
+
+    members.push(lab.start(2).await);
+    first.promote(ControllerId(2)).await.unwrap();
+    assert_eq!(voters(&first), [1, 2]);
+    commit(&members, "third").await;
+    assert_equal_states(&members).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_joint_configuration_that_its_leader_left_is_finished_by_the_next_one() {
     let mut lab = Lab::new("joint");
     let mut members = lab.cluster(3).await;
@@ -185,7 +214,7 @@ async fn a_joint_configuration_that_its_leader_left_is_finished_by_the_next_one(
     let raft = old.cluster.consensus();
     let change = tokio::spawn(async move {
         let both = ChangeMembers::AddVoterIds(BTreeSet::from([4, 5]));
-        raft.change_membership(both, true).await
+        raft.change_membership(both, false).await
     });
     until("half done", || is_joint(&members[0].cluster)).await;
     kill(old);

@@ -84,18 +84,38 @@ impl Reader {
             let Some(page) = page else {
                 return Err(compacted(self.next, cluster.view().archived_from()));
             };
-            self.next = page.next.max(self.next);
-            if page.entries.is_empty() && self.told && self.follow {
+            let (entries, next) = fitting(page);
+            self.next = next.max(self.next);
+            if entries.is_empty() && self.told && self.follow {
                 continue;
             }
             self.told = true;
-            let events = page.entries.iter().flat_map(wire_events);
             return Ok(v1::EventsReply {
-                events: events.collect(),
+                events: entries,
                 next: self.next,
             });
         }
     }
+}
+
+/// As many entries as fit into a message, one at least, and where to go on.
+fn fitting(page: raft::EventsPage) -> (Vec<v1::Event>, u64) {
+    let (mut events, mut bytes) = (Vec::new(), 0);
+    for entry in &page.entries {
+        let more: Vec<_> = wire_events(entry).collect();
+        bytes += more.iter().map(size).sum::<usize>();
+        if bytes > limit::EVENTS_BYTES && !events.is_empty() {
+            return (events, entry.index);
+        }
+        events.extend(more);
+    }
+    (events, page.next)
+}
+
+/// Bytes of an event in a message, at most.
+fn size(event: &v1::Event) -> usize {
+    const NUMBERS: usize = 72;
+    NUMBERS + event.r#type.len() + event.agent.len() + event.reason.len()
 }
 
 fn wire_events(entry: &raft::EventsAt) -> impl Iterator<Item = v1::Event> {

@@ -50,9 +50,8 @@ impl Gateway {
             let archived = self.0.cluster.archived_tasks(state, below, most).await;
             let archived = archived.map_err(|error| failure::of_raft(&error))?;
             // Older tasks in memory come after those that the archive has beyond this page.
-            let floor = archived.last().filter(|_| archived.len() == most);
-            let floor = floor.map(|record| record.task.id);
-            let more = page.add(state, filter, below, floor, archived, is_running);
+            let raft::TasksPage { tasks, floor } = archived;
+            let more = page.add(state, filter, below, floor, tasks, is_running);
             before = floor.filter(|_| more == More::Wanted);
         }
         let show = |found: &Found<'_>| self.show(state, found);

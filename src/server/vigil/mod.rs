@@ -79,7 +79,10 @@ async fn round(controller: &Controller) -> Finding {
     let asked = others.map(async |member| Some((member.id, ask(controller, member).await?)));
     let answers: BTreeMap<_, _> = join_all(asked).await.into_iter().flatten().collect();
 
-    if answers.values().any(|answer| answer.reply.removed) {
+    let generation = controller.cluster.view().generation();
+    // One of another generation tells of another history.
+    let removed = |it: &Answer| it.reply.removed && it.reply.generation == generation.0;
+    if answers.values().any(removed) {
         controller.removed.cancel();
     }
     let skews = answers.iter().filter_map(|(id, it)| Some((*id, it.skew?)));
@@ -92,7 +95,6 @@ async fn round(controller: &Controller) -> Finding {
         .filter(|member| member.role != MemberRole::Learner)
         .map(|member| member.id)
         .collect();
-    let generation = controller.cluster.view().generation();
     let mut told = BTreeMap::new();
     for (id, answer) in &answers {
         match comparable(&answer.reply, generation) {

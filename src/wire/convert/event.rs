@@ -35,9 +35,13 @@ pub fn event(event: &Event, (index, n): (u64, u32), wall: Timestamp) -> v1::Even
             shown.task = Some(task.0);
             shown.state = state(*ended).into();
         }
-        Event::AgentRegistered { agent } | Event::AgentLost { agent, .. } => {
-            shown.agent = agent.to_string();
-        }
+        Event::AgentRegistered { agent }
+        | Event::AgentLost { agent, .. }
+        | Event::AgentCordoned { agent }
+        | Event::AgentUncordoned { agent }
+        | Event::AgentDraining { agent }
+        | Event::DrainExpired { agent }
+        | Event::AgentRemoved { agent, .. } => shown.agent = agent.to_string(),
         Event::SegmentDropped { first } => shown.segment = Some(*first),
     }
     shown
@@ -53,6 +57,11 @@ fn name(event: &Event) -> &'static str {
         Event::AttemptEnded { .. } => "attempt_ended",
         Event::AgentRegistered { .. } => "agent_registered",
         Event::AgentLost { .. } => "agent_lost",
+        Event::AgentCordoned { .. } => "agent_cordoned",
+        Event::AgentUncordoned { .. } => "agent_uncordoned",
+        Event::AgentDraining { .. } => "agent_draining",
+        Event::DrainExpired { .. } => "drain_expired",
+        Event::AgentRemoved { .. } => "agent_removed",
         Event::SegmentDropped { .. } => "segment_dropped",
     }
 }
