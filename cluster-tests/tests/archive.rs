@@ -22,14 +22,12 @@ const SETTINGS: &str = "[controller]\narchive_hot_tasks = 0\narchive_segment_ent
 /// Every controller gets the settings, and is started again with them.
 async fn set_little_memory(site: &Site) {
     for id in ["c1", "c2", "c3"] {
-        fs::write(
-            site.cluster.directory().join(format!("{id}.toml")),
-            SETTINGS,
-        )
-        .unwrap();
+        let settings = site.cluster.directory().join(format!("{id}.toml"));
+        fs::write(settings, SETTINGS).expect("settings can be written");
     }
     for id in ["c1", "c2", "c3"] {
-        faults::kill(&site.cluster, id).await.unwrap();
+        let killed = faults::kill(&site.cluster, id).await;
+        killed.expect("it runs");
         site.restart(id).await;
     }
 }
@@ -38,15 +36,26 @@ async fn run_tasks(site: &Site) -> BTreeSet<String> {
     let mut ids = BTreeSet::new();
     for _ in 0..TASKS {
         let submitted = ["task", "submit", "--", "echo", "kept"];
-        let task = site.cluster.cli().json(&submitted).await.unwrap();
-        ids.insert(task["id"].as_str().unwrap().to_owned());
+        let task = site.cluster.cli().json(&submitted).await;
+        let task = task.expect("it is accepted");
+        ids.insert(text(&task, "id"));
     }
     let words: Vec<&str> = ["task", "wait"]
         .into_iter()
         .chain(ids.iter().map(|id| &**id))
         .collect();
-    site.cluster.cli().expect(&words).await.unwrap();
+    let waited = site.cluster.cli().expect(&words).await;
+    waited.expect("they succeed");
     ids
+}
+
+fn text(object: &Value, key: &str) -> String {
+    let text = object[key].as_str();
+    text.expect("it is a text").to_owned()
+}
+
+fn number(object: &Value, key: &str) -> u64 {
+    object[key].as_u64().expect("it is a number")
 }
 
 fn parsed(text: &str) -> Vec<Value> {
@@ -54,21 +63,17 @@ fn parsed(text: &str) -> Vec<Value> {
     let whole = &text[..text.rfind('\n').map_or(0, |end| end + 1)];
     whole
         .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
+        .map(|line| serde_json::from_str(line).expect("it is JSON"))
         .collect()
 }
 
 fn key(event: &Value) -> (u64, u64) {
-    (
-        event["index"].as_u64().unwrap(),
-        event["n"].as_u64().unwrap(),
-    )
+    (number(event, "index"), number(event, "n"))
 }
 
 fn ended(events: &[Value]) -> BTreeSet<String> {
     let ends = events.iter().filter(|event| event["type"] == "task_ended");
-    ends.map(|event| event["task"].as_str().unwrap().to_owned())
-        .collect()
+    ends.map(|event| text(event, "task")).collect()
 }
 
 #[test(flavor = "multi_thread", worker_threads = 2)]

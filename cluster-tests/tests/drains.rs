@@ -43,17 +43,9 @@ async fn a_drain_goes_on_with_its_deadline_when_the_leader_dies() {
     assert_eq!(held.len(), 2, "INVALID: a1 is not full");
 
     let begun = Instant::now();
-    let deadline = format!("{}s", DEADLINE.as_secs());
-    let drain = [
-        "agent",
-        "drain",
-        "a1",
-        "--yes",
-        "--deadline",
-        &deadline,
-        "--reason",
-        "new kernel",
-    ];
+    let drain = "agent drain a1 --yes --reason kernel --deadline";
+    let drain = format!("{drain} {}s", DEADLINE.as_secs());
+    let drain: Vec<&str> = drain.split(' ').collect();
     let draining = cli.start(&drain).unwrap();
     wait::until("a1 to be draining", PATIENCE, || async {
         let agent = cli
@@ -94,7 +86,7 @@ async fn a_drain_goes_on_with_its_deadline_when_the_leader_dies() {
     }
     let shown = in_every_form(cli, &["agent", "get", "a1"], "drained", &["a1"]).await;
     assert_agent(&shown);
-    assert_eq!(shown["cordon"]["reason"], "new kernel");
+    assert_eq!(shown["cordon"]["reason"], "kernel");
     assert_eq!(shown["cordon"]["drain"]["overdue"], true);
 
     // What waits goes to it again once it is open.

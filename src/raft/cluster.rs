@@ -17,19 +17,14 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use futures::StreamExt;
 use model::{Addresses, ControllerId, Op, State, StateHashes, Timestamp};
 use openraft::Raft;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft_rt_tokio::TokioRuntime;
-use rustls::ServerConfig;
 use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-use wire::transport;
-use wire::v1::peer_server::PeerServer;
 
 use crate::archive::Archive;
 use crate::archive::engines::SledSegments;
@@ -48,8 +43,9 @@ use crate::member::{Member, Node, lost_log};
 use crate::membership::{Me, effective, log_of};
 use crate::network::calls::Calls;
 use crate::network::client::Network;
-use crate::network::dial::{Dialer, MESSAGE_BYTES};
+use crate::network::dial::Dialer;
 use crate::network::guard::Guard;
+use crate::network::port;
 use crate::network::replication::Receiver;
 use crate::network::segments::Fetcher;
 use crate::network::service::Service;
@@ -448,7 +444,7 @@ async fn assemble(
         receiving: Semaphore::new(1),
         election: core.election.clone(),
     };
-    let port = serve(
+    let port = port::serve(
         service,
         receiver,
         config.raft_listener,
@@ -567,49 +563,6 @@ async fn follow_membership(
             return;
         }
     }
-}
-
-fn serve(
-    service: Service,
-    receiver: Receiver,
-    listener: std::net::TcpListener,
-    tls: Arc<ServerConfig>,
-    stopping: CancellationToken,
-    fatal: FatalSignal,
-) -> Result<JoinHandle<()>, Error> {
-    listener.set_nonblocking(true)?;
-    let listener = tokio::net::TcpListener::from_std(listener)?;
-    let api = PeerServer::new(service)
-        .max_decoding_message_size(MESSAGE_BYTES)
-        .max_encoding_message_size(MESSAGE_BYTES);
-    let (receiving, cut) = (TaskTracker::new(), stopping.clone());
-    let (received, watched) = (receiving.clone(), fatal.clone());
-    let calls = transport::incoming(listener, tls).filter_map(move |accepted| {
-        let call = match accepted {
-            Ok(connection) if Receiver::is_for(&connection) => {
-                let (serving, cut) = (receiver.clone().serve(connection), cut.clone());
-                let serving = async move {
-                    cut.run_until_cancelled(serving).await;
-                };
-                receiving.spawn(watched.watch("taking entries", serving));
-                None
-            }
-            call => Some(call),
-        };
-        std::future::ready(call)
-    });
-    let server = transport::server(transport::Timers::default())
-        .add_service(api)
-        .serve_with_incoming(calls);
-    let failed = fatal.clone();
-    Ok(tokio::spawn(fatal.watch("the peer port", async move {
-        // What members say to each other never ends by itself, so it is cut rather than drained.
-        if let Some(Err(error)) = stopping.run_until_cancelled(server).await {
-            failed.raise(&format!("the peer port has failed: {error}"));
-        }
-        received.close();
-        received.wait().await;
-    })))
 }
 
 /// The machine's own clocks.

@@ -259,7 +259,10 @@ impl<R: AsyncRuntime> Machine<R> {
         match full {
             true => flushing.await,
             // It goes on by itself, and ends the member where it fails.
-            false => Ok(drop(flushing)),
+            false => {
+                drop(flushing);
+                Ok(())
+            }
         }
     }
 

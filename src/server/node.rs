@@ -80,14 +80,10 @@ impl Node {
             data_dir: config.data_dir.clone(),
             join: config.join_addresses(),
         };
-        let member = member(
-            &config,
-            credentials.trust().cluster(),
-            addresses.clone(),
-            raft,
-        )?;
-        let (cluster, events) =
-            raft::Cluster::open(member, raft::PeerTls::new(&credentials)?).await?;
+        let id = credentials.trust().cluster();
+        let member = member(&config, id, addresses.clone(), raft)?;
+        let peers = raft::PeerTls::new(&credentials)?;
+        let (cluster, events) = raft::Cluster::open(member, peers).await?;
 
         let (inputs, signals) = Inputs::channel();
         let (renewals, asked) = tokio::sync::mpsc::channel(limit::RENEWALS);

@@ -1,7 +1,7 @@
 //! Controllers talking to each other, over mutual TLS, on a port of its own.
 //!
 //! `dial` makes connections and headers, `client` is openraft's network on top of them, `calls` the questions
-//! of our own, `service` the answering side and `guard` its door. `codec` translates messages, `snapshots`
+//! of our own, `service` the answering side and `guard` its door, `port` the listener. `codec` translates messages, `snapshots`
 //! moves large states both ways. All that is gRPC; entries of the log go the plainest way (`replication`).
 //!
 //! Replication, heartbeats and snapshots to one peer use connections of their own, so that a large message
@@ -12,6 +12,7 @@ pub mod client;
 pub mod codec;
 pub mod dial;
 pub mod guard;
+pub mod port;
 pub mod replication;
 pub mod segments;
 pub mod service;
