@@ -6,7 +6,6 @@
 
 #[cfg(test)]
 mod agents;
-mod archive;
 #[cfg(test)]
 mod bench_agent_protocol;
 #[cfg(test)]

@@ -12,7 +12,7 @@ use clap::{Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::{self, Format};
-use crate::{agents, cert, cluster, completions, config, context, controller, dev, events, task};
+use crate::{agents, cert, cluster, completions, config, context, controller, dev, task};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -106,7 +106,6 @@ pub enum Noun {
     Task(task::TaskArgs),
     Agent(agents::AgentArgs),
     Cluster(cluster::ClusterArgs),
-    Events(events::EventsArgs),
     Controller(controller::ControllerArgs),
     Context(context::ContextArgs),
     Cert(cert::CertArgs),

@@ -333,7 +333,7 @@ impl Dispatcher {
                 | Event::DrainExpired { .. }
                 | Event::AgentCordoned { .. }
                 | Event::TaskEnded { .. }
-                | Event::SegmentDropped { .. } => {}
+                | Event::TasksForgotten { .. } => {}
             }
         }
     }

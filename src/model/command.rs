@@ -4,7 +4,6 @@
 use serde::{Deserialize, Serialize};
 
 use crate::agent::AgentProfile;
-use crate::archive::Retention;
 use crate::id::{AgentId, Fence, Generation, Incarnation, TaskId};
 use crate::limit;
 use crate::outcome::{Disposition, Outcome};
@@ -184,12 +183,14 @@ pub enum SystemCommand {
     ExpireDeadline {
         task: TaskId,
     },
+    /// Retention: these ended long enough ago.
+    Forget {
+        tasks: Vec<TaskId>,
+    },
     /// What this agent holds had time enough to end by itself.
     ExpireDrain {
         agent: AgentId,
     },
-    /// How much is kept in memory and in the archive, as this leader was configured.
-    Retain(Retention),
 }
 
 /// One operation of an entry.

@@ -26,9 +26,6 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::archive::Archive;
-use crate::archive::engines::SledSegments;
-use crate::archived::keep_whole;
 use crate::blocking::Blocking;
 use crate::clock::{Clocks, Reading};
 use crate::config::Config;
@@ -38,7 +35,7 @@ use crate::durable;
 use crate::error::Error;
 use crate::fatal::FatalSignal;
 use crate::leadership::Leadership;
-use crate::machine::{EventStream, Machine, Published, Storage};
+use crate::machine::{EventStream, Machine, Published};
 use crate::member::{Member, Node, lost_log};
 use crate::membership::{Me, effective, log_of};
 use crate::network::calls::Calls;
@@ -47,7 +44,6 @@ use crate::network::dial::Dialer;
 use crate::network::guard::Guard;
 use crate::network::port;
 use crate::network::replication::Receiver;
-use crate::network::segments::Fetcher;
 use crate::network::service::Service;
 use crate::network::tls::PeerTls;
 use crate::node_file::{DirectoryLock, NodeFile};
@@ -82,8 +78,6 @@ pub struct Cluster {
 
 struct Inner {
     core: Arc<LocalCore>,
-    archive: Arc<Archive>,
-    published: Arc<Published>,
     leadership: watch::Receiver<Leadership>,
     /// Handing over was tried: once is enough, for it may take seconds.
     handed_over: AtomicBool,
@@ -168,14 +162,6 @@ impl Cluster {
     /// What the state's hash was at the last multiples of 256, and what it is now, for others to compare.
     pub fn state_hashes(&self) -> StateHashes {
         self.inner.core.state_hashes()
-    }
-
-    pub(crate) fn archive(&self) -> Arc<Archive> {
-        self.inner.archive.clone()
-    }
-
-    pub(crate) fn published(&self) -> &Published {
-        &self.inner.published
     }
 
     pub fn leadership(&self) -> watch::Receiver<Leadership> {
@@ -350,7 +336,7 @@ struct Disk {
     config: Config,
     lock: DirectoryLock,
     log: LogStore<TokioRuntime>,
-    storage: Storage,
+    shelf: Arc<Shelf>,
     fatal: FatalSignal,
 }
 
@@ -385,15 +371,12 @@ impl Disk {
         owner.claim(data)?;
         let fatal = FatalSignal::default();
         let log = directory::open_with(data, fatal.clone(), Growth::of(config.id.0))?;
-        let storage = Storage {
-            shelf: Arc::new(Shelf::open(data)?),
-            archive: Archive::new(Box::new(SledSegments::open(data)?)),
-        };
+        let shelf = Arc::new(Shelf::open(data)?);
         Ok(Self {
             config,
             lock,
             log,
-            storage,
+            shelf,
             fatal,
         })
     }
@@ -406,8 +389,6 @@ async fn assemble(
 ) -> Result<(Inner, EventStream), Error> {
     let me = disk.identity();
     let dialer = Dialer::new(me.clone(), &tls, disk.overrides());
-    let archive = disk.storage.archive.clone();
-    let segments = Fetcher::new(&dialer, &archive);
     let network = Network::new(dialer.clone());
     let (published, events) = Published::new();
     let raft = start_raft(&disk, consensus, &network, &published).await?;
@@ -415,18 +396,21 @@ async fn assemble(
         config,
         lock,
         log,
-        storage,
+        shelf,
         fatal,
     } = disk;
     let stopping = CancellationToken::new();
     let core = Core::start(Parts {
         raft: raft.clone(),
         log: log.clone(),
-        published: published.clone(),
+        published,
         peers: Arc::new(Calls::new(dialer)),
         me: me.clone(),
         clock: machine_clocks(),
-        patience: patience(&config),
+        patience: Patience {
+            propose: config.propose_timeout,
+            read: config.patience,
+        },
         snapshot_bytes: config.snapshot_bytes,
         fatal: fatal.clone(),
         stopping: stopping.clone(),
@@ -437,9 +421,7 @@ async fn assemble(
         guard,
         raft,
         log,
-        storage,
-        published: published.clone(),
-        segments: segments.clone(),
+        shelf,
         rounds: core.rounds.clone(),
         receiving: Semaphore::new(1),
         election: core.election.clone(),
@@ -455,13 +437,8 @@ async fn assemble(
     let (told, leadership) = watch::channel(core.leadership.get());
     let mut tasks = spawn_followers(&core, network, told);
     tasks.push(port);
-    let whole = keep_whole(segments, core.raft.clone(), published.clone());
-    let watched = core.fatal.watch("completing the archive", whole);
-    tasks.push(tokio::spawn(until(stopping.clone(), watched)));
     let inner = Inner {
         core,
-        archive,
-        published,
         leadership,
         handed_over: AtomicBool::new(false),
         stopping,
@@ -474,18 +451,6 @@ async fn assemble(
 
 fn guard(me: Me, raft: Raft<Types<TokioRuntime>, Machine<TokioRuntime>>) -> Guard {
     Guard::new(me, Arc::new(move |id| log_of(&raft, id)))
-}
-
-fn patience(config: &Config) -> Patience {
-    Patience {
-        propose: config.propose_timeout,
-        read: config.patience,
-    }
-}
-
-/// Work that need not come to its end.
-async fn until(stopping: CancellationToken, work: impl Future<Output = ()>) {
-    stopping.run_until_cancelled(work).await;
 }
 
 /// The tasks that follow what consensus reports, until the member stops.
@@ -514,7 +479,7 @@ async fn start_raft(
 ) -> Result<Raft<Types<TokioRuntime>, Machine<TokioRuntime>>, Error> {
     let machine = Machine::new(
         published.clone(),
-        disk.storage.clone(),
+        disk.shelf.clone(),
         disk.fatal.clone(),
         Blocking::OwnThread,
     );

@@ -2,13 +2,8 @@
 //!
 //! ```text
 //!  committed entries ──► State::apply ──► publish a view (O(1)) ──► answer the proposers
-//!                              ├────────► events, in the order of the log
-//!                              └────────► the archive: finished tasks, and the events again
+//!                              └────────► events, in the order of the log
 //! ```
-//!
-//! What leaves the state goes to the archive before the view without it is published, so a reader finds it in one or
-//! the other. The archive is written beside apply; a snapshot is published only once all that it no
-//! longer holds is on disk.
 //!
 //! A view is published before the proposers are answered, so whoever was answered finds its write in the
 //! view. The state lives in memory: on disk are snapshots and the log. While a member starts, entries are
@@ -31,8 +26,6 @@ use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, Raf
 use openraft::{AsyncRuntime, EntryPayload, OptionalSend};
 use tokio::sync::mpsc;
 
-use crate::archive::need::Need;
-use crate::archive::{Archive, Pressure};
 use crate::blocking::Blocking;
 use crate::consensus::{
     Entry, LogId, NodeId, Snapshot, SnapshotMeta, StoredMembership, Types, term_of,
@@ -141,21 +134,12 @@ impl Published {
     }
 }
 
-/// What a member keeps beside its log.
-#[derive(Clone)]
-pub struct Storage {
-    pub shelf: Arc<Shelf>,
-    pub archive: Arc<Archive>,
-}
-
 pub struct Machine<R> {
     view: View,
     /// The state that is being written to; a clone of it is in `view`.
     state: State,
     published: Arc<Published>,
-    storage: Storage,
-    /// What the archive said since it was last told to write.
-    pressure: Pressure,
+    shelf: Arc<Shelf>,
     fatal: FatalSignal,
     blocking: Blocking,
     runtime: PhantomData<fn() -> R>,
@@ -166,7 +150,7 @@ type Waiting<R> = (ApplyResponder<Types<R>>, Response);
 impl<R: AsyncRuntime> Machine<R> {
     pub fn new(
         published: Arc<Published>,
-        storage: Storage,
+        shelf: Arc<Shelf>,
         fatal: FatalSignal,
         blocking: Blocking,
     ) -> Self {
@@ -174,8 +158,7 @@ impl<R: AsyncRuntime> Machine<R> {
             view: View::default(),
             state: State::default(),
             published,
-            storage,
-            pressure: Pressure::None,
+            shelf,
             fatal,
             blocking,
             runtime: PhantomData,
@@ -216,9 +199,6 @@ impl<R: AsyncRuntime> Machine<R> {
             }
         }
         self.view.applied = Some(entry.log_id);
-        if !done.archive.is_empty() {
-            self.pressure = self.pressure.max(self.storage.archive.take(done.archive));
-        }
         let hash_at = self.state.hash_at();
         if hash_at.0 == index {
             lock(&self.published.trail).add(hash_at);
@@ -242,27 +222,6 @@ impl<R: AsyncRuntime> Machine<R> {
         self.published.applied.set(self.view.applied);
         for (responder, response) in waiting.drain(..) {
             responder.send(response);
-        }
-    }
-
-    /// Writes the archive, beside apply as long as the disk keeps up.
-    async fn relieve(&mut self) -> io::Result<()> {
-        let (archive, fatal) = (self.storage.archive.clone(), self.fatal.clone());
-        let full = self.pressure == Pressure::Full;
-        if self.pressure == Pressure::None || (!full && archive.is_being_flushed()) {
-            return Ok(());
-        }
-        self.pressure = Pressure::None;
-        let flushing = self
-            .blocking
-            .run::<R, _, _>(move || flush(&archive, &fatal));
-        match full {
-            true => flushing.await,
-            // It goes on by itself, and ends the member where it fails.
-            false => {
-                drop(flushing);
-                Ok(())
-            }
         }
     }
 
@@ -302,7 +261,6 @@ impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for Machine<R> {
                 for batch in batches.drain(..) {
                     self.published.send(batch).await;
                 }
-                self.relieve().await?;
                 // Under a runtime that is not tokio's it only wakes the task again.
                 tokio::task::yield_now().await;
             }
@@ -311,13 +269,13 @@ impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for Machine<R> {
         for batch in batches {
             self.published.send(batch).await;
         }
-        self.relieve().await
+        Ok(())
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder<R> {
         Builder {
             view: self.view.clone(),
-            storage: self.storage.clone(),
+            shelf: self.shelf.clone(),
             fatal: self.fatal.clone(),
             blocking: self.blocking,
             runtime: PhantomData,
@@ -325,7 +283,7 @@ impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for Machine<R> {
     }
 
     async fn install_snapshot(&mut self, _: &SnapshotMeta, handle: Handle) -> io::Result<()> {
-        let (storage, source) = (self.storage.clone(), handle.clone());
+        let (shelf, source) = (self.shelf.clone(), handle.clone());
         let loaded = self.blocking.run::<R, _, _>(move || load(&source)).await;
         let (state, position) = loaded.map_err(|error| {
             self.stop(format!(
@@ -333,12 +291,9 @@ impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for Machine<R> {
                  with an empty data directory"
             ))
         })?;
-        let named = state.clone();
-        let settled = self.blocking.run::<R, _, _>(move || {
-            storage.shelf.adopt(&handle)?;
-            storage.archive.replace(&named)
-        });
-        settled.await?;
+        self.blocking
+            .run::<R, _, _>(move || shelf.adopt(&handle))
+            .await?;
         *lock(&self.published.trail) = Trail::beginning_at(state.hash_at());
         self.state = state;
         self.view.applied = position.last_log;
@@ -358,7 +313,7 @@ impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for Machine<R> {
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot<Handle>>> {
-        self.storage.shelf.current().map(snapshot).transpose()
+        self.shelf.current().map(snapshot).transpose()
     }
 }
 
@@ -377,10 +332,6 @@ fn load(handle: &Handle) -> io::Result<(State, Position)> {
         .manifest
         .position()
         .map_err(|error| invalid(error.to_string()))?;
-    if position.segments != Need::of(&state) {
-        let text = "the manifest names other segments of the archive than the state";
-        return Err(invalid(text.to_owned()));
-    }
     // Wherever the manifest came from: were it wrong here, entries would be skipped or applied twice.
     let (told, found) = (
         place(position.last_log),
@@ -414,7 +365,7 @@ fn snapshot(handle: Handle) -> io::Result<Snapshot<Handle>> {
 /// Writes a view to disk beside apply, which goes on.
 pub struct Builder<R> {
     view: View,
-    storage: Storage,
+    shelf: Arc<Shelf>,
     fatal: FatalSignal,
     blocking: Blocking,
     runtime: PhantomData<fn() -> R>,
@@ -424,22 +375,16 @@ impl<R: AsyncRuntime> RaftSnapshotBuilder<Types<R>> for Builder<R> {
     type SnapshotData = Handle;
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot<Handle>> {
-        let (view, storage, fatal) = (self.view.clone(), self.storage.clone(), self.fatal.clone());
+        let (view, shelf, fatal) = (self.view.clone(), self.shelf.clone(), self.fatal.clone());
         let handle = self
             .blocking
-            .run::<R, _, _>(move || build(&view, &storage, &fatal))
+            .run::<R, _, _>(move || build(&view, &shelf, &fatal))
             .await?;
         snapshot(handle)
     }
 }
 
-fn flush(archive: &Archive, fatal: &FatalSignal) -> io::Result<()> {
-    archive.flush().inspect_err(|error| {
-        fatal.raise(&format!("the archive can't be written: {error}"));
-    })
-}
-
-fn build(view: &View, storage: &Storage, fatal: &FatalSignal) -> io::Result<Handle> {
+fn build(view: &View, shelf: &Shelf, fatal: &FatalSignal) -> io::Result<Handle> {
     let hash = view.state.recompute_hash();
     if hash != view.state.hash() {
         let index = view.state.last_applied();
@@ -447,15 +392,10 @@ fn build(view: &View, storage: &Storage, fatal: &FatalSignal) -> io::Result<Hand
         fatal.raise(&reason);
         return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
     }
-    // The entries that are replaced could have told these records again.
-    flush(&storage.archive, fatal)?;
     let position = Position {
-        segments: Need::of(&view.state),
         last_log: view.applied,
         membership: StoredMembership::clone(&view.membership),
         used_ids: BTreeSet::clone(&view.used_ids),
     };
-    storage
-        .shelf
-        .build(&position, &view.state.encode(), &chunk::hex(&hash))
+    shelf.build(&position, &view.state.encode(), &chunk::hex(&hash))
 }

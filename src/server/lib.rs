@@ -29,7 +29,6 @@ mod node;
 mod others;
 mod ports;
 mod quorum;
-mod retention;
 mod sessions;
 mod vigil;
 

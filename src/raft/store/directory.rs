@@ -36,9 +36,6 @@ use crate::error::with_next_step;
 use crate::fatal::FatalSignal;
 use crate::member::LogIdentity;
 
-/// sled takes about twice what it is told. Recent entries are cached above it, so it needs little.
-pub const ENGINE_CACHE_BYTES: u64 = 64 << 20;
-
 /// Why a log can't be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -158,7 +155,7 @@ fn create(dir: &Path) -> io::Result<SledEngine> {
         fs::remove_dir_all(dir).map_err(at(dir))?;
     }
     durable::create_dir(dir)?;
-    let engine = SledEngine::create(&database_path(dir, 1), ENGINE_CACHE_BYTES)?;
+    let engine = SledEngine::create(&database_path(dir, 1))?;
     engine.commit(first_batch(LogIdentity::random()))?;
     point_at(dir, 1)?;
     Ok(engine)
@@ -173,18 +170,16 @@ fn first_batch(identity: LogIdentity) -> Batch {
 }
 
 fn reopen(data: &Path, dir: &Path, number: u64) -> Result<SledEngine, OpenError> {
-    SledEngine::open(&database_path(dir, number), ENGINE_CACHE_BYTES).map_err(|error| {
-        match error.kind() {
-            io::ErrorKind::NotFound
-            | io::ErrorKind::InvalidData
-            | io::ErrorKind::UnexpectedEof
-            | io::ErrorKind::InvalidInput
-            | io::ErrorKind::Other => OpenError::Damaged {
-                dir: data.to_owned(),
-                reason: error.to_string(),
-            },
-            _ => OpenError::Io(error),
-        }
+    SledEngine::open(&database_path(dir, number)).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound
+        | io::ErrorKind::InvalidData
+        | io::ErrorKind::UnexpectedEof
+        | io::ErrorKind::InvalidInput
+        | io::ErrorKind::Other => OpenError::Damaged {
+            dir: data.to_owned(),
+            reason: error.to_string(),
+        },
+        _ => OpenError::Io(error),
     })
 }
 

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::codec::{Meta, encode_meta};
-use super::directory::{ENGINE_CACHE_BYTES, database_path, point_at};
+use super::directory::{database_path, point_at};
 use super::engine::{Batch, LogEngine};
 use super::key;
 use super::sled::SledEngine;
@@ -122,7 +122,7 @@ impl Rotation {
         if path.exists() {
             fs::remove_dir_all(&path).map_err(at(&path))?;
         }
-        let fresh = SledEngine::create(&path, ENGINE_CACHE_BYTES)?;
+        let fresh = SledEngine::create(&path)?;
         let bytes = copy(old, &fresh, meta)?;
         point_at(&self.dir, number)?;
         self.retired = Some(database_path(&self.dir, self.number));

@@ -24,6 +24,9 @@ use super::room::Room;
 use crate::durable::{self, at};
 use crate::sync::lock;
 
+/// sled takes about twice what it is told. Recent entries are cached above it, so it needs little.
+const CACHE_BYTES: u64 = 64 << 20;
+
 /// Dropping a database does not wait for its file lock: somebody who reopens may find it taken.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 const LOCK_RETRY: Duration = Duration::from_millis(50);
@@ -46,10 +49,10 @@ pub struct SledEngine {
 }
 
 impl SledEngine {
-    /// Creates a database in `dir`, which must not hold one. sled takes about twice the cache that it is told.
-    pub fn create(dir: &Path, cache_bytes: u64) -> io::Result<Self> {
+    /// Creates a database in `dir`, which must not hold one.
+    pub fn create(dir: &Path) -> io::Result<Self> {
         durable::create_dir(dir)?;
-        let engine = Self::open_files(dir, cache_bytes)?;
+        let engine = Self::open_files(dir)?;
         engine.flush()?;
         engine.file.sync_all().map_err(at(dir))?;
         durable::sync_dir(dir)?;
@@ -58,7 +61,7 @@ impl SledEngine {
     }
 
     /// Opens an existing database. A missing or empty one is an error: sled would create it anew.
-    pub fn open(dir: &Path, cache_bytes: u64) -> io::Result<Self> {
+    pub fn open(dir: &Path) -> io::Result<Self> {
         let db = dir.join("db");
         let length = fs::metadata(&db).map_err(at(&db))?.len();
         if length == 0 {
@@ -70,13 +73,13 @@ impl SledEngine {
         File::open(&db)
             .and_then(|db| db.sync_data())
             .map_err(at(&db))?;
-        Self::open_files(dir, cache_bytes)
+        Self::open_files(dir)
     }
 
-    fn open_files(dir: &Path, cache_bytes: u64) -> io::Result<Self> {
+    fn open_files(dir: &Path) -> io::Result<Self> {
         let config = sled::Config::new()
             .path(dir)
-            .cache_capacity(cache_bytes)
+            .cache_capacity(CACHE_BYTES)
             // Our writer decides when to flush.
             .flush_every_ms(None);
         let deadline = Instant::now() + LOCK_PATIENCE;
@@ -225,9 +228,10 @@ fn is_locked(error: &io::Error) -> bool {
 fn io_error(error: sled::Error) -> io::Error {
     match error {
         // sled wraps the kind of a lock conflict into the text of another error.
-        sled::Error::Io(error) if error.to_string().contains("WouldBlock") => {
-            io::Error::new(io::ErrorKind::WouldBlock, "it is in use by another process")
-        }
+        sled::Error::Io(error) if error.to_string().contains("WouldBlock") => io::Error::new(
+            io::ErrorKind::WouldBlock,
+            "the log is in use by another process",
+        ),
         sled::Error::Io(error) => in_words(error),
         other => io::Error::new(io::ErrorKind::InvalidData, other.to_string()),
     }

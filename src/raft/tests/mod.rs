@@ -1,6 +1,5 @@
 //! Whole members in one process: real sockets, real TLS, real disks.
 
-mod archive;
 mod failover;
 mod growth;
 mod harness;

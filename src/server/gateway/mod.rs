@@ -4,9 +4,7 @@
 
 mod agents;
 mod cluster;
-mod events;
 pub mod failure;
-mod found;
 mod list;
 mod logs;
 mod membership;

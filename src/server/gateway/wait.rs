@@ -6,7 +6,6 @@ use tonic::{Request, Response};
 use wire::status::Failure;
 use wire::v1;
 
-use super::found::has_ended;
 use super::request::position_of;
 use super::{Deadline, Gateway, failure};
 use crate::hub::{Interest, Wants};
@@ -29,18 +28,17 @@ impl Gateway {
         let until = (deadline.0 - last_look).min(Instant::now() + wait.min(limit::WAIT_MAX));
         let id = TaskId(id);
         let interest = self.0.hub.watch(id, Wants::End);
-        if let Some(reply) = self.settled(id).await {
+        if let Some(reply) = self.settled(id) {
             return Ok(Response::new(reply));
         }
         let (state, position) = self.read(deadline.soon()).await?;
-        let found = self.find(&state, id).await?;
-        let over = found.task().is_terminal();
-        if !over && self.ended(id, position.log_index, &interest, until).await? {
-            return self.now(id).await;
+        let task = state.task(id).ok_or_else(|| failure::no_task(id))?;
+        if !task.is_terminal() && self.ended(id, position.log_index, &interest, until).await? {
+            return self.now(id);
         }
         // Either it had ended as one whose end may still be settled, or the time is up.
-        if over {
-            let task = Some(self.show(&state, &found));
+        if task.is_terminal() {
+            let task = Some(self.0.task(&state, task));
             return Ok(Response::new(v1::TaskReply {
                 position: Some(position),
                 task,
@@ -51,10 +49,10 @@ impl Gateway {
 
     /// The task where its end is final: that can't have changed since it was applied here, so it
     /// needs no quorum.
-    async fn settled(&self, id: TaskId) -> Option<v1::TaskReply> {
+    fn settled(&self, id: TaskId) -> Option<v1::TaskReply> {
         let state = self.0.cluster.view();
-        let found = self.find(&state, id).await.ok()?;
-        match found.task().state() {
+        let task = state.task(id)?;
+        match task.state() {
             StateName::Succeeded | StateName::Failed | StateName::Cancelled => {}
             StateName::Queued
             | StateName::Assigned
@@ -64,7 +62,7 @@ impl Gateway {
         let position = Some(position_of(&state));
         Some(v1::TaskReply {
             position,
-            task: Some(self.show(&state, &found)),
+            task: Some(self.0.task(&state, task)),
         })
     }
 
@@ -80,7 +78,7 @@ impl Gateway {
             {
                 let state = self.0.cluster.view();
                 match state.task(id) {
-                    _ if has_ended(&state, id) => return Ok(true),
+                    Some(task) if task.is_terminal() => return Ok(true),
                     None if state.last_applied() >= index => return Err(failure::no_task(id)),
                     // Not ended, or not applied here yet.
                     Some(_) | None => {}
@@ -94,9 +92,10 @@ impl Gateway {
         }
     }
 
-    async fn now(&self, id: TaskId) -> Result<Response<v1::TaskReply>, Failure> {
+    fn now(&self, id: TaskId) -> Result<Response<v1::TaskReply>, Failure> {
         let state = self.0.cluster.view();
-        let task = Some(self.shown(&state, id).await?);
+        let task = state.task(id).ok_or_else(|| failure::no_task(id))?;
+        let task = Some(self.0.task(&state, task));
         Ok(Response::new(v1::TaskReply {
             position: Some(position_of(&state)),
             task,
@@ -110,7 +109,8 @@ impl Gateway {
         deadline: Deadline,
     ) -> Result<Response<v1::TaskReply>, Failure> {
         let (state, position) = self.read(deadline).await?;
-        let task = Some(self.shown(&state, id).await?);
+        let task = state.task(id).ok_or_else(|| failure::no_task(id))?;
+        let task = Some(self.0.task(&state, task));
         Ok(Response::new(v1::TaskReply {
             position: Some(position),
             task,

@@ -3,7 +3,6 @@
 //! `cluster-tests`.
 
 mod agent;
-mod archive;
 mod cluster;
 mod fixture;
 mod https;

@@ -123,7 +123,7 @@ async fn truncated_and_purged_entries_stay_away_and_the_rest_stays() {
 #[tokio::test]
 async fn an_append_that_a_crash_cut_short_is_dropped_and_its_place_used_again() {
     let dir = filled().await;
-    let engine = SledEngine::open(&dir.path().join("log/1"), 1 << 20).unwrap();
+    let engine = SledEngine::open(&dir.path().join("log/1")).unwrap();
     // One and a half entries that no meta record names.
     let unfinished = [(24, 5_000), (25, 9_000)].into_iter();
     let mut parts: Vec<_> = unfinished

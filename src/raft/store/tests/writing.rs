@@ -223,7 +223,7 @@ async fn entries_too_old_for_the_cache_are_read_from_disk_within_the_byte_limit(
 fn nothing_is_acknowledged_once_sled_keeps_a_page_in_a_file_of_its_own() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("database");
-    let engine = SledEngine::create(&path, 1 << 20).unwrap();
+    let engine = SledEngine::create(&path).unwrap();
     let put = || engine.commit(Batch::from([(vec![0], Some(vec![1]))]));
     put().unwrap();
     // As after a while in which nothing happened there.
