@@ -217,15 +217,7 @@ impl Dispatcher {
         for fence in &known {
             if state.live_fence(fence.task) != Some(*fence) {
                 let reason = "this attempt is not the live one".to_owned();
-                let message = Message::Cancel {
-                    fence: *fence,
-                    cause: Cause::Stale,
-                    reason,
-                };
-                out.push(Output::Send {
-                    session: id,
-                    message,
-                });
+                out.push(Output::cancel(id, *fence, Cause::Stale, reason));
             }
         }
         let live: Vec<Fence> = state
@@ -256,12 +248,7 @@ impl Dispatcher {
         }) = phase
         {
             let reason = cancel.to_string();
-            let message = Message::Cancel {
-                fence,
-                cause: Cause::Cancelled,
-                reason,
-            };
-            out.push(Output::Send { session, message });
+            out.push(Output::cancel(session, fence, Cause::Cancelled, reason));
         }
     }
 
@@ -385,12 +372,7 @@ impl Dispatcher {
         let session = live.and_then(|live| self.agents.session_of(&live.agent, live.incarnation));
         if let Some(session) = session {
             let reason = reason.to_owned();
-            let message = Message::Cancel {
-                fence,
-                cause: Cause::Cancelled,
-                reason,
-            };
-            out.push(Output::Send { session, message });
+            out.push(Output::cancel(session, fence, Cause::Cancelled, reason));
         }
     }
 

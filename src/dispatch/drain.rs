@@ -5,10 +5,10 @@
 //! agent hears it as often as it likes. Whether an attempt has begun is the agent's to say. One that may
 //! be assigned only once is left where it is until the time is up: given back, it would end for good.
 
-use model::{AgentId, DrainStage, Fence, Phase, State, Task};
+use model::{AgentId, DrainStage, Phase, State, Task};
 
 use crate::agents::Agents;
-use crate::io::{Cause, Message, Output};
+use crate::io::{Cause, Output};
 
 /// Asks an agent that is being drained for what it holds, as far as it has come.
 pub(crate) fn send(agents: &Agents, state: &State, agent: &AgentId, out: &mut Vec<Output>) {
@@ -19,24 +19,13 @@ pub(crate) fn send(agents: &Agents, state: &State, agent: &AgentId, out: &mut Ve
         let Some(cause) = cause(state, task, drain.stage) else {
             continue;
         };
-        let Some((fence, session)) = task.live().and_then(|live| {
-            let session = agents.ready_session(agent, live.incarnation)?;
-            let fence = Fence {
-                task: task.id,
-                generation: state.generation(),
-                epoch: live.epoch,
-            };
-            Some((fence, session))
-        }) else {
+        let live = task.live();
+        let session = live.and_then(|live| agents.ready_session(agent, live.incarnation));
+        let (Some(fence), Some(session)) = (state.live_fence(task.id), session) else {
             continue;
         };
         let reason = format!("agent {agent} is being drained");
-        let message = Message::Cancel {
-            fence,
-            cause,
-            reason,
-        };
-        out.push(Output::Send { session, message });
+        out.push(Output::cancel(session, fence, cause, reason));
     }
 }
 

@@ -150,6 +150,18 @@ pub enum Output {
     },
 }
 
+impl Output {
+    /// Tells an agent to end an attempt, or not to begin it.
+    pub fn cancel(session: SessionId, fence: Fence, cause: Cause, reason: String) -> Output {
+        let message = Message::Cancel {
+            fence,
+            cause,
+            reason,
+        };
+        Output::Send { session, message }
+    }
+}
+
 /// A frame for an agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {

@@ -136,8 +136,7 @@ impl<R: AsyncRuntime, P: Peers> Members<R, P> {
 
     async fn give_vote(&self, id: ControllerId) -> Result<(), Error> {
         let votes = |members: &StoredMembership| members.voter_ids().any(|voter| voter == id.0);
-        let members = self.effective();
-        if votes(&members) && members.membership().get_joint_config().len() == 1 {
+        if votes(&self.effective()) && !self.is_joint() {
             return Ok(());
         }
         self.wait_caught_up(id.0).await?;
@@ -154,7 +153,8 @@ impl<R: AsyncRuntime, P: Peers> Members<R, P> {
         // It may have died since it caught up, or one of the others may.
         let voters: BTreeSet<NodeId> = members.voter_ids().collect();
         let more = voters.iter().copied().chain([id.0]).collect();
-        self.can_go_on([&voters, &more]).await?;
+        let why = "too few voters answer and have the log to go on; start those that are away";
+        self.can_go_on([&voters, &more], why).await?;
         let added = BTreeSet::from([id.0]);
         self.change(ChangeMembers::AddVoterIds(added)).await
     }

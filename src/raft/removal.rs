@@ -66,20 +66,18 @@ impl<R: AsyncRuntime, P: Peers> Members<R, P> {
                 "{id} is the only voter: without it there is no cluster"
             )));
         }
-        match self.can_go_on([voters, &left]).await {
-            Err(Error::Rejected(_)) => Err(Error::Rejected(format!(
-                "without {id} there would be {} voters, and too few of them answer and have the log to go on; \
-                 start those that are away, or remove them first",
-                left.len()
-            ))),
-            other => other,
-        }
+        let why = format!(
+            "without {id} there would be {} voters, and too few of them answer and have the log to go on; \
+             start those that are away, or remove them first",
+            left.len()
+        );
+        self.can_go_on([voters, &left], &why).await
     }
 
     /// A change has to be agreed on by a majority of the voters before it, and by one of those after it. It is in
     /// force as soon as it is in the log: where too few of them answer, or too few have the log, it would
-    /// neither end nor let anything else be committed. So it is not begun, however much it is wanted.
-    pub async fn can_go_on(&self, voters: [&BTreeSet<NodeId>; 2]) -> Result<(), Error> {
+    /// neither end nor let anything else be committed. So it is refused, saying `why`, however much it is wanted.
+    pub async fn can_go_on(&self, voters: [&BTreeSet<NodeId>; 2], why: &str) -> Result<(), Error> {
         let agree = |metrics: &RaftMetrics<Types<R>>, voters: &BTreeSet<NodeId>| {
             let in_step = |voter: &&NodeId| self.in_step(metrics, **voter);
             voters.iter().filter(in_step).count() > voters.len() / 2
@@ -90,10 +88,7 @@ impl<R: AsyncRuntime, P: Peers> Members<R, P> {
         };
         match wait.metrics(enough, "enough voters answer").await {
             Ok(_) => self.lead(),
-            Err(_) => Err(Error::Rejected(
-                "too few voters answer and have the log to go on; start those that are away"
-                    .to_owned(),
-            )),
+            Err(_) => Err(Error::Rejected(why.to_owned())),
         }
     }
 }

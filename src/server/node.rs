@@ -80,8 +80,8 @@ impl Node {
             data_dir: config.data_dir.clone(),
             join: config.join_addresses(),
         };
-        let id = credentials.trust().cluster();
-        let member = member(&config, id, addresses.clone(), raft)?;
+        let cluster_id = credentials.trust().cluster();
+        let member = member(&config, cluster_id, addresses.clone(), raft)?;
         let peers = raft::PeerTls::new(&credentials)?;
         let (cluster, events) = raft::Cluster::open(member, peers).await?;
 

@@ -10,13 +10,12 @@ use tokio::time::{Instant, sleep};
 use wire::v1;
 use wire::v1::agent_order::Order;
 
-use super::order::asked;
+use super::order::{asked, print};
 use crate::args::Global;
 use crate::client::{ConnectArgs, Connection, interrupted, now};
 use crate::exit::Exit;
 use crate::failure::{Failure, Result};
-use crate::object::agent_json;
-use crate::output::{Answer, Progress, span};
+use crate::output::{Progress, span};
 use crate::prompt::confirm;
 use crate::task::time;
 
@@ -75,14 +74,7 @@ pub async fn drain(cluster: &Connection, args: &DrainArgs, global: &Global) -> R
             return Err(Failure::interrupted("no longer looking; the drain goes on", hint));
         }
     };
-    let text = format!("{id} holds nothing and gets no new work");
-    Answer {
-        json: agent_json(&agent),
-        ids: vec![agent.id.clone()],
-        table: Box::new(move |_| text.clone()),
-    }
-    .print(global.output)?;
-    Ok(Exit::Ok)
+    print(&agent, "holds nothing and gets no new work", global)
 }
 
 /// The agent once it holds nothing. Leaders may come and go meanwhile.

@@ -10,7 +10,7 @@ mod run;
 use clap::{Args, Subcommand};
 
 use crate::args::Global;
-use crate::client::{Connection, runtime};
+use crate::client::connected;
 use crate::exit::Exit;
 use crate::failure::{Failure, Result};
 
@@ -42,23 +42,23 @@ enum Verb {
 pub fn run(args: AgentArgs, global: &Global) -> Result<Exit> {
     match args.verb {
         Some(Verb::Run(args)) => run::run(args, global),
-        Some(Verb::List(args)) => runtime()?.block_on(async {
-            list::list(&Connection::open(&args.connect.target()?)?, &args, global).await
+        Some(Verb::List(args)) => connected(&args.connect, async |to| {
+            list::list(to, &args, global).await
         }),
-        Some(Verb::Get(args)) => runtime()?.block_on(async {
-            get::get(&Connection::open(&args.connect.target()?)?, &args, global).await
+        Some(Verb::Get(args)) => {
+            connected(&args.connect, async |to| get::get(to, &args, global).await)
+        }
+        Some(Verb::Cordon(args)) => connected(&args.connect, async |to| {
+            order::cordon(to, &args, global).await
         }),
-        Some(Verb::Cordon(args)) => runtime()?.block_on(async {
-            order::cordon(&Connection::open(&args.connect.target()?)?, &args, global).await
+        Some(Verb::Uncordon(args)) => connected(&args.connect, async |to| {
+            order::uncordon(to, &args, global).await
         }),
-        Some(Verb::Uncordon(args)) => runtime()?.block_on(async {
-            order::uncordon(&Connection::open(&args.connect.target()?)?, &args, global).await
+        Some(Verb::Drain(args)) => connected(&args.connect, async |to| {
+            drain::drain(to, &args, global).await
         }),
-        Some(Verb::Drain(args)) => runtime()?.block_on(async {
-            drain::drain(&Connection::open(&args.connect.target()?)?, &args, global).await
-        }),
-        Some(Verb::Remove(args)) => runtime()?.block_on(async {
-            order::remove(&Connection::open(&args.connect.target()?)?, &args, global).await
+        Some(Verb::Remove(args)) => connected(&args.connect, async |to| {
+            order::remove(to, &args, global).await
         }),
         Some(Verb::Guard(args)) => guard::run(&args),
         None if args.bare.says_something() => run::run(args.bare, global),

@@ -6,9 +6,9 @@ use wire::v1;
 use wire::v1::agent_order::Order;
 
 use crate::args::Global;
-use crate::client::{ConnectArgs, Connection, interrupted};
+use crate::client::{ConnectArgs, Connection, or_unknown};
 use crate::exit::Exit;
-use crate::failure::{Failure, Result};
+use crate::failure::Result;
 use crate::object::agent_json;
 use crate::output::{self, Answer};
 
@@ -79,30 +79,18 @@ pub async fn remove(cluster: &Connection, args: &RemoveArgs, global: &Global) ->
     print(&agent, "is forgotten", global)
 }
 
-/// Asks for it. Without an answer nobody knows, and to ask again is safe.
+/// Asks for it.
 pub async fn asked(cluster: &Connection, id: &AgentId, order: Order) -> Result<v1::Agent> {
     let message = v1::AgentOrder {
         id: id.to_string(),
         order: Some(order),
     };
     let asking = output::waiting("asking the cluster", cluster.order_agent(&message));
-    let failure = tokio::select! {
-        agent = asking => match agent {
-            Ok(agent) => return Ok(agent),
-            Err(failure) => failure,
-        },
-        () = interrupted() => Failure::interrupted("interrupted before the cluster answered", ""),
-    };
-    let open = failure.exit == Exit::Unknown || failure.exit == Exit::Interrupted;
     let hint = format!("it may have happened: see `quorate agent get {id}`; asking again is safe");
-    Err(if open {
-        Failure { hint, ..failure }
-    } else {
-        failure
-    })
+    or_unknown(asking, hint).await
 }
 
-fn print(agent: &v1::Agent, what: &str, global: &Global) -> Result<Exit> {
+pub fn print(agent: &v1::Agent, what: &str, global: &Global) -> Result<Exit> {
     let text = format!("{} {what}", agent.id);
     Answer {
         json: agent_json(agent),

@@ -100,18 +100,12 @@ impl Connection {
     }
 
     pub async fn agent(&self, id: &str) -> Result<v1::Agent> {
-        let reply = self.client.agent(id).await.map_err(failed)?;
-        reply
-            .agent
-            .ok_or_else(|| malformed("an answer without an agent"))
+        agent_of(self.client.agent(id).await)
     }
 
     /// The agent as it is then; one that is removed, as it was.
     pub async fn order_agent(&self, order: &v1::AgentOrder) -> Result<v1::Agent> {
-        let reply = self.client.order_agent(order).await.map_err(failed)?;
-        reply
-            .agent
-            .ok_or_else(|| malformed("an answer without an agent"))
+        agent_of(self.client.order_agent(order).await)
     }
 
     pub async fn promote(&self, id: &str, hold: Duration) -> Result<()> {
@@ -134,6 +128,11 @@ impl Connection {
             .map_err(failed)?
             .leader)
     }
+}
+
+fn agent_of(reply: std::result::Result<v1::AgentReply, wire::client::Error>) -> Result<v1::Agent> {
+    let agent = reply.map_err(failed)?.agent;
+    agent.ok_or_else(|| malformed("an answer without an agent"))
 }
 
 /// How a call ended that did not end well.

@@ -10,5 +10,5 @@ mod target;
 
 pub use book::{Book, Context, is_path, load_file, save_file};
 pub use connect::{Connection, cancel_again, malformed};
-pub use run::{interrupted, interrupts, now, or_interrupted, runtime};
+pub use run::{connected, interrupted, interrupts, now, or_interrupted, or_unknown, runtime};
 pub use target::{ConnectArgs, Target};

@@ -6,6 +6,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::{ConnectArgs, Connection};
+use crate::exit::Exit;
 use crate::failure::{Failure, Result};
 
 /// One thread: a client waits more than it works.
@@ -38,6 +40,33 @@ pub async fn or_interrupted<T>(work: impl Future<Output = Result<T>>) -> Result<
         done = work => done,
         () = interrupted() => Err(Failure::interrupted("interrupted", "")),
     }
+}
+
+/// Does this with the cluster that is meant.
+pub fn connected(
+    to: &ConnectArgs,
+    work: impl AsyncFnOnce(&Connection) -> Result<Exit>,
+) -> Result<Exit> {
+    let target = to.target()?;
+    runtime()?.block_on(async { work(&Connection::open(&target)?).await })
+}
+
+/// A change that may be asked for twice. Without an answer nobody knows whether it happened: `hint` says how
+/// to find out.
+pub async fn or_unknown<T>(asking: impl Future<Output = Result<T>>, hint: String) -> Result<T> {
+    let failure = tokio::select! {
+        done = asking => match done {
+            Ok(done) => return Ok(done),
+            Err(failure) => failure,
+        },
+        () = interrupted() => Failure::interrupted("interrupted before the cluster answered", ""),
+    };
+    let open = matches!(failure.exit, Exit::Unknown | Exit::Interrupted);
+    Err(if open {
+        Failure { hint, ..failure }
+    } else {
+        failure
+    })
 }
 
 /// The wall clock, in milliseconds since the epoch.

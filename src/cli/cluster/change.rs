@@ -8,10 +8,10 @@ use model::ControllerId;
 
 use super::members::{self, SETTLED};
 use crate::args::Global;
-use crate::client::{ConnectArgs, Connection, interrupted};
+use crate::client::{ConnectArgs, Connection, or_unknown};
 use crate::controller::controller_id;
 use crate::exit::Exit;
-use crate::failure::{Failure, Result};
+use crate::failure::Result;
 use crate::output;
 use crate::prompt::confirm;
 
@@ -68,29 +68,18 @@ pub async fn remove(cluster: &Connection, args: &RemoveArgs, global: &Global) ->
     members::print(cluster, format!("{id} is removed"), global).await
 }
 
-/// Without an answer nobody knows, and to ask again is safe.
+/// To ask again is safe.
 async fn done(asking: impl Future<Output = Result<()>>, again: &str) -> Result<()> {
-    let failure = tokio::select! {
-        done = asking => match done {
-            Ok(()) => return Ok(()),
-            Err(failure) => failure,
-        },
-        () = interrupted() => Failure::interrupted("interrupted before the cluster answered", ""),
-    };
-    let open = matches!(failure.exit, Exit::Unknown | Exit::Interrupted);
     let hint = format!(
         "it may still happen: see `quorate cluster members`; asking again is safe: `{again}`"
     );
-    Err(if open {
-        Failure { hint, ..failure }
-    } else {
-        failure
-    })
+    or_unknown(asking, hint).await
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::failure::Failure;
 
     #[tokio::test]
     async fn a_change_without_an_answer_says_that_asking_again_is_safe() {

@@ -12,7 +12,7 @@ mod crashes;
 use clap::{Args, Subcommand};
 
 use crate::args::Global;
-use crate::client::{ConnectArgs, Connection, runtime};
+use crate::client::{ConnectArgs, connected};
 use crate::exit::Exit;
 use crate::failure::Result;
 
@@ -46,18 +46,16 @@ Equal APPLIED must show equal HASH. Exit code 2 where no quorum could be reached
 pub fn run(args: ClusterArgs, global: &Global) -> Result<Exit> {
     match args.verb {
         Verb::Init(args) => init::run(&args, global),
-        Verb::Status(args) => runtime()?
-            .block_on(async { status::status(&Connection::open(&args.target()?)?, global).await }),
-        Verb::Members(args) => runtime()?
-            .block_on(async { status::members(&Connection::open(&args.target()?)?, global).await }),
-        Verb::Promote(args) => runtime()?.block_on(async {
-            change::promote(&Connection::open(&args.connect.target()?)?, &args, global).await
+        Verb::Status(args) => connected(&args, async |to| status::status(to, global).await),
+        Verb::Members(args) => connected(&args, async |to| status::members(to, global).await),
+        Verb::Promote(args) => connected(&args.connect, async |to| {
+            change::promote(to, &args, global).await
         }),
-        Verb::Remove(args) => runtime()?.block_on(async {
-            change::remove(&Connection::open(&args.connect.target()?)?, &args, global).await
+        Verb::Remove(args) => connected(&args.connect, async |to| {
+            change::remove(to, &args, global).await
         }),
-        Verb::TransferLeadership(args) => runtime()?.block_on(async {
-            transfer::transfer(&Connection::open(&args.connect.target()?)?, &args, global).await
+        Verb::TransferLeadership(args) => connected(&args.connect, async |to| {
+            transfer::transfer(to, &args, global).await
         }),
     }
 }
