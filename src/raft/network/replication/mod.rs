@@ -6,8 +6,8 @@
 //!  openraft ◄──── answers, in order ◄─┘                └◄─────── answers ◄────────┘
 //! ```
 //!
-//! Requests are pipelined. It is not gRPC because every commit waits for this: where one message is under
-//! way, most of a round trip went into HTTP/2 on both sides (ADR 11).
+//! Requests are pipelined. It is not gRPC because every commit waits for this, and HTTP/2's headers, windows
+//! and tasks do nothing here that TCP does not do (ADR 11).
 //!
 //! A connection serves one of openraft's streams after the other, as long as every request was answered
 //! and none was refused; a stream that ends otherwise takes the connection with it. A follower listens to the
