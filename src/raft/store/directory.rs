@@ -4,12 +4,12 @@
 //! <data>/log.mark        witness: number of the last acknowledged write (mark.rs)
 //! <data>/log/CURRENT     number of the database in use
 //! <data>/log/7/          sled
+//! <data>/log/wal.0, .1   writes that may not have come to sled yet (wal/)
 //! ```
 //!
 //! Opening never guesses. A log that was once acknowledged and is now missing, empty, shorter or damaged
 //! is an error that names the file and the next step; a fresh log is created only where the witness says
-//! that nothing was ever acknowledged. Every entry is read and checked, which also fills the cache. Only then what
-//! a crash left of a last write is removed: a few parts behind the last entry that the meta record names.
+//! that nothing was ever acknowledged. Every entry is read and checked, which also fills the cache.
 
 use std::fs;
 use std::io;
@@ -23,12 +23,14 @@ use openraft::AsyncRuntime;
 use super::cache::Cache;
 use super::codec::{Meta, decode_meta, encode_meta};
 use super::engine::{Batch, LogEngine};
-use super::journal::{Journal, Opened, PUT_IN_ORDER};
+use super::journal::{Journal, Opened};
 use super::key::{self, PartKey};
 use super::log::{CACHE_BYTES, LogStore, Shared, Tail, scan_entries};
 use super::mark::Mark;
 use super::rotate::{Growth, Rotation};
 use super::sled::SledEngine;
+use super::stats::StatsRecorder;
+use super::wal::{self, Wal};
 use super::writer::Writer;
 use crate::consensus::{LogId, next_index};
 use crate::durable::{self, at};
@@ -74,7 +76,7 @@ pub fn open_with<R: AsyncRuntime>(
         None => (Mark::create(&mark_path)?, 0),
     };
     let current = current(&dir)?;
-    let (engine, number) = match current {
+    let (sled, number) = match current {
         Some(number) => (reopen(data, &dir, number)?, number),
         None if acknowledged > 0 => {
             let reason = format!("{} is missing", dir.join("CURRENT").display());
@@ -86,14 +88,20 @@ pub fn open_with<R: AsyncRuntime>(
         None => (create(&dir)?, 1),
     };
     remove_others(&dir, number)?;
-    let path = database_path(&dir, number);
-    let loaded = load(&engine, acknowledged).map_err(|reason| OpenError::Damaged {
+    let damaged = |reason| OpenError::Damaged {
         dir: data.to_owned(),
-        reason: format!("{}: {reason}", path.join("db").display()),
-    })?;
-    let rotation = Rotation::new(&dir, number, growth);
-    let store = assemble(Arc::new(engine), loaded, Some(mark), Some(rotation), fatal);
-    let (shared, journal) = store;
+        reason,
+    };
+    let database = database_path(&dir, number).join("db");
+    let in_database = |reason: String| damaged(format!("{}: {reason}", database.display()));
+    let identity = read_meta(&sled).map_err(in_database)?.identity;
+    let files = wal::find(&dir, identity, &sled).map_err(|error| refusal(data, error))?;
+    let stats = Arc::new(StatsRecorder::default());
+    let rotation = Rotation::new(&dir, number, growth, stats.clone());
+    let engine = Wal::start(files, sled, rotation, fatal.clone());
+    let engine = Arc::new(engine.map_err(|error| refusal(data, error))?);
+    let loaded = load(&*engine, acknowledged).map_err(in_database)?;
+    let (shared, journal) = assemble(engine, stats, loaded, Some(mark), fatal);
     Ok(LogStore::new(shared, Writer::spawn(journal)?))
 }
 
@@ -110,7 +118,7 @@ pub fn open_inline<R: AsyncRuntime>(
         dir: PathBuf::from("memory"),
         reason,
     })?;
-    let (shared, journal) = assemble(engine, loaded, None, None, fatal);
+    let (shared, journal) = assemble(engine, Arc::default(), loaded, None, fatal);
     Ok(LogStore::new(shared, Writer::inline(journal)))
 }
 
@@ -156,7 +164,9 @@ fn create(dir: &Path) -> io::Result<SledEngine> {
     }
     durable::create_dir(dir)?;
     let engine = SledEngine::create(&database_path(dir, 1))?;
-    engine.commit(first_batch(LogIdentity::random()))?;
+    let identity = LogIdentity::random();
+    engine.commit(first_batch(identity))?;
+    wal::create(dir, identity)?;
     point_at(dir, 1)?;
     Ok(engine)
 }
@@ -170,7 +180,12 @@ fn first_batch(identity: LogIdentity) -> Batch {
 }
 
 fn reopen(data: &Path, dir: &Path, number: u64) -> Result<SledEngine, OpenError> {
-    SledEngine::open(&database_path(dir, number)).map_err(|error| match error.kind() {
+    SledEngine::open(&database_path(dir, number)).map_err(|error| refusal(data, error))
+}
+
+/// Damage, or an error of the machine's that may pass.
+fn refusal(data: &Path, error: io::Error) -> OpenError {
+    match error.kind() {
         io::ErrorKind::NotFound
         | io::ErrorKind::InvalidData
         | io::ErrorKind::UnexpectedEof
@@ -180,7 +195,7 @@ fn reopen(data: &Path, dir: &Path, number: u64) -> Result<SledEngine, OpenError>
             reason: error.to_string(),
         },
         _ => OpenError::Io(error),
-    })
+    }
 }
 
 /// What a rotation left behind.
@@ -207,14 +222,18 @@ struct Loaded {
     first_stored: u64,
 }
 
+fn read_meta(engine: &dyn LogEngine) -> Result<Meta, String> {
+    let meta = engine
+        .get(key::META)
+        .map_err(|error| error.to_string())?
+        .ok_or("its meta record is missing")?;
+    decode_meta(&Bytes::from(meta)).map_err(|error| format!("meta record: {error}"))
+}
+
 /// Reads and checks the whole log. The reason of a refusal is for a person.
 fn load(engine: &dyn LogEngine, acknowledged: u64) -> Result<Loaded, String> {
     let text = |error: io::Error| error.to_string();
-    let meta = engine
-        .get(key::META)
-        .map_err(text)?
-        .ok_or("its meta record is missing")?;
-    let meta = decode_meta(&Bytes::from(meta)).map_err(|error| format!("meta record: {error}"))?;
+    let meta = read_meta(engine)?;
     if meta.sequence < acknowledged {
         return Err(format!(
             "it ends at write {}, but write {acknowledged} was acknowledged",
@@ -240,7 +259,7 @@ fn load(engine: &dyn LogEngine, acknowledged: u64) -> Result<Loaded, String> {
     })
     .map_err(text)?;
     check_ends(&meta, ends, first)?;
-    remove_torn_write(engine, end)?;
+    expect_nothing_behind(engine, end)?;
     Ok(Loaded {
         meta,
         cache,
@@ -249,37 +268,21 @@ fn load(engine: &dyn LogEngine, acknowledged: u64) -> Result<Loaded, String> {
     })
 }
 
-/// Removes what a crash left of the last write, whose meta record it lost: nobody was told that it is on this
-/// disk. More than one write can leave means that a meta record was lost which was acknowledged.
-fn remove_torn_write(engine: &dyn LogEngine, end: u64) -> Result<(), String> {
-    let text = |error: io::Error| error.to_string();
-    let mut torn = Batch::new();
-    engine
-        .scan(key::entries_from(end), &mut |key, _| {
-            torn.insert(key.to_vec(), None);
-            match torn.len() > PUT_IN_ORDER {
-                true => ControlFlow::Break(()),
-                false => ControlFlow::Continue(()),
-            }
-        })
-        .map_err(text)?;
-    let Some((lowest, _)) = torn.first_key_value() else {
-        return Ok(());
+/// A batch is written as a whole, so what lies behind the last entry that the meta record names can only come
+/// from a meta record that was lost.
+fn expect_nothing_behind(engine: &dyn LogEngine, end: u64) -> Result<(), String> {
+    let mut found = false;
+    let mut look = |_: &[u8], _: &[u8]| {
+        found = true;
+        ControlFlow::Break(())
     };
-    let begin = PartKey {
-        index: end,
-        part: 0,
+    engine
+        .scan(key::entries_from(end), &mut look)
+        .map_err(|error| error.to_string())?;
+    match found {
+        true => Err(format!("entries from {end} on lie behind its end")),
+        false => Ok(()),
     }
-    .encode();
-    if torn.len() > PUT_IN_ORDER || *lowest != begin {
-        return Err(format!("entries from {end} on lie behind its end"));
-    }
-    tracing::info!(
-        parts = torn.len(),
-        end,
-        "removing what a crash left of a write"
-    );
-    engine.commit(torn).map_err(text)
 }
 
 fn check_ends(meta: &Meta, ends: Option<(LogId, LogId)>, first: u64) -> Result<(), String> {
@@ -313,9 +316,9 @@ fn outstanding(engine: &dyn LogEngine, first: u64) -> io::Result<(Option<u64>, u
 
 fn assemble(
     engine: Arc<dyn LogEngine>,
+    stats: Arc<StatsRecorder>,
     loaded: Loaded,
     mark: Option<Mark>,
-    rotation: Option<Rotation>,
     fatal: FatalSignal,
 ) -> (Arc<Shared>, Journal) {
     let Loaded {
@@ -331,13 +334,12 @@ fn assemble(
         purged: meta.purged,
         last: meta.last,
     };
-    let shared = Arc::new(Shared::new(engine, meta.identity, tail));
+    let shared = Arc::new(Shared::new(engine, stats, meta.identity, tail));
     let opened = Opened {
         meta,
         mark,
         live_bytes: stored_bytes,
         purged_from: first_stored,
-        rotation,
     };
     (shared.clone(), Journal::new(shared, opened, fatal))
 }

@@ -21,11 +21,6 @@ pub trait LogEngine: Send + Sync + 'static {
     /// the engine may hold anything: the caller never writes to it again.
     fn commit(&self, batch: Batch) -> io::Result<()>;
 
-    /// Puts a few pairs, in this order, and returns only once they survive a power cut. Cheaper than a
-    /// batch, and not atomic: a crash before may leave the first of them without the others. After an
-    /// error the engine may hold anything, as above.
-    fn put_in_order(&self, pairs: Vec<(Key, Value)>) -> io::Result<()>;
-
     fn get(&self, key: &[u8]) -> io::Result<Option<Value>>;
 
     /// Visits the pairs of a range in order until `visit` breaks.

@@ -23,7 +23,6 @@ use super::engine::{Batch, Key, LogEngine};
 use super::key::{self, PartKey};
 use super::log::Shared;
 use super::mark::Mark;
-use super::rotate::Rotation;
 use crate::consensus::{LogId, Vote, next_index, term_of};
 use crate::error::with_next_step;
 use crate::fatal::FatalSignal;
@@ -62,14 +61,6 @@ impl Change {
         }
     }
 
-    /// Whether keys may be written again that hold something else. (Removals show in the batch.)
-    fn rewrites(&self) -> bool {
-        match self {
-            Self::Truncate { .. } => true,
-            Self::Append { .. } | Self::Vote(_) | Self::Purge(_) | Self::Flush => false,
-        }
-    }
-
     pub fn entries(&self) -> usize {
         match self {
             Self::Append { records, .. } => records.len(),
@@ -87,14 +78,6 @@ const REMOVALS_PER_BATCH: usize = 256;
 /// Bytes after which readers of `Shared::appended` hear of more: seldom enough to cost nothing.
 const APPENDED_STEP: u64 = 64 << 10;
 
-/// Parts up to which a write is put in order, with the meta record behind them, instead of in an atomic batch. A
-/// sled batch costs a second write. But within a batch nothing counts as written before all of it is, while
-/// what is put in order counts as soon as it fills a segment of 512 KiB, long before our fdatasync. sled then
-/// reuses what it replaced, and its recovery takes a log whose segments are not all there for a shorter one. For
-/// that a write has to begin three segments, or two and be flushed in between. Each pair may make sled rewrite
-/// two pages of its own and clean a third, of up to 17 parts each: so few pairs begin hardly one.
-pub const PUT_IN_ORDER: usize = 4;
-
 pub struct Journal {
     shared: Arc<Shared>,
     mark: Option<Mark>,
@@ -105,7 +88,6 @@ pub struct Journal {
     appended: u64,
     /// Purged entries before this index are gone from the engine.
     purged_from: u64,
-    rotation: Option<Rotation>,
     fatal: FatalSignal,
     failed: Option<String>,
 }
@@ -118,7 +100,6 @@ impl Journal {
             mark,
             live_bytes,
             purged_from,
-            rotation,
         } = opened;
         Self {
             shared,
@@ -127,7 +108,6 @@ impl Journal {
             live_bytes,
             appended: 0,
             purged_from,
-            rotation,
             fatal,
             failed: None,
         }
@@ -156,9 +136,6 @@ impl Journal {
                     Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
                 });
             }
-        }
-        if result.is_ok() {
-            self.rotate_if_due();
         }
     }
 
@@ -194,20 +171,8 @@ impl Journal {
         self.meta.committed = committed_here(committed, self.meta.last).or(self.meta.committed);
         self.meta.sequence += 1;
         let meta = encode_meta(&self.meta).to_vec();
-        match may_tear(group, &batch) {
-            true => {
-                let mut pairs: Vec<_> = batch
-                    .into_iter()
-                    .filter_map(|(key, value)| Some((key, value?)))
-                    .collect();
-                pairs.push((key::META.to_vec(), meta));
-                engine.put_in_order(pairs)?;
-            }
-            false => {
-                batch.insert(key::META.to_vec(), Some(meta));
-                engine.commit(batch)?;
-            }
-        }
+        batch.insert(key::META.to_vec(), Some(meta));
+        engine.commit(batch)?;
         if let Some(mark) = &self.mark {
             mark.raise(self.meta.sequence)?;
         }
@@ -308,37 +273,6 @@ impl Journal {
         })?;
         Ok(stopped_at)
     }
-
-    fn rotate_if_due(&mut self) {
-        let Some(rotation) = &mut self.rotation else {
-            return;
-        };
-        let rotated = self.shared.engine().and_then(|engine| {
-            rotation.run_if_due(&*engine, &self.meta, self.live_bytes, &self.shared.stats)
-        });
-        match rotated {
-            Ok(None) => {}
-            Ok(Some(fresh)) => {
-                // Purged entries were left behind, whether their removal was outstanding or not.
-                self.live_bytes = fresh.bytes;
-                self.purged_from = next_index(self.meta.purged.as_ref());
-                self.shared.replace_engine(Some(fresh.engine));
-            }
-            Err(error) => {
-                let why = with_next_step(&error);
-                let reason = format!("the log database can't be rotated: {why}");
-                self.fatal.raise(&reason);
-                self.failed = Some(reason);
-            }
-        }
-    }
-}
-
-/// Whether a crash may leave a part of this: what a later start finds behind the meta record's last entry
-/// it removes. So only for a few new keys.
-fn may_tear(group: &[Write], batch: &Batch) -> bool {
-    let rewrites = group.iter().any(|write| write.change.rewrites());
-    !rewrites && batch.values().all(Option::is_some) && batch.len() <= PUT_IN_ORDER
 }
 
 /// How much of what is known to be committed this log surely holds; what the mark on disk may name, since
@@ -360,44 +294,4 @@ pub struct Opened {
     pub live_bytes: u64,
     /// Lowest index of which the engine may hold a part.
     pub purged_from: u64,
-    pub rotation: Option<Rotation>,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::consensus::log_id;
-
-    fn append(index: u64) -> Write {
-        let change = Change::Append {
-            records: Vec::new(),
-            last: log_id(1, index),
-            truncations: 0,
-        };
-        Write { change, ack: None }
-    }
-
-    fn batch(parts: usize, value: Option<usize>) -> Batch {
-        let key = |index| PartKey { index, part: 0 }.encode();
-        (0..parts as u64)
-            .map(|index| (key(index), value.map(|bytes| vec![0; bytes])))
-            .collect()
-    }
-
-    #[test]
-    fn only_a_small_write_that_replaces_nothing_may_be_torn_by_a_crash() {
-        let truncate = Write {
-            change: Change::Truncate {
-                last: Some(log_id(1, 0)),
-            },
-            ack: None,
-        };
-        let full = batch(PUT_IN_ORDER, Some(PART_BYTES));
-        assert!(may_tear(&[append(1)], &full));
-        let more = batch(PUT_IN_ORDER + 1, Some(100));
-        assert!(!may_tear(&[append(1)], &more));
-        assert!(!may_tear(&[append(1)], &batch(1, None)));
-        // The new entry lies under the key of the old one, so no removal shows in the batch.
-        assert!(!may_tear(&[truncate, append(1)], &batch(1, Some(100))));
-    }
 }

@@ -1,9 +1,11 @@
 //! Keys of the engine: `[0]` is the meta record; `[1, index u64, part u16]`, big endian, is a part of
-//! an entry. So the entries lie in the order of the log, after the meta record.
+//! an entry. So the entries lie in the order of the log, after the meta record. `[2]` is the write-ahead files'.
 
 use std::ops::Range;
 
 pub const META: &[u8] = &[0];
+/// Number of the last write that came to sled from the write-ahead files, big endian.
+pub const MOVED: &[u8] = &[2];
 const ENTRY: u8 = 1;
 const ENTRY_KEY_BYTES: usize = 11;
 

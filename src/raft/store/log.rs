@@ -38,7 +38,7 @@ pub const CACHE_BYTES: usize = 64 << 20;
 /// The state that readers, the store and the journal share.
 pub struct Shared {
     pub tail: Mutex<Tail>,
-    pub stats: StatsRecorder,
+    pub stats: Arc<StatsRecorder>,
     /// Bytes appended since the start, told in steps.
     pub appended: Watched<u64>,
     pub identity: LogIdentity,
@@ -56,10 +56,15 @@ pub struct Tail {
 }
 
 impl Shared {
-    pub fn new(engine: Arc<dyn LogEngine>, identity: LogIdentity, tail: Tail) -> Self {
+    pub fn new(
+        engine: Arc<dyn LogEngine>,
+        stats: Arc<StatsRecorder>,
+        identity: LogIdentity,
+        tail: Tail,
+    ) -> Self {
         Self {
             tail: Mutex::new(tail),
-            stats: StatsRecorder::default(),
+            stats,
             appended: Watched::new(0),
             identity,
             engine: Mutex::new(Some(engine)),
@@ -71,8 +76,8 @@ impl Shared {
         lock(&self.engine).clone().ok_or_else(closed)
     }
 
-    pub fn replace_engine(&self, engine: Option<Arc<dyn LogEngine>>) {
-        *lock(&self.engine) = engine;
+    pub fn close(&self) {
+        lock(&self.engine).take();
     }
 }
 
@@ -131,7 +136,7 @@ impl<R> LogStore<R> {
     /// Ends the writer after what is queued, and lets go of the database. Blocks.
     pub fn close(&self) {
         self.writer.close();
-        self.shared.replace_engine(None);
+        self.shared.close();
     }
 
     /// Appends entries: readable at once, acknowledged when they are on disk.

@@ -26,11 +26,6 @@ impl LogEngine for MemoryEngine {
         Ok(())
     }
 
-    fn put_in_order(&self, pairs: Vec<(Key, Value)>) -> io::Result<()> {
-        lock(&self.pairs).extend(pairs);
-        Ok(())
-    }
-
     fn get(&self, key: &[u8]) -> io::Result<Option<Value>> {
         Ok(lock(&self.pairs).get(key).cloned())
     }

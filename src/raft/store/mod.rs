@@ -1,9 +1,9 @@
 //! The log store: votes and entries on disk, in memory, and on their way between the two.
 //!
-//! From the bottom: `engine` is what we ask of an ordered key-value store, `sled` and `memory` are two
-//! answers; `codec` and `key` say what its pairs hold; `journal` makes one durable write of a group of
-//! writes, `writer` is the thread that feeds it, `mark` the witness of what was acknowledged, `rotate`
-//! the watchdog over its size, `room` the space ahead of it; `cache` and `log` are what openraft sees; `directory` opens it all. `probe` is
+//! From the bottom: `engine` is what we ask of an ordered key-value store; `memory` is one answer, `wal` the other:
+//! write-ahead files in front of `sled`, and `rotate` is the watchdog over its size. `codec` and `key` say what its pairs
+//! hold; `journal` makes one durable write of a group of writes, `writer` is the thread that feeds it, `mark` the
+//! witness of what was acknowledged; `cache` and `log` are what openraft sees; `directory` opens it all. `probe` is
 //! the store without consensus, for those who cut its power.
 
 pub mod cache;
@@ -16,10 +16,10 @@ pub mod log;
 pub mod mark;
 pub mod memory;
 pub mod probe;
-pub mod room;
 pub mod rotate;
 pub mod sled;
 pub mod stats;
+pub mod wal;
 pub mod writer;
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! Keeps the log database from growing without end.
 //!
 //! sled reclaims space slowly: a log that is purged from its tail stays at about five times its live
-//! bytes. When a database has grown past its limit, the live entries are copied into a fresh one, on the
-//! writer's thread between two groups, and `CURRENT` is pointed at it. A crash at any moment leaves one
-//! complete database that `CURRENT` names, and perhaps another that the next start removes.
+//! bytes. When a database has grown past its limit, what it holds is copied into a fresh one, on the
+//! mover's thread, and `CURRENT` is pointed at it. A crash at any moment leaves one complete database that
+//! `CURRENT` names, and perhaps another that the next start removes.
 
 use std::fs;
 use std::io;
@@ -11,13 +11,11 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::codec::{Meta, encode_meta};
 use super::directory::{database_path, point_at};
 use super::engine::{Batch, LogEngine};
-use super::key;
 use super::sled::SledEngine;
 use super::stats::StatsRecorder;
-use crate::consensus::{NodeId, next_index};
+use crate::consensus::NodeId;
 use crate::durable::at;
 
 /// Below this nobody minds the space.
@@ -26,14 +24,11 @@ pub const FLOOR_BYTES: u64 = 256 << 20;
 /// sled needs about 5x for a log; twice that is growth that does not come back.
 const FACTOR: u64 = 10;
 
-/// How often the size is looked at, in commits: it costs a few system calls.
-const LOOK_EVERY: u64 = 256;
-
 /// Bytes that one batch of the copy carries.
 const COPY_BYTES: usize = 4 << 20;
 
-/// Members in a row whose limits differ. All have logs of the same size, and copying one holds up its
-/// writer: were it done everywhere at once, no quorum would acknowledge anything meanwhile.
+/// Members in a row whose limits differ. All have logs of the same size, and while one is copied its writer has
+/// no more than one write-ahead file: were it done everywhere at once, no quorum would acknowledge anything.
 const STAGGERED: u64 = 8;
 
 /// How large a database may get before it is replaced.
@@ -59,78 +54,60 @@ impl Growth {
     }
 }
 
-/// The database that takes the place of the one before, and the bytes of its entries.
-pub struct Fresh {
-    pub engine: Arc<dyn LogEngine>,
-    pub bytes: u64,
-}
-
 pub struct Rotation {
     /// `<data>/log`.
     dir: PathBuf,
     /// Number of the database in use.
     number: u64,
     growth: Growth,
-    commits: u64,
+    stats: Arc<StatsRecorder>,
     /// The database before the last rotation; removed when its readers are gone.
     retired: Option<PathBuf>,
 }
 
 impl Rotation {
-    pub fn new(dir: &Path, number: u64, growth: Growth) -> Self {
+    pub fn new(dir: &Path, number: u64, growth: Growth, stats: Arc<StatsRecorder>) -> Self {
         Self {
             dir: dir.to_owned(),
             number,
             growth,
-            commits: 0,
+            stats,
             retired: None,
         }
     }
 
-    /// Returns the fresh engine if the database was replaced.
-    pub fn run_if_due(
-        &mut self,
-        engine: &dyn LogEngine,
-        meta: &Meta,
-        live_bytes: u64,
-        stats: &StatsRecorder,
-    ) -> io::Result<Option<Fresh>> {
-        self.commits += 1;
-        if !self.commits.is_multiple_of(LOOK_EVERY) {
-            return Ok(None);
-        }
+    /// Gives the fresh database if the old one was replaced. Nobody writes to it meanwhile.
+    pub fn run_if_due(&mut self, old: &SledEngine) -> io::Result<Option<SledEngine>> {
         self.remove_retired();
-        let size = engine.size_on_disk()?;
-        stats.record_size(size);
+        let size = old.size_on_disk()?;
+        self.stats.record_size(size);
+        let live_bytes = self.stats.live_bytes();
         if size <= self.growth.limit(live_bytes) {
             return Ok(None);
         }
-        let fresh = self.rotate(engine, meta)?;
+        let fresh = self.rotate(old)?;
         tracing::info!(
             from_bytes = size,
             live_bytes,
             number = self.number,
             "rotated the log"
         );
-        stats.record_rotation();
+        self.stats.record_rotation();
         Ok(Some(fresh))
     }
 
-    fn rotate(&mut self, old: &dyn LogEngine, meta: &Meta) -> io::Result<Fresh> {
+    fn rotate(&mut self, old: &SledEngine) -> io::Result<SledEngine> {
         let number = self.number + 1;
         let path = database_path(&self.dir, number);
         if path.exists() {
             fs::remove_dir_all(&path).map_err(at(&path))?;
         }
         let fresh = SledEngine::create(&path)?;
-        let bytes = copy(old, &fresh, meta)?;
+        copy(old, &fresh)?;
         point_at(&self.dir, number)?;
         self.retired = Some(database_path(&self.dir, self.number));
         self.number = number;
-        Ok(Fresh {
-            engine: Arc::new(fresh),
-            bytes,
-        })
+        Ok(fresh)
     }
 
     /// Readers may still hold the old engine for a moment; by the next look they are done. What a
@@ -144,31 +121,24 @@ impl Rotation {
     }
 }
 
-/// Returns the bytes of the copied entries.
-fn copy(old: &dyn LogEngine, fresh: &dyn LogEngine, meta: &Meta) -> io::Result<u64> {
+fn copy(old: &SledEngine, fresh: &SledEngine) -> io::Result<()> {
     let mut batch = Batch::new();
-    let (mut bytes, mut total) = (0, 0);
+    let mut bytes = 0;
     let mut outcome = Ok(());
-    old.scan(
-        key::entries_from(next_index(meta.purged.as_ref())),
-        &mut |key, value| {
-            bytes += value.len();
-            total += value.len() as u64;
-            batch.insert(key.to_vec(), Some(value.to_vec()));
-            if bytes >= COPY_BYTES {
-                bytes = 0;
-                outcome = fresh.commit(std::mem::take(&mut batch));
-            }
-            match outcome {
-                Ok(()) => ControlFlow::Continue(()),
-                Err(_) => ControlFlow::Break(()),
-            }
-        },
-    )?;
+    old.scan(Vec::new()..vec![u8::MAX], &mut |key, value| {
+        bytes += value.len();
+        batch.insert(key.to_vec(), Some(value.to_vec()));
+        if bytes >= COPY_BYTES {
+            bytes = 0;
+            outcome = fresh.commit(std::mem::take(&mut batch));
+        }
+        match outcome {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        }
+    })?;
     outcome?;
-    batch.insert(key::META.to_vec(), Some(encode_meta(meta).to_vec()));
-    fresh.commit(batch)?;
-    Ok(total)
+    fresh.commit(batch)
 }
 
 #[cfg(test)]

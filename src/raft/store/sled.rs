@@ -10,7 +10,7 @@
 //! standard error.
 
 use std::cell::Cell;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
 use std::ops::Range;
 use std::panic::{self, AssertUnwindSafe};
@@ -20,7 +20,6 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::engine::{Batch, Key, LogEngine, Value, Visit};
-use super::room::Room;
 use crate::durable::{self, at};
 use crate::sync::lock;
 
@@ -41,7 +40,6 @@ pub struct SledEngine {
     db: sled::Db,
     /// Our own descriptor of `<dir>/db`, for fdatasync.
     file: File,
-    room: Mutex<Room>,
     dir: PathBuf,
     blobs: PathBuf,
     /// When `blobs` had last changed as it was found empty.
@@ -92,23 +90,35 @@ impl SledEngine {
             }
         };
         let path = dir.join("db");
-        let file = OpenOptions::new().read(true).write(true).open(&path);
+        let file = File::open(&path);
         Ok(Self {
             db,
             file: file.map_err(at(&path))?,
-            room: Mutex::new(Room::new()),
             dir: dir.to_owned(),
             blobs: dir.join("blobs"),
             found_empty: Mutex::default(),
         })
     }
 
+    /// `commit` for a batch that others read meanwhile.
+    pub fn put(&self, batch: &Batch) -> io::Result<()> {
+        guarded(&self.dir, || {
+            let mut changes = sled::Batch::default();
+            for (key, value) in batch {
+                match value {
+                    Some(value) => changes.insert(key.as_slice(), value.as_slice()),
+                    None => changes.remove(key.as_slice()),
+                }
+            }
+            self.db.apply_batch(changes).map_err(io_error)
+        })?;
+        self.sync()
+    }
+
     fn sync(&self) -> io::Result<()> {
-        let written = self.flush()?;
+        self.flush()?;
         self.refuse_blobs()?;
-        self.file.sync_data().map_err(at(&self.dir))?;
-        lock(&self.room).after(written, &self.file);
-        Ok(())
+        self.file.sync_data().map_err(at(&self.dir))
     }
 
     /// Reading writes, too: sled merges and splits the pages that it passes. Were that left to the next
@@ -121,9 +131,9 @@ impl SledEngine {
         }
     }
 
-    /// Gives the bytes that it wrote.
-    fn flush(&self) -> io::Result<usize> {
-        guarded(&self.dir, || self.db.flush().map_err(io_error))
+    fn flush(&self) -> io::Result<()> {
+        guarded(&self.dir, || self.db.flush().map_err(io_error))?;
+        Ok(())
     }
 
     /// The directory is read only where its time of change says that something happened in it: this is
@@ -155,27 +165,7 @@ impl SledEngine {
 
 impl LogEngine for SledEngine {
     fn commit(&self, batch: Batch) -> io::Result<()> {
-        guarded(&self.dir, || {
-            let mut changes = sled::Batch::default();
-            for (key, value) in batch {
-                match value {
-                    Some(value) => changes.insert(key, value),
-                    None => changes.remove(key),
-                }
-            }
-            self.db.apply_batch(changes).map_err(io_error)
-        })?;
-        self.sync()
-    }
-
-    fn put_in_order(&self, pairs: Vec<(Key, Value)>) -> io::Result<()> {
-        guarded(&self.dir, || {
-            for (key, value) in pairs {
-                self.db.insert(key, value).map_err(io_error)?;
-            }
-            Ok(())
-        })?;
-        self.sync()
+        self.put(&batch)
     }
 
     fn get(&self, key: &[u8]) -> io::Result<Option<Value>> {

@@ -47,6 +47,10 @@ impl StatsRecorder {
         recorded.recent.push_back(took);
     }
 
+    pub fn live_bytes(&self) -> u64 {
+        lock(&self.0).stats.live_bytes
+    }
+
     pub fn record_size(&self, disk_bytes: u64) {
         lock(&self.0).stats.disk_bytes = disk_bytes;
     }

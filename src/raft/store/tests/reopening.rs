@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -14,14 +15,15 @@ use tempfile::TempDir;
 use crate::consensus::{Entry, Types, Vote, log_id};
 use crate::fatal::FatalSignal;
 use crate::payload::Payload;
-use crate::store::codec::{PART_BYTES, encode_entry};
 use crate::store::directory::{self, OpenError};
-use crate::store::engine::LogEngine;
-use crate::store::key::PartKey;
+use crate::store::engine::{Batch, LogEngine};
+use crate::store::key;
 use crate::store::log::LogStore;
 use crate::store::sled::SledEngine;
 
 type Store = LogStore<TokioRuntime>;
+
+const SECTOR: usize = 512;
 
 fn open(data: &Path) -> Result<Store, OpenError> {
     directory::open(data, FatalSignal::default())
@@ -120,39 +122,47 @@ async fn truncated_and_purged_entries_stay_away_and_the_rest_stays() {
     assert!(content(&entries[8]) == content(&entry(16, 10)));
 }
 
+/// The record of the first write after a start: always at the begin of the first file.
+fn first_record(whole: &[u8]) -> Range<usize> {
+    let header = &whole[SECTOR..SECTOR + 20];
+    let body = u32::from_le_bytes(header[8..12].try_into().unwrap());
+    SECTOR..SECTOR + 20 + usize::try_from(body).unwrap()
+}
+
 #[tokio::test]
-async fn an_append_that_a_crash_cut_short_is_dropped_and_its_place_used_again() {
+async fn wherever_a_crash_tears_a_write_the_log_ends_before_it_and_goes_on() {
     let dir = filled().await;
-    let engine = SledEngine::open(&dir.path().join("log/1")).unwrap();
-    // One and a half entries that no meta record names.
-    let unfinished = [(24, 5_000), (25, 9_000)].into_iter();
-    let mut parts: Vec<_> = unfinished
-        .flat_map(|(at, bytes)| parts(at, bytes))
-        .collect();
-    parts.pop();
-    engine.put_in_order(parts).unwrap();
-    drop(engine);
+    // Nobody was told of the write that comes next.
+    let mark = fs::read(dir.path().join("log.mark")).unwrap();
     let mut store = open(dir.path()).unwrap();
-    assert_complete(&mut store).await;
-    append(&mut store, vec![entry(24, 10), entry(25, 5_000)])
+    append(&mut store, vec![entry(24, 5_000), entry(25, 300)])
         .await
         .unwrap();
     store.close();
-    let store = open(dir.path()).unwrap();
-    assert_eq!(store.last_log_id(), Some(log_id(1, 25)));
-    let mut reader = store.clone().get_log_reader().await;
-    let entries = reader.try_get_log_entries(24..100).await.unwrap();
-    assert!(content(&entries[0]) == content(&entry(24, 10)));
-    assert!(content(&entries[1]) == content(&entry(25, 5_000)));
-}
-
-/// An entry as it lies in the engine.
-fn parts(index: u64, bytes: usize) -> Vec<(Vec<u8>, Vec<u8>)> {
-    let record = encode_entry(&entry(index, bytes));
-    let chunks = (0..).zip(record.chunks(PART_BYTES));
-    chunks
-        .map(|(part, chunk)| (PartKey { index, part }.encode(), chunk.to_vec()))
-        .collect()
+    fs::write(dir.path().join("log.mark"), mark).unwrap();
+    let start = copy_of(dir.path());
+    let file = dir.path().join("log/wal.0");
+    let whole = fs::read(&file).unwrap();
+    let record = first_record(&whole);
+    for kept in record.step_by(100) {
+        restore(&start, dir.path());
+        let mut torn = whole.clone();
+        torn[kept..].fill(0);
+        fs::write(&file, torn).unwrap();
+        let mut store = open(dir.path()).unwrap();
+        assert_complete(&mut store).await;
+        assert_eq!(store.last_log_id(), Some(log_id(1, 23)), "{kept} kept");
+        append(&mut store, vec![entry(24, 10), entry(25, 5_000)])
+            .await
+            .unwrap();
+        store.close();
+        let store = open(dir.path()).unwrap();
+        let mut reader = store.clone().get_log_reader().await;
+        let entries = reader.try_get_log_entries(24..100).await.unwrap();
+        assert!(content(&entries[0]) == content(&entry(24, 10)));
+        assert!(content(&entries[1]) == content(&entry(25, 5_000)));
+        store.close();
+    }
 }
 
 #[tokio::test]
@@ -252,35 +262,89 @@ async fn a_missing_or_empty_database_is_an_error_and_never_a_new_log() {
 }
 
 #[tokio::test]
-async fn a_database_without_its_last_batch_is_refused() {
+async fn a_log_that_is_set_back_is_refused() {
     let dir = filled().await;
-    let older = fs::read(database(dir.path())).unwrap();
-    let snapshots: Vec<_> = fs::read_dir(dir.path().join("log/1")).unwrap().collect();
-    let snapshots: Vec<_> = snapshots.into_iter().map(|it| it.unwrap().path()).collect();
+    let older = copy_of(dir.path());
     let mut store = open(dir.path()).unwrap();
     append(&mut store, vec![entry(24, 10)]).await.unwrap();
     store.close();
-    // The disk, as it was before the last acknowledged batch.
-    for path in fs::read_dir(dir.path().join("log/1"))
-        .unwrap()
-        .map(|it| it.unwrap().path())
-    {
-        if !snapshots.contains(&path) && path.is_file() {
-            fs::remove_file(path).unwrap();
-        }
-    }
-    fs::write(database(dir.path()), older).unwrap();
+    // The disk, as it was before the last acknowledged write, but for the witness.
+    fs::remove_dir_all(dir.path().join("log")).unwrap();
+    fs::create_dir(dir.path().join("log")).unwrap();
+    copy_tree(&older.path().join("log"), &dir.path().join("log"));
     let refusal = open(dir.path())
         .err()
         .expect("an acknowledged entry is missing");
     assert!(matches!(refusal, OpenError::Damaged { .. }), "{refusal}");
 }
 
-/// Every truncation, and flips all over the file: the log opens complete, or says what is wrong.
+#[tokio::test]
+async fn write_ahead_files_that_are_missing_or_anothers_are_an_error() {
+    let other = filled().await;
+    let first = |data: &Path| data.join("log/wal.0");
+    let damages: [&dyn Fn(&Path); 3] = [
+        &|data| fs::remove_file(first(data)).unwrap(),
+        &|data| {
+            fs::remove_file(first(data)).unwrap();
+            fs::remove_file(data.join("log/wal.1")).unwrap();
+        },
+        &|data| {
+            fs::copy(first(other.path()), first(data)).unwrap();
+        },
+    ];
+    for (number, damage) in damages.into_iter().enumerate() {
+        let dir = filled().await;
+        damage(dir.path());
+        let refusal = open(dir.path()).err();
+        let refusal = refusal.unwrap_or_else(|| panic!("damage {number}"));
+        assert!(
+            matches!(refusal, OpenError::Damaged { .. }),
+            "{number}: {refusal}"
+        );
+        assert!(refusal.to_string().contains("wal."), "{number}: {refusal}");
+    }
+}
+
+#[tokio::test]
+async fn a_log_from_before_there_were_write_ahead_files_opens() {
+    let dir = tempfile::tempdir().unwrap();
+    open(dir.path()).unwrap().close();
+    // The second start brings the first one's last word to sled, and its own is taken back.
+    let mark = fs::read(dir.path().join("log.mark")).unwrap();
+    open(dir.path()).unwrap().close();
+    let sled = SledEngine::open(&dir.path().join("log/1")).unwrap();
+    sled.commit(Batch::from([(key::MOVED.to_vec(), None)]))
+        .unwrap();
+    drop(sled);
+    fs::write(dir.path().join("log.mark"), &mark).unwrap();
+    for name in ["wal.0", "wal.1"] {
+        fs::remove_file(dir.path().join("log").join(name)).unwrap();
+    }
+    let mut store = open(dir.path()).unwrap();
+    append(&mut store, vec![entry(0, 10)]).await.unwrap();
+    store.close();
+    let store = open(dir.path()).unwrap();
+    assert_eq!(store.last_log_id(), Some(log_id(1, 0)));
+}
+
+#[tokio::test]
+async fn a_truncated_or_flipped_write_ahead_file_is_never_taken_for_other_data() {
+    for name in ["log/wal.0", "log/wal.1"] {
+        check_damages(Path::new(name), 4, &["wal.", "acknowledged"]).await;
+    }
+}
+
 #[tokio::test]
 async fn a_truncated_or_flipped_database_is_never_taken_for_other_data() {
+    check_damages(Path::new("log/1/db"), 1, &["db", "wal."]).await;
+}
+
+/// Truncations, and flips all over a file, or a share of them: the log opens complete, or says what is wrong in
+/// one of these words.
+async fn check_damages(name: &Path, share: usize, words: &[&str]) {
     let dir = filled().await;
-    let mut whole = fs::read(database(dir.path())).unwrap();
+    let path = dir.path().join(name);
+    let mut whole = fs::read(&path).unwrap();
     // Not the room behind it: there is nothing to damage.
     let used = whole.iter().rposition(|byte| *byte != 0).unwrap() + 1;
     whole.truncate(used);
@@ -288,11 +352,11 @@ async fn a_truncated_or_flipped_database_is_never_taken_for_other_data() {
     let flips = std::env::var("QUORATE_BIT_FLIPS")
         .ok()
         .and_then(|text| text.parse().ok());
-    let flips: usize = flips.unwrap_or(160);
+    let flips = flips.unwrap_or(160_usize) / share;
     let (mut complete, mut refused) = (0, 0);
     let mut check = |bytes: Vec<u8>, what: String| {
         restore(&others, dir.path());
-        fs::write(database(dir.path()), bytes).unwrap();
+        fs::write(&path, bytes).unwrap();
         match open(dir.path()) {
             Ok(store) => {
                 complete += 1;
@@ -300,7 +364,9 @@ async fn a_truncated_or_flipped_database_is_never_taken_for_other_data() {
             }
             Err(error) => {
                 refused += 1;
-                assert!(error.to_string().contains("db"), "{what}: {error}");
+                let error = error.to_string();
+                let explains = words.iter().any(|word| error.contains(word));
+                assert!(explains, "{what}: {error}");
                 None
             }
         }
@@ -322,7 +388,7 @@ async fn a_truncated_or_flipped_database_is_never_taken_for_other_data() {
             store.close();
         }
     }
-    println!("{complete} harmless, {refused} refused");
+    println!("{}: {complete} harmless, {refused} refused", name.display());
     assert!(refused > 0);
 }
 

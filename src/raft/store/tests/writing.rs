@@ -3,7 +3,8 @@
 use std::fs::{self, File};
 use std::io;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -18,13 +19,11 @@ use crate::member::LogIdentity;
 use crate::payload::Payload;
 use crate::store::directory;
 use crate::store::engine::{Batch, Key, LogEngine, Value, Visit};
-use crate::store::journal::PUT_IN_ORDER;
 use crate::store::key;
 use crate::store::log::LogStore;
 use crate::store::memory::MemoryEngine;
 use crate::store::rotate::Growth;
 use crate::store::sled::SledEngine;
-use crate::sync::lock;
 
 type Store = LogStore<TokioRuntime>;
 
@@ -46,14 +45,7 @@ fn append(store: &Store, entries: Vec<Entry>) -> io::Result<()> {
 #[derive(Default)]
 struct FailsOnce {
     inner: MemoryEngine,
-    /// How many pairs of the next write are there all the same; of a batch none.
-    leave: Mutex<Option<usize>>,
-}
-
-impl FailsOnce {
-    fn fail_leaving(&self, pairs: usize) {
-        *lock(&self.leave) = Some(pairs);
-    }
+    fail: AtomicBool,
 }
 
 fn no_space() -> io::Error {
@@ -61,17 +53,10 @@ fn no_space() -> io::Error {
 }
 
 impl LogEngine for FailsOnce {
-    fn put_in_order(&self, mut pairs: Vec<(Key, Value)>) -> io::Result<()> {
-        let leave = lock(&self.leave).take();
-        pairs.truncate(leave.unwrap_or(pairs.len()));
-        self.inner.put_in_order(pairs)?;
-        leave.map_or(Ok(()), |_| Err(no_space()))
-    }
-
     fn commit(&self, batch: Batch) -> io::Result<()> {
-        match lock(&self.leave).take() {
-            Some(_) => Err(no_space()),
-            None => self.inner.commit(batch),
+        match self.fail.swap(false, Ordering::Relaxed) {
+            true => Err(no_space()),
+            false => self.inner.commit(batch),
         }
     }
 
@@ -95,7 +80,7 @@ fn after_one_failed_write_nothing_is_acknowledged_any_more() {
     let store: Store = directory::open_inline(engine.clone(), identity, fatal.clone()).unwrap();
     append(&store, vec![entry(0, 10)]).unwrap();
     assert_eq!(fatal.reason(), None);
-    engine.fail_leaving(1);
+    engine.fail.store(true, Ordering::Relaxed);
     let error = append(&store, vec![entry(1, 10)]).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::StorageFull);
     assert!(fatal.reason().unwrap().contains("no space left"));
@@ -106,38 +91,16 @@ fn after_one_failed_write_nothing_is_acknowledged_any_more() {
 }
 
 #[test]
-fn wherever_a_crash_tears_a_write_the_log_ends_before_it_and_goes_on() {
-    // Two entries of two parts each, and the meta record.
-    for left in 0..=PUT_IN_ORDER {
-        let (engine, identity) = (Arc::new(FailsOnce::default()), LogIdentity::random());
-        let open = || {
-            directory::open_inline::<TokioRuntime>(engine.clone(), identity, FatalSignal::default())
-        };
-        let store = open().unwrap();
-        append(&store, vec![entry(0, 10), entry(1, 9_000)]).unwrap();
-        engine.fail_leaving(left);
-        append(&store, vec![entry(2, 5_000), entry(3, 5_000)]).unwrap_err();
-        let store = open().unwrap();
-        assert_eq!(store.last_log_id(), Some(log_id(1, 1)), "{left} left");
-        append(&store, vec![entry(2, 10)]).unwrap();
-        assert_eq!(open().unwrap().last_log_id(), Some(log_id(1, 2)));
-    }
-}
-
-#[test]
-fn more_behind_the_end_than_a_write_can_leave_is_a_lost_meta_record() {
+fn an_entry_behind_the_end_is_a_lost_meta_record() {
     let (engine, identity) = (Arc::new(MemoryEngine::default()), LogIdentity::random());
     let open =
         || directory::open_inline::<TokioRuntime>(engine.clone(), identity, FatalSignal::default());
     let store = open().unwrap();
     append(&store, vec![entry(0, 10)]).unwrap();
     let meta = engine.get(key::META).unwrap().unwrap();
-    for index in 1..=PUT_IN_ORDER as u64 + 1 {
-        append(&store, vec![entry(index, 10)]).unwrap();
-    }
-    engine
-        .put_in_order(vec![(key::META.to_vec(), meta)])
-        .unwrap();
+    append(&store, vec![entry(1, 10)]).unwrap();
+    let older = Batch::from([(key::META.to_vec(), Some(meta))]);
+    engine.commit(older).unwrap();
     let refused = open().err().unwrap().to_string();
     assert!(refused.contains("lie behind its end"), "{refused}");
 }
