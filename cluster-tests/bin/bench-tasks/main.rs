@@ -42,8 +42,8 @@ pub struct Arguments {
     /// Seconds of one round
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
-    /// Slots of each of the two real agents
-    #[arg(long, default_value_t = 16)]
+    /// Slots of each of the two real agents. With fewer than are in flight, tasks wait for one another
+    #[arg(long, default_value_t = 64)]
     slots: u32,
     /// Only tasks that do nothing
     #[arg(long, conflicts_with = "processes")]
