@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use model::ControllerId;
 use openraft::ChangeMembers;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::harness::{Lab, PATIENCE, Running, assert_equal_states, commit, kill, leader};
 use crate::{Cluster, Error, Hindrance, MemberRole};
@@ -30,12 +30,17 @@ async fn until(what: &str, holds: impl Fn() -> bool) {
     }
 }
 
+async fn remove_at(member: &Running, id: ControllerId) -> Result<(), Error> {
+    let removed = timeout(PATIENCE, member.cluster.remove_member(id)).await;
+    removed.expect("an answer")
+}
+
 /// As a gateway does: whoever leads is asked, until it is done or refused.
 async fn remove(members: &[Running], id: u64) -> Result<(), Error> {
     let begun = Instant::now();
     loop {
         let at = leader(members).await;
-        match members[at].cluster.remove_member(ControllerId(id)).await {
+        match remove_at(&members[at], ControllerId(id)).await {
             Err(Error::NotLeader { .. } | Error::Unavailable { .. })
                 if begun.elapsed() < PATIENCE => {}
             done => return done,
@@ -51,7 +56,7 @@ async fn a_leader_that_is_removed_hands_over_first() {
     commit(&members, "before").await;
     let at = leader(&members).await;
     let id = members[at].id;
-    let refused = members[at].cluster.remove_member(id).await;
+    let refused = remove_at(&members[at], id).await;
     assert!(
         matches!(refused, Err(Error::NotLeader { .. })),
         "{refused:?}"
@@ -88,7 +93,7 @@ async fn the_last_voter_and_one_without_whom_nothing_could_go_on_are_kept() {
     kill(dead);
     // Not before its last heartbeat is too long ago to count.
     sleep(Duration::from_secs(1)).await;
-    let refusal = members[at].cluster.remove_member(alive).await.unwrap_err();
+    let refusal = remove_at(&members[at], alive).await.unwrap_err();
     assert!(
         matches!(&refusal, Error::Rejected(why) if why.contains("too few of them answer")),
         "{refusal}"
@@ -99,12 +104,12 @@ async fn the_last_voter_and_one_without_whom_nothing_could_go_on_are_kept() {
     remove(&members, alive.0).await.unwrap();
     let at = leader(&members).await;
     let last = members[at].id;
-    let refusal = members[at].cluster.remove_member(last).await.unwrap_err();
+    let refusal = remove_at(&members[at], last).await.unwrap_err();
     assert!(
         matches!(&refusal, Error::Rejected(why) if why.contains("only voter")),
         "{refusal}"
     );
-    let stranger = members[at].cluster.remove_member(ControllerId(9)).await;
+    let stranger = remove_at(&members[at], ControllerId(9)).await;
     assert!(matches!(&stranger, Err(Error::Rejected(why)) if why.contains("not a member")));
 }
 
@@ -120,8 +125,8 @@ async fn of_two_changes_at_once_one_waits_and_both_are_made() {
         .filter(|id| *id != members[at].id)
         .collect();
     let both = tokio::join!(
-        members[at].cluster.remove_member(others[0]),
-        members[at].cluster.remove_member(others[1]),
+        remove_at(&members[at], others[0]),
+        remove_at(&members[at], others[1]),
     );
     let answers = [both.0, both.1];
     assert!(answers.iter().any(Result::is_ok), "{answers:?}");
@@ -174,7 +179,7 @@ async fn a_learner_that_has_died_is_given_no_vote() {
     commit(&members, "first").await;
     kill(learner);
     sleep(Duration::from_secs(1)).await;
-    let promoting = tokio::time::timeout(Duration::from_secs(3), first.promote(ControllerId(2)));
+    let promoting = timeout(Duration::from_secs(3), first.promote(ControllerId(2)));
     match promoting.await {
         Ok(done) => assert!(done.is_err(), "{done:?}"),
         Err(_) => println!("it waits for the learner"),
