@@ -106,7 +106,7 @@ async fn the_processes_of_a_stopped_agent_are_gone_before_its_lease_and_its_resu
     let stopped = tokio::time::Instant::now();
     // The agent can do nothing; its guard does it, before the cluster gives the work to another.
     for task in &held {
-        until_gone(task.id, task.epoch).await;
+        until_gone_and_not_elsewhere(&site, task).await;
     }
     site.progress.say(format!(
         "the guard ended its processes {:?} after it was stopped",
@@ -133,6 +133,22 @@ async fn the_processes_of_a_stopped_agent_are_gone_before_its_lease_and_its_resu
         site.caller.cancel(task, PATIENCE).await.unwrap();
         assert_eq!(site.wait(task).await.state(), TaskState::Cancelled);
     }
+}
+
+/// Waits until nothing of an attempt runs. Where it does so under a new epoch before, two attempts ran at once.
+async fn until_gone_and_not_elsewhere(site: &Site, task: &v1::Task) {
+    let what = format!("the end of t{} under epoch {}", task.id, task.epoch);
+    wait::until(&what, LEASE, || async {
+        let epoch = site.get(task.id).await.epoch;
+        let left = attempt_processes(task.id, task.epoch);
+        if left.is_empty() {
+            return Ok(());
+        }
+        assert_eq!(epoch, task.epoch, "given away while {left:?} still run");
+        Err(format!("{left:?} still run"))
+    })
+    .await
+    .unwrap();
 }
 
 /// Waits until nothing of an attempt runs, as long as the cluster holds its lease.

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use rand::Rng;
 
-/// A controller that was restarted is back within a second, and a session that was reset has 2 s to
-/// come back: so the first tries are quick, and even a machine that is off is asked every 2 s.
+/// A controller that was restarted is back within a second, so the first tries are quick; and even a machine
+/// that is off is asked every 2 s.
 const FIRST: Duration = Duration::from_millis(50);
 const LONGEST: Duration = Duration::from_secs(2);
 /// A session that lasted so long is no failure. A shorter one is: a controller that takes each session

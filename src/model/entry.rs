@@ -1,6 +1,7 @@
 //! What one Raft entry carries, and its bytes in the log.
 //!
-//! The encoding is positional MessagePack behind one byte that names the format. Bytes that can't
+//! The encoding is MessagePack behind one byte that names the format: fields by their places, variants by their
+//! names. Bytes that can't
 //! be decoded are never a refusal, for another build might decode them: the process must stop
 //! before it applies them.
 

@@ -1,7 +1,7 @@
 //! Why a task was assigned where it was: the scores of the best three, and the rest as counts.
 //!
-//! It stands in the `Assign` entry, so it is the same on every controller. Names of the terms
-//! follow from the policy version (crate `scheduler`), so that a trace stays within 256 bytes.
+//! It stands in the `Assign` entry, so it is the same on every controller. It is small, since it is written for every
+//! assignment: names of the terms follow from the policy version (crate `scheduler`).
 
 use std::fmt;
 

@@ -54,6 +54,7 @@ fn run(arguments: &[&str]) -> Result<(), String> {
                 in_flight: size(in_flight)?,
                 duration: Some(Duration::from_secs(number(seconds)?)),
                 keep: 100_000,
+                ..Load::default()
             };
             bench(Path::new(dir), load)
         }

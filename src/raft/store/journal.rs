@@ -70,9 +70,8 @@ impl Change {
 }
 
 /// Keys of purged entries that one batch removes; the rest waits for later ones, so that a purge of
-/// thousands of entries never delays an append. Each removal makes sled read a page and write a part of
-/// one: 256 of them are at most 1 MiB, about what a sync costs anyway. A batch that puts many parts may
-/// remove twice as many, or under load the removals would never catch up.
+/// thousands of entries never delays an append: their keys are looked up in sled meanwhile. A batch that puts many
+/// parts may remove twice as many, or under load the removals would never catch up.
 const REMOVALS_PER_BATCH: usize = 256;
 
 /// Bytes after which readers of `Shared::appended` hear of more: seldom enough to cost nothing.

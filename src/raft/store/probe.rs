@@ -15,6 +15,7 @@ use openraft_rt_tokio::TokioRuntime;
 
 use super::directory;
 use super::log::read_engine;
+use super::rotate::Growth;
 use super::stats::StoreStats;
 use crate::consensus::{Entry, log_id, next_index};
 use crate::error::Error;
@@ -41,6 +42,7 @@ pub struct Load {
     pub duration: Option<Duration>,
     /// Entries that stay in the log; older ones are purged.
     pub keep: u64,
+    pub growth: Growth,
 }
 
 impl Default for Load {
@@ -50,6 +52,7 @@ impl Default for Load {
             in_flight: 16,
             duration: None,
             keep: 64,
+            growth: Growth::of(0),
         }
     }
 }
@@ -71,7 +74,8 @@ pub fn append(
     mut acknowledged: impl FnMut(u64) -> io::Result<()>,
 ) -> Result<Report, Error> {
     std::fs::create_dir_all(data)?;
-    let store = directory::open::<TokioRuntime>(data, FatalSignal::default())?;
+    let fatal = FatalSignal::default();
+    let store = directory::open_with::<TokioRuntime>(data, fatal, load.growth)?;
     let started = Instant::now();
     let first = next_index(store.last_log_id().as_ref());
     let (ack, acks): (Sender<_>, Acks) = channel();

@@ -35,6 +35,8 @@ const STAGGERED: u64 = 8;
 #[derive(Clone, Copy, Debug)]
 pub struct Growth {
     pub floor: u64,
+    /// Size over live bytes, above the floor.
+    pub factor: u64,
     /// Each member's limit is up to 7/16 above the least.
     pub member: NodeId,
 }
@@ -43,12 +45,13 @@ impl Growth {
     pub fn of(member: NodeId) -> Self {
         Self {
             floor: FLOOR_BYTES,
+            factor: FACTOR,
             member,
         }
     }
 
     fn limit(self, live_bytes: u64) -> u64 {
-        let least = self.floor.max(live_bytes.saturating_mul(FACTOR));
+        let least = self.floor.max(live_bytes.saturating_mul(self.factor));
         let step = least / (2 * STAGGERED);
         least.saturating_add(step * (self.member % STAGGERED))
     }

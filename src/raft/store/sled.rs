@@ -121,8 +121,8 @@ impl SledEngine {
         self.file.sync_data().map_err(at(&self.dir))
     }
 
-    /// Reading writes, too: sled merges and splits the pages that it passes. Were that left to the next
-    /// commit, then this would begin one segment more than it is meant to without a sync (see `journal`).
+    /// Reading writes, too: sled merges and splits the pages that it passes. What that changed is made durable
+    /// here, and not left beside the next batch.
     /// Called inside `guarded`, which says where an error happened.
     fn settle(&self) -> io::Result<()> {
         match self.db.flush().map_err(io_error)? {
@@ -151,7 +151,7 @@ impl SledEngine {
         let mut files = fs::read_dir(&self.blobs).map_err(at(&self.blobs))?;
         if files.next().is_some() {
             return Err(io::Error::other(format!(
-                "{}: sled moved a page into a file that is never synced; nothing is acknowledged",
+                "{}: sled moved a page into a file that is never synced; nothing more is acknowledged",
                 self.blobs.display()
             )));
         }

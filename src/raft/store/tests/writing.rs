@@ -122,7 +122,7 @@ async fn a_database_that_has_grown_is_replaced_and_nothing_is_missing() {
     let fatal = FatalSignal::default();
     let growth = Growth {
         floor: 1 << 20,
-        member: 0,
+        ..Growth::of(0)
     };
     let store: Store = directory::open_with(dir.path(), fatal.clone(), growth).unwrap();
     let mut next = 0;
@@ -183,7 +183,7 @@ async fn entries_too_old_for_the_cache_are_read_from_disk_within_the_byte_limit(
 }
 
 #[test]
-fn nothing_is_acknowledged_once_sled_keeps_a_page_in_a_file_of_its_own() {
+fn no_batch_counts_as_written_once_sled_keeps_a_page_in_a_file_of_its_own() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("database");
     let engine = SledEngine::create(&path).unwrap();
@@ -199,5 +199,8 @@ fn nothing_is_acknowledged_once_sled_keeps_a_page_in_a_file_of_its_own() {
     put().unwrap();
     fs::write(blobs.join("1234"), "a page").unwrap();
     let refused = put().unwrap_err().to_string();
-    assert!(refused.contains("nothing is acknowledged"), "{refused}");
+    assert!(
+        refused.contains("nothing more is acknowledged"),
+        "{refused}"
+    );
 }

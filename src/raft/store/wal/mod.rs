@@ -7,8 +7,8 @@
 //!                                      mover: sled, flush, fdatasync
 //! ```
 //!
-//! A write waits for one fdatasync of a file that does not grow, and for nothing of sled's: a write to sled
-//! wakes its pool of threads and makes its file longer. When a file is full, the other takes over, and what is in
+//! A write waits for one fdatasync of a file that does not grow, and not for a write to sled, which wakes a pool of
+//! threads and makes a file longer. When a file is full, the other takes over, and what is in
 //! the full one goes to sled on a thread of its own. It is written over only once sled has it on disk.
 //! Reading looks at the recent pairs first, and then at sled.
 //!

@@ -22,7 +22,10 @@ fn open(dir: &Path, floor: u64) -> io::Result<Wal> {
         true => SledEngine::open(&path)?,
         false => SledEngine::create(&path)?,
     };
-    let growth = Growth { floor, member: 0 };
+    let growth = Growth {
+        floor,
+        ..Growth::of(0)
+    };
     let rotation = Rotation::new(dir, number, growth, Arc::new(StatsRecorder::default()));
     let found = find(dir, IDENTITY, &sled)?;
     Wal::start(found, sled, rotation, FatalSignal::default())
@@ -192,7 +195,10 @@ fn a_database_that_can_not_be_written_ends_the_writing() {
     std::fs::write(dir.path().join("1/blobs/1234"), "a page").unwrap();
     let (done, writes) = mpsc::channel();
     let refused = fill_both(&wal, &done).unwrap_err().to_string();
-    assert!(refused.contains("nothing is acknowledged"), "{refused}");
+    assert!(
+        refused.contains("nothing more is acknowledged"),
+        "{refused}"
+    );
     assert!(
         writes.try_iter().count() >= 2,
         "the first file was not full"
