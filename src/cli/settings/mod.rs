@@ -33,6 +33,7 @@ impl Section for agent::Config {
 
 /// What a controller is told. Where no id is given, its certificate says it.
 pub fn controller(layers: &Layers, flags: Flags) -> Result<server::Config> {
+    fitting::<agent::Config>(layers)?;
     let mut config = merged(layers, flags)?;
     check_controller(&mut config)?;
     Ok(config)
@@ -40,6 +41,7 @@ pub fn controller(layers: &Layers, flags: Flags) -> Result<server::Config> {
 
 /// What the first controller of a cluster is told, which has no certificate yet: its id may be missing.
 pub fn founder(layers: &Layers, flags: Flags) -> Result<server::Config> {
+    fitting::<agent::Config>(layers)?;
     merged(layers, flags)
 }
 
@@ -67,6 +69,7 @@ fn check_controller(config: &mut server::Config) -> Result<()> {
 
 /// What an agent is told. Where no id is given, its certificate says it.
 pub fn agent(layers: &Layers, flags: Flags) -> Result<agent::Config> {
+    fitting::<server::Config>(layers)?;
     let mut config = merged(layers, flags)?;
     check_agent(&mut config)?;
     Ok(config)
@@ -121,13 +124,19 @@ pub fn require_identity(directory: &Path, role: security::Role) -> Result<()> {
     Err(Failure::refused("identity", message, hint))
 }
 
-fn merged<S: Section>(layers: &Layers, flags: Flags) -> Result<S> {
+/// The defaults with the layers above them. A key that the section does not have is an error, also for a process that
+/// reads the other section: it would be found only when that one starts.
+fn fitting<S: Section>(layers: &Layers) -> Result<Figment> {
     let defaults = Figment::from(Serialized::defaults(S::default()));
     let mut figment = defaults.clone();
     for layer in layers.of(S::NAME)? {
         figment = figment.merge(layer.fitting::<S>(&defaults)?);
     }
-    figment
+    Ok(figment)
+}
+
+fn merged<S: Section>(layers: &Layers, flags: Flags) -> Result<S> {
+    fitting::<S>(layers)?
         .merge(Serialized::defaults(flags.values))
         .extract::<S>()
         .map_err(|error| {

@@ -96,6 +96,21 @@ fn an_unknown_variable_under_a_prefix_is_named() {
 }
 
 #[test]
+fn a_mistake_in_the_other_process_section_is_found_at_once_too() {
+    let etc = etc(&[(
+        "quorate.toml",
+        "[controller]\nid = 'c1'\n[agent]\nslotz = 3\n",
+    )]);
+    let refused = controller(etc.path(), &[], Flags::default()).unwrap_err();
+    assert!(refused.to_string().contains("slotz"), "{refused}");
+    let variables = [("QUORATE_CONTROLLER__LISTENN", "x")];
+    let layers = layers(&etc.path().join("conf.d"), &variables).unwrap();
+    let refused = super::agent(&layers, Flags::default()).unwrap_err();
+    let refused = refused.to_string().to_lowercase();
+    assert!(refused.contains("listenn"), "{refused}");
+}
+
+#[test]
 fn a_variable_that_looks_like_a_number_may_be_a_text_and_a_list_needs_no_brackets() {
     let etc = etc(&[]);
     let variables = [
