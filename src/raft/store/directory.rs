@@ -27,7 +27,7 @@ use super::journal::{Journal, Opened};
 use super::key::{self, PartKey};
 use super::log::{CACHE_BYTES, LogStore, Shared, Tail, scan_entries};
 use super::mark::Mark;
-use super::rotate::{Growth, Rotation};
+use super::rotate::{Growth, Rotation, database_path, point_at};
 use super::sled::SledEngine;
 use super::stats::StatsRecorder;
 use super::wal::{self, Wal};
@@ -120,15 +120,6 @@ pub fn open_inline<R: AsyncRuntime>(
     })?;
     let (shared, journal) = assemble(engine, Arc::default(), loaded, None, fatal);
     Ok(LogStore::new(shared, Writer::inline(journal)))
-}
-
-pub fn database_path(dir: &Path, number: u64) -> PathBuf {
-    dir.join(number.to_string())
-}
-
-/// Makes a database the one in use.
-pub fn point_at(dir: &Path, number: u64) -> io::Result<()> {
-    durable::replace(&dir.join("CURRENT"), format!("{number}\n").as_bytes())
 }
 
 fn current(dir: &Path) -> Result<Option<u64>, OpenError> {

@@ -11,12 +11,11 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::directory::{database_path, point_at};
 use super::engine::{Batch, LogEngine};
 use super::sled::SledEngine;
 use super::stats::StatsRecorder;
 use crate::consensus::NodeId;
-use crate::durable::at;
+use crate::durable::{self, at};
 
 /// Below this nobody minds the space.
 pub const FLOOR_BYTES: u64 = 256 << 20;
@@ -122,6 +121,15 @@ impl Rotation {
             tracing::warn!(%error, path = %path.display(), "can't remove the old log database");
         }
     }
+}
+
+pub fn database_path(dir: &Path, number: u64) -> PathBuf {
+    dir.join(number.to_string())
+}
+
+/// Makes a database the one in use.
+pub fn point_at(dir: &Path, number: u64) -> io::Result<()> {
+    durable::replace(&dir.join("CURRENT"), format!("{number}\n").as_bytes())
 }
 
 fn copy(old: &SledEngine, fresh: &SledEngine) -> io::Result<()> {

@@ -100,6 +100,10 @@ impl SledEngine {
         })
     }
 
+    pub fn file(&self) -> PathBuf {
+        self.dir.join("db")
+    }
+
     /// `commit` for a batch that others read meanwhile.
     pub fn put(&self, batch: &Batch) -> io::Result<()> {
         guarded(&self.dir, || {

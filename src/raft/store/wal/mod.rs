@@ -132,7 +132,9 @@ impl Found {
     fn replay(&mut self, sled: &SledEngine) -> io::Result<u64> {
         let moved = moved(sled)?;
         let damaged = |reason: String| {
-            let text = format!("{} in {}: {reason}", NAMES.join(" or "), self.dir.display());
+            let (database, files) = (sled.file(), NAMES.join(" or "));
+            let dir = self.dir.display();
+            let text = format!("{} or {files} in {dir}: {reason}", database.display());
             io::Error::new(io::ErrorKind::InvalidData, text)
         };
         let mut writes = std::mem::take(&mut self.writes);

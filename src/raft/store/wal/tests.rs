@@ -17,7 +17,7 @@ const IDENTITY: LogIdentity = LogIdentity([5; 16]);
 fn open(dir: &Path, floor: u64) -> io::Result<Wal> {
     let number = std::fs::read_to_string(dir.join("CURRENT"));
     let number: u64 = number.map_or(1, |text| text.trim().parse().unwrap());
-    let path = crate::store::directory::database_path(dir, number);
+    let path = crate::store::rotate::database_path(dir, number);
     let sled = match path.exists() {
         true => SledEngine::open(&path)?,
         false => SledEngine::create(&path)?,
