@@ -87,6 +87,8 @@ pub fn open_with<R: AsyncRuntime>(
         }
         None => (create(&dir)?, 1),
     };
+    // A process that was killed may have left names in memory only: nothing goes before they are on disk.
+    durable::sync_dir(&dir)?;
     remove_others(&dir, number)?;
     let damaged = |reason| OpenError::Damaged {
         dir: data.to_owned(),

@@ -53,6 +53,11 @@ impl SledEngine {
         let engine = Self::open_files(dir)?;
         engine.flush()?;
         engine.file.sync_all().map_err(at(dir))?;
+        // sled writes its settings and leaves them to the kernel.
+        let conf = dir.join("conf");
+        File::open(&conf)
+            .and_then(|conf| conf.sync_all())
+            .map_err(at(&conf))?;
         durable::sync_dir(dir)?;
         durable::sync_dir(durable::parent(dir))?;
         Ok(engine)
