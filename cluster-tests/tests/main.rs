@@ -6,6 +6,7 @@
 
 #[cfg(test)]
 mod agents;
+mod archive;
 #[cfg(test)]
 mod bench_agent_protocol;
 #[cfg(test)]

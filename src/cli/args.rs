@@ -12,7 +12,7 @@ use clap::{Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::{self, Format};
-use crate::{agents, cert, cluster, completions, config, context, controller, dev, task};
+use crate::{agents, cert, cluster, completions, config, context, controller, dev, events, task};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -106,6 +106,7 @@ pub enum Noun {
     Task(task::TaskArgs),
     Agent(agents::AgentArgs),
     Cluster(cluster::ClusterArgs),
+    Events(events::EventsArgs),
     Controller(controller::ControllerArgs),
     Context(context::ContextArgs),
     Cert(cert::CertArgs),

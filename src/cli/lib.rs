@@ -21,6 +21,7 @@ mod config;
 mod context;
 mod controller;
 mod dev;
+mod events;
 mod exit;
 mod failure;
 mod files;
@@ -64,6 +65,7 @@ fn run(cli: Cli) -> Result<Exit> {
         Noun::Task(args) => task::run(args, &global),
         Noun::Agent(args) => agents::run(args, &global),
         Noun::Cluster(args) => cluster::run(args, &global),
+        Noun::Events(args) => events::run(&args, &global),
         Noun::Controller(args) => controller::run(args, &global),
         Noun::Context(args) => context::run(args, &global),
         Noun::Cert(args) => cert::run(args, &global),

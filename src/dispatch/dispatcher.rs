@@ -320,7 +320,7 @@ impl Dispatcher {
                 | Event::DrainExpired { .. }
                 | Event::AgentCordoned { .. }
                 | Event::TaskEnded { .. }
-                | Event::TasksForgotten { .. } => {}
+                | Event::SegmentDropped { .. } => {}
             }
         }
     }

@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::agent::AgentProfile;
+use crate::archive::Retention;
 use crate::id::{AgentId, Fence, Generation, Incarnation, TaskId};
 use crate::limit;
 use crate::outcome::{Disposition, Outcome};
@@ -183,14 +184,12 @@ pub enum SystemCommand {
     ExpireDeadline {
         task: TaskId,
     },
-    /// Retention: these ended long enough ago.
-    Forget {
-        tasks: Vec<TaskId>,
-    },
     /// What this agent holds had time enough to end by itself.
     ExpireDrain {
         agent: AgentId,
     },
+    /// How much is kept in memory and in the archive, as this leader was configured.
+    Retain(Retention),
 }
 
 /// One operation of an entry.

@@ -1,13 +1,16 @@
 //! What `apply` says happened. The leader acts on events; every controller wakes its waiting
 //! clients with them.
 
+use serde::{Deserialize, Serialize};
+
+use crate::archive::ArchiveStep;
 use crate::command::Reply;
 use crate::id::{AgentId, Fence, Incarnation, TaskId};
 use crate::rejected::Rejected;
 use crate::task::StateName;
 
 /// Something that happened at an index.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Event {
     TaskQueued {
         task: TaskId,
@@ -43,8 +46,9 @@ pub enum Event {
         agent: AgentId,
         incarnation: Incarnation,
     },
-    TasksForgotten {
-        count: u64,
+    /// Its time in the archive is over: what it held is gone.
+    SegmentDropped {
+        first: u64,
     },
     /// It gets no new work.
     AgentCordoned {
@@ -68,9 +72,11 @@ pub enum Event {
     },
 }
 
-/// What an entry did: a reply for each of its operations, in their order, and the events.
+/// What an entry did: a reply for each of its operations, in their order, the events, and what goes to
+/// the archive.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Applied {
     pub replies: Vec<Result<Reply, Rejected>>,
     pub events: Vec<Event>,
+    pub archive: ArchiveStep,
 }

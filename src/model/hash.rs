@@ -50,6 +50,11 @@ impl Sum {
         self.add_limbs(other.0);
     }
 
+    /// The sum whose [`Sum::bytes`] these are.
+    pub fn of_bytes(bytes: [u8; 32]) -> Sum {
+        Sum(limbs(bytes))
+    }
+
     pub fn bytes(self) -> [u8; 32] {
         let mut bytes = [0; 32];
         for (chunk, limb) in bytes.chunks_exact_mut(8).zip(self.0) {

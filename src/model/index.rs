@@ -11,6 +11,7 @@ use imbl::{OrdMap, OrdSet};
 use crate::id::{AgentId, Incarnation, TaskId};
 use crate::label::Expression;
 use crate::spec::Class;
+use crate::state::RequestKey;
 use crate::task::{Phase, StateName, Task};
 use crate::time::Timestamp;
 
@@ -37,6 +38,10 @@ pub struct Index {
     pub held: OrdMap<AgentId, OrdMap<Incarnation, OrdSet<TaskId>>>,
     /// Finished tasks by the state time of their end.
     pub ended: OrdSet<(Timestamp, TaskId)>,
+    /// Ended, but a person or a late result may still change them: by the same time.
+    pub undecided: OrdSet<(Timestamp, TaskId)>,
+    /// Request ids of tasks in the archive, by the entry with which they left.
+    pub left: OrdSet<(u64, RequestKey)>,
     pub counts: OrdMap<StateName, u64>,
     /// Bytes of all specs and results.
     pub kept_bytes: u64,
@@ -60,12 +65,12 @@ impl Index {
                     .or_default()
                     .insert(task.id);
             }
-            Phase::Succeeded
-            | Phase::Failed { .. }
-            | Phase::Cancelled(_)
-            | Phase::Unknown { .. }
-            | Phase::DeadLetter { .. } => {
+            Phase::Succeeded | Phase::Failed { .. } | Phase::Cancelled(_) => {
                 self.ended.insert((task.ended.unwrap_or_default(), task.id));
+            }
+            Phase::Unknown { .. } | Phase::DeadLetter { .. } => {
+                let ended = task.ended.unwrap_or_default();
+                self.undecided.insert((ended, task.id));
             }
         }
     }
@@ -87,13 +92,13 @@ impl Index {
             Phase::Assigned { attempt, .. } => {
                 self.release(&attempt.agent, attempt.incarnation, task.id);
             }
-            Phase::Succeeded
-            | Phase::Failed { .. }
-            | Phase::Cancelled(_)
-            | Phase::Unknown { .. }
-            | Phase::DeadLetter { .. } => {
+            Phase::Succeeded | Phase::Failed { .. } | Phase::Cancelled(_) => {
                 self.ended
                     .remove(&(task.ended.unwrap_or_default(), task.id));
+            }
+            Phase::Unknown { .. } | Phase::DeadLetter { .. } => {
+                let ended = task.ended.unwrap_or_default();
+                self.undecided.remove(&(ended, task.id));
             }
         }
     }

@@ -19,6 +19,7 @@ pub fn check(state: &State) -> Vec<String> {
         check_agent(state, agent, &mut found);
     }
     check_orphans(state, &mut found);
+    check_archive(state, &mut found);
     if state.index != state.rebuilt_index() {
         found.push("the indexes differ from the records".into());
     }
@@ -112,6 +113,17 @@ fn check_once(state: &State, task: &Task, latest: &Attempt, found: &mut Vec<Stri
     }
 }
 
+/// Segments follow each other, and nothing before the first is said to be kept.
+fn check_archive(state: &State, found: &mut Vec<String>) {
+    let mut from = state.archived_from();
+    for segment in state.all_segments() {
+        if segment.first < from || segment.first >= segment.end {
+            found.push(format!("segment {segment:?} begins before {from}"));
+        }
+        from = segment.end;
+    }
+}
+
 fn check_orphans(state: &State, found: &mut Vec<String>) {
     for (agent, _) in state.holders() {
         if state.agent(agent).is_none() {
@@ -126,9 +138,9 @@ fn check_orphans(state: &State, found: &mut Vec<String>) {
         found.push(format!("the result of {id}, which is gone, is kept"));
     }
     for (_, request) in state.requests.iter() {
-        if gone(&request.task) {
+        if gone(&request.task) != request.left.is_some() {
             found.push(format!(
-                "a request id names {}, which is gone",
+                "a request id says otherwise than the tasks where {} is",
                 request.task
             ));
         }

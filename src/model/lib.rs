@@ -13,6 +13,7 @@ pub mod access;
 mod address;
 mod agent;
 mod apply;
+mod archive;
 mod backoff;
 mod command;
 mod entry;
@@ -38,6 +39,9 @@ mod tests;
 
 pub use address::Addresses;
 pub use agent::{Agent, AgentProfile, AgentState, Cordon, Drain, DrainStage};
+pub use archive::{
+    ArchiveStep, Content, EventsRecord, Record, RecordKey, Retention, Segment, TaskRecord,
+};
 pub use command::{
     Assignment, Command, DrainAgent, Op, Placement, Reply, RequestId, Submit, SystemCommand,
     Verdict,
@@ -55,7 +59,7 @@ pub use outcome::{Disposition, End, Interruption, Outcome};
 pub use principal::{Principal, Role};
 pub use rejected::Rejected;
 pub use spec::{Class, Kind, TaskSpec, validate_labels};
-pub use state::State;
+pub use state::{Archived, State};
 pub use task::{Attempt, Cancellation, Phase, StateName, Task};
 pub use time::{Millis, Timestamp};
 pub use trace::{Reason, Scored, Trace};

@@ -24,15 +24,31 @@ pub const SLOTS_MAX: u32 = 65_536;
 pub const PREFETCH_MAX: u32 = 1;
 /// Agents that a cluster registers.
 pub const AGENTS_MAX: usize = 10_000;
-/// Task records kept, live and finished: about 1 KiB each in memory, and a thousand seconds of
-/// the highest rate of submits. Submits beyond are refused, because a request id that was forgotten
-/// early could run a task twice.
+/// Task records in memory, nearly all of them live: about 1 KiB each, and a thousand seconds of
+/// the highest rate of submits. Submits beyond are refused.
 pub const TASKS_MAX: usize = 4_000_000;
 /// Bytes kept of all specs and results: as much again as that many records take. Submits beyond are
 /// refused, and results beyond are kept without their tails.
 pub const KEPT_MAX_BYTES: usize = 4 * 1024 * 1024 * 1024;
-/// How long a finished task's record, and so its request id, is kept.
-pub const RETENTION: Millis = Millis(24 * 60 * 60 * 1000);
+/// Request ids that are known, of tasks in memory and in the archive: some 150 bytes each in memory.
+/// Submits beyond are refused, because a request id that was forgotten early could run a task twice.
+pub const REQUESTS_MAX: usize = 4_000_000;
+/// How long a request id is known at least after its task left memory, even where the record was dropped
+/// earlier for want of room.
+pub const REQUEST_KEPT: Millis = Millis(24 * 60 * 60 * 1000);
+/// Finished tasks that stay in memory: what people look at, a few MiB.
+pub const HOT_TASKS: u64 = 10_000;
+/// Entries of one segment of the archive: minutes under load.
+pub const SEGMENT_ENTRIES: u64 = 32_768;
+/// Bytes of one segment: what a joining controller fetches, and retention drops, as a whole.
+pub const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
+/// How long the archive keeps what has ended, and events.
+pub const ARCHIVE_AGE: Millis = Millis(7 * 24 * 60 * 60 * 1000);
+/// Bytes of records that the archive keeps.
+pub const ARCHIVE_BYTES: u64 = 5 * 1024 * 1024 * 1024;
+/// Tasks that leave memory, and request ids that are forgotten, with one entry: more than can end with
+/// one, so none lags behind for good, and bounded so that applying one does not take long.
+pub const LEAVING_MAX: usize = 2 * OPS_MAX;
 /// Agents that may be lost under one task before it counts as the cause.
 pub const LOST_AGENTS_MAX: u32 = 3;
 /// How long a drain may let what runs go on: work that takes longer is not waited for, it is left alone.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::agent::Agent;
+use crate::archive::{Retention, Segment};
 use crate::entry::{DecodeError, decode, encode};
 use crate::hash::{Sum, digest};
 use crate::id::{AgentId, Fence, Generation, Incarnation, TaskId};
@@ -35,6 +36,17 @@ pub struct Request {
     /// Digest of the spec, so that the same id with another spec is refused.
     #[serde(with = "serde_bytes")]
     pub spec: [u8; 16],
+    /// Once its task is in the archive: since when.
+    pub left: Option<Left>,
+}
+
+/// When a task left memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Left {
+    pub index: u64,
+    /// State time.
+    pub at: Timestamp,
 }
 
 /// The key of a request in the dedupe window.
@@ -55,6 +67,20 @@ pub(crate) struct Meta {
     pub last_term: u64,
     /// The id that the latest task got.
     pub last_task: TaskId,
+    pub retention: Retention,
+    /// The segment that grows.
+    pub open: Option<Segment>,
+    /// Records of entries before this one are gone.
+    pub archived_from: u64,
+}
+
+/// Whether a task was ever in the archive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Archived {
+    /// It left memory: the archive has it, or had it.
+    Left,
+    /// It is in memory, or there never was one.
+    Never,
 }
 
 /// Everything that the log decided so far.
@@ -66,6 +92,8 @@ pub struct State {
     pub(crate) results: Table<TaskId, Outcome>,
     pub(crate) agents: Table<AgentId, Agent>,
     pub(crate) requests: Table<RequestKey, Request>,
+    /// Closed segments of the archive, by the index that names them.
+    pub(crate) segments: Table<u64, Segment>,
     pub(crate) index: Index,
     hash_at: (u64, [u8; 32]),
 }
@@ -82,6 +110,7 @@ impl Default for State {
             results: Table::new("result"),
             agents: Table::new("agent"),
             requests: Table::new("request"),
+            segments: Table::new("segment"),
             index: Index::default(),
             hash_at: (0, [0; 32]),
         }
@@ -225,11 +254,6 @@ impl State {
         self.index.deadlines.iter().copied()
     }
 
-    /// Finished tasks by the time of their end, the earliest first.
-    pub fn ended(&self) -> impl Iterator<Item = (Timestamp, TaskId)> {
-        self.index.ended.iter().copied()
-    }
-
     /// Tasks queued before this one in the order of class and age: its place is one more.
     pub fn ahead_of(&self, task: &Task) -> usize {
         let key: (Class, TaskId) = (task.class, task.id);
@@ -242,6 +266,47 @@ impl State {
     /// Bytes of all specs and results that are kept.
     pub fn kept_bytes(&self) -> u64 {
         self.index.kept_bytes
+    }
+}
+
+/// The archive, as far as the log decides it.
+impl State {
+    pub fn retention(&self) -> &Retention {
+        &self.meta.retention
+    }
+
+    /// Closed segments, the oldest first.
+    pub fn segments(&self) -> impl DoubleEndedIterator<Item = &Segment> {
+        self.segments.iter().map(|(_, segment)| segment)
+    }
+
+    /// The segment that grows, if anything was archived since the last cut.
+    pub fn open_segment(&self) -> Option<&Segment> {
+        self.meta.open.as_ref()
+    }
+
+    /// All segments, the oldest first.
+    pub fn all_segments(&self) -> impl DoubleEndedIterator<Item = &Segment> {
+        self.segments().chain(self.open_segment())
+    }
+
+    /// Records of entries before this one are gone.
+    pub fn archived_from(&self) -> u64 {
+        self.meta.archived_from
+    }
+
+    /// Bytes of all records that are kept.
+    pub fn archive_bytes(&self) -> u64 {
+        let segments = self.all_segments();
+        segments.map(|segment| segment.content.bytes).sum()
+    }
+
+    /// What became of a task that is not in memory.
+    pub fn archived(&self, id: TaskId) -> Archived {
+        match id.0 > 0 && id <= self.meta.last_task {
+            true if self.tasks.get(&id).is_none() => Archived::Left,
+            true | false => Archived::Never,
+        }
     }
 }
 
@@ -262,15 +327,16 @@ impl State {
         self.hash_at
     }
 
-    fn summed(&self, sums: impl FnOnce([&dyn Summed; 5]) -> [Sum; 5]) -> [u8; 32] {
+    fn summed(&self, sums: impl FnOnce([&dyn Summed; 6]) -> [Sum; 6]) -> [u8; 32] {
         let mut total = Sum::default();
         total.add(digest("meta", &(), &self.meta));
-        let tables: [&dyn Summed; 5] = [
+        let tables: [&dyn Summed; 6] = [
             &self.tasks,
             &self.specs,
             &self.results,
             &self.agents,
             &self.requests,
+            &self.segments,
         ];
         for sum in sums(tables) {
             total.merge(sum);
@@ -362,6 +428,7 @@ impl State {
             self.results.dump(),
             self.agents.dump(),
             self.requests.dump(),
+            self.segments.dump(),
             (self.hash_at.0, serde_bytes::Bytes::new(&self.hash_at.1)),
         );
         encode(FORMAT, &dump)
@@ -376,10 +443,11 @@ impl State {
             Rows<TaskId, Outcome>,
             Rows<AgentId, Agent>,
             Rows<RequestKey, Request>,
+            Rows<u64, Segment>,
             (u64, serde_bytes::ByteArray<32>),
         );
         let dumped: Dumped = decode(FORMAT, bytes)?;
-        let (meta, tasks, specs, results, agents, requests, (hash_index, hash)) = dumped;
+        let (meta, tasks, specs, results, agents, requests, segments, (hash_index, hash)) = dumped;
         let mut state = State {
             meta,
             tasks: Table::restore("task", tasks),
@@ -387,6 +455,7 @@ impl State {
             results: Table::restore("result", results),
             agents: Table::restore("agent", agents),
             requests: Table::restore("request", requests),
+            segments: Table::restore("segment", segments),
             index: Index::default(),
             hash_at: (hash_index, hash.into_array()),
         };
@@ -403,6 +472,11 @@ impl State {
         let specs = self.specs.iter().map(|(_, spec)| spec.size() as u64);
         let results = self.results.iter().map(|(_, result)| result.size() as u64);
         index.kept_bytes = specs.chain(results).sum();
+        for (key, request) in self.requests.iter() {
+            if let Some(left) = request.left {
+                index.left.insert((left.index, *key));
+            }
+        }
         index
     }
 }

@@ -1,9 +1,11 @@
 //! Tests of the whole model: golden scripts that a person can read, and properties over random
 //! entries on three replicas.
 
+mod archive;
 mod budget;
 mod endings;
 mod golden;
+mod kept;
 mod property;
 mod rules;
 mod world;

@@ -26,6 +26,8 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::archive::Archive;
+use crate::archived::keep_whole;
 use crate::blocking::Blocking;
 use crate::clock::{Clocks, Reading};
 use crate::config::Config;
@@ -35,7 +37,7 @@ use crate::durable;
 use crate::error::Error;
 use crate::fatal::FatalSignal;
 use crate::leadership::Leadership;
-use crate::machine::{EventStream, Machine, Published};
+use crate::machine::{EventStream, Machine, Published, Storage};
 use crate::member::{Member, Node, lost_log};
 use crate::membership::{Me, effective, log_of};
 use crate::network::calls::Calls;
@@ -44,6 +46,7 @@ use crate::network::dial::Dialer;
 use crate::network::guard::Guard;
 use crate::network::port;
 use crate::network::replication::Receiver;
+use crate::network::segments::Fetcher;
 use crate::network::service::Service;
 use crate::network::tls::PeerTls;
 use crate::node_file::{DirectoryLock, NodeFile};
@@ -78,6 +81,8 @@ pub struct Cluster {
 
 struct Inner {
     core: Arc<LocalCore>,
+    archive: Arc<Archive>,
+    published: Arc<Published>,
     leadership: watch::Receiver<Leadership>,
     /// Handing over was tried: once is enough, for it may take seconds.
     handed_over: AtomicBool,
@@ -162,6 +167,14 @@ impl Cluster {
     /// What the state's hash was at the last multiples of 256, and what it is now, for others to compare.
     pub fn state_hashes(&self) -> StateHashes {
         self.inner.core.state_hashes()
+    }
+
+    pub(crate) fn archive(&self) -> Arc<Archive> {
+        self.inner.archive.clone()
+    }
+
+    pub(crate) fn published(&self) -> &Published {
+        &self.inner.published
     }
 
     pub fn leadership(&self) -> watch::Receiver<Leadership> {
@@ -294,11 +307,12 @@ impl Cluster {
         if tokio::time::timeout(STOP_PATIENCE, ended).await.is_err() {
             tracing::warn!("the peer port did not close in time");
         }
-        let log = core.log.clone();
-        if tokio::task::spawn_blocking(move || log.close())
-            .await
-            .is_err()
-        {
+        let (log, archive) = (core.log.clone(), self.inner.archive.clone());
+        let closing = tokio::task::spawn_blocking(move || {
+            archive.close();
+            log.close();
+        });
+        if closing.await.is_err() {
             tracing::error!("the log was not closed in order");
         }
         if let Some(runtime) = lock(&self.inner.runtime).take() {
@@ -316,6 +330,7 @@ impl Cluster {
         ending
             .join()
             .expect("shutting a runtime down does not panic");
+        self.inner.archive.close();
     }
 
     /// Runs what uses the network on Raft's own runtime.
@@ -336,7 +351,7 @@ struct Disk {
     config: Config,
     lock: DirectoryLock,
     log: LogStore<TokioRuntime>,
-    shelf: Arc<Shelf>,
+    storage: Storage,
     fatal: FatalSignal,
 }
 
@@ -371,12 +386,19 @@ impl Disk {
         owner.claim(data)?;
         let fatal = FatalSignal::default();
         let log = directory::open_with(data, fatal.clone(), Growth::of(config.id.0))?;
-        let shelf = Arc::new(Shelf::open(data)?);
+        let storage = Storage {
+            shelf: Arc::new(Shelf::open(data)?),
+            archive: Archive::open(data, fatal.clone())?,
+        };
+        // Where there is one, installing it says what the archive has to hold.
+        if storage.shelf.current().is_none() {
+            storage.archive.settle(&State::default())?;
+        }
         Ok(Self {
             config,
             lock,
             log,
-            shelf,
+            storage,
             fatal,
         })
     }
@@ -389,6 +411,8 @@ async fn assemble(
 ) -> Result<(Inner, EventStream), Error> {
     let me = disk.identity();
     let dialer = Dialer::new(me.clone(), &tls, disk.overrides());
+    let archive = disk.storage.archive.clone();
+    let segments = Fetcher::new(&dialer, &archive);
     let network = Network::new(dialer.clone());
     let (published, events) = Published::new();
     let raft = start_raft(&disk, consensus, &network, &published).await?;
@@ -396,21 +420,18 @@ async fn assemble(
         config,
         lock,
         log,
-        shelf,
+        storage,
         fatal,
     } = disk;
     let stopping = CancellationToken::new();
     let core = Core::start(Parts {
         raft: raft.clone(),
         log: log.clone(),
-        published,
+        published: published.clone(),
         peers: Arc::new(Calls::new(dialer)),
         me: me.clone(),
         clock: machine_clocks(),
-        patience: Patience {
-            propose: config.propose_timeout,
-            read: config.patience,
-        },
+        patience: patience(&config),
         snapshot_bytes: config.snapshot_bytes,
         fatal: fatal.clone(),
         stopping: stopping.clone(),
@@ -421,7 +442,9 @@ async fn assemble(
         guard,
         raft,
         log,
-        shelf,
+        storage,
+        published: published.clone(),
+        segments: segments.clone(),
         rounds: core.rounds.clone(),
         receiving: Semaphore::new(1),
         election: core.election.clone(),
@@ -437,8 +460,13 @@ async fn assemble(
     let (told, leadership) = watch::channel(core.leadership.get());
     let mut tasks = spawn_followers(&core, network, told);
     tasks.push(port);
+    let whole = keep_whole(segments, core.raft.clone(), published.clone());
+    let watched = core.fatal.watch("completing the archive", whole);
+    tasks.push(tokio::spawn(until(stopping.clone(), watched)));
     let inner = Inner {
         core,
+        archive,
+        published,
         leadership,
         handed_over: AtomicBool::new(false),
         stopping,
@@ -451,6 +479,18 @@ async fn assemble(
 
 fn guard(me: Me, raft: Raft<Types<TokioRuntime>, Machine<TokioRuntime>>) -> Guard {
     Guard::new(me, Arc::new(move |id| log_of(&raft, id)))
+}
+
+fn patience(config: &Config) -> Patience {
+    Patience {
+        propose: config.propose_timeout,
+        read: config.patience,
+    }
+}
+
+/// Work that need not come to its end.
+async fn until(stopping: CancellationToken, work: impl Future<Output = ()>) {
+    stopping.run_until_cancelled(work).await;
 }
 
 /// The tasks that follow what consensus reports, until the member stops.
@@ -479,7 +519,7 @@ async fn start_raft(
 ) -> Result<Raft<Types<TokioRuntime>, Machine<TokioRuntime>>, Error> {
     let machine = Machine::new(
         published.clone(),
-        disk.shelf.clone(),
+        disk.storage.clone(),
         disk.fatal.clone(),
         Blocking::OwnThread,
     );

@@ -7,7 +7,7 @@
 //!               │                    │                             │
 //!               └──────────────► openraft ◄────────────────────────┘
 //!                      ┌─────────────┼───────────────┐
-//!                    store        machine         network ◄─── election
+//!                    store        machine ──► archive ◄── network ◄─── election
 //!              (one writer, sled)  (State, snapshot)  (over mutual TLS)
 //! ```
 //!
@@ -18,6 +18,8 @@
 //! Left out: what the operations mean (`model`), who may ask for them (the gateways), and what a leader
 //! does with events (`dispatch`).
 
+mod archive;
+mod archived;
 mod blocking;
 mod clock;
 mod cluster;
@@ -50,6 +52,8 @@ mod watched;
 #[cfg(test)]
 mod tests;
 
+pub use archive::{EventsAt, EventsPage};
+pub use archived::TasksPage;
 pub use clock::{Clocks, Reading};
 pub use cluster::Cluster;
 pub use config::{Config, Timers};
@@ -68,6 +72,8 @@ pub use store::stats::StoreStats;
 /// What a member is made of, without sockets: for a simulation that brings its own runtime, network, disk
 /// and clocks. Not for servers.
 pub mod parts {
+    pub use crate::archive::Archive;
+    pub use crate::archive::need::Need;
     pub use crate::blocking::Blocking;
     pub use crate::clock::StateClock;
     pub use crate::config::{SNAPSHOT_EVERY, openraft_config};
@@ -78,7 +84,7 @@ pub mod parts {
     pub use crate::core::{Core, Parts, Patience};
     pub use crate::election::QuickElection;
     pub use crate::fatal::FatalSignal;
-    pub use crate::machine::{Machine, Published, View};
+    pub use crate::machine::{Machine, Published, Storage, View};
     pub use crate::member::Node;
     pub use crate::membership::Me;
     pub use crate::payload::{Payload, Response};

@@ -2,8 +2,13 @@
 //!
 //! ```text
 //!  committed entries ──► State::apply ──► publish a view (O(1)) ──► answer the proposers
-//!                              └────────► events, in the order of the log
+//!                              ├────────► events, in the order of the log
+//!                              └────────► the archive: finished tasks, and the events again
 //! ```
+//!
+//! What leaves the state goes to the archive before the view without it is published, so a reader finds it in one or
+//! the other. The archive is written beside apply; a snapshot is published only once all that it no
+//! longer holds is on disk.
 //!
 //! A view is published before the proposers are answered, so whoever was answered finds its write in the
 //! view. The state lives in memory: on disk are snapshots and the log. While a member starts, entries are
@@ -21,11 +26,13 @@ use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 use futures::{Stream, StreamExt};
-use model::{Stamped, State, StateHashes, Timestamp};
+use model::{ArchiveStep, Stamped, State, StateHashes, Timestamp};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{AsyncRuntime, EntryPayload, OptionalSend};
 use tokio::sync::mpsc;
 
+use crate::archive::Archive;
+use crate::archive::need::Need;
 use crate::blocking::Blocking;
 use crate::consensus::{
     Entry, LogId, NodeId, Snapshot, SnapshotMeta, StoredMembership, Types, term_of,
@@ -134,12 +141,21 @@ impl Published {
     }
 }
 
+/// What a member keeps beside its log.
+#[derive(Clone)]
+pub struct Storage {
+    pub shelf: Arc<Shelf>,
+    pub archive: Arc<Archive>,
+}
+
 pub struct Machine<R> {
     view: View,
     /// The state that is being written to; a clone of it is in `view`.
     state: State,
     published: Arc<Published>,
-    shelf: Arc<Shelf>,
+    storage: Storage,
+    /// What entries that are not published yet did to the archive.
+    steps: Vec<ArchiveStep>,
     fatal: FatalSignal,
     blocking: Blocking,
     runtime: PhantomData<fn() -> R>,
@@ -150,7 +166,7 @@ type Waiting<R> = (ApplyResponder<Types<R>>, Response);
 impl<R: AsyncRuntime> Machine<R> {
     pub fn new(
         published: Arc<Published>,
-        shelf: Arc<Shelf>,
+        storage: Storage,
         fatal: FatalSignal,
         blocking: Blocking,
     ) -> Self {
@@ -158,7 +174,8 @@ impl<R: AsyncRuntime> Machine<R> {
             view: View::default(),
             state: State::default(),
             published,
-            shelf,
+            storage,
+            steps: Vec::new(),
             fatal,
             blocking,
             runtime: PhantomData,
@@ -199,6 +216,9 @@ impl<R: AsyncRuntime> Machine<R> {
             }
         }
         self.view.applied = Some(entry.log_id);
+        if !done.archive.is_empty() {
+            self.steps.push(done.archive);
+        }
         let hash_at = self.state.hash_at();
         if hash_at.0 == index {
             lock(&self.published.trail).add(hash_at);
@@ -216,12 +236,29 @@ impl<R: AsyncRuntime> Machine<R> {
         Ok((response, batch))
     }
 
-    fn publish(&mut self, waiting: &mut Vec<Waiting<R>>) {
+    fn publish(&mut self, waiting: &mut Vec<Waiting<R>>) -> io::Result<()> {
+        let steps = std::mem::take(&mut self.steps);
+        let index = self.state.last_applied();
+        // Before the view, so that whoever sees that a task left memory finds it in the archive.
+        self.storage.archive.take(steps, index)?;
         self.view.state = Arc::new(self.state.clone());
         self.published.view.store(Arc::new(self.view.clone()));
         self.published.applied.set(self.view.applied);
         for (responder, response) in waiting.drain(..) {
             responder.send(response);
+        }
+        Ok(())
+    }
+
+    /// Where the archive's disk does not keep up, apply waits for it.
+    async fn wait_for_archive(&self) -> io::Result<()> {
+        let archive = self.storage.archive.clone();
+        match archive.is_behind() {
+            true => {
+                let waiting = self.blocking.run::<R, _, _>(move || archive.catch_up());
+                waiting.await
+            }
+            false => Ok(()),
         }
     }
 
@@ -257,25 +294,26 @@ impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for Machine<R> {
             batches.push(batch);
             if unpublished >= PUBLISH_EVERY {
                 unpublished = 0;
-                self.publish(&mut waiting);
+                self.publish(&mut waiting)?;
                 for batch in batches.drain(..) {
                     self.published.send(batch).await;
                 }
+                self.wait_for_archive().await?;
                 // Under a runtime that is not tokio's it only wakes the task again.
                 tokio::task::yield_now().await;
             }
         }
-        self.publish(&mut waiting);
+        self.publish(&mut waiting)?;
         for batch in batches {
             self.published.send(batch).await;
         }
-        Ok(())
+        self.wait_for_archive().await
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder<R> {
         Builder {
             view: self.view.clone(),
-            shelf: self.shelf.clone(),
+            storage: self.storage.clone(),
             fatal: self.fatal.clone(),
             blocking: self.blocking,
             runtime: PhantomData,
@@ -283,7 +321,7 @@ impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for Machine<R> {
     }
 
     async fn install_snapshot(&mut self, _: &SnapshotMeta, handle: Handle) -> io::Result<()> {
-        let (shelf, source) = (self.shelf.clone(), handle.clone());
+        let (storage, source) = (self.storage.clone(), handle.clone());
         let loaded = self.blocking.run::<R, _, _>(move || load(&source)).await;
         let (state, position) = loaded.map_err(|error| {
             self.stop(format!(
@@ -291,15 +329,18 @@ impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for Machine<R> {
                  with an empty data directory"
             ))
         })?;
-        self.blocking
-            .run::<R, _, _>(move || shelf.adopt(&handle))
-            .await?;
+        let named = state.clone();
+        let settled = self.blocking.run::<R, _, _>(move || {
+            storage.shelf.adopt(&handle)?;
+            storage.archive.settle(&named)
+        });
+        settled.await?;
         *lock(&self.published.trail) = Trail::beginning_at(state.hash_at());
         self.state = state;
         self.view.applied = position.last_log;
         self.view.membership = Arc::new(position.membership);
         self.view.used_ids = Arc::new(position.used_ids);
-        self.publish(&mut Vec::new());
+        self.publish(&mut Vec::new())?;
         let (term, index) = place(position.last_log);
         let batch = AppliedBatch {
             index,
@@ -313,7 +354,7 @@ impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for Machine<R> {
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot<Handle>>> {
-        self.shelf.current().map(snapshot).transpose()
+        self.storage.shelf.current().map(snapshot).transpose()
     }
 }
 
@@ -332,6 +373,10 @@ fn load(handle: &Handle) -> io::Result<(State, Position)> {
         .manifest
         .position()
         .map_err(|error| invalid(error.to_string()))?;
+    if position.segments != Need::of(&state) {
+        let text = "the manifest names other segments of the archive than the state";
+        return Err(invalid(text.to_owned()));
+    }
     // Wherever the manifest came from: were it wrong here, entries would be skipped or applied twice.
     let (told, found) = (
         place(position.last_log),
@@ -365,7 +410,7 @@ fn snapshot(handle: Handle) -> io::Result<Snapshot<Handle>> {
 /// Writes a view to disk beside apply, which goes on.
 pub struct Builder<R> {
     view: View,
-    shelf: Arc<Shelf>,
+    storage: Storage,
     fatal: FatalSignal,
     blocking: Blocking,
     runtime: PhantomData<fn() -> R>,
@@ -375,16 +420,16 @@ impl<R: AsyncRuntime> RaftSnapshotBuilder<Types<R>> for Builder<R> {
     type SnapshotData = Handle;
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot<Handle>> {
-        let (view, shelf, fatal) = (self.view.clone(), self.shelf.clone(), self.fatal.clone());
+        let (view, storage, fatal) = (self.view.clone(), self.storage.clone(), self.fatal.clone());
         let handle = self
             .blocking
-            .run::<R, _, _>(move || build(&view, &shelf, &fatal))
+            .run::<R, _, _>(move || build(&view, &storage, &fatal))
             .await?;
         snapshot(handle)
     }
 }
 
-fn build(view: &View, shelf: &Shelf, fatal: &FatalSignal) -> io::Result<Handle> {
+fn build(view: &View, storage: &Storage, fatal: &FatalSignal) -> io::Result<Handle> {
     let hash = view.state.recompute_hash();
     if hash != view.state.hash() {
         let index = view.state.last_applied();
@@ -392,10 +437,15 @@ fn build(view: &View, shelf: &Shelf, fatal: &FatalSignal) -> io::Result<Handle> 
         fatal.raise(&reason);
         return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
     }
+    // The entries that are replaced could have told these records again.
+    storage.archive.flush()?;
     let position = Position {
+        segments: Need::of(&view.state),
         last_log: view.applied,
         membership: StoredMembership::clone(&view.membership),
         used_ids: BTreeSet::clone(&view.used_ids),
     };
-    shelf.build(&position, &view.state.encode(), &chunk::hex(&hash))
+    storage
+        .shelf
+        .build(&position, &view.state.encode(), &chunk::hex(&hash))
 }

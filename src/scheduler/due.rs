@@ -1,4 +1,4 @@
-//! What has run out of time: leases, deadlines, drains, retention. The answers are commands; `apply`
+//! What has run out of time: leases, deadlines, drains. The answers are commands; `apply`
 //! checks them again, and an expiry is an entry like any other.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,8 +9,6 @@ use model::{
 
 /// How long an attempt lives without a renewal. The agent ends it itself 3 s earlier.
 pub const LEASE: Millis = Millis(15_000);
-/// Records that one command forgets: bounds the time that an entry takes to apply.
-const FORGET_MAX: usize = 1_000;
 /// Deadlines that one call answers; the rest come with the next.
 const DEADLINES_MAX: usize = 1_000;
 
@@ -94,13 +92,6 @@ pub fn due(state: &State, leases: &Leases, clock: Clock) -> Vec<SystemCommand> {
         .take(DEADLINES_MAX);
     commands.extend(late.map(|(_, task)| SystemCommand::ExpireDeadline { task }));
     commands.extend(expired_drains(state, clock.state));
-    let old = state
-        .ended()
-        .take_while(|(at, _)| clock.state.since(*at) >= model::RETENTION);
-    let tasks: Vec<_> = old.take(FORGET_MAX).map(|(_, task)| task).collect();
-    if !tasks.is_empty() {
-        commands.push(SystemCommand::Forget { tasks });
-    }
     commands
 }
 

@@ -29,13 +29,26 @@ pub fn explain(state: &State, fleet: &Fleet, now: Timestamp, id: TaskId) -> Opti
     let task = state.task(id)?;
     Some(match &task.phase {
         Phase::Queued { not_before, .. } => waiting(state, fleet, now, task, *not_before),
+        Phase::Assigned { .. }
+        | Phase::Succeeded
+        | Phase::Failed { .. }
+        | Phase::Cancelled(_)
+        | Phase::Unknown { .. }
+        | Phase::DeadLetter { .. } => explain_decided(task),
+    })
+}
+
+/// What the record alone says of a task that does not wait, in memory or in the archive.
+pub fn explain_decided(task: &Task) -> Explanation {
+    match &task.phase {
+        Phase::Queued { .. } => settled("It waits.".into()),
         Phase::Assigned { .. } => settled(format!("It was assigned to {}.", decided(task))),
         Phase::Succeeded => settled(format!("It succeeded. It ran on {}.", decided(task))),
         Phase::Failed { reason } => settled(format!("It failed: {reason}.")),
         Phase::Cancelled(cancel) => settled(format!("It was cancelled by {cancel}.")),
         Phase::Unknown { .. } => settled(format!("Nobody knows how it ended: {}.", task.reason())),
         Phase::DeadLetter { reason } => settled(format!("It was given up: {reason}.")),
-    })
+    }
 }
 
 fn settled(summary: String) -> Explanation {

@@ -24,7 +24,7 @@ mod score;
 mod tests;
 
 pub use due::{Clock, LEASE, Leases, due};
-pub use explain::{AgentVerdict, Explanation, explain};
+pub use explain::{AgentVerdict, Explanation, explain, explain_decided};
 pub use fleet::{AgentView, Fleet};
 pub use plan::{Plan, Planner, Round, plan};
 pub use score::{POLICY_VERSION, TERMS, WEIGHTS};

@@ -51,6 +51,15 @@ pub struct Config {
     pub peer_grpc_addresses: BTreeMap<model::ControllerId, String>,
     /// Log entries between two snapshots.
     pub snapshot_every: u64,
+    /// Finished tasks that stay in memory; older ones are read from the archive. Of this and the other
+    /// `archive_` settings the leader's count: give every controller the same.
+    pub archive_hot_tasks: u64,
+    /// Log entries of one segment of the archive.
+    pub archive_segment_entries: u64,
+    /// How long the archive keeps finished tasks and events.
+    pub archive_max_age_seconds: u64,
+    /// Bytes of records that it keeps at most.
+    pub archive_max_bytes: u64,
 }
 
 impl Default for Config {
@@ -65,6 +74,10 @@ impl Default for Config {
             peer_addresses: BTreeMap::new(),
             peer_grpc_addresses: BTreeMap::new(),
             snapshot_every: 50_000,
+            archive_hot_tasks: model::HOT_TASKS,
+            archive_segment_entries: model::SEGMENT_ENTRIES,
+            archive_max_age_seconds: model::ARCHIVE_AGE.0 / 1_000,
+            archive_max_bytes: model::ARCHIVE_BYTES,
         }
     }
 }
@@ -79,6 +92,17 @@ pub struct Invalid {
 }
 
 impl Config {
+    /// What the archive keeps, in the model's words.
+    pub fn retention(&self) -> model::Retention {
+        model::Retention {
+            hot_tasks: self.archive_hot_tasks,
+            segment_entries: self.archive_segment_entries,
+            max_age: model::Millis(self.archive_max_age_seconds.saturating_mul(1_000)),
+            max_bytes: self.archive_max_bytes,
+            ..model::Retention::default()
+        }
+    }
+
     /// Everything that can be known to be wrong without touching disk or network.
     pub fn validate(&self) -> Result<(), Invalid> {
         let wrong = |setting, given: &dyn ToString, why: &str| {
@@ -101,6 +125,10 @@ impl Config {
         if self.snapshot_every < SNAPSHOT_EVERY_MIN {
             let why = format!("at least {SNAPSHOT_EVERY_MIN} entries, or it does nothing else");
             return wrong("snapshot_every", &self.snapshot_every, &why);
+        }
+        if let Err(rejected) = self.retention().validate() {
+            let why = rejected.to_string();
+            return wrong("archive_…", &"the limits of the archive", &why);
         }
         self.listen_on()?;
         let advertised = self.advertised(&self.listen_on()?)?;
@@ -369,6 +397,13 @@ mod tests {
                     ..config("127.0.0.1", "")
                 },
                 "snapshot_every",
+            ),
+            (
+                Config {
+                    archive_segment_entries: 0,
+                    ..config("127.0.0.1", "")
+                },
+                "archive_…",
             ),
         ] {
             assert_eq!(wrong.validate().unwrap_err().setting, setting);

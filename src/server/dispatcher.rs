@@ -26,7 +26,7 @@ use dispatch::{Clock, Dispatcher, Hindrance, Input, Output, ProposalId, Refusal,
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
-use model::{Command, Principal, Reply, State, Timestamp};
+use model::{Archived, Command, Disposition, Fence, Principal, Reply, State, Timestamp};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
@@ -36,7 +36,7 @@ use crate::hub::Hub;
 use crate::limit;
 use crate::metrics::Metrics;
 use crate::quorum;
-use crate::sessions::{Outgoing, Registry};
+use crate::sessions::{Outgoing, Registry, Session};
 
 /// A reply, and the entry that gave it.
 #[derive(Debug)]
@@ -346,8 +346,22 @@ impl Running {
 
     fn send(&self, session: dispatch::SessionId, message: dispatch::Message) {
         let term = self.leads.unwrap_or_else(|| self.leadership.borrow().term);
-        if let Some(session) = self.sessions.get(session) {
-            session.send(Outgoing::Dispatched { term, message });
+        let Some(session) = self.sessions.get(session) else {
+            return;
+        };
+        match message {
+            dispatch::Message::VerdictAck {
+                fence,
+                disposition: Disposition::UnknownTask,
+            } if self.cluster.view().archived(fence.task) == Archived::Left => {
+                tokio::spawn(acknowledge_archived(
+                    self.cluster.clone(),
+                    session,
+                    fence,
+                    term,
+                ));
+            }
+            message => session.send(Outgoing::Dispatched { term, message }),
         }
     }
 
@@ -381,6 +395,29 @@ impl Running {
             monotonic: now.monotonic,
         }
     }
+}
+
+/// Tells an agent what became of a report of a task that left memory: the archive knows under which epoch
+/// that one was settled. Where it can't be asked nothing is told, and the agent reports again.
+async fn acknowledge_archived(
+    cluster: raft::Cluster,
+    session: Arc<Session>,
+    fence: Fence,
+    term: u64,
+) {
+    let state = cluster.view();
+    let disposition = match cluster.archived_task(&state, fence.task).await {
+        Ok(Some(record)) if record.generation != fence.generation => Disposition::Stale,
+        Ok(Some(record)) if record.task.settled == Some(fence.epoch) => Disposition::Duplicate,
+        Ok(Some(_)) => Disposition::Stale,
+        Ok(None) => Disposition::UnknownTask,
+        Err(error) => {
+            debug!(%fence, %error, "can't look up a report's task");
+            return;
+        }
+    };
+    let message = dispatch::Message::VerdictAck { fence, disposition };
+    session.send(Outgoing::Dispatched { term, message });
 }
 
 fn failure_of(error: &raft::Error) -> dispatch::Failure {

@@ -199,12 +199,12 @@ impl Hub {
                 | Event::TaskEnded { .. }
                 | Event::AgentRegistered { .. }
                 | Event::AgentLost { .. }
-                | Event::TasksForgotten { .. }
                 | Event::AgentCordoned { .. }
                 | Event::AgentUncordoned { .. }
                 | Event::AgentDraining { .. }
                 | Event::DrainExpired { .. }
-                | Event::AgentRemoved { .. } => {}
+                | Event::AgentRemoved { .. }
+                | Event::SegmentDropped { .. } => {}
             }
         }
     }
@@ -296,12 +296,12 @@ fn step_of(event: &Event) -> Option<(TaskId, Wants)> {
         Event::AttemptEnded { .. }
         | Event::AgentRegistered { .. }
         | Event::AgentLost { .. }
-        | Event::TasksForgotten { .. }
         | Event::AgentCordoned { .. }
         | Event::AgentUncordoned { .. }
         | Event::AgentDraining { .. }
         | Event::DrainExpired { .. }
-        | Event::AgentRemoved { .. } => None,
+        | Event::AgentRemoved { .. }
+        | Event::SegmentDropped { .. } => None,
     }
 }
 

@@ -29,6 +29,7 @@ mod node;
 mod others;
 mod ports;
 mod quorum;
+mod retention;
 mod sessions;
 mod vigil;
 

@@ -10,6 +10,12 @@ pub const PAGE_MAX: usize = 1_000;
 pub const PAGE_DEFAULT: usize = 100;
 /// Bytes of tasks in one answer of a list: specs may be large, and a page is then shorter.
 pub const PAGE_MAX_BYTES: usize = 3 * 1024 * 1024;
+/// Archived tasks that a list reads at once.
+pub const ARCHIVE_PAGE: usize = 200;
+/// Entries with events that are read at once, of some 200 bytes each.
+pub const EVENTS_PAGE: usize = 1_000;
+/// Bytes of events in one message, about; more than one message may take (4 MiB) never comes near.
+pub const EVENTS_BYTES: usize = 1 << 20;
 /// Task records that one list looks at under filters; the page then ends early, with `next`.
 pub const SCAN_MAX: usize = 100_000;
 

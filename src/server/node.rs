@@ -37,7 +37,7 @@ use crate::others::Others;
 use crate::ports::Ports;
 use crate::sessions::{self, Registry};
 use crate::vigil::{self, Clocks};
-use crate::{https, limit};
+use crate::{https, limit, retention};
 
 /// Runs a controller until `shutdown`, or until it can't go on.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Error> {
@@ -122,6 +122,8 @@ impl Node {
             halt.clone(),
         ));
         helpers.spawn(vigil::keep(Arc::clone(&controller), halt.clone()));
+        let kept = config.retention();
+        helpers.spawn(retention::keep(Arc::clone(&controller), kept, halt.clone()));
         let at = &controller.addresses;
         info!(id = %config.id, grpc = %at.grpc, raft = %at.raft, https = %at.https, "started");
         Ok(Node {

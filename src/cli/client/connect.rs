@@ -86,6 +86,15 @@ impl Connection {
         Ok(chunks.map(|chunk| chunk.map_err(broken_off)).boxed())
     }
 
+    /// What happened. A stream that breaks is the caller's to continue.
+    pub async fn events(
+        &self,
+        request: &v1::EventsRequest,
+    ) -> Result<BoxStream<'static, Result<v1::EventsReply>>> {
+        let replies = self.client.events(request).await.map_err(failed)?;
+        Ok(replies.map(|reply| reply.map_err(broken_off)).boxed())
+    }
+
     /// How the controller is that answers.
     pub async fn member(&self) -> Result<v1::MemberReply> {
         self.client.member().await.map_err(failed)

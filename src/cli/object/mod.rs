@@ -4,11 +4,13 @@
 
 mod agent;
 mod cluster;
+mod event;
 mod task;
 mod why;
 
 pub use agent::{agent_detail, agent_json, agent_table};
 pub use cluster::{member_json, members_table, status_json, status_table};
+pub use event::event_json;
 pub use task::{ended, state_name, task_detail, task_id, task_json, task_table};
 pub use why::{why_json, why_text};
 

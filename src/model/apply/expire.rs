@@ -4,9 +4,7 @@
 use crate::agent::AgentState;
 use crate::apply::{Outcome, Step};
 use crate::command::Reply;
-use crate::event::Event;
 use crate::id::{AgentId, Incarnation, TaskId};
-use crate::limit;
 use crate::rejected::Rejected;
 use crate::state::State;
 use crate::task::Phase;
@@ -46,25 +44,6 @@ impl State {
             reason: "not assigned before its deadline".into(),
         };
         self.write_ended(task, step);
-        Ok(Reply::Done)
-    }
-
-    /// Only what ended long enough ago goes, whoever asks.
-    pub(super) fn forget(&mut self, tasks: &[TaskId], step: &mut Step<'_>) -> Outcome {
-        let mut count = 0;
-        for id in tasks {
-            let old = self.tasks.get(id).and_then(|task| task.ended);
-            if old.is_some_and(|ended| step.now.since(ended) >= limit::RETENTION) {
-                let namespace = self.specs.get(id).map(|spec| spec.namespace.clone());
-                if let Some(task) = self.forget_task(*id)
-                    && let Some(namespace) = namespace
-                {
-                    self.forget_request(&task, &namespace);
-                }
-                count += 1;
-            }
-        }
-        step.events.push(Event::TasksForgotten { count });
         Ok(Reply::Done)
     }
 }

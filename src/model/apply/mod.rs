@@ -4,12 +4,14 @@
 //! - [`submit`]: a new task, its request id, and its assignment in the same entry;
 //! - [`assign`]: a queued task gets an agent and an epoch;
 //! - [`finish`]: an agent's report, behind the fence; retries;
-//! - [`cancel`], [`agents`], [`expire`]: cancels, registrations, leases, deadlines, retention;
-//! - [`cordon`]: what people decide on an agent.
+//! - [`cancel`], [`agents`], [`expire`]: cancels, registrations, leases, deadlines;
+//! - [`cordon`]: what people decide on an agent;
+//! - [`archive`]: what leaves memory, and what the archive drops.
 //!
 //! Refusals are values. No input, however odd, panics.
 
 mod agents;
+mod archive;
 mod assign;
 mod cancel;
 mod cordon;
@@ -71,6 +73,7 @@ impl State {
             };
             applied.replies.push(outcome);
         }
+        self.archive(entry.wall, &mut applied);
         self.keep_hash();
         applied
     }
@@ -124,8 +127,8 @@ impl State {
                 self.expire_lease(agent, *incarnation, step)
             }
             SystemCommand::ExpireDeadline { task } => self.expire_deadline(*task, step),
-            SystemCommand::Forget { tasks } => self.forget(tasks, step),
             SystemCommand::ExpireDrain { agent } => self.expire_drain(agent, step),
+            SystemCommand::Retain(retention) => self.retain(retention, step),
         }
     }
 

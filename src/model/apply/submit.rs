@@ -33,10 +33,24 @@ impl State {
             return same_request(known, *spec, submit.request_id.as_ref());
         }
         self.has_room_for(&submit.spec)?;
+        if request.is_some() && self.requests.len() >= limit::REQUESTS_MAX {
+            return Err(Rejected::over(
+                "the window of request ids",
+                limit::REQUESTS_MAX,
+                "request ids",
+            ));
+        }
         let id = TaskId(self.meta.last_task.0 + 1);
         self.meta.last_task = id;
         if let Some((key, spec)) = request {
-            self.requests.put(key, Request { task: id, spec });
+            self.requests.put(
+                key,
+                Request {
+                    task: id,
+                    spec,
+                    left: None,
+                },
+            );
         }
         self.write_spec(id, submit.spec.clone());
         self.write_task(new_task(id, principal, submit, step));
@@ -67,13 +81,6 @@ impl State {
             ));
         }
         Ok(())
-    }
-
-    /// Drops the request id of a forgotten task.
-    pub(super) fn forget_request(&mut self, task: &Task, namespace: &Namespace) {
-        if let Some(key) = request_of_task(task, namespace) {
-            self.requests.remove(&key);
-        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::world::{World, fence, finish_op, profile, spec, submit};
 use crate::{
-    End, KEPT_MAX_BYTES, Outcome, RETENTION, Rejected, Reply, State, SystemCommand, TaskId,
+    End, KEPT_MAX_BYTES, Outcome, Rejected, Reply, Retention, State, SystemCommand, TaskId,
 };
 
 /// Out of sight of the invariants, which would find the count untrue.
@@ -18,7 +18,7 @@ fn noisy() -> Outcome {
 }
 
 #[test]
-fn specs_and_results_count_for_as_long_as_they_are_kept() {
+fn specs_and_results_count_for_as_long_as_they_are_in_memory() {
     let mut world = World::new();
     world.register(profile("a1", 1, 1)).unwrap();
     let spec = spec("true");
@@ -31,11 +31,11 @@ fn specs_and_results_count_for_as_long_as_they_are_kept() {
     assert_eq!(world.state.kept_bytes(), size + noisy().size() as u64);
     let restored = State::decode(&world.state.encode()).unwrap();
     assert_eq!(restored.kept_bytes(), world.state.kept_bytes());
-    world.now += RETENTION.0;
-    let forget = SystemCommand::Forget {
-        tasks: vec![TaskId(1)],
+    let none_hot = Retention {
+        hot_tasks: 0,
+        ..Retention::default()
     };
-    world.system(forget).unwrap();
+    world.system(SystemCommand::Retain(none_hot)).unwrap();
     assert_eq!(world.state.kept_bytes(), 0);
 }
 

@@ -4,8 +4,8 @@
 //! changed. Commands: `agent NAME slots=N inc=N KEY=VALUE…`, `submit [id=REQUEST] [retries=N]
 //! [once] [require=EXPRESSION] [on=AGENT] COMMAND…`, `assign TASK AGENT`, `finish TASK EPOCH AGENT
 //! END`, `cancel TASK`, `expire AGENT INC`, `deadline TASK`, `cordon AGENT [REASON]`, `uncordon
-//! AGENT`, `drain AGENT MILLIS [REASON]`, `overdue AGENT`, `remove AGENT`, `pass MILLIS`, `task TASK`,
-//! `agents`.
+//! AGENT`, `drain AGENT MILLIS [REASON]`, `overdue AGENT`, `remove AGENT`, `retain [hot=N] [entries=N]
+//! [age=MILLIS]`, `pass MILLIS`, `task TASK`, `agents`, `segments`.
 
 use std::error::Error;
 use std::fmt::Write as _;
@@ -35,6 +35,7 @@ impl goldenscript::Runner for Script {
             }
             "task" => self.task(word(&mut args)?)?,
             "agents" => self.agents(),
+            "segments" => self.segments(),
             name => {
                 let op = op(name, &mut args)?;
                 self.apply(op)
@@ -74,6 +75,7 @@ fn op(name: &str, args: &mut Args<'_>) -> Result<Op, Box<dyn Error>> {
             let (agent, incarnation) = (agent_id(word(args)?), incarnation(word(args)?.parse()?));
             Op::System(SystemCommand::ExpireLease { agent, incarnation })
         }
+        "retain" => retain(args)?,
         "deadline" => Op::System(SystemCommand::ExpireDeadline {
             task: word(args)?.parse()?,
         }),
@@ -109,6 +111,20 @@ fn asked(command: Command) -> Op {
         command,
         placement: None,
     }
+}
+
+fn retain(args: &mut Args<'_>) -> Result<Op, Box<dyn Error>> {
+    let mut retention = crate::Retention::default();
+    if let Some(hot) = args.take_key("hot") {
+        retention.hot_tasks = hot.parse()?;
+    }
+    if let Some(entries) = args.take_key("entries") {
+        retention.segment_entries = entries.parse()?;
+    }
+    if let Some(age) = args.take_key("age") {
+        retention.max_age = crate::Millis(age.parse()?);
+    }
+    Ok(Op::System(SystemCommand::Retain(retention)))
 }
 
 fn agent(args: &mut Args<'_>) -> Result<Op, Box<dyn Error>> {
@@ -155,6 +171,12 @@ impl Script {
             Err(rejected) => write!(told, "refused: {rejected}"),
         }
         .expect("writing into a string");
+        for record in &applied.archive.records {
+            if let (Some(task), key) = (record.task, record.key) {
+                write!(told, "\n    {task} archived at {}.{}", key.index, key.n)
+                    .expect("writing into a string");
+            }
+        }
         for event in &applied.events {
             write!(told, "\n    {}", event_words(event)).expect("writing into a string");
         }
@@ -176,6 +198,18 @@ impl Script {
             write!(told, "\n    {}", task.reason())?;
         }
         Ok(told)
+    }
+
+    fn segments(&self) -> String {
+        let segments = self.0.state.all_segments().map(|segment| {
+            let records = segment.content.records;
+            format!(
+                "{} to {}: {records} records",
+                segment.first,
+                segment.end - 1
+            )
+        });
+        segments.collect::<Vec<_>>().join("\n")
     }
 
     fn agents(&self) -> String {
@@ -240,12 +274,12 @@ fn event_words(event: &Event) -> String {
         Event::AttemptEnded { fence, agent } => format!("{fence} left {agent}"),
         Event::AgentRegistered { agent } => format!("{agent} registered"),
         Event::AgentLost { agent, .. } => format!("{agent} lost"),
-        Event::TasksForgotten { count } => format!("{count} tasks forgotten"),
         Event::AgentCordoned { agent } => format!("{agent} cordoned"),
         Event::AgentUncordoned { agent } => format!("{agent} uncordoned"),
         Event::AgentDraining { agent } => format!("{agent} has to give back what has not begun"),
         Event::DrainExpired { agent } => format!("{agent} has to end what it holds"),
         Event::AgentRemoved { agent, .. } => format!("{agent} forgotten"),
+        Event::SegmentDropped { first } => format!("segment {first} dropped"),
     }
 }
 

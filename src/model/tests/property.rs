@@ -5,13 +5,14 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
+use super::kept::Kept;
 use super::world::{
     agent_id, client, fence, finish_op, incarnation, placement_on, profile, register_op, spec,
     submit, submit_op,
 };
 use crate::{
-    Applied, Assignment, Command, DrainAgent, End, Entry, Event, Generation, Interruption, Op,
-    Outcome, Stamped, State, SystemCommand, TaskId, TaskSpec, Timestamp, invariant,
+    Applied, Assignment, Command, DrainAgent, End, Entry, Event, Generation, Interruption, Millis,
+    Op, Outcome, Retention, Stamped, State, SystemCommand, TaskId, TaskSpec, Timestamp, invariant,
 };
 
 const AGENTS: [&str; 3] = ["a1", "a2", "a3"];
@@ -95,6 +96,17 @@ fn order() -> impl Strategy<Value = Op> {
     })
 }
 
+/// Room for few tasks, entries and bytes, so that everything that can leave does.
+fn small(n: u64) -> Retention {
+    Retention {
+        hot_tasks: n % 4,
+        segment_entries: 1 + n,
+        segment_bytes: 200 * n,
+        max_age: Millis(100_000 * n),
+        max_bytes: 1_000 * n,
+    }
+}
+
 /// Few tasks, agents and epochs, so that operations meet: `epoch` counts back from the index.
 fn op(index: u64) -> impl Strategy<Value = Op> {
     let task = 1..12u64;
@@ -129,7 +141,7 @@ fn op(index: u64) -> impl Strategy<Value = Op> {
             Op::System(SystemCommand::ExpireDeadline { task: TaskId(task) })
         }),
         1 => task.prop_map(|task| {
-            Op::System(SystemCommand::Forget { tasks: vec![TaskId(task)] })
+            Op::System(SystemCommand::Retain(small(task)))
         }),
     ]
 }
@@ -201,8 +213,13 @@ fn founded() -> State {
 }
 
 fn replay(state: &mut State, from: usize, log: &[(u64, Option<Entry>)]) {
+    let mut kept = Kept::default();
+    replay_into(&mut kept, state, from, log);
+}
+
+fn replay_into(kept: &mut Kept, state: &mut State, from: usize, log: &[(u64, Option<Entry>)]) {
     for (position, at) in log.iter().enumerate() {
-        step(state, (from + position) as u64 + 2, at);
+        kept.take(&step(state, (from + position) as u64 + 2, at));
     }
 }
 
@@ -246,12 +263,18 @@ proptest! {
     #[test]
     fn a_snapshot_and_the_tail_are_a_full_replay(log in log(), at in any::<prop::sample::Index>()) {
         let cut = at.index(log.len());
-        let mut whole = founded();
-        replay(&mut whole, 0, &log);
-        let mut early = founded();
-        replay(&mut early, 0, &log[..cut]);
+        let (mut whole, mut kept) = (founded(), Kept::default());
+        replay_into(&mut kept, &mut whole, 0, &log);
+        prop_assert_eq!(kept.check(&whole), Vec::<String>::new());
+        let (mut early, mut kept_early) = (founded(), Kept::default());
+        replay_into(&mut kept_early, &mut early, 0, &log[..cut]);
         let mut restored = State::decode(&early.encode()).expect("it was just encoded");
-        replay(&mut restored, cut, &log[cut..]);
+        // The archive is at least as far as the snapshot; what is written again is the same.
+        let (again, mut state) = (cut / 2, founded());
+        replay(&mut state, 0, &log[..again]);
+        replay_into(&mut kept_early, &mut state, again, &log[again..cut]);
+        replay_into(&mut kept_early, &mut restored, cut, &log[cut..]);
+        prop_assert_eq!(kept_early, kept);
         prop_assert_eq!(restored.hash(), whole.hash());
         prop_assert_eq!(restored.encode(), whole.encode());
     }

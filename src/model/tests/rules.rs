@@ -154,43 +154,6 @@ fn the_same_request_id_gives_the_same_task_and_another_spec_is_refused() {
 }
 
 #[test]
-fn a_request_id_is_kept_as_long_as_its_task_and_at_least_a_day() {
-    let mut world = World::new();
-    world.submit(submit(spec("true"), Some("r1"))).unwrap();
-    let cancel = Command::CancelTask {
-        task: TaskId(1),
-        reason: String::new(),
-    };
-    let cancel = Op::Client {
-        principal: client("ann"),
-        command: cancel,
-        placement: None,
-    };
-    world.one(cancel).unwrap();
-    let forget = || SystemCommand::Forget {
-        tasks: vec![TaskId(1)],
-    };
-    world.now += crate::RETENTION.0 - 1;
-    world.system(forget()).unwrap();
-    assert_eq!(
-        world.submit(submit(spec("true"), Some("r1"))),
-        Ok(Reply::Submitted {
-            task: TaskId(1),
-            duplicate: true
-        })
-    );
-    world.now += 1;
-    world.system(forget()).unwrap();
-    assert_eq!(
-        world.submit(submit(spec("true"), Some("r1"))),
-        Ok(Reply::Submitted {
-            task: TaskId(2),
-            duplicate: false
-        })
-    );
-}
-
-#[test]
 fn an_at_most_once_task_is_never_assigned_again() {
     let mut world = World::new();
     world.register(profile("a1", 2, 1)).unwrap();

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::kept::Kept;
 use crate::{
     AgentId, AgentProfile, Applied, Assignment, Command, End, Entry, Epoch, Fence, Generation,
     Incarnation, Namespace, Op, Outcome, Placement, Principal, Rejected, Reply, RequestId, Role,
@@ -18,6 +19,7 @@ pub struct World {
     pub index: u64,
     pub term: u64,
     pub now: u64,
+    pub kept: Kept,
 }
 
 impl World {
@@ -28,6 +30,7 @@ impl World {
             index: 0,
             term: 1,
             now: START,
+            kept: Kept::default(),
         };
         let found = SystemCommand::Found {
             cluster_id: "test".into(),
@@ -41,6 +44,7 @@ impl World {
     pub fn apply(&mut self, ops: Vec<Op>) -> Applied {
         let applied = self.apply_unchecked(ops);
         assert_eq!(invariant::check(&self.state), Vec::<String>::new());
+        assert_eq!(self.kept.check(&self.state), Vec::<String>::new());
         applied
     }
 
@@ -64,6 +68,7 @@ impl World {
             entry: &entry,
         };
         let applied = self.state.apply(&stamped);
+        self.kept.take(&applied);
         assert_eq!(applied.replies.len(), entry.ops.len());
         applied
     }

@@ -14,6 +14,7 @@ pub mod dial;
 pub mod guard;
 pub mod port;
 pub mod replication;
+pub mod segments;
 pub mod service;
 pub mod snapshots;
 pub mod tls;

@@ -18,13 +18,14 @@ use wire::v1::peer_server::Peer as PeerApi;
 use super::calls::Calls;
 use super::codec;
 use super::guard::Guard;
+use super::segments::{self, Fetcher};
 use super::snapshots;
 use crate::consensus::{Snapshot, Types};
 use crate::election::QuickElection;
 use crate::error::{Error, Hindrance};
-use crate::machine::Machine;
+use crate::machine::{Machine, Published, Storage};
 use crate::read::Rounds;
-use crate::snapshot::Shelf;
+use crate::snapshot::Handle;
 use crate::store::log::LogStore;
 
 type C = Types<TokioRuntime>;
@@ -33,7 +34,9 @@ pub struct Service {
     pub guard: Guard,
     pub raft: Raft<C, Machine<TokioRuntime>>,
     pub log: LogStore<TokioRuntime>,
-    pub shelf: Arc<Shelf>,
+    pub storage: Storage,
+    pub published: Arc<Published>,
+    pub segments: Fetcher,
     pub rounds: Arc<Rounds>,
     /// One snapshot comes in at a time.
     pub receiving: Semaphore,
@@ -54,9 +57,33 @@ fn unwrap_fatal(error: RaftError<C>) -> Status {
     stopped(&error.unwrap_fatal())
 }
 
+impl Service {
+    /// A snapshot becomes the state only where the archive that belongs to it is here. Done before consensus
+    /// hears of it, so that nothing else waits for it; what came is kept for the next try.
+    async fn fetch_segments(
+        &self,
+        handle: &Handle,
+        header: Option<&v1::PeerHeader>,
+    ) -> Result<(), Status> {
+        let position = handle
+            .manifest
+            .position()
+            .map_err(|damage| Status::invalid_argument(damage.to_string()))?;
+        let sender = header.map(|header| header.from);
+        let nodes = position.membership.nodes();
+        let others = nodes.filter(|(id, _)| **id != self.guard.me().id);
+        let mut others: Vec<_> = others.map(|(id, node)| (*id, node.clone())).collect();
+        // Who sends the snapshot has all of it.
+        others.sort_by_key(|(id, _)| Some(*id) != sender);
+        let fetched = self.segments.complete(position.segments, &others).await;
+        fetched.map_err(|error| Status::unavailable(format!("the archive is not here: {error}")))
+    }
+}
+
 #[tonic::async_trait]
 impl PeerApi for Service {
     type PresenceStream = ReplyStream<v1::PeerPresenceReply>;
+    type FetchSegmentStream = segments::Parts;
 
     async fn heartbeat(
         &self,
@@ -117,8 +144,14 @@ impl PeerApi for Service {
             .receiving
             .try_acquire()
             .map_err(|_| Status::resource_exhausted("a snapshot is coming in already"))?;
-        let handle =
-            snapshots::receive(Arc::clone(&self.shelf), announced.manifest, &mut parts).await?;
+        let handle = snapshots::receive(
+            Arc::clone(&self.storage.shelf),
+            announced.manifest,
+            &mut parts,
+        )
+        .await?;
+        self.fetch_segments(&handle, announced.header.as_ref())
+            .await?;
         let meta = handle
             .manifest
             .meta()
@@ -135,6 +168,17 @@ impl PeerApi for Service {
         Ok(Response::new(v1::PeerSnapshotReply {
             vote: Some(codec::put_vote(&vote)),
         }))
+    }
+
+    async fn fetch_segment(
+        &self,
+        request: Request<v1::PeerSegmentRequest>,
+    ) -> Result<Response<Self::FetchSegmentStream>, Status> {
+        self.guard
+            .check(origin(&request), request.get_ref().header.as_ref())?;
+        let archive = self.storage.archive.clone();
+        let parts = segments::send(&self.published, archive, request.get_ref())?;
+        Ok(Response::new(parts))
     }
 
     async fn transfer_leader(

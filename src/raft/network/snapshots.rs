@@ -65,7 +65,9 @@ pub async fn send(
         let part = queue.recv().await?;
         Some((part, queue))
     });
-    let limit = SNAPSHOT_TIMEOUT + Duration::from_secs(handle.manifest.bytes / SLOWEST);
+    let segments = handle.manifest.segments.iter().map(|need| need.bytes);
+    let bytes = handle.manifest.bytes + segments.sum::<u64>();
+    let limit = SNAPSHOT_TIMEOUT + Duration::from_secs(bytes / SLOWEST);
     let reply = within(limit, client.install_snapshot(requests)).await;
     if let Ok(Err(error)) = reading.await {
         return Err(local_failure(&error));

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use crate::archive::need::Need;
 use crate::consensus::{LogId, NodeId, SnapshotMeta, StoredMembership, log_id, term_of};
 use crate::store::codec::{Damage, MembershipRecord};
 
@@ -43,6 +44,8 @@ pub struct Manifest {
     pub membership: MembershipRecord,
     /// Every node id that was ever a member: none is given out twice.
     pub used_ids: BTreeSet<NodeId>,
+    /// The archive's segments that belong to it; a receiver fetches what it lacks.
+    pub segments: Vec<Need>,
     /// Chunks, and the bytes in them.
     pub chunks: u64,
     pub bytes: u64,
@@ -58,6 +61,7 @@ pub struct Position {
     pub last_log: Option<LogId>,
     pub membership: StoredMembership,
     pub used_ids: BTreeSet<NodeId>,
+    pub segments: Vec<Need>,
 }
 
 impl Manifest {
@@ -68,6 +72,7 @@ impl Manifest {
             membership_log: position.membership.log_id().map(Place::from),
             membership: position.membership.membership().into(),
             used_ids: position.used_ids.clone(),
+            segments: position.segments.clone(),
             chunks: content.chunks,
             bytes: content.bytes,
             sha256: content.sha256.clone(),
@@ -104,6 +109,7 @@ impl Manifest {
             last_log: self.last_log.map(LogId::from),
             membership: StoredMembership::new(self.membership_log.map(LogId::from), membership),
             used_ids: self.used_ids.clone(),
+            segments: self.segments.clone(),
         })
     }
 

@@ -13,6 +13,7 @@ use crate::consensus::{StoredMembership, log_id};
 
 fn position(index: u64) -> Position {
     Position {
+        segments: Vec::new(),
         last_log: Some(log_id(1, index)),
         membership: StoredMembership::default(),
         used_ids: BTreeSet::from([1, 2]),

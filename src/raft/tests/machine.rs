@@ -11,10 +11,11 @@ use openraft::storage::RaftStateMachine;
 use openraft_rt_tokio::TokioRuntime;
 
 use super::harness::register;
+use crate::archive::Archive;
 use crate::blocking::Blocking;
 use crate::consensus::{Entry, StoredMembership, log_id};
 use crate::fatal::FatalSignal;
-use crate::machine::{Machine, Published};
+use crate::machine::{Machine, Published, Storage};
 use crate::payload::Payload;
 use crate::snapshot::manifest::Position;
 use crate::snapshot::{Shelf, chunk};
@@ -27,6 +28,7 @@ async fn a_snapshot_whose_state_stands_elsewhere_than_its_manifest_says_is_refus
     let shelf = Arc::new(Shelf::open(dir.path()).unwrap());
     let state = State::default();
     let position = Position {
+        segments: Vec::new(),
         last_log: Some(log_id(1, 7)),
         membership: StoredMembership::default(),
         used_ids: BTreeSet::new(),
@@ -34,8 +36,12 @@ async fn a_snapshot_whose_state_stands_elsewhere_than_its_manifest_says_is_refus
     let hash = chunk::hex(&state.recompute_hash());
     let handle = shelf.build(&position, &state.encode(), &hash).unwrap();
     let meta = handle.manifest.meta().unwrap();
+    let storage = Storage {
+        shelf,
+        archive: Archive::open_inline(dir.path()).unwrap(),
+    };
     let mut machine =
-        Machine::<TokioRuntime>::new(published, shelf, fatal.clone(), Blocking::OwnThread);
+        Machine::<TokioRuntime>::new(published, storage, fatal.clone(), Blocking::OwnThread);
     let refusal = machine.install_snapshot(&meta, handle).await.unwrap_err();
     assert!(
         refusal.to_string().contains("the manifest says 7 of 1"),
@@ -48,12 +54,17 @@ async fn a_snapshot_whose_state_stands_elsewhere_than_its_manifest_says_is_refus
 async fn an_entry_that_can_not_be_decoded_stops_the_member_before_it_is_applied() {
     let dir = tempfile::tempdir().unwrap();
     let (published, mut events) = Published::new();
-    let (fatal, shelf) = (
-        FatalSignal::default(),
-        Arc::new(Shelf::open(dir.path()).unwrap()),
+    let fatal = FatalSignal::default();
+    let storage = Storage {
+        shelf: Arc::new(Shelf::open(dir.path()).unwrap()),
+        archive: Archive::open_inline(dir.path()).unwrap(),
+    };
+    let mut machine = Machine::<TokioRuntime>::new(
+        published.clone(),
+        storage,
+        fatal.clone(),
+        Blocking::OwnThread,
     );
-    let mut machine =
-        Machine::<TokioRuntime>::new(published.clone(), shelf, fatal.clone(), Blocking::OwnThread);
     published.go_live();
     let good = model::Entry {
         stamp: model::Timestamp(5),

@@ -1,5 +1,6 @@
 //! Whole members in one process: real sockets, real TLS, real disks.
 
+mod archive;
 mod failover;
 mod growth;
 mod harness;

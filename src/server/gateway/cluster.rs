@@ -19,6 +19,15 @@ use crate::{limit, vigil};
 
 #[tonic::async_trait]
 impl v1::cluster_server::Cluster for Gateway {
+    type EventsStream = super::events::Replies;
+
+    async fn events(
+        &self,
+        request: Request<v1::EventsRequest>,
+    ) -> Result<Response<Self::EventsStream>, Status> {
+        Ok(self.events_from(request).await?)
+    }
+
     async fn status(
         &self,
         request: Request<v1::StatusRequest>,

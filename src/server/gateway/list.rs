@@ -3,12 +3,13 @@
 //! A page ends at its limit, at so many bytes, or after so many records looked at; whichever it
 //! was, `next` says from where to go on. So a page may be short, even empty, and not the last.
 
-use model::{State, StateName, Task, TaskId, Timestamp};
+use model::{Namespace, State, StateName, Task, TaskId, TaskRecord, Timestamp};
 use tonic::{Request, Response};
 use wire::status::{Code, Failure};
 use wire::v1;
 
-use super::{Deadline, Gateway};
+use super::found::Found;
+use super::{Deadline, Gateway, failure};
 use crate::limit;
 
 /// What a caller wants to see.
@@ -27,65 +28,107 @@ impl Gateway {
         let filter = Filter::of(request.into_inner())?;
         let reply = if filter.request.stale {
             let (state, position) = self.stale();
-            self.page(&state, position, &filter)
+            self.page(&state, position, &filter).await?
         } else {
             let (state, position) = self.read(deadline).await?;
-            self.page(&state, position, &filter)
+            self.page(&state, position, &filter).await?
         };
         Ok(Response::new(reply))
     }
 
-    fn page(&self, state: &State, position: v1::Position, filter: &Filter) -> v1::ListTasksReply {
+    async fn page(
+        &self,
+        state: &State,
+        position: v1::Position,
+        filter: &Filter,
+    ) -> Result<v1::ListTasksReply, Failure> {
         let is_running = |task: &Task| self.0.hub.is_running(task);
-        let page = Page::of(state, filter, is_running, limit::SCAN_MAX);
-        let tasks = page
-            .tasks
-            .iter()
-            .map(|task| self.0.task(state, task))
-            .collect();
-        v1::ListTasksReply {
-            position: Some(position),
-            tasks,
-            next: page.next.map_or(0, |id| id.0),
+        let mut page = Page::new(filter, limit::SCAN_MAX);
+        let mut before = filter.before();
+        while let Some(below) = before {
+            let most = limit::ARCHIVE_PAGE;
+            let archived = self.0.cluster.archived_tasks(state, below, most).await;
+            let archived = archived.map_err(|error| failure::of_raft(&error))?;
+            // Older tasks in memory come after those that the archive has beyond this page.
+            let raft::TasksPage { tasks, floor } = archived;
+            let more = page.add(state, filter, below, floor, tasks, is_running);
+            before = floor.filter(|_| more == More::Wanted);
         }
+        let show = |found: &Found<'_>| self.show(state, found);
+        Ok(v1::ListTasksReply {
+            position: Some(position),
+            tasks: page.tasks.iter().map(show).collect(),
+            next: page.next.map_or(0, |id| id.0),
+        })
     }
 }
 
 struct Page<'s> {
-    tasks: Vec<&'s Task>,
+    tasks: Vec<Found<'s>>,
     /// Only tasks older than this were not looked at.
     next: Option<TaskId>,
+    last: Option<TaskId>,
+    /// Tasks, bytes, and records looked at, that it still has room for.
+    room: (usize, usize, usize),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum More {
+    Wanted,
+    Full,
 }
 
 impl<'s> Page<'s> {
-    fn of(
-        state: &'s State,
-        filter: &Filter,
-        is_running: impl Fn(&Task) -> bool,
-        scan: usize,
-    ) -> Page<'s> {
-        let before = Some(filter.request.page)
-            .filter(|page| *page > 0)
-            .map(TaskId);
-        let mut page = Page {
+    fn new(filter: &Filter, scan: usize) -> Page<'s> {
+        Page {
             tasks: Vec::new(),
             next: None,
-        };
-        let mut bytes = 0;
-        let mut last = None;
-        for (looked_at, task) in state.tasks_newest_first(before).enumerate() {
-            let full = page.tasks.len() >= filter.limit() || bytes >= limit::PAGE_MAX_BYTES;
-            if full || looked_at >= scan {
-                page.next = last;
-                break;
+            last: None,
+            room: (filter.limit(), limit::PAGE_MAX_BYTES, scan),
+        }
+    }
+
+    /// Adds the tasks between `floor` and `below`, the newest first, wherever they are.
+    fn add(
+        &mut self,
+        state: &'s State,
+        filter: &Filter,
+        below: TaskId,
+        floor: Option<TaskId>,
+        archived: Vec<TaskRecord>,
+        is_running: impl Fn(&Task) -> bool,
+    ) -> More {
+        // What left memory after this state is in both.
+        let archived = archived.into_iter().map(Box::new);
+        let archived = archived.filter(|record| state.task(record.task.id).is_none());
+        let mut archived = archived.map(Found::Archived).peekable();
+        let in_memory = state
+            .tasks_newest_first(Some(below))
+            .take_while(|task| floor.is_none_or(|floor| task.id >= floor));
+        let mut in_memory = in_memory.map(Found::InMemory).peekable();
+        loop {
+            let newer = |one: &Found<'_>, other: &Found<'_>| one.task().id > other.task().id;
+            let next = match (in_memory.peek(), archived.peek()) {
+                (Some(one), Some(other)) if newer(other, one) => archived.next(),
+                (Some(_), _) => in_memory.next(),
+                (None, _) => archived.next(),
+            };
+            let Some(found) = next else {
+                return More::Wanted;
+            };
+            let (tasks, bytes, scan) = self.room;
+            if tasks == 0 || bytes == 0 || scan == 0 {
+                self.next = self.last;
+                return More::Full;
             }
-            last = Some(task.id);
-            if filter.admits(state, task, is_running(task)) {
-                bytes += size(state, task);
-                page.tasks.push(task);
+            self.room.2 -= 1;
+            self.last = Some(found.task().id);
+            if filter.admits(state, &found, is_running(found.task())) {
+                self.room.0 -= 1;
+                self.room.1 = bytes.saturating_sub(size(state, &found));
+                self.tasks.push(found);
             }
         }
-        page
     }
 }
 
@@ -104,6 +147,14 @@ impl Filter {
         Ok(Filter { request, states })
     }
 
+    /// Only older tasks are wanted.
+    fn before(&self) -> Option<TaskId> {
+        match self.request.page {
+            0 => Some(TaskId(u64::MAX)),
+            page => Some(TaskId(page)),
+        }
+    }
+
     fn limit(&self) -> usize {
         match self.request.limit {
             0 => limit::PAGE_DEFAULT,
@@ -111,7 +162,8 @@ impl Filter {
         }
     }
 
-    fn admits(&self, state: &State, task: &Task, running: bool) -> bool {
+    fn admits(&self, state: &State, found: &Found<'_>, running: bool) -> bool {
+        let task = found.task();
         let wanted = |given: &str, is: &str| given.is_empty() || given == is;
         let latest = task
             .latest
@@ -123,9 +175,8 @@ impl Filter {
             && wanted(&self.request.agent, latest)
             && task.submitted_at >= Timestamp(self.request.since)
             && (self.request.namespace.is_empty()
-                || state
-                    .spec(task.id)
-                    .is_some_and(|spec| spec.namespace.as_str() == self.request.namespace))
+                || namespace_of(state, found)
+                    .is_some_and(|it| it.as_str() == self.request.namespace))
     }
 
     fn admits_state(&self, state: StateName, running: bool) -> bool {
@@ -138,18 +189,32 @@ impl Filter {
     }
 }
 
+fn namespace_of(state: &State, found: &Found<'_>) -> Option<Namespace> {
+    match found {
+        Found::InMemory(task) => state.spec(task.id).map(|spec| spec.namespace.clone()),
+        Found::Archived(record) => Some(record.spec.namespace.clone()),
+    }
+}
+
 /// About how many bytes a task takes in an answer.
-fn size(state: &State, task: &Task) -> usize {
-    let spec = state.spec(task.id).map_or(0, |spec| spec.size());
-    let result = state.result(task.id);
-    256 + spec + result.map_or(0, |outcome| outcome.stdout.len() + outcome.stderr.len())
+fn size(state: &State, found: &Found<'_>) -> usize {
+    let (spec, result) = match found {
+        Found::InMemory(task) => {
+            let spec = state.spec(task.id).map_or(0, |spec| spec.size());
+            (spec, state.result(task.id).map_or(0, |it| it.size()))
+        }
+        Found::Archived(record) => {
+            let result = record.result.as_ref();
+            (record.spec.size(), result.map_or(0, model::Outcome::size))
+        }
+    };
+    256 + spec + result
 }
 
 #[cfg(test)]
 mod tests {
     use model::{
-        Command, Entry, Generation, Namespace, Op, Principal, Role, Stamped, Submit, SystemCommand,
-        TaskSpec,
+        Command, Entry, Generation, Op, Principal, Role, Stamped, Submit, SystemCommand, TaskSpec,
     };
 
     use super::*;
@@ -211,20 +276,32 @@ mod tests {
     }
 
     fn ids(page: &Page<'_>) -> Vec<u64> {
-        page.tasks.iter().map(|task| task.id.0).collect()
+        page.tasks.iter().map(|found| found.task().id.0).collect()
+    }
+
+    fn page<'s>(
+        state: &'s State,
+        filter: &Filter,
+        is_running: impl Fn(&Task) -> bool,
+        scan: usize,
+    ) -> Page<'s> {
+        let mut page = Page::new(filter, scan);
+        let before = filter.before().unwrap();
+        page.add(state, filter, before, None, Vec::new(), is_running);
+        page
     }
 
     #[test]
     fn pages_follow_each_other_without_gap_or_overlap_until_none_is_left() {
         let state = ten();
         let mut seen = Vec::new();
-        let mut page = 0;
+        let mut from = 0;
         loop {
-            let filter = filter(|request| (request.limit, request.page) = (3, page));
-            let found = Page::of(&state, &filter, |_| false, 100);
+            let filter = filter(|request| (request.limit, request.page) = (3, from));
+            let found = page(&state, &filter, |_| false, 100);
             seen.push(ids(&found));
             match found.next {
-                Some(next) => page = next.0,
+                Some(next) => from = next.0,
                 None => break,
             }
         }
@@ -237,7 +314,7 @@ mod tests {
     #[test]
     fn filters_are_joined_by_and() {
         let state = ten();
-        let found = |filter: Filter| ids(&Page::of(&state, &filter, |task| task.id.0 == 4, 100));
+        let found = |filter: Filter| ids(&page(&state, &filter, |task| task.id.0 == 4, 100));
         assert_eq!(
             found(filter(|request| request.user = "eve".into())),
             [10, 8, 6, 4, 2]
@@ -272,7 +349,7 @@ mod tests {
     fn a_long_search_stops_and_says_where_to_go_on() {
         let state = ten();
         let request = filter(|request| request.user = "nobody".into());
-        let found = Page::of(&state, &request, |_| false, 4);
+        let found = page(&state, &request, |_| false, 4);
         assert!(found.tasks.is_empty());
         assert_eq!(found.next, Some(TaskId(7)));
     }

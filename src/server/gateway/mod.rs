@@ -4,7 +4,9 @@
 
 mod agents;
 mod cluster;
+mod events;
 pub mod failure;
+mod found;
 mod list;
 mod logs;
 mod membership;

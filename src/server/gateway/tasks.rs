@@ -73,8 +73,7 @@ impl Gateway {
             return self.reply_now(id, deadline).await;
         }
         let (state, position) = self.stale();
-        let task = state.task(id).ok_or_else(|| failure::no_task(id))?;
-        let task = Some(self.0.task(&state, task));
+        let task = Some(self.shown(&state, id).await?);
         Ok(Response::new(v1::TaskReply {
             position: Some(position),
             task,
@@ -136,8 +135,7 @@ impl Gateway {
             other => return Err(unexpected(&other)),
         };
         let state = self.0.cluster.view();
-        let task = state.task(id).ok_or_else(|| failure::no_task(id))?;
-        let task = Some(self.0.task(&state, task));
+        let task = Some(self.shown(&state, id).await?);
         Ok(v1::SubmitReply {
             position: Some(position_of(&accepted)),
             task,
@@ -158,8 +156,10 @@ impl Gateway {
         let _ended_or_not = self.ended(id, index, &interest, until).await;
         let state = self.0.cluster.view();
         // The leader may have told more than this controller has applied.
-        if let Some(task) = state.task(id).filter(|task| task.last_index >= seen) {
-            reply.task = Some(self.0.task(&state, task));
+        if let Ok(task) = self.shown(&state, id).await
+            && task.last_index >= seen
+        {
+            reply.task = Some(task);
         }
     }
 
@@ -180,7 +180,7 @@ impl Gateway {
         self.led(
             &caller,
             deadline,
-            || self.cancel_here(caller.principal.clone(), command.clone()),
+            || self.cancel_here(caller.principal.clone(), task, command.clone()),
             |hop| cancel_there(hop, &caller, deadline, message.clone()),
         )
         .await
@@ -189,20 +189,41 @@ impl Gateway {
     async fn cancel_here(
         &self,
         principal: Principal,
+        id: TaskId,
         command: Command,
     ) -> Result<v1::TaskReply, Failure> {
-        let accepted = self.proposed(principal, command).await?;
+        let accepted = match self.proposed(principal, command).await {
+            Err(failure) if failure.code == Code::NoSuchTask => {
+                return self.cancel_archived(id, failure).await;
+            }
+            accepted => accepted?,
+        };
         let id = match accepted.reply {
             model::Reply::Cancelled { task } => task,
             other => return Err(unexpected(&other)),
         };
         let state = self.0.cluster.view();
-        let task = state.task(id).ok_or_else(|| failure::no_task(id))?;
-        let task = Some(self.0.task(&state, task));
+        let task = Some(self.shown(&state, id).await?);
         Ok(v1::TaskReply {
             position: Some(position_of(&accepted)),
             task,
         })
+    }
+
+    /// What `apply` would have answered, had the task not left memory.
+    async fn cancel_archived(&self, id: TaskId, none: Failure) -> Result<v1::TaskReply, Failure> {
+        let state = self.0.cluster.view();
+        let record = self.archived(&state, id).await?.ok_or(none)?;
+        match record.task.state() {
+            model::StateName::Cancelled => Ok(v1::TaskReply {
+                position: Some(super::request::position_of(&state)),
+                task: Some(wire::convert::archived_task(&record)),
+            }),
+            ended => {
+                let state = ended.as_str().to_owned();
+                Err(model::Rejected::AlreadyEnded { task: id, state }.into())
+            }
+        }
     }
 
     pub(super) async fn proposed(

@@ -6,6 +6,7 @@ use tonic::{Request, Response};
 use wire::status::Failure;
 use wire::v1;
 
+use super::found::has_ended;
 use super::request::position_of;
 use super::{Deadline, Gateway, failure};
 use crate::hub::{Interest, Wants};
@@ -28,17 +29,18 @@ impl Gateway {
         let until = (deadline.0 - last_look).min(Instant::now() + wait.min(limit::WAIT_MAX));
         let id = TaskId(id);
         let interest = self.0.hub.watch(id, Wants::End);
-        if let Some(reply) = self.settled(id) {
+        if let Some(reply) = self.settled(id).await {
             return Ok(Response::new(reply));
         }
         let (state, position) = self.read(deadline.soon()).await?;
-        let task = state.task(id).ok_or_else(|| failure::no_task(id))?;
-        if !task.is_terminal() && self.ended(id, position.log_index, &interest, until).await? {
-            return self.now(id);
+        let found = self.find(&state, id).await?;
+        let over = found.task().is_terminal();
+        if !over && self.ended(id, position.log_index, &interest, until).await? {
+            return self.now(id).await;
         }
         // Either it had ended as one whose end may still be settled, or the time is up.
-        if task.is_terminal() {
-            let task = Some(self.0.task(&state, task));
+        if over {
+            let task = Some(self.show(&state, &found));
             return Ok(Response::new(v1::TaskReply {
                 position: Some(position),
                 task,
@@ -49,10 +51,10 @@ impl Gateway {
 
     /// The task where its end is final: that can't have changed since it was applied here, so it
     /// needs no quorum.
-    fn settled(&self, id: TaskId) -> Option<v1::TaskReply> {
+    async fn settled(&self, id: TaskId) -> Option<v1::TaskReply> {
         let state = self.0.cluster.view();
-        let task = state.task(id)?;
-        match task.state() {
+        let found = self.find(&state, id).await.ok()?;
+        match found.task().state() {
             StateName::Succeeded | StateName::Failed | StateName::Cancelled => {}
             StateName::Queued
             | StateName::Assigned
@@ -62,7 +64,7 @@ impl Gateway {
         let position = Some(position_of(&state));
         Some(v1::TaskReply {
             position,
-            task: Some(self.0.task(&state, task)),
+            task: Some(self.show(&state, &found)),
         })
     }
 
@@ -78,7 +80,7 @@ impl Gateway {
             {
                 let state = self.0.cluster.view();
                 match state.task(id) {
-                    Some(task) if task.is_terminal() => return Ok(true),
+                    _ if has_ended(&state, id) => return Ok(true),
                     None if state.last_applied() >= index => return Err(failure::no_task(id)),
                     // Not ended, or not applied here yet.
                     Some(_) | None => {}
@@ -92,10 +94,9 @@ impl Gateway {
         }
     }
 
-    fn now(&self, id: TaskId) -> Result<Response<v1::TaskReply>, Failure> {
+    async fn now(&self, id: TaskId) -> Result<Response<v1::TaskReply>, Failure> {
         let state = self.0.cluster.view();
-        let task = state.task(id).ok_or_else(|| failure::no_task(id))?;
-        let task = Some(self.0.task(&state, task));
+        let task = Some(self.shown(&state, id).await?);
         Ok(Response::new(v1::TaskReply {
             position: Some(position_of(&state)),
             task,
@@ -109,8 +110,7 @@ impl Gateway {
         deadline: Deadline,
     ) -> Result<Response<v1::TaskReply>, Failure> {
         let (state, position) = self.read(deadline).await?;
-        let task = state.task(id).ok_or_else(|| failure::no_task(id))?;
-        let task = Some(self.0.task(&state, task));
+        let task = Some(self.shown(&state, id).await?);
         Ok(Response::new(v1::TaskReply {
             position: Some(position),
             task,

@@ -11,6 +11,7 @@ use tonic::{Request, Response, Status};
 use wire::status::Failure;
 use wire::v1;
 
+use super::found::has_ended;
 use super::request::position_of;
 use super::{Deadline, Gateway, failure};
 use crate::hub::{Interest, Wants};
@@ -38,7 +39,7 @@ impl Gateway {
         let id = TaskId(request.get_ref().id);
         let interest = self.0.hub.watch(id, Wants::Change);
         let (state, position) = self.read(deadline).await?;
-        state.task(id).ok_or_else(|| failure::no_task(id))?;
+        self.find(&state, id).await?;
         let watch = Watch {
             gateway: self.clone(),
             id,
@@ -58,7 +59,7 @@ impl Gateway {
 impl Watch {
     async fn next(&mut self) -> Option<Result<v1::TaskReply, Status>> {
         while !self.over {
-            match self.change() {
+            match self.change().await {
                 Ok(Some(reply)) => return Some(Ok(reply)),
                 Ok(None) => {}
                 Err(failure) => return self.fail(failure),
@@ -72,11 +73,17 @@ impl Watch {
     }
 
     /// The task, where it is not as the reader has it.
-    fn change(&mut self) -> Result<Option<v1::TaskReply>, Failure> {
+    async fn change(&mut self) -> Result<Option<v1::TaskReply>, Failure> {
         let controller = &self.gateway.0;
         let state = controller.cluster.view();
         let task = match state.task(self.id) {
             Some(task) => task,
+            None if has_ended(&state, self.id) => {
+                self.over = true;
+                let task = Some(self.gateway.shown(&state, self.id).await?);
+                let position = Some(position_of(&state));
+                return Ok(Some(v1::TaskReply { position, task }));
+            }
             None if state.last_applied() >= self.index => return Err(failure::no_task(self.id)),
             None => return Ok(None),
         };

@@ -1,12 +1,13 @@
 //! Why a task is where it is: the decision that the log recorded, and, while it waits, how each
 //! agent stands towards it now. Only the leader knows the latter, so a follower passes it on.
 
-use model::{Scored, State, Task, TaskId};
+use model::{Scored, Task, TaskId};
 use scheduler::{AgentVerdict, Explanation};
 use tonic::{Request, Response};
 use wire::status::Failure;
 use wire::v1;
 
+use super::found::Found;
 use super::request::Hop;
 use super::{Deadline, Gateway, failure};
 
@@ -39,40 +40,42 @@ impl Gateway {
             .await
             .ok_or_else(|| failure::not_leader(None))?;
         let now = self.0.cluster.now().state;
-        let explained = scheduler::explain(&state, &fleet, now, id);
-        let (task, explained) = state
-            .task(id)
-            .zip(explained)
-            .ok_or_else(|| failure::no_task(id))?;
-        let mut reply = self.explanation(&state, task, explained);
+        let found = self.find(&state, id).await?;
+        let explained = match &found {
+            Found::InMemory(_) => scheduler::explain(&state, &fleet, now, id),
+            Found::Archived(record) => Some(scheduler::explain_decided(&record.task)),
+        };
+        let explained = explained.ok_or_else(|| failure::no_task(id))?;
+        let shown = self.show(&state, &found);
+        let mut reply = explanation(found.task(), shown, explained);
         reply.position = Some(position);
         Ok(reply)
     }
+}
 
-    fn explanation(&self, state: &State, task: &Task, explained: Explanation) -> v1::WhyReply {
-        let trace = task.trace.as_ref();
-        let decision = trace.map(|trace| {
-            let all = std::iter::once(&trace.winner).chain(&trace.runners_up);
-            all.map(candidate).collect()
-        });
-        let refusals = trace.map(|trace| {
-            let count = |(reason, agents): &(model::Reason, u32)| v1::RefusalCount {
-                reason: reason.to_string(),
-                agents: *agents,
-            };
-            trace.refusals.iter().map(count).collect()
-        });
-        v1::WhyReply {
-            position: None,
-            task: Some(self.0.task(state, task)),
-            summary: explained.summary,
-            decision: decision.unwrap_or_default(),
-            decided_at_index: task.latest.as_ref().map_or(0, |attempt| attempt.epoch.0),
-            policy_version: trace.map_or(0, |trace| trace.policy_version),
-            refusals: refusals.unwrap_or_default(),
-            queue_position: explained.position.map(|position| position as u64),
-            agents_now: explained.agents.iter().map(standing).collect(),
-        }
+fn explanation(task: &Task, shown: v1::Task, explained: Explanation) -> v1::WhyReply {
+    let trace = task.trace.as_ref();
+    let decision = trace.map(|trace| {
+        let all = std::iter::once(&trace.winner).chain(&trace.runners_up);
+        all.map(candidate).collect()
+    });
+    let refusals = trace.map(|trace| {
+        let count = |(reason, agents): &(model::Reason, u32)| v1::RefusalCount {
+            reason: reason.to_string(),
+            agents: *agents,
+        };
+        trace.refusals.iter().map(count).collect()
+    });
+    v1::WhyReply {
+        position: None,
+        task: Some(shown),
+        summary: explained.summary,
+        decision: decision.unwrap_or_default(),
+        decided_at_index: task.latest.as_ref().map_or(0, |attempt| attempt.epoch.0),
+        policy_version: trace.map_or(0, |trace| trace.policy_version),
+        refusals: refusals.unwrap_or_default(),
+        queue_position: explained.position.map(|position| position as u64),
+        agents_now: explained.agents.iter().map(standing).collect(),
     }
 }
 

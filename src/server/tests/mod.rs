@@ -3,6 +3,7 @@
 //! `cluster-tests`.
 
 mod agent;
+mod archive;
 mod cluster;
 mod fixture;
 mod https;

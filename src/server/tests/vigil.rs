@@ -6,7 +6,7 @@ use model::{
     AgentId, AgentProfile, Command, Entry, Generation, Incarnation, Op, Principal, Stamped, State,
     SystemCommand, Timestamp,
 };
-use raft::parts::Shelf;
+use raft::parts::{Need, Shelf};
 use tokio_util::sync::CancellationToken;
 
 use super::cluster::voters;
@@ -85,7 +85,7 @@ async fn commit_past(nodes: &[&Node], index: u64) {
 fn falsify(data_dir: &Path) {
     let shelf = Shelf::open(data_dir).unwrap();
     let snapshot = shelf.current().unwrap();
-    let position = snapshot.manifest.position().unwrap();
+    let mut position = snapshot.manifest.position().unwrap();
     let right = State::decode(&snapshot.read().unwrap()).unwrap();
     let found = SystemCommand::Found {
         cluster_id: right.cluster_id().to_owned(),
@@ -105,6 +105,7 @@ fn falsify(data_dir: &Path) {
     assert_ne!(wrong.hash(), right.hash());
     std::fs::remove_dir_all(data_dir.join("snapshots")).unwrap();
     let shelf = Shelf::open(data_dir).unwrap();
+    position.segments = Need::of(&wrong);
     let hash = hex::encode(wrong.hash());
     shelf.build(&position, &wrong.encode(), &hash).unwrap();
 }

@@ -97,6 +97,15 @@ impl Client {
             .await
     }
 
+    /// What happened, from an index on. A stream that breaks is the caller's to continue.
+    pub async fn events(
+        &self,
+        request: &v1::EventsRequest,
+    ) -> Result<Streaming<v1::EventsReply>, Error> {
+        let send = |to, message| async move { cluster(to).events(endless(message)).await };
+        self.call(Terms::READ, request, send).await
+    }
+
     pub async fn status(&self) -> Result<v1::StatusReply, Error> {
         let send = |to, message| async move { cluster(to).status(message).await };
         self.call(Terms::READ, &v1::StatusRequest {}, send).await

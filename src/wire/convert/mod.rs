@@ -2,6 +2,7 @@
 //! it checks what the wire could not express, and says in words what is wrong.
 
 mod agent;
+mod event;
 mod session;
 mod spec;
 mod task;
@@ -13,7 +14,8 @@ use model::StateHashes;
 use crate::v1;
 
 pub use agent::hello;
-pub use task::{state, states, task};
+pub use event::event;
+pub use task::{archived_task, state, states, task};
 
 /// A message that the other side should not have sent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

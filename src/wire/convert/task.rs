@@ -7,6 +7,23 @@ use crate::v1;
 
 /// A task's message. `running`: its agent said that the process of the live attempt runs.
 pub fn task(state: &model::State, task: &model::Task, running: bool) -> v1::Task {
+    let (spec, result) = (state.spec(task.id), state.result(task.id));
+    let payloads = (spec.as_deref(), result.as_deref());
+    message(task, payloads, state.generation(), running)
+}
+
+/// The same for one that left memory.
+pub fn archived_task(record: &model::TaskRecord) -> v1::Task {
+    let payloads = (Some(&record.spec), record.result.as_ref());
+    message(&record.task, payloads, record.generation, false)
+}
+
+fn message(
+    task: &model::Task,
+    (spec, outcome): (Option<&model::TaskSpec>, Option<&model::Outcome>),
+    generation: model::Generation,
+    running: bool,
+) -> v1::Task {
     let latest = task.latest.as_ref();
     let not_before = match &task.phase {
         // State time follows wall time closely enough to show it.
@@ -20,7 +37,7 @@ pub fn task(state: &model::State, task: &model::Task, running: bool) -> v1::Task
     };
     v1::Task {
         id: task.id.0,
-        spec: state.spec(task.id).map(|spec| v1::TaskSpec::from(&*spec)),
+        spec: spec.map(v1::TaskSpec::from),
         kind: task.kind.as_str().into(),
         user: task.user.clone(),
         class: task.class.as_str().into(),
@@ -37,12 +54,11 @@ pub fn task(state: &model::State, task: &model::Task, running: bool) -> v1::Task
         submit_index: task.submit_index,
         last_index: task.last_index,
         reason: task.reason(),
-        result: state
-            .result(task.id)
+        result: outcome
             .filter(|_| task.is_terminal() && reported(task))
-            .map(|outcome| result(&outcome)),
+            .map(result),
         request_id: task.request_id.clone().unwrap_or_default(),
-        generation: state.generation().0,
+        generation: generation.0,
         lost_agents: u32::try_from(task.lost_agents.len()).unwrap_or(u32::MAX),
         cancel_requested: matches!(
             task.phase,

@@ -7,10 +7,11 @@ use openraft::testing::log::{StoreBuilder, Suite};
 use openraft_rt_tokio::TokioRuntime;
 use tempfile::TempDir;
 
+use crate::archive::Archive;
 use crate::blocking::Blocking;
 use crate::consensus::Types;
 use crate::fatal::FatalSignal;
-use crate::machine::{Machine, Published};
+use crate::machine::{Machine, Published, Storage};
 use crate::member::LogIdentity;
 use crate::snapshot::Shelf;
 use crate::store::directory;
@@ -21,12 +22,15 @@ type C = Types<TokioRuntime>;
 type Built = (TempDir, LogStore<TokioRuntime>, Machine<TokioRuntime>);
 
 fn machine(dir: &TempDir) -> Machine<TokioRuntime> {
-    let shelf = Arc::new(Shelf::open(dir.path()).unwrap());
+    let storage = Storage {
+        shelf: Arc::new(Shelf::open(dir.path()).unwrap()),
+        archive: Archive::open_inline(dir.path()).unwrap(),
+    };
     // Nobody reads the events here, and none are sent before `go_live`.
     let (published, _) = Published::new();
     Machine::new(
         published,
-        shelf,
+        storage,
         FatalSignal::default(),
         Blocking::OwnThread,
     )

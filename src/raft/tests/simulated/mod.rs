@@ -17,13 +17,14 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 use super::harness::register;
+use crate::archive::Archive;
 use crate::blocking::Blocking;
 use crate::clock::Clocks;
 use crate::config::{SNAPSHOT_EVERY, Timers, openraft_config};
 use crate::consensus::{NodeId, Types};
 use crate::core::{Core, Parts, Patience};
 use crate::fatal::FatalSignal;
-use crate::machine::{EventStream, Machine, Published};
+use crate::machine::{EventStream, Machine, Published, Storage};
 use crate::member::{LogIdentity, Node};
 use crate::membership::Me;
 use crate::snapshot::Shelf;
@@ -47,8 +48,11 @@ async fn start(id: NodeId, net: &Arc<Net>) -> Simulated {
     let identity = LogIdentity([u8::try_from(id).unwrap(); 16]);
     let log = open_inline(Arc::new(MemoryEngine::default()), identity, fatal.clone()).unwrap();
     let (published, events) = Published::new();
-    let shelf = Arc::new(Shelf::open(dir.path()).unwrap());
-    let machine = Machine::new(published.clone(), shelf, fatal.clone(), Blocking::InPlace);
+    let storage = Storage {
+        shelf: Arc::new(Shelf::open(dir.path()).unwrap()),
+        archive: Archive::open_inline(dir.path()).unwrap(),
+    };
+    let machine = Machine::new(published.clone(), storage, fatal.clone(), Blocking::InPlace);
     let config = openraft_config("sim", Timers::default(), SNAPSHOT_EVERY).unwrap();
     let net = net.clone();
     let wires = Wires {

@@ -23,6 +23,7 @@ use wire::v1;
 use wire::v1::OutputStream;
 
 use self::output::Output;
+use super::found::{Found, has_ended};
 use super::{Deadline, Gateway, failure};
 use crate::hub::{Interest, Wants};
 use crate::limit;
@@ -71,7 +72,7 @@ impl Gateway {
         let from = begin_of(&message, streams)?;
         let id = TaskId(message.id);
         let (state, _) = self.read(deadline).await?;
-        state.task(id).ok_or_else(|| failure::no_task(id))?;
+        self.find(&state, id).await?;
         let (chunks, receiver) = mpsc::channel(limit::STREAM_ANSWERS);
         let logs = Logs {
             gateway: self.clone(),
@@ -130,11 +131,12 @@ impl Logs {
         loop {
             let (next, ended) = {
                 let state = self.gateway.0.cluster.view();
-                // Forgotten meanwhile, or not applied here yet: the latter passes.
-                let task = state.task(self.id);
+                // Dropped meanwhile, or not applied here yet: the latter passes.
+                let found = self.gateway.find(&state, self.id).await.ok();
+                let task = found.as_ref().map(Found::task);
                 let latest = task.and_then(|task| task.latest.clone());
                 let next = latest.filter(|attempt| Some(attempt.epoch) != read);
-                (next, task.is_some_and(model::Task::is_terminal))
+                (next, has_ended(&state, self.id))
             };
             match next {
                 Some(attempt) => {

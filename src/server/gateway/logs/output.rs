@@ -19,7 +19,7 @@ use wire::v1;
 use wire::v1::OutputStream;
 
 use super::lines::{LastLines, holds_last_lines, last_lines};
-use super::{Begin, Logs, Stop};
+use super::{Begin, Found, Logs, Stop};
 use crate::limit;
 use crate::sessions::{Ended, Next, Session, Tail, Wanted};
 
@@ -66,7 +66,7 @@ impl<'l> Output<'l> {
     }
 
     pub(super) async fn read(self, from: Begin) -> Result<(), Stop> {
-        if let Some(kept) = self.kept()
+        if let Some(kept) = self.kept().await
             && suffices(&kept, from)
         {
             return self.send_kept(kept, from).await;
@@ -139,7 +139,7 @@ impl<'l> Output<'l> {
     }
 
     async fn instead_of_lines(&self, ended: Ended, wanted: u32) -> Result<Option<u64>, Stop> {
-        if let Some(kept) = self.kept() {
+        if let Some(kept) = self.kept().await {
             self.send_kept(kept, Begin::LastLines(wanted)).await?;
             return Ok(None);
         }
@@ -180,7 +180,7 @@ impl<'l> Output<'l> {
 
     /// The agent can't be asked, or does not have it.
     async fn without(&self, ended: Ended, offset: u64) -> Result<Without, Stop> {
-        if let Some(kept) = self.kept() {
+        if let Some(kept) = self.kept().await {
             self.send_kept(kept, Begin::Offset(offset)).await?;
             return Ok(Without::Over);
         }
@@ -226,13 +226,17 @@ impl<'l> Output<'l> {
     }
 
     /// What the result keeps of this attempt, once its report was accepted.
-    fn kept(&self) -> Option<Kept> {
+    async fn kept(&self) -> Option<Kept> {
         let state = self.logs.gateway.0.cluster.view();
-        let task = state.task(self.logs.id)?;
-        if task.settled != Some(self.attempt.epoch) {
+        // Where the archive can't be read there is the agent.
+        let found = self.logs.gateway.find(&state, self.logs.id).await.ok()?;
+        if found.task().settled != Some(self.attempt.epoch) {
             return None;
         }
-        let outcome = state.result(self.logs.id)?;
+        let outcome = match found {
+            Found::InMemory(task) => state.result(task.id)?,
+            Found::Archived(record) => Arc::new(record.result?),
+        };
         let (bytes, total) = match self.stream {
             OutputStream::Stderr => (&outcome.stderr, outcome.stderr_bytes),
             OutputStream::Stdout | OutputStream::Unspecified => {
