@@ -44,6 +44,8 @@ pub struct Options {
     pub controllers: u32,
     pub agents: u32,
     pub slots: u32,
+    /// Model servers of every agent.
+    pub backends: Vec<String>,
     /// For `dev` and, through it, everything it starts.
     pub environment: Vec<(String, String)>,
 }
@@ -55,6 +57,7 @@ impl Options {
             controllers: 3,
             agents: 2,
             slots: 4,
+            backends: Vec::new(),
             environment: Vec::new(),
         }
     }
@@ -67,6 +70,12 @@ impl Options {
     #[must_use]
     pub fn slots(self, slots: u32) -> Options {
         Options { slots, ..self }
+    }
+
+    #[must_use]
+    pub fn backend(mut self, url: &str) -> Options {
+        self.backends.push(url.to_owned());
+        self
     }
 
     #[must_use]
@@ -332,6 +341,7 @@ fn spawn_dev(cli: &Cli, options: &Options, directory: &Path) -> Result<Child, Er
         ["--slots", &slots],
     ];
     cli.command(["dev"].into_iter().chain(arguments.into_iter().flatten()))
+        .args(options.backends.iter().flat_map(|url| ["--backend", url]))
         .env_remove("QUORATE_CONTEXT")
         .envs(options.environment.iter().cloned())
         .stdout(file("dev.out")?)

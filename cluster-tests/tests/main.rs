@@ -30,6 +30,7 @@ mod history;
 #[cfg(test)]
 mod identity;
 #[cfg(test)]
+mod inference;
 mod input;
 #[cfg(test)]
 mod interrupts;

@@ -4,11 +4,13 @@ pub mod bench_agent;
 mod caller;
 mod executions;
 mod load;
+mod model_server;
 mod prober;
 
 pub use caller::{Caller, Failure};
 pub use executions::ExecutionLog;
 pub use load::{Load, Running, finals};
+pub use model_server::ModelServer;
 pub use prober::{Ack, Prober};
 
 use wire::v1;

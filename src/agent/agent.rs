@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
-use model::{AgentId, AgentProfile, Fence, Millis};
+use model::{AgentId, AgentProfile, Backend, Fence, Millis};
 use security::{Credentials, KeyFiles, Role};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
@@ -23,6 +24,7 @@ use crate::error::Error;
 use crate::journal::{Durable, Journal, Recovered};
 use crate::lease::Until;
 use crate::load::Meter;
+use crate::openai::OpenAi;
 use crate::output::{self, Logs};
 use crate::process::{Guard, Marks, Settings};
 use crate::recovery;
@@ -79,6 +81,8 @@ struct Agent {
     events: UnboundedReceiver<Event>,
     durable: UnboundedReceiver<Vec<Durable>>,
     started: UnboundedReceiver<Fence>,
+    /// What the back ends offer.
+    offered: watch::Receiver<Vec<Backend>>,
     /// Held so that no other process uses the directory.
     dir: DataDir,
 }
@@ -111,7 +115,10 @@ impl Agent {
             grace: config.grace(),
         };
         let (started_sender, started) = unbounded_channel();
-        let runner = Runner::new(settings, Arc::clone(&logs), journal.clone(), started_sender)?;
+        let inferences = OpenAi::start(&config.backends)?;
+        let offered = inferences.offered();
+        let (journal_too, logs_too) = (journal.clone(), Arc::clone(&logs));
+        let runner = Runner::new(settings, inferences, logs_too, journal_too, started_sender)?;
         let profile = profile_of(config, &recovered, runner.limits())?;
         let nature = Nature {
             id: profile.id.clone(),
@@ -126,6 +133,7 @@ impl Agent {
             events: events_sender,
             next_session: AtomicU64::new(1),
             generation: AtomicU64::new(dir.generation()),
+            offered: offered.clone(),
         };
         let (book, first) =
             Controllers::new(&config.controllers, config.controller_addresses.clone());
@@ -146,6 +154,7 @@ impl Agent {
             events,
             durable,
             started,
+            offered,
             dir,
         };
         first.into_iter().for_each(|address| agent.dial(address));
@@ -233,6 +242,7 @@ impl Agent {
             },
             Some(fence) = self.started.recv() => self.handle(Input::Started(fence)),
             (fence, ended) = self.runner.next() => self.handle(Input::Ended { fence, ended }),
+            Ok(()) = self.offered.changed() => self.tell_offered(),
             _ = clocks.tick.tick() => self.handle(Input::Tick),
             _ = clocks.status.tick() => {
                 let load = self.meter.measure();
@@ -320,7 +330,24 @@ impl Agent {
         let address = address.to_owned();
         self.sessions.insert(session, Line { address, voice });
         self.handle(Input::Opened { session });
+        // They may have changed since the hello.
+        if !self.offered.borrow().is_empty() {
+            self.say(session, self.backends());
+        }
         self.learn(welcome);
+    }
+
+    fn backends(&self) -> Body {
+        let backends = wire::convert::backends_out(&self.offered.borrow());
+        Body::Backends(wire::v1::Backends { backends })
+    }
+
+    /// To every controller: each may lead tomorrow.
+    fn tell_offered(&mut self) {
+        let sessions: Vec<SessionId> = self.sessions.keys().copied().collect();
+        for session in sessions {
+            self.say(session, self.backends());
+        }
     }
 
     /// Dials controllers that were not known yet.
@@ -465,6 +492,7 @@ fn profile_of(config: &Config, recovered: &Recovered, limits: &str) -> Result<Ag
         labels: config.labels.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         limits: limits.to_owned(),
+        backends: Vec::new(),
     })
 }
 

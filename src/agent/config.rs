@@ -32,6 +32,8 @@ pub struct Config {
     pub slots: u32,
     /// What tasks may require.
     pub labels: BTreeMap<String, String>,
+    /// The model servers that it gives to the cluster.
+    pub backends: Vec<BackendConfig>,
     /// How to dial a controller instead of the address that it advertises: by its id (`c1`) or by
     /// that address.
     pub controller_addresses: BTreeMap<String, String>,
@@ -60,6 +62,7 @@ impl Default for Config {
             identity: None,
             slots: cores(),
             labels: BTreeMap::new(),
+            backends: Vec::new(),
             controller_addresses: BTreeMap::new(),
             grace_seconds: 10,
             log_retention_hours: 7 * 24,
@@ -69,6 +72,20 @@ impl Default for Config {
             guard: None,
         }
     }
+}
+
+/// An OpenAI-compatible server.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BackendConfig {
+    /// `http://host:8080`; a path in front of `/v1` is fine.
+    pub url: String,
+    /// What it is called; unset: host and port.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Its API key, in a file that only its owner can read.
+    #[serde(default)]
+    pub key_file: Option<PathBuf>,
 }
 
 fn cores() -> u32 {
@@ -88,7 +105,7 @@ pub struct Invalid {
 }
 
 impl Invalid {
-    fn new(setting: &'static str, given: impl ToString, why: impl ToString) -> Invalid {
+    pub(crate) fn new(setting: &'static str, given: impl ToString, why: impl ToString) -> Invalid {
         Invalid {
             setting,
             given: given.to_string(),
@@ -120,6 +137,10 @@ impl Config {
         }
         model::validate_labels(&self.labels)
             .map_err(|error| Invalid::new("labels", format!("{:?}", self.labels), error))?;
+        if self.backends.len() > model::BACKENDS_MAX {
+            let why = format!("an agent has at most {} back ends", model::BACKENDS_MAX);
+            return Err(Invalid::new("backends", self.backends.len(), why));
+        }
         if self.grace_seconds > GRACE_MAX_SECONDS {
             let why = format!("at most {GRACE_MAX_SECONDS} seconds");
             return Err(Invalid::new("grace_seconds", self.grace_seconds, why));

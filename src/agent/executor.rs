@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use model::{Fence, TaskSpec};
+use model::{Fence, TaskSpec, Usage};
 use tokio::sync::watch;
 
 use crate::journal::ProcessMark;
@@ -35,6 +35,12 @@ pub(crate) enum Exit {
     Exited(i32),
     Signalled(i32),
     TimedOut,
+    /// A back end gave its whole answer, and counted its tokens if it does.
+    Answered(Option<Usage>),
+    /// It failed without a code, in plain words; another try may do better.
+    Failed(String),
+    /// It can't be done, however often it is tried, in plain words.
+    Impossible(String),
     /// It was told to, through [`Urgency`].
     Stopped,
     /// The task can't be started, in plain words.
@@ -50,8 +56,8 @@ pub(crate) enum Exit {
 /// What an executor is given with an attempt.
 pub(crate) struct Hands {
     pub output: Arc<AttemptLog>,
-    /// Called once, when it runs.
-    pub started: Box<dyn FnOnce(ProcessMark) + Send>,
+    /// Called once, when it runs: with its process, where it has one.
+    pub started: Box<dyn FnOnce(Option<ProcessMark>) + Send>,
     pub stop: watch::Receiver<Urgency>,
 }
 
@@ -59,7 +65,4 @@ pub(crate) struct Hands {
 pub(crate) trait Executor: Send + Sync {
     /// Comes back when nothing of the attempt runs any more.
     fn run(&self, attempt: Attempt, hands: Hands) -> BoxFuture<'static, Exit>;
-
-    /// How it enforces limits, as `agent get` shows it.
-    fn limits(&self) -> &'static str;
 }

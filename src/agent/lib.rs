@@ -32,6 +32,7 @@ mod executor;
 mod journal;
 mod lease;
 mod load;
+mod openai;
 mod output;
 mod process;
 mod recovery;
@@ -44,6 +45,6 @@ mod worker;
 mod tests;
 
 pub use agent::run;
-pub use config::{Config, Invalid};
+pub use config::{BackendConfig, Config, Invalid};
 pub use error::Error;
 pub use process::watch as guard;

@@ -18,6 +18,7 @@ use crate::clock;
 use crate::error::Error;
 use crate::executor::{Attempt, Executor, Exit, Hands, Urgency};
 use crate::journal::{Journal, ProcessMark};
+use crate::openai::OpenAi;
 use crate::output::{Captured, Logs};
 use crate::process::{Processes, Settings};
 use crate::worker::Ended;
@@ -30,6 +31,7 @@ const LAST_RITES: Duration = Duration::from_secs(2);
 pub(crate) struct Runner {
     runtime: Option<Runtime>,
     processes: Processes,
+    inferences: OpenAi,
     logs: Arc<Logs>,
     journal: Journal,
     /// Told when a process runs.
@@ -42,6 +44,7 @@ pub(crate) struct Runner {
 impl Runner {
     pub fn new(
         settings: Settings,
+        inferences: OpenAi,
         logs: Arc<Logs>,
         journal: Journal,
         started: UnboundedSender<Fence>,
@@ -52,9 +55,12 @@ impl Runner {
             .enable_all()
             .build()
             .map_err(Error::Thread)?;
+        // Ends with the runtime.
+        drop(runtime.spawn(inferences.watch()));
         Ok(Runner {
             runtime: Some(runtime),
             processes: Processes::new(settings)?,
+            inferences,
             logs,
             journal,
             started,
@@ -75,8 +81,10 @@ impl Runner {
         let (stop, stopped) = watch::channel(Urgency::None);
         let output = self.logs.open(fence);
         let (journal, told) = (self.journal.clone(), self.started.clone());
-        let started = move |process: ProcessMark| {
-            journal.running(fence, process);
+        let started = move |process: Option<ProcessMark>| {
+            if let Some(process) = process {
+                journal.running(fence, process);
+            }
             if told.send(fence).is_err() {
                 tracing::debug!(%fence, "started while the agent ends");
             }
@@ -88,6 +96,7 @@ impl Runner {
         };
         let run = match attempt.spec.kind() {
             Kind::Process => self.processes.run(attempt, hands),
+            Kind::Inference => self.inferences.run(attempt, hands),
         };
         let attempt = async move {
             let started_at = clock::wall();

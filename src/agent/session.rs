@@ -15,11 +15,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use model::{AgentProfile, Generation};
+use model::{AgentProfile, Backend, Generation};
 use security::{Alpn, Credentials, Expected, KeyFiles, Role};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{Receiver, Sender, UnboundedSender, channel};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -58,6 +58,8 @@ pub(crate) struct Context {
     pub next_session: AtomicU64,
     /// Of the cluster, as the journal knows it; 0 before a controller told it.
     pub generation: AtomicU64,
+    /// What its back ends offer; the profile leaves it out.
+    pub offered: watch::Receiver<Vec<Backend>>,
 }
 
 /// What a session tells the agent.
@@ -253,7 +255,11 @@ fn hello(context: &Context) -> v1::Hello {
     } else {
         context.cluster_id.clone()
     };
-    convert::hello(&context.profile, cluster_id, Generation(generation))
+    let profile = AgentProfile {
+        backends: context.offered.borrow().clone(),
+        ..context.profile.clone()
+    };
+    convert::hello(&profile, cluster_id, Generation(generation))
 }
 
 fn tell(context: &Context, event: Event) -> Result<(), Lost> {

@@ -12,7 +12,9 @@ use clap::{Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::{self, Format};
-use crate::{agents, cert, cluster, completions, config, context, controller, dev, events, task};
+use crate::{
+    agents, backends, cert, cluster, completions, config, context, controller, dev, events, task,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -105,6 +107,7 @@ pub enum Noun {
     Dev(dev::DevArgs),
     Task(task::TaskArgs),
     Agent(agents::AgentArgs),
+    Backend(backends::BackendArgs),
     Cluster(cluster::ClusterArgs),
     Events(events::EventsArgs),
     Controller(controller::ControllerArgs),
@@ -317,6 +320,7 @@ mod tests {
     fn global_options_may_stand_in_front_of_every_verb() {
         let verbs = [
             "agent list",
+            "backend list",
             "cert create --role agent --id a1 --ca ca --out out",
             "cluster status",
             "config show",

@@ -13,6 +13,7 @@
 
 mod agents;
 mod args;
+mod backends;
 mod cert;
 mod client;
 mod cluster;
@@ -64,6 +65,7 @@ fn run(cli: Cli) -> Result<Exit> {
         Noun::Dev(args) => dev::run(args, &global),
         Noun::Task(args) => task::run(args, &global),
         Noun::Agent(args) => agents::run(args, &global),
+        Noun::Backend(args) => backends::run(args, &global),
         Noun::Cluster(args) => cluster::run(args, &global),
         Noun::Events(args) => events::run(&args, &global),
         Noun::Controller(args) => controller::run(args, &global),

@@ -82,6 +82,13 @@ impl Agents {
         self.sessions.get(&id)
     }
 
+    /// A session's agent is not what it said when it came: it has to be registered anew.
+    pub fn set_backends(&mut self, id: SessionId, backends: Vec<model::Backend>) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.profile.backends = backends;
+        }
+    }
+
     /// The leases of what the log still knows; those of replaced incarnations are dropped.
     pub fn leases(&mut self, state: &State) -> &Leases {
         self.leases.forget_unwatched(state);

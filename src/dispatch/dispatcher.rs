@@ -71,6 +71,12 @@ impl Dispatcher {
                 let opened = Session::new(profile, principal);
                 self.open(state, clock, (session, opened), out);
             }
+            Input::Backends { session, backends } => {
+                self.agents.set_backends(session, backends);
+                if self.leading {
+                    self.register(state, session);
+                }
+            }
             Input::Known { session, attempts } => {
                 self.reconcile(state, clock, (session, &attempts), out);
             }

@@ -55,6 +55,11 @@ pub enum Input {
         profile: AgentProfile,
         principal: Principal,
     },
+    /// What its back ends offer has changed.
+    Backends {
+        session: SessionId,
+        backends: Vec<model::Backend>,
+    },
     /// The agent's answer to `Leader(true)`: what its journal holds.
     Known {
         session: SessionId,

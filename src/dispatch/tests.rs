@@ -211,6 +211,7 @@ fn profile(name: &str, slots: u32) -> AgentProfile {
         labels: BTreeMap::new(),
         version: "test".into(),
         limits: "rlimit".into(),
+        backends: Vec::new(),
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{AgentId, Incarnation};
+use crate::inference::{Backend, size_of_backends, validate_backends};
 use crate::limit;
 use crate::rejected::Rejected;
 use crate::spec::validate_labels;
@@ -22,6 +23,9 @@ pub struct AgentProfile {
     pub version: String,
     /// How it enforces limits: `cgroup2`, `cgroup1` or `rlimit`.
     pub limits: String,
+    /// The model servers that it reaches, and what they offer now.
+    #[serde(default)]
+    pub backends: Vec<Backend>,
 }
 
 impl AgentProfile {
@@ -46,14 +50,24 @@ impl AgentProfile {
         {
             return Err(Rejected::over(what, limit::LABEL_MAX_BYTES, "bytes"));
         }
-        validate_labels(&self.labels)
+        validate_labels(&self.labels)?;
+        validate_backends(&self.backends)
+    }
+
+    /// Whether one of its back ends has this model.
+    pub fn offers(&self, model: &str) -> bool {
+        let mut models = self.backends.iter().flat_map(|backend| &backend.models);
+        models.any(|offered| offered == model)
     }
 
     /// About how many bytes it takes in the log.
     pub fn size(&self) -> usize {
         let labels = self.labels.iter();
         let labels = labels.map(|(key, value)| key.len() + value.len() + 10);
-        64 + self.version.len() + self.limits.len() + labels.sum::<usize>()
+        64 + size_of_backends(&self.backends)
+            + self.version.len()
+            + self.limits.len()
+            + labels.sum::<usize>()
     }
 }
 

@@ -1,14 +1,17 @@
-//! Label expressions: `key=value`, `key!=value`, `key in (a,b)` and `key` (it exists).
+//! What a task requires of an agent: of its labels `key=value`, `key!=value`, `key in (a,b)` and `key` (it
+//! exists), of its back ends `offers MODEL`.
 //!
 //! They are parsed once, where they enter; what travels in the log is the parsed form.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// A condition on the labels of an agent.
+use crate::agent::AgentProfile;
+
+/// A condition on an agent.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Expression {
     Equals(String, String),
@@ -16,6 +19,8 @@ pub enum Expression {
     Differs(String, String),
     In(String, BTreeSet<String>),
     Exists(String),
+    /// Not of labels: it holds where one of the agent's back ends offers this model.
+    Offers(String),
 }
 
 /// Where an expression stopped making sense.
@@ -29,12 +34,14 @@ pub struct ParseError {
 }
 
 impl Expression {
-    pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
+    pub fn matches(&self, agent: &AgentProfile) -> bool {
+        let labels = &agent.labels;
         match self {
             Expression::Equals(key, value) => labels.get(key) == Some(value),
             Expression::Differs(key, value) => labels.get(key) != Some(value),
             Expression::In(key, values) => labels.get(key).is_some_and(|v| values.contains(v)),
             Expression::Exists(key) => labels.contains_key(key),
+            Expression::Offers(model) => agent.offers(model),
         }
     }
 
@@ -48,6 +55,7 @@ impl Expression {
                 key.len() + 12 + values.iter().map(|value| value.len() + 5).sum::<usize>()
             }
             Expression::Exists(key) => key.len() + 8,
+            Expression::Offers(model) => model.len() + 8,
         }
     }
 }
@@ -62,6 +70,7 @@ impl fmt::Display for Expression {
                 write!(f, "{key} in ({})", values.join(","))
             }
             Expression::Exists(key) => f.write_str(key),
+            Expression::Offers(model) => write!(f, "offers {model}"),
         }
     }
 }
@@ -89,6 +98,11 @@ impl FromStr for Expression {
         let at = text.len() - text[start + key_len..].trim_start().len();
         if rest.is_empty() {
             Ok(Expression::Exists(key))
+        } else if key == "offers" && !rest.starts_with(['=', '!']) {
+            match rest.contains(char::is_whitespace) {
+                true => Err(fail("a model's name has no white space", at)),
+                false => Ok(Expression::Offers(rest.to_owned())),
+            }
         } else if let Some(value) = rest.strip_prefix("!=") {
             Ok(Expression::Differs(
                 key,

@@ -21,6 +21,7 @@ mod event;
 mod hash;
 mod id;
 mod index;
+mod inference;
 pub mod invariant;
 pub mod label;
 mod limit;
@@ -53,6 +54,7 @@ pub use id::{
     AgentId, ControllerId, Epoch, Fence, Generation, Incarnation, Namespace, ParseIdError, TaskId,
 };
 pub use index::{Requirement, Waiting};
+pub use inference::{Backend, Endpoint, Inference, Usage};
 pub use label::Expression;
 pub use limit::*;
 pub use outcome::{Disposition, End, Interruption, Outcome};

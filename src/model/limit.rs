@@ -22,6 +22,12 @@ pub const RETRIES_MAX: u32 = 100;
 pub const SLOTS_MAX: u32 = 65_536;
 /// Attempts that an agent may hold beyond its slots, so that it never idles for a round trip.
 pub const PREFETCH_MAX: u32 = 1;
+/// Bytes of a model's name.
+pub const MODEL_MAX_BYTES: usize = 256;
+/// Models of one back end: a server of a catalogue may have some hundred.
+pub const MODELS_MAX: usize = 512;
+/// Back ends of one agent.
+pub const BACKENDS_MAX: usize = 64;
 /// Agents that a cluster registers.
 pub const AGENTS_MAX: usize = 10_000;
 /// Task records in memory, nearly all of them live: about 1 KiB each, and a thousand seconds of

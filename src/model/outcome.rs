@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::inference::Usage;
 use crate::limit;
 use crate::time::Timestamp;
 
@@ -21,6 +22,14 @@ pub enum End {
     Killed,
     /// The process could not be started: no such program, no permission, no such directory.
     NotStarted {
+        reason: String,
+    },
+    /// It ran, and failed without an exit code: a back end that broke off, say. Another try may do better.
+    Failed {
+        reason: String,
+    },
+    /// What was asked for can't be done, however often it is tried.
+    Impossible {
         reason: String,
     },
     /// The agent would not take it: it is stopping. Nothing ran.
@@ -60,6 +69,9 @@ pub struct Outcome {
     /// The agent's wall time, for display.
     pub started_at: Timestamp,
     pub finished_at: Timestamp,
+    /// Of an inference, where the back end told.
+    #[serde(default)]
+    pub usage: Option<Usage>,
 }
 
 impl Outcome {
@@ -71,6 +83,7 @@ impl Outcome {
             stderr: Vec::new(),
             stdout_bytes: 0,
             stderr_bytes: 0,
+            usage: None,
             started_at: Timestamp(0),
             finished_at: Timestamp(0),
         }
@@ -86,6 +99,8 @@ impl Outcome {
     pub fn size(&self) -> usize {
         let reason = match &self.end {
             End::NotStarted { reason }
+            | End::Failed { reason }
+            | End::Impossible { reason }
             | End::Declined { reason }
             | End::Interrupted { reason, .. } => reason.len(),
             End::Exited { .. } | End::Signalled { .. } | End::TimedOut | End::Killed => 0,
@@ -107,6 +122,8 @@ impl Outcome {
         keep_tail(&mut self.stderr);
         match &mut self.end {
             End::NotStarted { reason }
+            | End::Failed { reason }
+            | End::Impossible { reason }
             | End::Declined { reason }
             | End::Interrupted { reason, .. } => {
                 *reason = bounded_reason(reason);

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::id::Namespace;
+use crate::inference::Inference;
 use crate::label::Expression;
 use crate::limit;
 use crate::rejected::Rejected;
@@ -14,12 +15,14 @@ use crate::time::Millis;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Kind {
     Process,
+    Inference,
 }
 
 impl Kind {
     pub fn as_str(self) -> &'static str {
         match self {
             Kind::Process => "process",
+            Kind::Inference => "inference",
         }
     }
 
@@ -27,12 +30,16 @@ impl Kind {
     pub fn default_retries(self) -> u32 {
         match self {
             Kind::Process => 0,
+            // A second answer does no harm.
+            Kind::Inference => 2,
         }
     }
 
     pub fn default_class(self) -> Class {
         match self {
             Kind::Process => Class::Standard,
+            // Somebody waits for it.
+            Kind::Inference => Class::Interactive,
         }
     }
 }
@@ -59,7 +66,7 @@ impl Class {
     }
 }
 
-/// A process to run on one agent.
+/// What is to run on one agent: a process, or an inference.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TaskSpec {
@@ -84,6 +91,9 @@ pub struct TaskSpec {
     /// Never assigned again once assigned.
     pub at_most_once: bool,
     pub memory_mib: Option<u64>,
+    /// Of an inference; then there is no command, environment, directory or memory limit.
+    #[serde(default)]
+    pub inference: Option<Inference>,
 }
 
 impl TaskSpec {
@@ -92,6 +102,7 @@ impl TaskSpec {
         TaskSpec {
             name: String::new(),
             namespace,
+            inference: None,
             command,
             env: BTreeMap::new(),
             cwd: String::new(),
@@ -105,8 +116,21 @@ impl TaskSpec {
         }
     }
 
+    /// A spec with nothing but a request to a model, which the agent has to offer.
+    pub fn inference(namespace: Namespace, inference: Inference) -> TaskSpec {
+        TaskSpec {
+            require: vec![Expression::Offers(inference.model.clone())],
+            retries: Kind::Inference.default_retries(),
+            inference: Some(inference),
+            ..TaskSpec::process(namespace, Vec::new())
+        }
+    }
+
     pub fn kind(&self) -> Kind {
-        Kind::Process
+        match self.inference {
+            Some(_) => Kind::Inference,
+            None => Kind::Process,
+        }
     }
 
     /// Everything that `apply` would refuse, so that an edge can say it early.
@@ -150,10 +174,14 @@ impl TaskSpec {
                 self.namespace
             )));
         }
-        if self.command.first().is_none_or(String::is_empty) {
-            return Err(Rejected::Invalid(
-                "no command: say what to run after `--`".into(),
-            ));
+        match &self.inference {
+            Some(inference) => self.validate_inference(inference)?,
+            None if self.command.first().is_none_or(String::is_empty) => {
+                return Err(Rejected::Invalid(
+                    "no command: say what to run after `--`".into(),
+                ));
+            }
+            None => {}
         }
         if self.name.len() > limit::NAME_MAX_BYTES {
             return Err(Rejected::over("name", limit::NAME_MAX_BYTES, "bytes"));
@@ -177,6 +205,26 @@ impl TaskSpec {
         Ok(())
     }
 
+    fn validate_inference(&self, inference: &Inference) -> Result<(), Rejected> {
+        inference.validate()?;
+        let of_a_process = [
+            ("a command", !self.command.is_empty()),
+            ("an environment", !self.env.is_empty()),
+            ("a directory", !self.cwd.is_empty()),
+            ("a memory limit", self.memory_mib.is_some()),
+        ];
+        if let Some((what, _)) = of_a_process.iter().find(|(_, given)| *given) {
+            return Err(Rejected::Invalid(format!("an inference has not {what}")));
+        }
+        let offered = Expression::Offers(inference.model.clone());
+        match self.require.contains(&offered) {
+            true => Ok(()),
+            false => Err(Rejected::Invalid(format!(
+                "an inference has to require that its model is offered: `{offered}`"
+            ))),
+        }
+    }
+
     fn validate_labels(&self) -> Result<(), Rejected> {
         validate_labels(&self.labels)?;
         if self.require.len() > limit::LABELS_MAX {
@@ -188,7 +236,9 @@ impl TaskSpec {
     /// About how many bytes it takes in the log: the texts, and a little for each field.
     pub fn size(&self) -> usize {
         let pairs = self.env.iter().chain(&self.labels);
-        64 + self.name.len()
+        let inference = self.inference.as_ref().map_or(0, Inference::size);
+        64 + inference
+            + self.name.len()
             + self.cwd.len()
             + self
                 .command

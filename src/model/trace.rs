@@ -22,6 +22,8 @@ pub enum Reason {
     NoFreeSlot,
     /// Its labels do not satisfy the task.
     LabelMismatch,
+    /// None of its back ends offers the task's model.
+    NotOffered,
     /// It was lost under this task before, and others are there.
     LostBefore,
     /// Somebody closed it to new work.
@@ -40,6 +42,7 @@ impl fmt::Display for Reason {
             Reason::Suspect => "it is suspect: silent for too long",
             Reason::NoFreeSlot => "all its slots are taken",
             Reason::LabelMismatch => "its labels do not satisfy the task's `require`",
+            Reason::NotOffered => "none of its back ends offers the task's model",
             Reason::LostBefore => "it was lost under this task before",
             Reason::Cordoned => "it is cordoned",
             Reason::Draining => "it is being drained",

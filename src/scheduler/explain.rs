@@ -138,6 +138,7 @@ fn summary(agents: &[AgentVerdict], position: usize) -> String {
     let mut reasons = Vec::new();
     for (reason, words) in [
         (Reason::LabelMismatch, "do not satisfy its `require`"),
+        (Reason::NotOffered, "do not offer its model"),
         (Reason::Cordoned, "are cordoned"),
         (Reason::Draining, "are being drained"),
         (Reason::NoFreeSlot, "have no free slot"),

@@ -48,12 +48,17 @@ pub fn accepts_work(agent: &Agent, view: &AgentView, room: Room) -> Result<(), R
 
 /// Whether an agent fits a task with this requirement.
 pub fn fits(agent: &Agent, require: &[Expression]) -> Result<(), Reason> {
-    let satisfied = require
+    let unmet = require
         .iter()
-        .all(|expression| expression.matches(&agent.profile.labels));
-    if satisfied {
-        Ok(())
-    } else {
-        Err(Reason::LabelMismatch)
+        .find(|expression| !expression.matches(&agent.profile));
+    match unmet {
+        None => Ok(()),
+        Some(Expression::Offers(_)) => Err(Reason::NotOffered),
+        Some(
+            Expression::Equals(..)
+            | Expression::Differs(..)
+            | Expression::In(..)
+            | Expression::Exists(_),
+        ) => Err(Reason::LabelMismatch),
     }
 }

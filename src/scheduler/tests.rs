@@ -70,6 +70,7 @@ fn registration(name: &str, slots: u32, zone: &str) -> Op {
         labels: BTreeMap::from([("zone".to_owned(), zone.to_owned())]),
         version: "test".into(),
         limits: "rlimit".into(),
+        backends: Vec::new(),
     };
     let principal = Principal {
         name: name.into(),

@@ -25,6 +25,14 @@ pub(crate) enum Privacy {
     Public,
 }
 
+/// A secret of one line, such as a key that others gave out; `None` where the file is empty.
+pub fn read_secret(path: &Path) -> Result<Option<String>, Error> {
+    let bytes = read(path, Privacy::Secret)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let line = text.lines().next().unwrap_or_default().trim();
+    Ok((!line.is_empty()).then(|| line.to_owned()))
+}
+
 pub(crate) fn read(path: &Path, privacy: Privacy) -> Result<Vec<u8>, Error> {
     let failed = |source| Error::Read {
         path: path.to_owned(),

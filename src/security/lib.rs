@@ -28,6 +28,7 @@ mod handshake_tests;
 pub use ca::{CERTIFICATE_VALIDITY, CLOCK_DIFFERENCE, Ca, CertifiedKey, ROOT_VALIDITY};
 pub use credentials::{Credentials, KeyFiles, Trust};
 pub use error::Error;
+pub use files::read_secret;
 pub use identity::{Fingerprint, Identity, Role, identify};
 pub use tls::{
     Alpn, Clients, Expected, LOG_PROTOCOL, anonymous_client_config, client_config, server_config,

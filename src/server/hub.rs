@@ -420,6 +420,7 @@ mod tests {
             labels: BTreeMap::new(),
             version: String::new(),
             limits: String::new(),
+            backends: Vec::new(),
         };
         let principal = |name: &str, role| model::Principal {
             name: name.into(),

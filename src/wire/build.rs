@@ -20,6 +20,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let descriptors = protox::compile(&files, [&root])?;
     tonic_prost_build::configure()
         .bytes(".")
+        // Few tasks have one, and each frame of a session would be as large as if it had.
+        .boxed(".quorate.v1.TaskSpec.inference")
         // No generated `connect(address)`: channels come from `transport`, with its limits, and the name
         // would clash with the `Connect` method of a service.
         .build_transport(false)

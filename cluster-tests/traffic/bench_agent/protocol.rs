@@ -136,6 +136,7 @@ impl Journal {
             slots,
         } = self.profile.clone();
         Said::Hello(v1::Hello {
+            backends: Vec::new(),
             agent,
             incarnation: incarnation.to_vec().into(),
             slots,

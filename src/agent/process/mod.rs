@@ -103,8 +103,11 @@ impl Executor for Processes {
     fn run(&self, attempt: Attempt, hands: Hands) -> BoxFuture<'static, Exit> {
         Box::pin(supervise::run(Arc::clone(&self.shared), attempt, hands))
     }
+}
 
-    fn limits(&self) -> &'static str {
+impl Processes {
+    /// How limits are enforced, as `agent get` shows it.
+    pub fn limits(&self) -> &'static str {
         self.shared.limits.name()
     }
 }

@@ -112,7 +112,7 @@ async fn supervise(
     let pid = launched.mark.pid;
     match Supervised::new(shared, launched, &listed.mark, confinement) {
         Ok((process, stdout, stderr, running)) => {
-            started(running);
+            started(Some(running));
             process.watch(stdout, stderr, &output, limit, stop).await
         }
         Err(error) => {

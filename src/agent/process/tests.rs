@@ -87,7 +87,7 @@ impl Bench {
         let (told, started) = mpsc::unbounded_channel();
         let hands = Hands {
             output: Arc::clone(&log),
-            started: Box::new(move |mark| told.send(mark).unwrap()),
+            started: Box::new(move |mark| told.send(mark.unwrap()).unwrap()),
             stop: stopped,
         };
         let attempt = Attempt {

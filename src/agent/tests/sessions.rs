@@ -51,6 +51,7 @@ async fn a_session_that_is_given_up_ends_though_the_controller_reads_nothing() {
             labels: BTreeMap::new(),
             version: String::new(),
             limits: String::new(),
+            backends: Vec::new(),
         },
         cluster_id: CLUSTER.to_owned(),
         identity_dir: home.path("identity"),
@@ -58,6 +59,7 @@ async fn a_session_that_is_given_up_ends_though_the_controller_reads_nothing() {
         events,
         next_session: AtomicU64::new(1),
         generation: AtomicU64::new(0),
+        offered: tokio::sync::watch::channel(Vec::new()).1,
     };
     let link = session::keep(Arc::new(context), controller.address.to_string());
     let link = tokio::spawn(link);

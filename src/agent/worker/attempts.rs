@@ -217,8 +217,15 @@ impl Worker {
             started_at,
             finished_at,
         } = ended;
+        let usage = match exit {
+            Exit::Answered(usage) => usage,
+            _ => None,
+        };
         let end = match (exit, ending) {
             (Exit::Exited(code), _) => End::Exited { code },
+            (Exit::Answered(_), _) => End::Exited { code: 0 },
+            (Exit::Failed(reason), _) => End::Failed { reason },
+            (Exit::Impossible(reason), _) => End::Impossible { reason },
             // By the agent, or by its guard, which may be faster where the lease is over.
             (Exit::Signalled(KILL), Some(ending)) => ending.while_it_ran(),
             (Exit::Signalled(signal), _) => End::Signalled { signal },
@@ -256,6 +263,7 @@ impl Worker {
             stderr_bytes,
             started_at,
             finished_at,
+            usage,
         };
         self.free_slot(now, out);
         self.record(fence, outcome, out);

@@ -15,6 +15,7 @@ use crate::task::pair;
 #[derive(Debug, Default, Args)]
 #[command(after_help = "Examples:
   quorate agent run --controller c1.example:7400 --label gpu=none
+  quorate agent run --controller c1.example:7400 --backend http://127.0.0.1:8080
   quorate agent run --config /etc/quorate/quorate.toml
 
 It needs a certificate: `quorate cert create --role agent --id NAME …` makes one. Settings are
@@ -39,6 +40,12 @@ pub struct RunArgs {
     /// What tasks may require; may be given several times
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = pair)]
     labels: Vec<(String, String)>,
+    /// A model server to give to the cluster, such as http://127.0.0.1:8080; may be given several times
+    #[arg(long = "backend", value_name = "[NAME=]URL", value_parser = backend)]
+    backends: Vec<(Option<String>, String)>,
+    /// The API key of those, in a file that only its owner can read
+    #[arg(long, value_name = "FILE", requires = "backends")]
+    backend_key_file: Option<PathBuf>,
     /// Settings: this file instead of those in /etc/quorate, or a directory like that one
     #[arg(long, value_name = "FILE|DIR")]
     config: Option<PathBuf>,
@@ -55,6 +62,7 @@ impl RunArgs {
             || self.identity.is_some()
             || self.slots.is_some()
             || !self.labels.is_empty()
+            || !self.backends.is_empty()
             || self.config.is_some()
     }
 
@@ -72,7 +80,25 @@ impl RunArgs {
         for (key, value) in &self.labels {
             flags.set_in("labels", key, value);
         }
+        let backend = |(name, url): &(Option<String>, String)| agent::BackendConfig {
+            url: url.clone(),
+            name: name.clone(),
+            key_file: self.backend_key_file.clone(),
+        };
+        let backends: Vec<_> = self.backends.iter().map(backend).collect();
+        flags.set("backends", (!backends.is_empty()).then_some(backends));
         flags
+    }
+}
+
+/// `URL`, or `NAME=URL`.
+fn backend(text: &str) -> std::result::Result<(Option<String>, String), String> {
+    match text.split_once('=') {
+        Some((name, url)) if !name.is_empty() && !name.contains(':') => {
+            Ok((Some(name.to_owned()), url.to_owned()))
+        }
+        Some(_) | None if text.contains("://") => Ok((None, text.to_owned())),
+        Some(_) | None => Err("a URL such as http://127.0.0.1:8080 is expected".to_owned()),
     }
 }
 

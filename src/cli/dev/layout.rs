@@ -41,6 +41,8 @@ struct Settings {
     agents: u64,
     base_port: u16,
     slots: Option<u32>,
+    #[serde(default)]
+    backends: Vec<String>,
 }
 
 /// One development cluster.
@@ -53,6 +55,8 @@ pub struct Layout {
     pub agents: u64,
     pub base_port: u16,
     pub slots: Option<u32>,
+    /// Model servers of every agent.
+    pub backends: Vec<String>,
     program: PathBuf,
 }
 
@@ -71,6 +75,7 @@ impl Layout {
                 agents: wishes.agents.unwrap_or(DEFAULT_AGENTS),
                 base_port: wishes.base_port.unwrap_or(DEFAULT_BASE_PORT),
                 slots: wishes.slots,
+                backends: wishes.backends,
             },
         };
         let mut layout = Layout {
@@ -80,6 +85,7 @@ impl Layout {
             agents: settings.agents,
             base_port: settings.base_port,
             slots: settings.slots,
+            backends: settings.backends,
             program,
         };
         if layout.base_port == 0 {
@@ -100,6 +106,7 @@ impl Layout {
             agents: self.agents,
             base_port: self.base_port,
             slots: self.slots,
+            backends: self.backends.clone(),
         };
         let text = serde_json::to_vec_pretty(&settings)
             .map_err(|error| Failure::refused("system", error, ""))?;
@@ -210,6 +217,9 @@ impl Layout {
                 if let Some(slots) = self.slots {
                     add(&["--slots", &slots.to_string()]);
                 }
+                for backend in &self.backends {
+                    add(&["--backend", backend]);
+                }
             }
         }
         argv
@@ -317,6 +327,10 @@ fn continued(before: &Settings, wishes: Wishes, dir: &Path) -> Result<Settings> 
         controllers: wishes.controllers.unwrap_or(before.controllers),
         agents: wishes.agents.unwrap_or(before.agents),
         slots: wishes.slots.or(before.slots),
+        backends: match wishes.backends.is_empty() {
+            true => before.backends.clone(),
+            false => wishes.backends,
+        },
         ..before.clone()
     })
 }
@@ -398,7 +412,7 @@ mod tests {
             base_port: Some(0),
             ..Wishes::default()
         };
-        let first = layout(home.path(), wishes).unwrap();
+        let first = layout(home.path(), wishes.clone()).unwrap();
         assert!(FREE_PORTS.contains(&first.base_port));
         first.save().unwrap();
         assert_eq!(

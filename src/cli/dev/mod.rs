@@ -63,6 +63,9 @@ pub struct DevArgs {
     /// Attempts at a time on each agent [default: one per core, or as before]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(model::SLOTS_MAX)))]
     slots: Option<u32>,
+    /// A model server that every agent gives to the cluster; may be given several times [default: none, or as before]
+    #[arg(long = "backend", value_name = "[NAME=]URL")]
+    backends: Vec<String>,
     /// Make it your current context, under the name `dev`
     #[arg(long = "use")]
     use_: bool,
@@ -91,12 +94,13 @@ struct IdArgs {
 }
 
 /// What a run of `dev` is asked to be, where it was said.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Wishes {
     pub controllers: Option<u64>,
     pub agents: Option<u64>,
     pub base_port: Option<u16>,
     pub slots: Option<u32>,
+    pub backends: Vec<String>,
 }
 
 pub fn run(args: DevArgs, global: &Global) -> Result<Exit> {
@@ -105,6 +109,7 @@ pub fn run(args: DevArgs, global: &Global) -> Result<Exit> {
         agents: args.agents,
         base_port: args.base_port,
         slots: args.slots,
+        backends: args.backends,
     };
     let (verb, id) = match args.verb {
         None => {

@@ -28,6 +28,10 @@ pub fn agent_json(agent: &v1::Agent) -> Value {
         "status": agent.status.as_ref().map(status_json),
         "attempts": agent.attempts.iter().map(attempt).collect::<Vec<_>>(),
         "cordon": agent.cordon.as_ref().map(cordon_json),
+        "backends": agent.backends.iter().map(|backend| json!({
+            "name": backend.name,
+            "models": backend.models,
+        })).collect::<Vec<_>>(),
     })
 }
 
@@ -191,6 +195,7 @@ mod tests {
 
     fn agent() -> v1::Agent {
         v1::Agent {
+            backends: Vec::new(),
             id: "a1".into(),
             state: "ready".into(),
             slots: 2,

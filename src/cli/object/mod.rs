@@ -3,12 +3,14 @@
 //! Keys are always there, `null` where nothing is known; ids are strings, times RFC 3339.
 
 mod agent;
+mod backend;
 mod cluster;
 mod event;
 mod task;
 mod why;
 
 pub use agent::{agent_detail, agent_json, agent_table};
+pub use backend::{Backend, backend_detail, backend_json, backend_table};
 pub use cluster::{member_json, members_table, status_json, status_table};
 pub use event::event_json;
 pub use task::{ended, state_name, task_detail, task_id, task_json, task_table};

@@ -64,30 +64,45 @@ pub fn task_json(task: &v1::Task) -> Value {
         "submit_index": task.submit_index,
         "last_index": task.last_index,
         "reason": text(&task.reason),
-        "result": task.result.as_ref().map(result_json),
+        "result": task.result.as_ref().map(|result| result_json(result, spec.inference.is_some())),
     })
 }
 
-fn result_json(result: &v1::TaskResult) -> Value {
+fn result_json(result: &v1::TaskResult, answers: bool) -> Value {
     let mut object = Map::new();
-    object.insert("exit_code".into(), result.exit_code.into());
-    let (stdout, stderr) = (&result.stdout, &result.stderr);
+    // A model has no exit code, and what it says is its output.
+    let exit_code = result.exit_code.filter(|_| !answers);
+    object.insert("exit_code".into(), exit_code.into());
+    let answer = lossy(&result.stdout, is_cut(&result.stdout, result.stdout_bytes));
+    let none = v1::TaskResult::default();
+    let streams = if answers { &none } else { result };
+    let (stdout, stderr) = (&streams.stdout, &streams.stderr);
     insert_bytes(
         &mut object,
         "stdout",
         stdout,
-        is_cut(stdout, result.stdout_bytes),
+        is_cut(stdout, streams.stdout_bytes),
     );
     insert_bytes(
         &mut object,
         "stderr",
         stderr,
-        is_cut(stderr, result.stderr_bytes),
+        is_cut(stderr, streams.stderr_bytes),
     );
     object.insert("truncated".into(), result.truncated.into());
-    object.insert("output".into(), Value::Null);
-    object.insert("usage".into(), Value::Null);
+    object.insert("output".into(), answers.then_some(answer).into());
+    object.insert(
+        "usage".into(),
+        result.usage.as_ref().map_or(Value::Null, usage_json),
+    );
     Value::Object(object)
+}
+
+fn usage_json(usage: &v1::Usage) -> Value {
+    json!({
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+    })
 }
 
 /// Whether only the end of this stream is kept. The other one may be whole.
@@ -165,7 +180,10 @@ pub fn task_detail(task: &v1::Task, now: u64) -> String {
         ("agent", task.agent.clone()),
         ("attempt", task.attempt.to_string()),
         ("epoch", epoch(task)),
-        ("command", command(&spec, None)),
+        match spec.inference {
+            Some(_) => ("asks", command(&spec, None)),
+            None => ("command", command(&spec, None)),
+        },
         ("submitted", at(task.submitted_at)),
         ("not before", at(task.not_before)),
         ("started", at(task.started_at)),
@@ -181,7 +199,10 @@ pub fn task_detail(task: &v1::Task, now: u64) -> String {
         format!("{} to {}", task.submit_index, task.last_index),
     ));
     if let Some(result) = &task.result {
-        rows.extend(result_rows(result));
+        match spec.inference {
+            Some(_) => rows.extend(answer_rows(result)),
+            None => rows.extend(result_rows(result)),
+        }
     }
     rows.retain(|(_, value)| !value.is_empty());
     fields(&rows)
@@ -260,6 +281,26 @@ fn result_rows(result: &v1::TaskResult) -> Vec<(&'static str, String)> {
     ]
 }
 
+fn answer_rows(result: &v1::TaskResult) -> Vec<(&'static str, String)> {
+    let cut = is_cut(&result.stdout, result.stdout_bytes);
+    let kept = format!(
+        "kept is the end: {} of {} bytes",
+        result.stdout.len(),
+        result.stdout_bytes
+    );
+    let tokens = result.usage.as_ref().map(|usage| {
+        format!(
+            "{} of the prompt, {} of the answer",
+            usage.prompt_tokens, usage.completion_tokens
+        )
+    });
+    vec![
+        ("tokens", tokens.unwrap_or_default()),
+        ("truncated", if cut { kept } else { String::new() }),
+        ("output", lossy(&result.stdout, cut)),
+    ]
+}
+
 fn shown_state(task: &v1::Task) -> String {
     let name = state_name(task.state());
     if task.cancel_requested && ended(task).is_none() {
@@ -280,16 +321,27 @@ fn epoch(task: &v1::Task) -> String {
 /// A command as one could type it, cut to a number of characters.
 fn command(spec: &v1::TaskSpec, max: Option<usize>) -> String {
     let words = spec.process.iter().flat_map(|process| &process.command);
-    let text = words
-        .map(|word| shell::word(word))
-        .collect::<Vec<_>>()
-        .join(" ");
+    let words: Vec<_> = words.map(|word| shell::word(word)).collect();
+    let text = match &spec.inference {
+        Some(inference) => format!("{}: {}", inference.model, asks(&inference.request)),
+        None => words.join(" "),
+    };
     match max {
         Some(max) if text.chars().count() > max => {
             text.chars().take(max - 1).chain(['…']).collect()
         }
         _ => text,
     }
+}
+
+/// What a request asks, in short: its last message, or else as it is.
+fn asks(request: &str) -> String {
+    let parsed: Option<Value> = serde_json::from_str(request).ok();
+    let last = parsed
+        .as_ref()
+        .and_then(|it| it.get("messages")?.as_array()?.last());
+    let text = last.and_then(|message| message.get("content")?.as_str());
+    text.unwrap_or(request).to_owned()
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ pub struct ListArgs {
     #[arg(long, value_enum, value_delimiter = ',')]
     state: Vec<State>,
     /// Only of this kind
-    #[arg(long, value_parser = ["process"])]
+    #[arg(long, value_parser = ["process", "inference"])]
     kind: Option<String>,
     /// Only of this namespace; default: the context's, else all
     #[arg(long, env = "QUORATE_NAMESPACE", hide_env_values = true)]

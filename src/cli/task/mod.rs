@@ -1,5 +1,6 @@
 //! The noun `task`: submit work, watch it, and ask about it.
 
+mod ask;
 mod cancel;
 mod follow;
 mod get;

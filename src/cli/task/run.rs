@@ -7,6 +7,7 @@
 //!           Ctrl-C: first cancel, then detach
 //! ```
 
+use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
 use clap::Args;
@@ -30,12 +31,13 @@ const DRAIN: Duration = Duration::from_secs(10);
 /// person bears.
 const CANCEL_LIMIT: Duration = Duration::from_secs(2);
 
-/// Run a command as a task: wait for it, and pass its output on
+/// Run a command, or ask a model, as a task: wait for it, and pass its output on
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   quorate task run -- echo 'hello, quorum'
   quorate task run --propagate-exit -- sh -c 'exit 7'
   quorate task run --require gpu=none --memory 512MiB -- ./simulate --seed 7
+  quorate task run --model gemma3-270m --prompt 'Why is the sky blue?'
 
 Its stdout and stderr are the task's own, byte for byte, whatever -o says: that only shapes errors,
 such as that the task could not be started. `quorate task get -o json` has the result as JSON.
@@ -63,6 +65,7 @@ pub async fn run(
     else {
         return Ok(Exit::Interrupted);
     };
+    end_line(&task);
     explain(&task, global);
     if cancelled && ended(&task) != Some(Exit::Ok) {
         return Ok(Exit::Interrupted);
@@ -239,6 +242,20 @@ fn detach(id: u64) -> Outcome {
         "detached from {id}; it may still run: `quorate task wait {id}`"
     ));
     Outcome::Detached
+}
+
+/// An answer has no line end of its own. Only on a screen, for else its bytes are all there is.
+fn end_line(task: &v1::Task) {
+    let answer = task
+        .spec
+        .as_ref()
+        .is_some_and(|spec| spec.inference.is_some());
+    let result = task.result.as_ref();
+    let open = result.is_some_and(|it| !it.stdout.is_empty() && !it.stdout.ends_with(b"\n"));
+    if answer && open && std::io::stdout().is_terminal() {
+        // Whoever reads it has all of it.
+        writeln!(std::io::stdout()).ok();
+    }
 }
 
 /// What the task itself could not say. Where it ended by itself, its own words are all there is,

@@ -11,6 +11,7 @@ use std::time::Duration;
 use clap::Args;
 use serde::Deserialize;
 
+use super::ask::{AskArgs, AskFile, Given};
 use crate::failure::{Failure, Result};
 use crate::mistake;
 
@@ -31,7 +32,7 @@ pub struct SpecArgs {
     /// A label of the task; may be given several times
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = pair)]
     labels: Vec<(String, String)>,
-    /// What an agent's labels must satisfy: `k=v`, `k!=v`, `k in (a,b)` or `k`
+    /// What an agent must satisfy: its labels `k=v`, `k!=v`, `k in (a,b)` or `k`, its back ends `offers MODEL`
     #[arg(long, value_name = "EXPRESSION")]
     require: Vec<String>,
     /// Memory limit of an attempt, such as 512MiB or 2GiB (a bare number is MiB)
@@ -43,7 +44,7 @@ pub struct SpecArgs {
     /// How long from now until it must have been assigned for the first time, else it fails
     #[arg(long, value_name = "TIME", value_parser = time)]
     deadline: Option<Duration>,
-    /// Attempts after a failed one [default: 0]
+    /// Attempts after a failed one [default: 0; of an inference 2]
     #[arg(long, value_name = "N")]
     retries: Option<u32>,
     /// Never start it a second time, even if its agent is lost
@@ -58,6 +59,8 @@ pub struct SpecArgs {
     /// Working directory on the agent; default: a scratch directory of the attempt
     #[arg(long, value_name = "DIR")]
     cwd: Option<String>,
+    #[command(flatten)]
+    ask: AskArgs,
     /// Read the spec from a file in TOML or JSON (`-`: stdin); flags win over it
     #[arg(long, value_name = "FILE|-")]
     from: Option<String>,
@@ -67,7 +70,7 @@ pub struct SpecArgs {
 }
 
 /// What `--from` reads.
-#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct SpecFile {
     name: Option<String>,
@@ -83,6 +86,7 @@ struct SpecFile {
     at_most_once: Option<bool>,
     memory: Option<Quantity>,
     request_id: Option<String>,
+    inference: AskFile,
 }
 
 /// `"5m"` or `300`, as on the command line.
@@ -157,7 +161,14 @@ fn assemble(
     let memory = file
         .memory
         .map(|size| mebibytes(&size.text()).map_err(|why| invalid(format!("memory: {why}"))));
-    let mut spec = model::TaskSpec::process(namespace, command);
+    let given_command = match command.is_empty() {
+        true => Given::No,
+        false => Given::Yes,
+    };
+    let mut spec = match args.ask.wanted(file.inference, given_command)? {
+        Some(inference) => model::TaskSpec::inference(namespace, inference),
+        None => model::TaskSpec::process(namespace, command),
+    };
     spec.name = args.name.or(file.name).unwrap_or_default();
     spec.env = file.env;
     for variable in &args.env {
@@ -169,7 +180,8 @@ fn assemble(
     spec.labels.extend(args.labels);
     let expressions = file.require.iter().chain(&args.require);
     let expressions = expressions.map(|text| text.parse::<model::Expression>().map_err(invalid));
-    spec.require = expressions.collect::<Result<_>>()?;
+    spec.require
+        .extend(expressions.collect::<Result<Vec<_>>>()?);
     spec.timeout = timeout.map(millis);
     spec.deadline = deadline.map(millis);
     spec.retries = args.retries.or(file.retries).unwrap_or(spec.retries);
@@ -182,7 +194,7 @@ fn assemble(
 
 type Parse<T> = fn(&str) -> std::result::Result<T, String>;
 
-fn invalid(message: impl std::fmt::Display) -> Failure {
+pub(super) fn invalid(message: impl std::fmt::Display) -> Failure {
     Failure::refused("invalid", message, "see `quorate task submit --help`")
 }
 
@@ -212,7 +224,7 @@ fn read(from: &str) -> Result<SpecFile> {
     parse(&text, &origin)
 }
 
-fn bounded(input: impl Read, path: &Path) -> Result<String> {
+pub(super) fn bounded(input: impl Read, path: &Path) -> Result<String> {
     let mut bytes = Vec::new();
     input
         .take(SPEC_FILE_MAX_BYTES + 1)

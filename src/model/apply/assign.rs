@@ -70,10 +70,10 @@ impl State {
         let satisfied = self.specs.get(&task.id).is_some_and(|spec| {
             spec.require
                 .iter()
-                .all(|expression| expression.matches(&agent.profile.labels))
+                .all(|expression| expression.matches(&agent.profile))
         });
         if !satisfied {
-            return stale("does not satisfy the task's labels");
+            return stale("does not satisfy what the task requires");
         }
         Ok(())
     }

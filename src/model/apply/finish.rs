@@ -81,9 +81,12 @@ impl State {
                 }
                 after_interruption(&next, attempt, repeats, reason(), step)
             }
-            End::Exited { .. } | End::Signalled { .. } | End::TimedOut | End::NotStarted { .. } => {
-                after_failure(&mut next, retries, reason(), step)
-            }
+            End::Exited { .. }
+            | End::Signalled { .. }
+            | End::TimedOut
+            | End::NotStarted { .. }
+            | End::Failed { .. } => after_failure(&mut next, retries, reason(), step),
+            End::Impossible { .. } => after_failure(&mut next, 0, reason(), step),
             End::Killed => after_kill(&next, &attempt.agent),
         };
         self.write_result(next.id, outcome);
@@ -269,6 +272,8 @@ fn describe(end: &End, agent: &AgentId) -> String {
         End::TimedOut => format!("timed out on {agent}"),
         End::Killed => format!("killed by {agent}"),
         End::NotStarted { reason } => format!("could not be started on {agent}: {reason}"),
+        End::Failed { reason } => format!("failed on {agent}: {reason}"),
+        End::Impossible { reason } => format!("can't be done, as {agent} was told: {reason}"),
         End::Declined { reason } => format!("declined by {agent}: {reason}"),
         End::Interrupted { reason, .. } => format!("interrupted on {agent}: {reason}"),
     }

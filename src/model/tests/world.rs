@@ -147,6 +147,7 @@ pub fn profile(name: &str, slots: u32, inc: u8) -> AgentProfile {
         labels: BTreeMap::new(),
         version: "test".into(),
         limits: "rlimit".into(),
+        backends: Vec::new(),
     }
 }
 

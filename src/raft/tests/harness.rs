@@ -148,6 +148,7 @@ fn profile(name: &str) -> AgentProfile {
         labels: BTreeMap::new(),
         version: "test".to_owned(),
         limits: "rlimit".to_owned(),
+        backends: Vec::new(),
     }
 }
 

@@ -116,6 +116,7 @@ impl Gateway {
             slots: profile.slots,
             busy,
             labels: wire::convert::labels_out(&profile.labels),
+            backends: wire::convert::backends_out(&profile.backends),
             incarnation: profile.incarnation.to_string(),
             registered_index: agent.registered_index,
             version: profile.version.clone(),

@@ -191,6 +191,7 @@ impl Reader {
                 Ok(())
             }
             Some(Body::Known(known)) => self.known(known).await,
+            Some(Body::Backends(told)) => self.backends(told).await,
             Some(Body::Hello(_)) => Err("a hello came twice".into()),
             // A kind of frame that this release does not know: a newer agent.
             None => Ok(()),
@@ -256,6 +257,16 @@ impl Reader {
         self.input(dispatch::Input::Known {
             session: self.session.id,
             attempts,
+        })
+        .await;
+        Ok(())
+    }
+
+    async fn backends(&self, told: v1::Backends) -> Result<(), String> {
+        let backends = wire::convert::backends_in(told.backends);
+        self.input(dispatch::Input::Backends {
+            session: self.session.id,
+            backends,
         })
         .await;
         Ok(())

@@ -124,6 +124,7 @@ fn register(agent: &str) -> Op {
             labels: std::collections::BTreeMap::new(),
             version: "test".to_owned(),
             limits: "rlimit".to_owned(),
+            backends: Vec::new(),
         }),
         placement: None,
     }

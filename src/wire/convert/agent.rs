@@ -18,6 +18,7 @@ impl TryFrom<&v1::Hello> for model::AgentProfile {
             labels: labels_in(hello.labels.clone())?,
             version: hello.version.clone(),
             limits: hello.limits.clone(),
+            backends: backends_in(hello.backends.clone()),
         })
     }
 }
@@ -76,5 +77,28 @@ pub fn hello(
         limits: profile.limits.clone(),
         cluster_id,
         generation: generation.0,
+        backends: backends_out(&profile.backends),
     }
+}
+
+/// An agent's back ends.
+pub fn backends_out(backends: &[model::Backend]) -> Vec<v1::Backend> {
+    let out = |backend: &model::Backend| v1::Backend {
+        name: backend.name.clone(),
+        url: backend.url.clone(),
+        models: backend.models.clone(),
+        trouble: backend.trouble.clone(),
+    };
+    backends.iter().map(out).collect()
+}
+
+/// What an agent says of them; whether it may is `model`'s to say.
+pub fn backends_in(backends: Vec<v1::Backend>) -> Vec<model::Backend> {
+    let read = |backend: v1::Backend| model::Backend {
+        name: backend.name,
+        url: backend.url,
+        models: backend.models,
+        trouble: backend.trouble,
+    };
+    backends.into_iter().map(read).collect()
 }

@@ -13,7 +13,7 @@ use model::StateHashes;
 
 use crate::v1;
 
-pub use agent::hello;
+pub use agent::{backends_in, backends_out, hello};
 pub use event::event;
 pub use task::{archived_task, state, states, task};
 

@@ -39,6 +39,7 @@ impl From<&model::Outcome> for v1::Outcome {
             stderr_bytes: outcome.stderr_bytes,
             started_at: outcome.started_at.0,
             finished_at: outcome.finished_at.0,
+            usage: outcome.usage.map(v1::Usage::from),
         }
     }
 }
@@ -56,6 +57,7 @@ impl TryFrom<v1::Outcome> for model::Outcome {
             stderr_bytes: outcome.stderr_bytes,
             started_at: Timestamp(outcome.started_at),
             finished_at: Timestamp(outcome.finished_at),
+            usage: outcome.usage.map(model::Usage::from),
         })
     }
 }
@@ -75,6 +77,12 @@ fn end_out(end: &End) -> WireEnd {
             reason: String::new(),
         }),
         End::NotStarted { reason } => WireEnd::NotStarted(v1::NotStarted {
+            reason: reason.clone(),
+        }),
+        End::Failed { reason } => WireEnd::Failed(v1::Failed {
+            reason: reason.clone(),
+        }),
+        End::Impossible { reason } => WireEnd::Impossible(v1::Impossible {
             reason: reason.clone(),
         }),
         End::Declined { reason } => WireEnd::Declined(v1::Declined {
@@ -105,6 +113,8 @@ fn end_in(end: WireEnd) -> Result<End, Malformed> {
         WireEnd::TimedOut(_) => End::TimedOut,
         WireEnd::Killed(_) => End::Killed,
         WireEnd::NotStarted(v1::NotStarted { reason }) => End::NotStarted { reason },
+        WireEnd::Failed(v1::Failed { reason }) => End::Failed { reason },
+        WireEnd::Impossible(v1::Impossible { reason }) => End::Impossible { reason },
         WireEnd::Declined(v1::Declined { reason }) => End::Declined { reason },
         WireEnd::Interrupted(interrupted) => End::Interrupted {
             cause: cause_in(interrupted.cause()),
@@ -127,6 +137,24 @@ fn cause_in(cause: v1::InterruptionCause) -> Interruption {
             Interruption::AgentDied
         }
         v1::InterruptionCause::EndedByAgent => Interruption::EndedByAgent,
+    }
+}
+
+impl From<model::Usage> for v1::Usage {
+    fn from(usage: model::Usage) -> v1::Usage {
+        v1::Usage {
+            prompt_tokens: usage.prompt_tokens,
+            completion_tokens: usage.completion_tokens,
+        }
+    }
+}
+
+impl From<v1::Usage> for model::Usage {
+    fn from(usage: v1::Usage) -> model::Usage {
+        model::Usage {
+            prompt_tokens: usage.prompt_tokens,
+            completion_tokens: usage.completion_tokens,
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Task specs. Defaults that belong to a kind are filled in here, so that what is committed is
 //! complete.
 
-use model::{Expression, Kind, Millis, Namespace};
+use model::{Endpoint, Expression, Millis, Namespace};
 
 use super::{Malformed, labels_in, labels_out};
 use crate::v1;
@@ -11,18 +11,19 @@ const DEFAULT_NAMESPACE: &str = "default";
 
 impl From<&model::TaskSpec> for v1::TaskSpec {
     fn from(spec: &model::TaskSpec) -> v1::TaskSpec {
+        let process = || v1::ProcessSpec {
+            command: spec.command.clone(),
+            env: spec
+                .env
+                .iter()
+                .map(|(k, v)| (k.clone(), v.clone()))
+                .collect(),
+            cwd: spec.cwd.clone(),
+        };
         v1::TaskSpec {
             name: spec.name.clone(),
             namespace: spec.namespace.to_string(),
-            process: Some(v1::ProcessSpec {
-                command: spec.command.clone(),
-                env: spec
-                    .env
-                    .iter()
-                    .map(|(k, v)| (k.clone(), v.clone()))
-                    .collect(),
-                cwd: spec.cwd.clone(),
-            }),
+            process: spec.inference.is_none().then(process),
             labels: labels_out(&spec.labels),
             require: spec.require.iter().map(Expression::to_string).collect(),
             timeout_ms: spec.timeout.map_or(0, |span| span.0),
@@ -30,7 +31,41 @@ impl From<&model::TaskSpec> for v1::TaskSpec {
             retries: Some(spec.retries),
             at_most_once: spec.at_most_once,
             memory_mib: spec.memory_mib.unwrap_or(0),
+            inference: spec.inference.as_ref().map(|it| Box::new(it.into())),
         }
+    }
+}
+
+impl From<&model::Inference> for v1::InferenceSpec {
+    fn from(inference: &model::Inference) -> v1::InferenceSpec {
+        let endpoint = match inference.endpoint {
+            Endpoint::ChatCompletions => v1::Endpoint::ChatCompletions,
+            Endpoint::Completions => v1::Endpoint::Completions,
+            Endpoint::Embeddings => v1::Endpoint::Embeddings,
+        };
+        v1::InferenceSpec {
+            model: inference.model.clone(),
+            endpoint: endpoint.into(),
+            request: inference.request.clone(),
+        }
+    }
+}
+
+impl TryFrom<v1::InferenceSpec> for model::Inference {
+    type Error = Malformed;
+
+    fn try_from(spec: v1::InferenceSpec) -> Result<model::Inference, Malformed> {
+        let endpoint = match spec.endpoint() {
+            v1::Endpoint::ChatCompletions => Endpoint::ChatCompletions,
+            v1::Endpoint::Completions => Endpoint::Completions,
+            v1::Endpoint::Embeddings => Endpoint::Embeddings,
+            v1::Endpoint::Unspecified => return Err(Malformed::missing("the endpoint")),
+        };
+        Ok(model::Inference {
+            model: spec.model,
+            endpoint,
+            request: spec.request,
+        })
     }
 }
 
@@ -38,31 +73,48 @@ impl TryFrom<v1::TaskSpec> for model::TaskSpec {
     type Error = Malformed;
 
     fn try_from(spec: v1::TaskSpec) -> Result<model::TaskSpec, Malformed> {
-        let process = spec
-            .process
-            .ok_or_else(|| Malformed("no command to run".into()))?;
         let namespace = match spec.namespace.as_str() {
             "" => DEFAULT_NAMESPACE,
             given => given,
+        };
+        let namespace = Namespace::new(namespace)?;
+        let mut read = match (spec.process, spec.inference) {
+            (Some(process), None) => model::TaskSpec {
+                env: process.env.into_iter().collect(),
+                cwd: process.cwd,
+                ..model::TaskSpec::process(namespace, process.command)
+            },
+            (None, Some(inference)) => {
+                model::TaskSpec::inference(namespace, (*inference).try_into()?)
+            }
+            (Some(_), Some(_)) => {
+                let text = "a command and an inference: a task is one of them";
+                return Err(Malformed(text.into()));
+            }
+            (None, None) => return Err(Malformed("no command to run, and no model to ask".into())),
         };
         let mut require = Vec::with_capacity(spec.require.len());
         for text in &spec.require {
             let parsed = text.parse::<Expression>();
             require.push(parsed.map_err(|error| Malformed(error.to_string()))?);
         }
+        // Its own model is required, said or not.
+        let implied = std::mem::take(&mut read.require);
+        require.extend(
+            implied
+                .into_iter()
+                .filter(|it| !spec.require.contains(&it.to_string())),
+        );
         Ok(model::TaskSpec {
             name: spec.name,
-            namespace: Namespace::new(namespace)?,
-            command: process.command,
-            env: process.env.into_iter().collect(),
-            cwd: process.cwd,
             labels: labels_in(spec.labels)?,
             require,
             timeout: nonzero(spec.timeout_ms).map(Millis),
             deadline: nonzero(spec.deadline_ms).map(Millis),
-            retries: spec.retries.unwrap_or(Kind::Process.default_retries()),
+            retries: spec.retries.unwrap_or(read.retries),
             at_most_once: spec.at_most_once,
             memory_mib: nonzero(spec.memory_mib),
+            ..read
         })
     }
 }

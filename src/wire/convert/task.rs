@@ -117,6 +117,8 @@ fn result(outcome: &model::Outcome) -> v1::TaskResult {
         End::TimedOut
         | End::Killed
         | End::NotStarted { .. }
+        | End::Failed { .. }
+        | End::Impossible { .. }
         | End::Declined { .. }
         | End::Interrupted { .. } => (None, None),
     };
@@ -128,5 +130,6 @@ fn result(outcome: &model::Outcome) -> v1::TaskResult {
         truncated: outcome.truncated(),
         stdout_bytes: outcome.stdout_bytes,
         stderr_bytes: outcome.stderr_bytes,
+        usage: outcome.usage.map(v1::Usage::from),
     }
 }

@@ -147,6 +147,7 @@ fn the_result_of_an_earlier_try_is_not_shown_under_a_later_epoch() {
         labels: BTreeMap::new(),
         version: "test".into(),
         limits: "rlimit".into(),
+        backends: Vec::new(),
     };
     let register = Command::RegisterAgent(profile);
     let mut state = State::default();

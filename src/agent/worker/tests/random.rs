@@ -113,7 +113,11 @@ impl Judge {
                 assert!(told.is_superset(&open), "hid what it holds");
                 assert!(told.is_disjoint(&self.settled));
             }
-            Body::Hello(_) | Body::Status(_) | Body::Started(_) | Body::Output(_) => {}
+            Body::Hello(_)
+            | Body::Status(_)
+            | Body::Started(_)
+            | Body::Output(_)
+            | Body::Backends(_) => {}
         }
     }
 }

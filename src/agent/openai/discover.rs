@@ -1,0 +1,106 @@
+//! What the back ends offer, asked again and again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use serde::Deserialize;
+
+use super::api::{Trouble, with_causes};
+use super::backends::{Backends, Known, Offers};
+use super::{LOOK_AGAIN, LOOK_EVERY};
+
+/// How long a back end may take to say what it offers: one that computes may be slow.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Characters of its trouble that the cluster is told.
+const SHOWN: usize = 200;
+
+/// Of `/v1/models`, as much as is needed.
+#[derive(Debug, Deserialize)]
+struct List {
+    data: Vec<Model>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Model {
+    id: String,
+}
+
+/// Never ends.
+pub(super) async fn watch_all(backends: Arc<Backends>) {
+    let all = backends.all().to_vec();
+    let each = all.into_iter().map(|known| {
+        let backends = Arc::clone(&backends);
+        async move { watch(&backends, &known).await }
+    });
+    join_all(each).await;
+}
+
+async fn watch(backends: &Backends, known: &Known) {
+    let mut told = None;
+    loop {
+        let offers = look(known).await;
+        if told.as_ref() != Some(&offers) {
+            let (name, models) = (known.api.shown(), &offers.models);
+            match offers.trouble.is_empty() {
+                true => tracing::info!(backend = %name, ?models, "a back end offers models"),
+                false => {
+                    tracing::warn!(backend = %name, trouble = %offers.trouble, "no use of a back end");
+                }
+            }
+            told = Some(offers.clone());
+        }
+        let pause = match offers.trouble.is_empty() {
+            true => LOOK_EVERY,
+            false => LOOK_AGAIN,
+        };
+        backends.learn(known, offers);
+        // Sooner where a request to it failed.
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = known.doubted.notified() => {}
+        }
+    }
+}
+
+async fn look(known: &Known) -> Offers {
+    match list(known).await {
+        Ok(models) if models.is_empty() => in_trouble("it offers no model".to_owned()),
+        Ok(models) => Offers {
+            models,
+            trouble: String::new(),
+        },
+        Err(trouble) => in_trouble(trouble.to_string()),
+    }
+}
+
+fn in_trouble(trouble: String) -> Offers {
+    Offers {
+        models: Vec::new(),
+        trouble: trouble.chars().take(SHOWN).collect(),
+    }
+}
+
+async fn list(known: &Known) -> Result<Vec<String>, Trouble> {
+    let response = known.api.get("models", PATIENCE).await?;
+    let body = response.text().await;
+    let body = body.map_err(|error| Trouble::Unreachable(with_causes(&error)))?;
+    let list: List = serde_json::from_str(&body).map_err(|error| {
+        let text = format!("its list of models can't be read: {error}");
+        Trouble::Refused(text)
+    })?;
+    let ids = list.data.into_iter().map(|model| model.id);
+    let mut models: Vec<String> = ids.filter(|id| usable(id)).collect();
+    models.sort_unstable();
+    models.dedup();
+    models.truncate(model::MODELS_MAX);
+    Ok(models)
+}
+
+/// What the cluster takes for a model's name.
+fn usable(id: &str) -> bool {
+    !id.is_empty()
+        && id.len() <= model::MODEL_MAX_BYTES
+        && !id.chars().any(|c| c.is_whitespace() || c.is_control())
+}

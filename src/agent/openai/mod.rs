@@ -1,0 +1,106 @@
+//! The executor of inferences: any OpenAI-compatible server that this agent reaches.
+//!
+//! ```text
+//!  discover ──► Backends (what each offers, how busy it is) ──► the cluster, when that changes
+//!                  │ the least busy one with the model
+//!                  ▼
+//!  attempt ──► request ──► answer, chunk by chunk ──► the attempt's stdout (kept, and read with offsets)
+//!                                     └──► tokens used ──► the verdict
+//! ```
+//!
+//! An answer is output like any other: whoever follows it can go on at another controller, and it never goes through
+//! the log. Left out: choosing between agents (the scheduler does), and trying again (the cluster does).
+
+mod answer;
+mod api;
+mod backends;
+mod discover;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use model::Backend;
+use tokio::sync::watch;
+
+use crate::config::{BackendConfig, Invalid};
+use crate::executor::{Attempt, Executor, Exit, Hands, Urgency};
+
+use self::backends::Backends;
+
+/// How often a back end is asked what it offers.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+
+/// The same, where it could not be used.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+pub(crate) struct OpenAi {
+    backends: Arc<Backends>,
+}
+
+impl OpenAi {
+    /// Needs a runtime: what the back ends offer is looked at from now on.
+    pub fn start(configs: &[BackendConfig]) -> Result<OpenAi, Invalid> {
+        let backends = Arc::new(Backends::new(configs)?);
+        Ok(OpenAi { backends })
+    }
+
+    /// Looks at what the back ends offer, until it is dropped.
+    pub fn watch(&self) -> impl Future<Output = ()> + Send + 'static {
+        discover::watch_all(Arc::clone(&self.backends))
+    }
+
+    /// What the cluster is told of them, as it changes.
+    pub fn offered(&self) -> watch::Receiver<Vec<Backend>> {
+        self.backends.offered()
+    }
+}
+
+impl Executor for OpenAi {
+    fn run(&self, attempt: Attempt, hands: Hands) -> BoxFuture<'static, Exit> {
+        Box::pin(run(Arc::clone(&self.backends), attempt, hands))
+    }
+}
+
+async fn run(backends: Arc<Backends>, attempt: Attempt, hands: Hands) -> Exit {
+    let Hands {
+        output,
+        started,
+        mut stop,
+    } = hands;
+    let Some(inference) = &attempt.spec.inference else {
+        return Exit::Impossible("it is not an inference".to_owned());
+    };
+    if *stop.borrow() > Urgency::None {
+        return Exit::Prevented;
+    }
+    let limit = attempt
+        .spec
+        .timeout
+        .map(|span| Duration::from_millis(span.0));
+    let answering = async {
+        let Some(chosen) = backends.choose(&inference.model) else {
+            let text = format!("no back end offers {} any more", inference.model);
+            return Exit::Failed(text);
+        };
+        started(None);
+        answer::ask(&chosen, inference, &output).await
+    };
+    // What is dropped closes its connection, by which a back end hears that nobody waits for the answer.
+    tokio::select! {
+        biased;
+        // The sender goes only with the runner.
+        _ = stop.wait_for(|urgency| *urgency > Urgency::None) => Exit::Stopped,
+        () = after(limit) => Exit::TimedOut,
+        exit = answering => exit,
+    }
+}
+
+async fn after(limit: Option<Duration>) {
+    match limit {
+        Some(limit) => tokio::time::sleep(limit).await,
+        None => std::future::pending().await,
+    }
+}
