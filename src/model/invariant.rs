@@ -1,9 +1,12 @@
 //! What must hold of every state, whatever was applied. Tests call it after each entry.
 
+use std::collections::BTreeSet;
+
 use crate::agent::Agent;
 use crate::apply::submit::request_of_task;
 use crate::id::TaskId;
 use crate::limit;
+use crate::principal::Role;
 use crate::state::State;
 use crate::task::{Attempt, Phase, Task};
 
@@ -19,6 +22,7 @@ pub fn check(state: &State) -> Vec<String> {
         check_agent(state, agent, &mut found);
     }
     check_orphans(state, &mut found);
+    check_tokens(state, &mut found);
     if state.index != state.rebuilt_index() {
         found.push("the indexes differ from the records".into());
     }
@@ -108,6 +112,19 @@ fn check_once(state: &State, task: &Task, latest: &Attempt, found: &mut Vec<Stri
         }
         if attempt != latest {
             found.push(format!("{} waits for the end of another attempt", task.id));
+        }
+    }
+}
+
+fn check_tokens(state: &State, found: &mut Vec<String>) {
+    for token in state.join_tokens() {
+        let id = &token.asked.id;
+        if token.admitted.len() > token.asked.uses as usize {
+            found.push(format!("join token {id} let in more than it may"));
+        }
+        let keys: BTreeSet<_> = token.admitted.iter().map(|one| &one.name).collect();
+        if token.asked.role == Role::Controller && keys.len() != token.admitted.len() {
+            found.push(format!("join token {id} gave a controller's id twice"));
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::entry::{DecodeError, decode, encode};
 use crate::hash::{Sum, digest};
 use crate::id::{AgentId, Fence, Generation, Incarnation, TaskId};
 use crate::index::{Index, Requirement, Waiting};
+use crate::join_token::Joining;
 use crate::label::Expression;
 use crate::limit;
 use crate::outcome::Outcome;
@@ -66,6 +67,7 @@ pub struct State {
     pub(crate) results: Table<TaskId, Outcome>,
     pub(crate) agents: Table<AgentId, Agent>,
     pub(crate) requests: Table<RequestKey, Request>,
+    pub(crate) joining: Joining,
     pub(crate) index: Index,
     hash_at: (u64, [u8; 32]),
 }
@@ -82,6 +84,7 @@ impl Default for State {
             results: Table::new("result"),
             agents: Table::new("agent"),
             requests: Table::new("request"),
+            joining: Joining::default(),
             index: Index::default(),
             hash_at: (0, [0; 32]),
         }
@@ -262,15 +265,17 @@ impl State {
         self.hash_at
     }
 
-    fn summed(&self, sums: impl FnOnce([&dyn Summed; 5]) -> [Sum; 5]) -> [u8; 32] {
+    fn summed(&self, sums: impl FnOnce([&dyn Summed; 7]) -> [Sum; 7]) -> [u8; 32] {
         let mut total = Sum::default();
         total.add(digest("meta", &(), &self.meta));
-        let tables: [&dyn Summed; 5] = [
+        let tables: [&dyn Summed; 7] = [
             &self.tasks,
             &self.specs,
             &self.results,
             &self.agents,
             &self.requests,
+            &self.joining.tokens,
+            &self.joining.holders,
         ];
         for sum in sums(tables) {
             total.merge(sum);
@@ -362,6 +367,7 @@ impl State {
             self.results.dump(),
             self.agents.dump(),
             self.requests.dump(),
+            self.joining.dump(),
             (self.hash_at.0, serde_bytes::Bytes::new(&self.hash_at.1)),
         );
         encode(FORMAT, &dump)
@@ -376,10 +382,11 @@ impl State {
             Rows<TaskId, Outcome>,
             Rows<AgentId, Agent>,
             Rows<RequestKey, Request>,
+            crate::join_token::Dumped,
             (u64, serde_bytes::ByteArray<32>),
         );
         let dumped: Dumped = decode(FORMAT, bytes)?;
-        let (meta, tasks, specs, results, agents, requests, (hash_index, hash)) = dumped;
+        let (meta, tasks, specs, results, agents, requests, joining, (hash_index, hash)) = dumped;
         let mut state = State {
             meta,
             tasks: Table::restore("task", tasks),
@@ -387,6 +394,7 @@ impl State {
             results: Table::restore("result", results),
             agents: Table::restore("agent", agents),
             requests: Table::restore("request", requests),
+            joining: Joining::restore(joining),
             index: Index::default(),
             hash_at: (hash_index, hash.into_array()),
         };

@@ -4,6 +4,7 @@
 mod budget;
 mod endings;
 mod golden;
+mod joining;
 mod property;
 mod rules;
 mod world;

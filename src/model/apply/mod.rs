@@ -5,7 +5,8 @@
 //! - [`assign`]: a queued task gets an agent and an epoch;
 //! - [`finish`]: an agent's report, behind the fence; retries;
 //! - [`cancel`], [`agents`], [`expire`]: cancels, registrations, leases, deadlines, retention;
-//! - [`cordon`]: what people decide on an agent.
+//! - [`cordon`]: what people decide on an agent;
+//! - [`join_token`]: who may join, and who did.
 //!
 //! Refusals are values. No input, however odd, panics.
 
@@ -15,6 +16,7 @@ mod cancel;
 mod cordon;
 mod expire;
 mod finish;
+mod join_token;
 pub(crate) mod submit;
 
 use std::collections::BTreeSet;
@@ -108,6 +110,9 @@ impl State {
             Command::UncordonAgent { agent } => self.uncordon_agent(agent, step),
             Command::DrainAgent(drain) => self.drain_agent(principal, drain, step),
             Command::RemoveAgent { agent } => self.remove_agent(agent, step),
+            Command::CreateJoinToken(token) => self.create_join_token(principal, token, step),
+            Command::RevokeJoinToken { token } => self.revoke_join_token(token, step),
+            Command::Enrol(enrolment) => self.enrol(enrolment, step),
         }
     }
 
