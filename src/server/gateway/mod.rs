@@ -4,7 +4,10 @@
 
 mod agents;
 mod cluster;
+mod enrol;
 pub mod failure;
+mod identities;
+mod join_tokens;
 mod list;
 mod logs;
 mod membership;

@@ -2,6 +2,7 @@
 //! it checks what the wire could not express, and says in words what is wrong.
 
 mod agent;
+mod joining;
 mod session;
 mod spec;
 mod task;
@@ -13,6 +14,7 @@ use model::StateHashes;
 use crate::v1;
 
 pub use agent::hello;
+pub use joining::{enrolment_in, join_token_out, role_in, role_out};
 pub use task::{state, states, task};
 
 /// A message that the other side should not have sent.
