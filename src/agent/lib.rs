@@ -35,6 +35,7 @@ mod load;
 mod output;
 mod process;
 mod recovery;
+mod renewal;
 mod runner;
 mod session;
 mod tail;
