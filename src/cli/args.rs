@@ -12,7 +12,9 @@ use clap::{Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::{self, Format};
-use crate::{agents, cert, cluster, completions, config, context, controller, dev, task};
+use crate::{
+    agents, cert, cluster, completions, config, context, controller, dev, join_token, task,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -109,6 +111,7 @@ pub enum Noun {
     Controller(controller::ControllerArgs),
     Context(context::ContextArgs),
     Cert(cert::CertArgs),
+    JoinToken(join_token::JoinTokenArgs),
     Config(config::ConfigArgs),
     /// Print the version
     #[command(after_help = "Example:\n  quorate version -o json")]

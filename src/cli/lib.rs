@@ -24,6 +24,8 @@ mod dev;
 mod exit;
 mod failure;
 mod files;
+mod join;
+mod join_token;
 mod mistake;
 mod object;
 mod output;
@@ -67,6 +69,7 @@ fn run(cli: Cli) -> Result<Exit> {
         Noun::Controller(args) => controller::run(args, &global),
         Noun::Context(args) => context::run(args, &global),
         Noun::Cert(args) => cert::run(args, &global),
+        Noun::JoinToken(args) => join_token::run(args, &global),
         Noun::Config(args) => config::run(args, &global),
         Noun::Version => version::run(&global),
         Noun::Completions(args) => completions::run(&args),

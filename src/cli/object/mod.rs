@@ -4,11 +4,13 @@
 
 mod agent;
 mod cluster;
+mod join_token;
 mod task;
 mod why;
 
 pub use agent::{agent_detail, agent_json, agent_table};
 pub use cluster::{member_json, members_table, status_json, status_table};
+pub use join_token::{join_token_json, join_token_table};
 pub use task::{ended, state_name, task_detail, task_id, task_json, task_table};
 pub use why::{why_json, why_text};
 

@@ -31,6 +31,12 @@ impl Section for agent::Config {
     const NAME: &'static str = "agent";
 }
 
+/// What an agent is told that has not joined yet, so nothing of it need be known but whom to ask.
+pub fn newcomer(layers: &Layers, flags: Flags) -> Result<agent::Config> {
+    fitting::<server::Config>(layers)?;
+    merged(layers, flags)
+}
+
 /// What a controller is told. Where no id is given, its certificate says it.
 pub fn controller(layers: &Layers, flags: Flags) -> Result<server::Config> {
     fitting::<agent::Config>(layers)?;
@@ -39,7 +45,8 @@ pub fn controller(layers: &Layers, flags: Flags) -> Result<server::Config> {
     Ok(config)
 }
 
-/// What the first controller of a cluster is told, which has no certificate yet: its id may be missing.
+/// What a controller is told that has no certificate yet, the first of its cluster or one that joins: its id may be
+/// missing.
 pub fn founder(layers: &Layers, flags: Flags) -> Result<server::Config> {
     fitting::<agent::Config>(layers)?;
     merged(layers, flags)
