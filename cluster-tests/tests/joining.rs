@@ -70,6 +70,30 @@ async fn ended(child: Child) -> cluster::Completed {
     end.expect("it ends by itself").unwrap()
 }
 
+/// The one command that makes an agent.
+fn agent_run<'a>(secret: &'a str, at: &'a str, id: &'a str) -> [&'a str; 8] {
+    [
+        "agent",
+        "run",
+        "--join",
+        secret,
+        "--controller",
+        at,
+        "--id",
+        id,
+    ]
+}
+
+async fn until_it_has_the_key(dir: &Path) {
+    let key = dir.join("ca/ca.key");
+    wait::until_now("it to have the CA's key", PATIENCE, || match key.exists() {
+        true => Ok(()),
+        false => Err(said(dir)),
+    })
+    .await
+    .unwrap();
+}
+
 async fn killed(mut child: Child) {
     child.start_kill().unwrap();
     child.wait().await.unwrap();
@@ -82,16 +106,7 @@ async fn an_agent_joins_by_one_command_runs_a_task_and_goes_on_after_a_restart()
     let first = ours.addresses().unwrap()[0].clone();
     let secret = token(ours, &["--role", "agent", "--label", "site=berlin"]).await;
     let dir = ours.scratch().join("machine");
-    let run = [
-        "agent",
-        "run",
-        "--join",
-        &secret,
-        "--controller",
-        &first,
-        "--id",
-        "b1",
-    ];
+    let run = agent_run(&secret, &first, "b1");
     let child = start(ours, &dir, &run);
     until_ready(ours, "b1").await;
     let there = [
@@ -151,16 +166,7 @@ async fn a_join_that_was_cut_short_is_done_again_with_the_same_key_and_by_nobody
     let first = ours.addresses().unwrap()[1].clone();
     let secret = token(ours, &["--role", "agent"]).await;
     let dir = ours.scratch().join("machine");
-    let run = [
-        "agent",
-        "run",
-        "--join",
-        &secret,
-        "--controller",
-        &first,
-        "--id",
-        "b1",
-    ];
+    let run = agent_run(&secret, &first, "b1");
     let child = start(ours, &dir, &run);
     until_ready(ours, "b1").await;
     killed(child).await;
@@ -171,16 +177,7 @@ async fn a_join_that_was_cut_short_is_done_again_with_the_same_key_and_by_nobody
     killed(child).await;
 
     let other = ours.scratch().join("other");
-    let run = [
-        "agent",
-        "run",
-        "--join",
-        &secret,
-        "--controller",
-        &first,
-        "--id",
-        "b2",
-    ];
+    let run = agent_run(&secret, &first, "b2");
     let refused = ended(start(ours, &other, &run)).await;
     assert_eq!(refused.code, Some(1));
     assert!(
@@ -288,16 +285,7 @@ async fn with_a_wrong_pin_nothing_is_sent() {
     let shaken = tokio::spawn(async move { incoming.next().await.is_some() });
 
     let dir = ours.scratch().join("machine");
-    let run = [
-        "agent",
-        "run",
-        "--join",
-        &secret,
-        "--controller",
-        &address,
-        "--id",
-        "b1",
-    ];
+    let run = agent_run(&secret, &address, "b1");
     let refused = ended(start(ours, &dir, &run)).await;
     assert_eq!(refused.code, Some(1));
     let text = said(&dir);
@@ -335,14 +323,7 @@ async fn a_controller_joins_by_one_command_and_lets_others_in_when_the_first_is_
     let child = start(ours, &dir, &run);
     until_voters(ours.cli(), &["c1", "c2", "c3", "c4"]).await;
     let joined = Instant::now();
-    wait::until_now("it to have the CA's key", PATIENCE, || {
-        match dir.join("ca/ca.key").exists() {
-            true => Ok(()),
-            false => Err(said(&dir)),
-        }
-    })
-    .await
-    .unwrap();
+    until_it_has_the_key(&dir).await;
     ours.cli()
         .expect(&[
             "dev",
@@ -356,16 +337,7 @@ async fn a_controller_joins_by_one_command_and_lets_others_in_when_the_first_is_
 
     let secret = token(ours, &["--role", "agent", "--validity", "15s"]).await;
     let machine = ours.scratch().join("machine");
-    let agent = [
-        "agent",
-        "run",
-        "--join",
-        &secret,
-        "--controller",
-        &listen,
-        "--id",
-        "b1",
-    ];
+    let agent = agent_run(&secret, &listen, "b1");
     let agent = start(ours, &machine, &agent);
     until_ready(ours, "b1").await;
     let certificate = || fs::read(machine.join("identity/cert.pem")).unwrap();

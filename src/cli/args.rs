@@ -325,6 +325,7 @@ mod tests {
             "context list",
             "controller run",
             "dev start c1",
+            "join-token list",
             "task list",
         ];
         for line in verbs {

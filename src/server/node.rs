@@ -125,18 +125,7 @@ impl Node {
         ));
         let grpc = tokio::spawn(serve_grpc(Arc::clone(&controller), grpc, &credentials)?);
         let https = tokio::spawn(serve_https(Arc::clone(&controller), https, &credentials)?);
-        helpers.spawn(bootstrap::enter(
-            Arc::clone(&controller),
-            start,
-            halt.clone(),
-        ));
-        helpers.spawn(vigil::keep(Arc::clone(&controller), halt.clone()));
-        helpers.spawn(authority::keep(Arc::clone(&controller), halt.clone()));
-        helpers.spawn(renewal::keep(
-            Arc::clone(&controller),
-            config.data_dir.join("identity"),
-            halt.clone(),
-        ));
+        spawn_helpers(&helpers, &controller, start, &halt);
         let at = &controller.addresses;
         info!(id = %config.id, grpc = %at.grpc, raft = %at.raft, https = %at.https, "started");
         Ok(Node {
@@ -235,6 +224,21 @@ fn identity(config: &Config) -> Result<Credentials, Error> {
         found,
         wanted: config.id,
     })
+}
+
+/// What goes on beside the ports, each until `halt`.
+fn spawn_helpers(
+    helpers: &TaskTracker,
+    controller: &Arc<Controller>,
+    start: Start,
+    halt: &CancellationToken,
+) {
+    let (controller, halt) = (|| Arc::clone(controller), || halt.clone());
+    let identity = start.data_dir.join("identity");
+    helpers.spawn(bootstrap::enter(controller(), start, halt()));
+    helpers.spawn(vigil::keep(controller(), halt()));
+    helpers.spawn(authority::keep(controller(), halt()));
+    helpers.spawn(renewal::keep(controller(), identity, halt()));
 }
 
 /// What Raft is told.
