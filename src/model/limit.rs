@@ -43,6 +43,8 @@ pub const JOIN_TOKENS_MAX: usize = 1_000;
 pub const JOIN_TOKEN_USES_MAX: u32 = 1_000;
 /// Names given to keys that joined, used or not: twice as many as there may be agents.
 pub const HOLDERS_MAX: usize = 2 * AGENTS_MAX;
+/// How far a controller's id may be above the next one: one far off would use up all that are left.
+pub const CONTROLLER_ID_LEAP: u64 = 1_000;
 /// How long a join token may be good: it is a secret on its way to a machine.
 pub const JOIN_TOKEN_TTL_MAX: Millis = Millis(30 * 24 * 60 * 60 * 1000);
 /// The shortest life of a certificate that a join token gives: it must be renewed in time, over failovers.

@@ -315,7 +315,7 @@ struct Origins {
 fn own_is_refused(refused: &Refused, origin: &str) -> Error {
     let next = match refused {
         Refused::Expired { .. } | Refused::NotYetValid { .. } => {
-            "check this machine's clock, or make a new one with `quorate cert create`"
+            "check this machine's clock; then join again by a token (--join), or make a new one with `quorate cert create`"
         }
         Refused::OtherCa { .. } | Refused::OtherCluster { .. } | Refused::OtherPin => {
             "use the ca.pem that came with it, or make a new one with `quorate cert create`"

@@ -123,9 +123,17 @@ pub fn require_identity(directory: &Path, role: security::Role) -> Result<()> {
     let make = format!("`quorate cert create --role {role}`");
     let hint = match role {
         security::Role::Controller => {
-            format!("`quorate cluster init` makes a cluster's first controller, {make} any other")
+            format!(
+                "`quorate cluster init` makes a cluster's first controller; any other joins by a token \
+                 (--join), or {make} makes it one"
+            )
         }
-        security::Role::Agent | security::Role::Client => format!("make one with {make}"),
+        security::Role::Agent => {
+            format!(
+                "join by a token (`quorate join-token create`, then --join), or make one with {make}"
+            )
+        }
+        security::Role::Client => format!("make one with {make}"),
     };
     let message = format!("there is no certificate in {}", directory.display());
     Err(Failure::refused("identity", message, hint))

@@ -162,6 +162,12 @@ impl State {
             let name = wanted.to_owned();
             return Err(Rejected::NameTaken { name, why });
         }
+        let highest = ControllerId(next.0.saturating_add(limit::CONTROLLER_ID_LEAP));
+        if id > highest {
+            let why = format!("ids go up step by step, and {highest} is the highest now");
+            let name = wanted.to_owned();
+            return Err(Rejected::NameTaken { name, why });
+        }
         Ok(id.to_string())
     }
 

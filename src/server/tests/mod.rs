@@ -6,6 +6,7 @@ mod agent;
 mod cluster;
 mod fixture;
 mod https;
+mod joining;
 mod logs;
 mod orders;
 mod tasks;
