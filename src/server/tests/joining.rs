@@ -241,6 +241,14 @@ async fn a_renewal_is_for_the_same_key_of_somebody_whom_the_cluster_knows() {
     );
 
     let _agent = FakeAgent::connect(&fixture, &node, "a1").await;
+    // Its hello is on the way; what counts is the entry that it becomes.
+    let id = model::AgentId::new("a1").unwrap();
+    let registered = async {
+        while node.controller.cluster.view().agent(&id).is_none() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, registered).await.unwrap();
     let fresh = asks(own(), &key).await.unwrap();
     let leaf = CertificateDer::from_pem_slice(fresh.as_bytes()).unwrap();
     assert_eq!(security::identify(&leaf).unwrap().0, identity);
