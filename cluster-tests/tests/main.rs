@@ -35,6 +35,8 @@ mod input;
 #[cfg(test)]
 mod interrupts;
 #[cfg(test)]
+mod joining;
+#[cfg(test)]
 mod leader;
 #[cfg(test)]
 mod membership;

@@ -45,7 +45,7 @@ fn join(site: &Site, id: &str, port: u16) -> Child {
 }
 
 /// Three ports in a row that nobody uses.
-fn free_ports() -> u16 {
+pub fn free_ports() -> u16 {
     let held = |port| std::net::TcpListener::bind(("127.0.0.1", port)).ok();
     let bases = (20_000..60_000u16).step_by(7);
     let mut free = bases.filter(|base| (0..3).map(|n| held(base + n)).all(|it| it.is_some()));
@@ -53,7 +53,7 @@ fn free_ports() -> u16 {
         .unwrap()
 }
 
-async fn until_voters(cli: &Cli, wanted: &[&str]) {
+pub async fn until_voters(cli: &Cli, wanted: &[&str]) {
     wait::until(
         &format!("{wanted:?} to be the voters"),
         PATIENCE,

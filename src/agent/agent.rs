@@ -28,6 +28,7 @@ use crate::openai::OpenAi;
 use crate::output::{self, Logs};
 use crate::process::{Guard, Marks, Settings};
 use crate::recovery;
+use crate::renewal;
 use crate::runner::Runner;
 use crate::session::{self, Context, Event, Unsaid, Voice};
 use crate::worker::{Effect, Input, Nature, SessionId, Worker};
@@ -75,6 +76,8 @@ struct Agent {
     /// One task for each controller's address.
     links: JoinSet<()>,
     by_address: HashMap<String, AbortHandle>,
+    /// The same, for whoever asks a controller beside the sessions.
+    dialled: watch::Sender<Vec<String>>,
     sessions: HashMap<SessionId, Line>,
     /// Sessions that were given up, and the worker is not told yet.
     deaf: Vec<SessionId>,
@@ -149,6 +152,7 @@ impl Agent {
             book,
             links: JoinSet::new(),
             by_address: HashMap::new(),
+            dialled: watch::Sender::default(),
             sessions: HashMap::new(),
             deaf: Vec::new(),
             events,
@@ -158,6 +162,10 @@ impl Agent {
             dir,
         };
         first.into_iter().for_each(|address| agent.dial(address));
+        let dialled = agent.dialled.subscribe();
+        agent
+            .links
+            .spawn(renewal::keep(config.identity_dir(), dialled));
         Ok((agent, thread))
     }
 
@@ -325,6 +333,7 @@ impl Agent {
             if let Some(link) = self.by_address.remove(address) {
                 link.abort();
             }
+            self.tell_dialled();
             return;
         }
         let address = address.to_owned();
@@ -367,6 +376,12 @@ impl Agent {
         let link = session::keep(Arc::clone(&self.context), address.clone());
         let handle = self.links.spawn(link);
         self.by_address.insert(address, handle);
+        self.tell_dialled();
+    }
+
+    fn tell_dialled(&self) {
+        let all = self.by_address.keys().cloned();
+        self.dialled.send_replace(all.collect());
     }
 
     /// Gives the worker an input, and carries out what it decides.

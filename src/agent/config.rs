@@ -166,6 +166,14 @@ impl Config {
             .unwrap_or_else(|| self.data_dir.join("identity"))
     }
 
+    /// The controllers that are named, each with a port.
+    pub fn controller_dials(&self) -> Vec<String> {
+        self.controllers
+            .iter()
+            .map(|address| with_port(address))
+            .collect()
+    }
+
     pub(crate) fn grace(&self) -> Duration {
         Duration::from_secs(self.grace_seconds)
     }

@@ -36,6 +36,7 @@ mod openai;
 mod output;
 mod process;
 mod recovery;
+mod renewal;
 mod runner;
 mod session;
 mod tail;

@@ -13,7 +13,8 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::{self, Format};
 use crate::{
-    agents, backends, cert, cluster, completions, config, context, controller, dev, events, task,
+    agents, backends, cert, cluster, completions, config, context, controller, dev, events,
+    join_token, task,
 };
 
 const EXAMPLES: &str = "\
@@ -113,6 +114,7 @@ pub enum Noun {
     Controller(controller::ControllerArgs),
     Context(context::ContextArgs),
     Cert(cert::CertArgs),
+    JoinToken(join_token::JoinTokenArgs),
     Config(config::ConfigArgs),
     /// Print the version
     #[command(after_help = "Example:\n  quorate version -o json")]
@@ -327,6 +329,7 @@ mod tests {
             "context list",
             "controller run",
             "dev start c1",
+            "join-token list",
             "task list",
         ];
         for line in verbs {

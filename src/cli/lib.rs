@@ -26,6 +26,8 @@ mod events;
 mod exit;
 mod failure;
 mod files;
+mod join;
+mod join_token;
 mod mistake;
 mod object;
 mod output;
@@ -71,6 +73,7 @@ fn run(cli: Cli) -> Result<Exit> {
         Noun::Controller(args) => controller::run(args, &global),
         Noun::Context(args) => context::run(args, &global),
         Noun::Cert(args) => cert::run(args, &global),
+        Noun::JoinToken(args) => join_token::run(args, &global),
         Noun::Config(args) => config::run(args, &global),
         Noun::Version => version::run(&global),
         Noun::Completions(args) => completions::run(&args),

@@ -20,7 +20,9 @@ pub fn allows(principal: &Principal, command: &Command) -> Result<(), Rejected> 
         | Command::CordonAgent { .. }
         | Command::UncordonAgent { .. }
         | Command::DrainAgent(_)
-        | Command::RemoveAgent { .. } => match principal.role {
+        | Command::RemoveAgent { .. }
+        | Command::CreateJoinToken(_)
+        | Command::RevokeJoinToken { .. } => match principal.role {
             Role::Client => Ok(()),
             Role::Agent | Role::Controller => need("it needs a client's certificate"),
         },
@@ -33,6 +35,12 @@ pub fn allows(principal: &Principal, command: &Command) -> Result<(), Rejected> 
         Command::FinishAttempt(_) => match principal.role {
             Role::Agent => Ok(()),
             Role::Client | Role::Controller => need("only an agent reports attempts"),
+        },
+        Command::Enrol(_) => match principal.role {
+            Role::Controller => Ok(()),
+            Role::Agent | Role::Client => {
+                need("only a controller vouches for a machine that joins")
+            }
         },
     }
 }

@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::agent::AgentProfile;
 use crate::archive::Retention;
-use crate::id::{AgentId, Fence, Generation, Incarnation, TaskId};
+use crate::id::{AgentId, Fence, Generation, Incarnation, JoinTokenId, TaskId};
+use crate::join_token::{Enrolled, Enrolment, NewJoinToken};
 use crate::limit;
 use crate::outcome::{Disposition, Outcome};
 use crate::principal::Principal;
@@ -75,6 +76,12 @@ pub enum Command {
     RemoveAgent {
         agent: AgentId,
     },
+    CreateJoinToken(NewJoinToken),
+    RevokeJoinToken {
+        token: JoinTokenId,
+    },
+    /// A controller has seen that this machine knows the token's secret.
+    Enrol(Enrolment),
 }
 
 /// Closes an agent to new work, and has it give up what it holds: at once what has not begun, by the
@@ -123,10 +130,13 @@ impl Command {
             }
             Command::RegisterAgent(profile) => profile.validate(),
             Command::DrainAgent(drain) => drain.validate(),
+            Command::CreateJoinToken(token) => token.validate(),
+            Command::Enrol(enrolment) => enrolment.validate(),
             // A report is never refused: it is kept as far as the limits go.
             Command::FinishAttempt(_)
             | Command::UncordonAgent { .. }
-            | Command::RemoveAgent { .. } => Ok(()),
+            | Command::RemoveAgent { .. }
+            | Command::RevokeJoinToken { .. } => Ok(()),
         }
     }
 
@@ -143,7 +153,11 @@ impl Command {
             Command::RegisterAgent(profile) => profile.size(),
             Command::FinishAttempt(verdict) => verdict.outcome.size(),
             Command::DrainAgent(drain) => drain.reason.len(),
-            Command::UncordonAgent { .. } | Command::RemoveAgent { .. } => 0,
+            Command::CreateJoinToken(token) => token.size(),
+            Command::Enrol(enrolment) => enrolment.size(),
+            Command::UncordonAgent { .. }
+            | Command::RemoveAgent { .. }
+            | Command::RevokeJoinToken { .. } => 0,
         };
         64 + payload
     }
@@ -223,6 +237,8 @@ pub enum Reply {
         task: TaskId,
         disposition: Disposition,
     },
+    /// Who the machine is from now on.
+    Enrolled(Enrolled),
     /// What was asked for is so.
     Done,
 }

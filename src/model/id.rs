@@ -160,6 +160,12 @@ named_id!(
     "a namespace: 1 to 63 of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit"
 );
 
+named_id!(
+    /// A join token, as lists show it: the part of it that is no secret.
+    JoinTokenId,
+    "a join token's id: 1 to 63 of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit"
+);
+
 fn is_name(given: &str) -> bool {
     let allowed =
         |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'_' | b'-');

@@ -1,9 +1,12 @@
 //! What must hold of every state, whatever was applied. Tests call it after each entry.
 
+use std::collections::BTreeSet;
+
 use crate::agent::Agent;
 use crate::apply::submit::request_of_task;
 use crate::id::TaskId;
 use crate::limit;
+use crate::principal::Role;
 use crate::state::State;
 use crate::task::{Attempt, Phase, Task};
 
@@ -20,6 +23,7 @@ pub fn check(state: &State) -> Vec<String> {
     }
     check_orphans(state, &mut found);
     check_archive(state, &mut found);
+    check_tokens(state, &mut found);
     if state.index != state.rebuilt_index() {
         found.push("the indexes differ from the records".into());
     }
@@ -121,6 +125,19 @@ fn check_archive(state: &State, found: &mut Vec<String>) {
             found.push(format!("segment {segment:?} begins before {from}"));
         }
         from = segment.end;
+    }
+}
+
+fn check_tokens(state: &State, found: &mut Vec<String>) {
+    for token in state.join_tokens() {
+        let id = &token.asked.id;
+        if token.admitted.len() > token.asked.uses as usize {
+            found.push(format!("join token {id} let in more than it may"));
+        }
+        let keys: BTreeSet<_> = token.admitted.iter().map(|one| &one.name).collect();
+        if token.asked.role == Role::Controller && keys.len() != token.admitted.len() {
+            found.push(format!("join token {id} gave a controller's id twice"));
+        }
     }
 }
 

@@ -23,6 +23,7 @@ mod id;
 mod index;
 mod inference;
 pub mod invariant;
+mod join_token;
 pub mod label;
 mod limit;
 mod outcome;
@@ -51,10 +52,12 @@ pub use entry::{DecodeError, Entry, Stamped};
 pub use event::{Applied, Event};
 pub use hash::StateHashes;
 pub use id::{
-    AgentId, ControllerId, Epoch, Fence, Generation, Incarnation, Namespace, ParseIdError, TaskId,
+    AgentId, ControllerId, Epoch, Fence, Generation, Incarnation, JoinTokenId, Namespace,
+    ParseIdError, TaskId,
 };
 pub use index::{Requirement, Waiting};
 pub use inference::{Backend, Endpoint, Inference, Usage};
+pub use join_token::{Admitted, Enrolled, Enrolment, JoinToken, KeyHash, NewJoinToken, Standing};
 pub use label::Expression;
 pub use limit::*;
 pub use outcome::{Disposition, End, Interruption, Outcome};

@@ -59,5 +59,19 @@ pub const LEAVING_MAX: usize = 2 * OPS_MAX;
 pub const LOST_AGENTS_MAX: u32 = 3;
 /// How long a drain may let what runs go on: work that takes longer is not waited for, it is left alone.
 pub const DRAIN_MAX: Millis = Millis(30 * 24 * 60 * 60 * 1000);
+/// Join tokens kept, until a day after their expiry: each is a few hundred bytes, and nobody oversees more.
+pub const JOIN_TOKENS_MAX: usize = 1_000;
+/// Machines that one join token lets in: each is remembered with the token.
+pub const JOIN_TOKEN_USES_MAX: u32 = 1_000;
+/// Names given to keys that joined, used or not: twice as many as there may be agents.
+pub const HOLDERS_MAX: usize = 2 * AGENTS_MAX;
+/// How far a controller's id may be above the next one: one far off would use up all that are left.
+pub const CONTROLLER_ID_LEAP: u64 = 1_000;
+/// How long a join token may be good: it is a secret on its way to a machine.
+pub const JOIN_TOKEN_TTL_MAX: Millis = Millis(30 * 24 * 60 * 60 * 1000);
+/// The shortest life of a certificate that a join token gives: it must be renewed in time, over failovers.
+pub const VALIDITY_MIN: Millis = Millis(10 * 1000);
+/// The longest.
+pub const VALIDITY_MAX: Millis = Millis(365 * 24 * 60 * 60 * 1000);
 /// Operations in one entry; more than a full round of the dispatcher proposes.
 pub const OPS_MAX: usize = 4_096;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{AgentId, TaskId};
+use crate::id::{AgentId, JoinTokenId, TaskId};
 
 /// Why a command changed nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -25,6 +25,13 @@ pub enum Rejected {
     AlreadyEnded { task: TaskId, state: String },
     #[error("{principal} may not do this: {need}")]
     Forbidden { principal: String, need: String },
+    #[error("there is no join token {0}")]
+    NoSuchJoinToken(JoinTokenId),
+    /// It proves nothing, or nothing any more. Whoever shows it is not told which.
+    #[error("join token {token} {why}")]
+    JoinTokenRefused { token: JoinTokenId, why: String },
+    #[error("the name {name} is not to be had: {why}")]
+    NameTaken { name: String, why: String },
     /// It can't be forgotten as it is.
     #[error("agent {agent} {why}")]
     AgentInUse { agent: AgentId, why: String },

@@ -15,6 +15,7 @@ use crate::entry::{DecodeError, decode, encode};
 use crate::hash::{Sum, digest};
 use crate::id::{AgentId, Fence, Generation, Incarnation, TaskId};
 use crate::index::{Index, Requirement, Waiting};
+use crate::join_token::Joining;
 use crate::label::Expression;
 use crate::limit;
 use crate::outcome::Outcome;
@@ -94,6 +95,7 @@ pub struct State {
     pub(crate) requests: Table<RequestKey, Request>,
     /// Closed segments of the archive, by the index that names them.
     pub(crate) segments: Table<u64, Segment>,
+    pub(crate) joining: Joining,
     pub(crate) index: Index,
     hash_at: (u64, [u8; 32]),
 }
@@ -111,6 +113,7 @@ impl Default for State {
             agents: Table::new("agent"),
             requests: Table::new("request"),
             segments: Table::new("segment"),
+            joining: Joining::default(),
             index: Index::default(),
             hash_at: (0, [0; 32]),
         }
@@ -327,16 +330,18 @@ impl State {
         self.hash_at
     }
 
-    fn summed(&self, sums: impl FnOnce([&dyn Summed; 6]) -> [Sum; 6]) -> [u8; 32] {
+    fn summed(&self, sums: impl FnOnce([&dyn Summed; 8]) -> [Sum; 8]) -> [u8; 32] {
         let mut total = Sum::default();
         total.add(digest("meta", &(), &self.meta));
-        let tables: [&dyn Summed; 6] = [
+        let tables: [&dyn Summed; 8] = [
             &self.tasks,
             &self.specs,
             &self.results,
             &self.agents,
             &self.requests,
             &self.segments,
+            &self.joining.tokens,
+            &self.joining.holders,
         ];
         for sum in sums(tables) {
             total.merge(sum);
@@ -429,6 +434,7 @@ impl State {
             self.agents.dump(),
             self.requests.dump(),
             self.segments.dump(),
+            self.joining.dump(),
             (self.hash_at.0, serde_bytes::Bytes::new(&self.hash_at.1)),
         );
         encode(FORMAT, &dump)
@@ -444,10 +450,12 @@ impl State {
             Rows<AgentId, Agent>,
             Rows<RequestKey, Request>,
             Rows<u64, Segment>,
+            crate::join_token::Dumped,
             (u64, serde_bytes::ByteArray<32>),
         );
         let dumped: Dumped = decode(FORMAT, bytes)?;
-        let (meta, tasks, specs, results, agents, requests, segments, (hash_index, hash)) = dumped;
+        let (meta, tasks, specs, results, agents, requests, segments, joining, hash_at) = dumped;
+        let (hash_index, hash) = hash_at;
         let mut state = State {
             meta,
             tasks: Table::restore("task", tasks),
@@ -456,6 +464,7 @@ impl State {
             agents: Table::restore("agent", agents),
             requests: Table::restore("request", requests),
             segments: Table::restore("segment", segments),
+            joining: Joining::restore(joining),
             index: Index::default(),
             hash_at: (hash_index, hash.into_array()),
         };

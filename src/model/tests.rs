@@ -5,6 +5,7 @@ mod archive;
 mod budget;
 mod endings;
 mod golden;
+mod joining;
 mod kept;
 mod property;
 mod rules;

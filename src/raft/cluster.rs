@@ -239,6 +239,11 @@ impl Cluster {
         self.inner.core.members.was_removed(id)
     }
 
+    /// The highest id that any controller ever had, member or not any more.
+    pub fn last_id(&self) -> ControllerId {
+        self.inner.core.members.last_id()
+    }
+
     /// Leader only: takes a controller out for good. Of itself it hands over, and says that it does not lead.
     pub async fn remove_member(&self, id: ControllerId) -> Result<(), Error> {
         let core = self.inner.core.clone();

@@ -165,6 +165,14 @@ impl<R: AsyncRuntime, P: Peers> Members<R, P> {
         view.used_ids.contains(&id.0) && view.membership.get_node(&id.0).is_none()
     }
 
+    /// The highest id that any controller ever had.
+    pub fn last_id(&self) -> ControllerId {
+        let view = self.published.view();
+        let present = view.membership.nodes().map(|(id, _)| *id);
+        let used = view.used_ids.iter().copied();
+        ControllerId(present.chain(used).max().unwrap_or(0))
+    }
+
     pub fn stranger(&self, id: ControllerId) -> Error {
         Error::Rejected(match self.was_removed(id) {
             true => format!("{id} was removed; ids are never used again"),

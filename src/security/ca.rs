@@ -1,7 +1,7 @@
 //! The cluster's certificate authority: one ECDSA P-256 root that names its cluster and issues leaves.
 //!
-//! `ca.pem` is public and travels with every identity; `ca.key` is the cluster's most precious file. It
-//! is only needed where certificates are made, not by a running controller. `ca.pem` may hold several
+//! `ca.pem` is public and travels with every identity; `ca.key` is the cluster's most precious file. A
+//! controller that has it makes certificates for machines that join, and for those whose end is near. `ca.pem` may hold several
 //! roots while one replaces another; the one that `ca.key` belongs to signs.
 //!
 //! Left out: sealing `ca.key` with a key-encryption key. It is protected by its mode alone.
@@ -13,7 +13,8 @@ use std::time::{Duration, SystemTime};
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, string::Ia5String,
+    Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, SubjectPublicKeyInfo,
+    string::Ia5String,
 };
 use rustls_pki_types::{CertificateDer, DnsName, pem::PemObject};
 use sha2::{Digest, Sha256};
@@ -23,6 +24,7 @@ use crate::credentials::{KeyFiles, Trust};
 use crate::error::Error;
 use crate::files::{self, Privacy};
 use crate::identity::{Identity, Role, ca_uri};
+use crate::request::CertificateRequest;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Ten years: longer than the machines; replacing a root touches every one of them.
@@ -91,6 +93,16 @@ impl Ca {
         Self::assemble(&certificate.pem(), &key.serialize_pem(), "the new CA")
     }
 
+    /// From texts that another controller gave.
+    pub fn from_pem(ca_pem: &str, key_pem: &str) -> Result<Self, Error> {
+        Self::assemble(ca_pem, key_pem, "the given CA")
+    }
+
+    /// Whether a directory holds a CA's key, usable or not.
+    pub fn is_in(directory: &Path) -> bool {
+        directory.join(CA_KEY).exists()
+    }
+
     /// Loads `ca.pem` and `ca.key` from a directory.
     pub fn load(directory: &Path) -> Result<Self, Error> {
         let certificate = directory.join(CA_CERTIFICATE);
@@ -116,6 +128,21 @@ impl Ca {
             Privacy::Secret,
         )?;
         files::write(&certificate, self.pem.as_bytes(), Privacy::Public)
+    }
+
+    /// Writes both to a directory that has no key yet. The key comes last: where it is, all is, and a try that
+    /// was cut short may be made again.
+    pub fn keep(&self, directory: &Path) -> Result<(), Error> {
+        files::create_directory(directory)?;
+        let (key, certificate) = (directory.join(CA_KEY), directory.join(CA_CERTIFICATE));
+        files::refuse_existing(&key)?;
+        files::write(&certificate, self.pem.as_bytes(), Privacy::Public)?;
+        files::write(&key, self.key_pem().as_bytes(), Privacy::Secret)
+    }
+
+    /// The key itself: for the controllers of this cluster and nobody else.
+    pub fn key_pem(&self) -> String {
+        self.issuer.key().serialize_pem()
     }
 
     /// The cluster that this CA speaks for.
@@ -149,6 +176,44 @@ impl Ca {
         not_before: SystemTime,
         not_after: SystemTime,
     ) -> Result<CertifiedKey, Error> {
+        let params = self.certificate(identity, names, not_before, not_after)?;
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(internal("make a key"))?;
+        let certificate = params
+            .signed_by(&key, &self.issuer)
+            .map_err(internal("sign a certificate"))?;
+        Ok(CertifiedKey {
+            cert_pem: certificate.pem(),
+            key_pem: key.serialize_pem(),
+        })
+    }
+
+    /// A certificate, in PEM, for the key of a request that proved to hold it. All that the certificate says
+    /// is said here: of the request only the key counts.
+    pub fn sign_request(
+        &self,
+        request: &CertificateRequest,
+        identity: &Identity,
+        names: &[String],
+        validity: Duration,
+    ) -> Result<String, Error> {
+        let now = SystemTime::now();
+        let end = now.checked_add(validity).unwrap_or(self.not_after);
+        let params = self.certificate(identity, names, now - CLOCK_DIFFERENCE, end)?;
+        let key = SubjectPublicKeyInfo::from_der(request.public_key())
+            .map_err(internal("use the key of a request"))?;
+        let certificate = params
+            .signed_by(&key, &self.issuer)
+            .map_err(internal("sign a certificate"))?;
+        Ok(certificate.pem())
+    }
+
+    fn certificate(
+        &self,
+        identity: &Identity,
+        names: &[String],
+        not_before: SystemTime,
+        not_after: SystemTime,
+    ) -> Result<CertificateParams, Error> {
         if identity.cluster() != self.cluster {
             return Err(Error::ForeignCluster {
                 own: self.cluster.clone(),
@@ -180,14 +245,7 @@ impl Ca {
         } else if !names.is_empty() {
             return Err(Error::NamesNotAllowed(identity.role()));
         }
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(internal("make a key"))?;
-        let certificate = params
-            .signed_by(&key, &self.issuer)
-            .map_err(internal("sign a certificate"))?;
-        Ok(CertifiedKey {
-            cert_pem: certificate.pem(),
-            key_pem: key.serialize_pem(),
-        })
+        Ok(params)
     }
 
     /// Signs whatever a test asks for, also what this CA would never issue.
@@ -284,7 +342,7 @@ fn named(common_name: &str) -> DistinguishedName {
     name
 }
 
-fn internal(what: &'static str) -> impl Fn(rcgen::Error) -> Error {
+pub(crate) fn internal(what: &'static str) -> impl Fn(rcgen::Error) -> Error {
     move |error| Error::Internal {
         what,
         reason: error.to_string(),

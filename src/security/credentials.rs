@@ -3,12 +3,12 @@
 //! Loading checks all that can be checked before anybody is dialled: the key is private and belongs to
 //! the certificate, the certificate names an identity, was issued by a root in `ca.pem`, and is valid
 //! now. So a wrong file is an error at the start with the file's name in it, and not a refused handshake
-//! later. Nothing is cached or watched: to take up new files, load again.
+//! later. Nothing is watched: whoever renews a certificate hands the new one over ([`Credentials::renew`]).
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::SystemTime;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, SystemTime};
 
 use rustls::RootCertStore;
 use rustls::sign::CertifiedKey as SigningKey;
@@ -19,7 +19,8 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use crate::ca;
 use crate::error::Error;
 use crate::files::{self, Privacy};
-use crate::identity::{Fingerprint, Identity, cluster_of_ca, identify_from};
+use crate::identity::{Fingerprint, Identity, Role, cluster_of_ca, identify_from};
+use crate::pin::Pin;
 use crate::tls;
 use crate::verify::{Chain, Refused};
 
@@ -47,6 +48,8 @@ impl KeyFiles {
 pub struct Trust {
     cluster: String,
     roots: Arc<RootCertStore>,
+    /// The same as they were read.
+    certificates: Vec<CertificateDer<'static>>,
 }
 
 impl Trust {
@@ -59,10 +62,18 @@ impl Trust {
 
     /// `origin` is what errors call the source.
     pub fn from_pem(pem: &[u8], origin: &str) -> Result<Self, Error> {
+        Self::from_certificates(certificates(pem, origin)?, origin)
+    }
+
+    pub(crate) fn from_certificates(
+        given: Vec<CertificateDer<'static>>,
+        origin: &str,
+    ) -> Result<Self, Error> {
+        let mut used = Vec::new();
         let mut cluster: Option<String> = None;
         let mut roots = RootCertStore::empty();
         let mut expired = None;
-        for root in certificates(pem, origin)? {
+        for root in given {
             let named = cluster_of_ca(&root, origin)?;
             if *cluster.get_or_insert_with(|| named.clone()) != named {
                 return Err(malformed(
@@ -77,6 +88,7 @@ impl Trust {
                 expired = Some(end_text);
                 continue;
             }
+            used.push(root.clone());
             roots
                 .add(root)
                 .map_err(|error| malformed(origin, "CA", error.to_string()))?;
@@ -85,6 +97,7 @@ impl Trust {
             (Some(cluster), _) if !roots.is_empty() => Ok(Self {
                 cluster,
                 roots: Arc::new(roots),
+                certificates: used,
             }),
             (_, Some(end)) => Err(Error::Invalid {
                 origin: origin.to_owned(),
@@ -103,6 +116,14 @@ impl Trust {
         &self.cluster
     }
 
+    /// By which a machine that joins knows this cluster. Of several roots, the first.
+    pub fn pin(&self) -> Result<Pin, Error> {
+        let root = self.certificates.first();
+        let root =
+            root.ok_or_else(|| malformed("the CA", "CA", "it holds no certificate".into()))?;
+        Pin::of(root)
+    }
+
     pub(crate) fn roots(&self) -> &RootCertStore {
         &self.roots
     }
@@ -112,10 +133,55 @@ impl Trust {
 #[derive(Clone)]
 pub struct Credentials {
     trust: Trust,
-    key: Arc<SigningKey>,
     identity: Identity,
+    held: Arc<Held>,
+}
+
+/// The certificate that is shown, which may be replaced while the process runs: every TLS configuration made
+/// of these credentials, or of a clone, shows the new one in its next handshake.
+#[derive(Debug)]
+pub(crate) struct Held(RwLock<Certified>);
+
+#[derive(Clone, Debug)]
+struct Certified {
+    key: Arc<SigningKey>,
     fingerprint: Fingerprint,
-    expires_at: SystemTime,
+    validity: Validity,
+}
+
+/// When a certificate begins and ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Validity {
+    pub not_before: SystemTime,
+    pub not_after: SystemTime,
+}
+
+impl Validity {
+    /// From when it was made, which is later than the begin that it names, until its end.
+    pub fn life(&self) -> Duration {
+        let made = self.not_before + ca::CLOCK_DIFFERENCE;
+        let life = self.not_after.duration_since(made);
+        life.or_else(|_| self.not_after.duration_since(self.not_before))
+            .unwrap_or_default()
+    }
+
+    /// At two thirds of its life: a third is left for trouble.
+    pub fn renewal(&self) -> SystemTime {
+        self.not_after - self.life() / 3
+    }
+}
+
+impl Held {
+    fn now(&self) -> Certified {
+        self.0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    pub(crate) fn key(&self) -> Arc<SigningKey> {
+        self.now().key
+    }
 }
 
 impl Credentials {
@@ -146,20 +212,49 @@ impl Credentials {
     }
 
     pub fn fingerprint(&self) -> Fingerprint {
-        self.fingerprint
+        self.held.now().fingerprint
     }
 
     /// From then on every peer refuses this certificate.
     pub fn expires_at(&self) -> SystemTime {
-        self.expires_at
+        self.validity().not_after
+    }
+
+    /// The DNS names and addresses in it.
+    pub fn host_names(&self) -> Result<Vec<String>, Error> {
+        match self.held.key().cert.first() {
+            Some(leaf) => crate::request::host_names(leaf),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    pub fn validity(&self) -> Validity {
+        self.held.now().validity
+    }
+
+    /// Shows another certificate of the same identity from now on.
+    pub fn renew(&self, fresh: &Credentials) -> Result<(), Error> {
+        if fresh.identity != self.identity {
+            return Err(Error::Invalid {
+                origin: "the answer to a renewal".to_owned(),
+                reason: format!(
+                    "it speaks for {}, and not for {}",
+                    fresh.identity, self.identity
+                ),
+                next: "see the log of the controller that answered",
+            });
+        }
+        let certified = fresh.held.now();
+        *self.held.0.write().unwrap_or_else(PoisonError::into_inner) = certified;
+        Ok(())
     }
 
     pub fn trust(&self) -> &Trust {
         &self.trust
     }
 
-    pub(crate) fn signing_key(&self) -> Arc<SigningKey> {
-        Arc::clone(&self.key)
+    pub(crate) fn held(&self) -> Arc<Held> {
+        Arc::clone(&self.held)
     }
 
     fn assemble(trust: Trust, cert: &[u8], key: &[u8], origins: &Origins) -> Result<Self, Error> {
@@ -172,14 +267,19 @@ impl Credentials {
             ));
         };
         let (identity, fingerprint) = identify_from(leaf, &origins.cert)?;
-        let (expires_at, _) = end_of(leaf, &origins.cert)?;
+        let validity = validity_of(leaf, &origins.cert)?;
         Chain::new(&trust)
             .check_own(leaf, intermediates, UnixTime::now())
             .map_err(|refused| own_is_refused(&refused, &origins.cert))?;
         let key = PrivateKeyDer::from_pem_slice(key)
             .map_err(|error| malformed(&origins.key, "private key", error.to_string()))?;
+        let mut shown = chain;
+        // One that joins knows the CA by the hash of its key alone, so a controller shows it.
+        if identity.role() == Role::Controller {
+            shown.extend(trust.certificates.iter().cloned());
+        }
         let key =
-            SigningKey::from_der(chain, key, &tls::provider()).map_err(|error| match error {
+            SigningKey::from_der(shown, key, &tls::provider()).map_err(|error| match error {
                 rustls::Error::InconsistentKeys(_) => Error::KeyMismatch {
                     origin: origins.cert.clone(),
                 },
@@ -187,10 +287,12 @@ impl Credentials {
             })?;
         Ok(Self {
             trust,
-            key: Arc::new(key),
             identity,
-            fingerprint,
-            expires_at,
+            held: Arc::new(Held(RwLock::new(Certified {
+                key: Arc::new(key),
+                fingerprint,
+                validity,
+            }))),
         })
     }
 }
@@ -199,7 +301,7 @@ impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Credentials")
             .field("identity", &self.identity)
-            .field("fingerprint", &self.fingerprint)
+            .field("fingerprint", &self.fingerprint())
             .finish_non_exhaustive()
     }
 }
@@ -213,9 +315,9 @@ struct Origins {
 fn own_is_refused(refused: &Refused, origin: &str) -> Error {
     let next = match refused {
         Refused::Expired { .. } | Refused::NotYetValid { .. } => {
-            "check this machine's clock, or make a new one with `quorate cert create`"
+            "check this machine's clock; then join again by a token (--join), or make a new one with `quorate cert create`"
         }
-        Refused::OtherCa { .. } | Refused::OtherCluster { .. } => {
+        Refused::OtherCa { .. } | Refused::OtherCluster { .. } | Refused::OtherPin => {
             "use the ca.pem that came with it, or make a new one with `quorate cert create`"
         }
         Refused::NoIdentity { .. }
@@ -243,6 +345,16 @@ fn end_of(certificate: &CertificateDer<'_>, origin: &str) -> Result<(SystemTime,
     Ok((ca::time(end.timestamp()), end.to_string()))
 }
 
+fn validity_of(certificate: &CertificateDer<'_>, origin: &str) -> Result<Validity, Error> {
+    let (_, parsed) = X509Certificate::from_der(certificate)
+        .map_err(|error| malformed(origin, "certificate", error.to_string()))?;
+    let validity = parsed.validity();
+    Ok(Validity {
+        not_before: ca::time(validity.not_before.timestamp()),
+        not_after: ca::time(validity.not_after.timestamp()),
+    })
+}
+
 fn malformed(origin: &str, what: &'static str, reason: String) -> Error {
     Error::Malformed {
         origin: origin.to_owned(),
@@ -255,11 +367,9 @@ fn malformed(origin: &str, what: &'static str, reason: String) -> Error {
 mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
-    use std::time::Duration;
 
     use super::*;
     use crate::ca::{CERTIFICATE_VALIDITY, Ca};
-    use crate::identity::Role;
 
     fn issue(ca: &Ca) -> crate::CertifiedKey {
         let identity = Identity::new(ca.cluster(), Role::Agent, "a1").unwrap();

@@ -57,6 +57,10 @@ pub enum Error {
         "{what} {value:?} is not allowed: use 1 to 63 of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit"
     )]
     BadName { what: &'static str, value: String },
+    #[error(
+        "this is not a whole join token, qt1.ID.SECRET.PIN; copy it again, or make another one with `quorate join-token create`"
+    )]
+    NotAToken,
     #[error("{0:?} is not a role; use controller, agent or client")]
     BadRole(String),
     #[error(

@@ -1,22 +1,23 @@
 //! TLS configurations for the sockets of a cluster.
 //!
 //! Every one speaks TLS 1.3 only, takes its cryptography from aws-lc-rs by name (never from a process-wide
-//! default, which any dependency might set), and neither issues nor uses session tickets. They are
-//! immutable: a rotated certificate means a new configuration for new connections.
+//! default, which any dependency might set), and neither issues nor uses session tickets. Whom they trust
+//! never changes; the certificate that they show is that of the credentials at the time of a handshake.
 
 use std::sync::Arc;
 
-use rustls::client::Resumption;
+use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::crypto::CryptoProvider;
-use rustls::server::NoServerSessionStorage;
-use rustls::sign::SingleCertAndKey;
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
 use rustls::version::TLS13;
-use rustls::{ClientConfig, ServerConfig};
+use rustls::{ClientConfig, ServerConfig, SignatureScheme};
 
-use crate::credentials::{Credentials, Trust};
+use crate::credentials::{Credentials, Held, Trust};
 use crate::error::Error;
 use crate::identity::Role;
-use crate::verify::{ClientVerifier, ServerVerifier};
+use crate::pin::Pin;
+use crate::verify::{ClientVerifier, PinVerifier, ServerVerifier};
 
 /// What a socket asks of those who connect to it.
 #[derive(Clone, Debug)]
@@ -96,7 +97,7 @@ pub fn server_config(
         .with_protocol_versions(&[&TLS13])
         .map_err(|error| unusable(&error))?
         .with_client_cert_verifier(Arc::new(verifier))
-        .with_cert_resolver(Arc::new(SingleCertAndKey::from(credentials.signing_key())));
+        .with_cert_resolver(Arc::new(Shown(credentials.held())));
     config.alpn_protocols = alpn.protocols();
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
@@ -110,7 +111,7 @@ pub fn client_config(
     expected: Expected,
     alpn: Alpn,
 ) -> Result<Arc<ClientConfig>, Error> {
-    let own = SingleCertAndKey::from(credentials.signing_key());
+    let own = Shown(credentials.held());
     let config = checking(credentials.trust(), expected)?.with_client_cert_resolver(Arc::new(own));
     Ok(finished(config, alpn))
 }
@@ -123,6 +124,43 @@ pub fn anonymous_client_config(
 ) -> Result<Arc<ClientConfig>, Error> {
     let config = checking(trust, expected)?.with_no_client_auth();
     Ok(finished(config, alpn))
+}
+
+/// For dialling a cluster of which nothing is known but the hash of its CA's key. The check is in the
+/// handshake: to a server that the CA did not certify as a controller, nothing is sent.
+pub fn pinned_client_config(pin: &Pin, alpn: Alpn) -> Result<Arc<ClientConfig>, Error> {
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])
+        .map_err(|error| unusable(&error))?;
+    let config = builder
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(PinVerifier::new(*pin)))
+        .with_no_client_auth();
+    Ok(finished(config, alpn))
+}
+
+/// Shows the certificate that is held at the time.
+#[derive(Debug)]
+struct Shown(Arc<Held>);
+
+impl ResolvesServerCert for Shown {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.key())
+    }
+}
+
+impl ResolvesClientCert for Shown {
+    fn resolve(
+        &self,
+        _root_hints: &[&[u8]],
+        _schemes: &[SignatureScheme],
+    ) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.key())
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
 }
 
 type CheckingBuilder = rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>;

@@ -23,6 +23,7 @@ use webpki::{EndEntityCert, KeyUsage};
 
 use crate::credentials::Trust;
 use crate::identity::{Identity, Role, identify};
+use crate::pin::Pin;
 use crate::tls::{self, Clients, Expected};
 
 /// Why a certificate is not accepted.
@@ -34,6 +35,10 @@ pub(crate) enum Refused {
     NotYetValid { seconds: u64 },
     #[error("it was not issued by the CA of cluster {cluster}")]
     OtherCa { cluster: String },
+    #[error(
+        "no CA that it shows has the key that the token names, so it is another cluster, or somebody between"
+    )]
+    OtherPin,
     #[error("it speaks for cluster {theirs}, and this is cluster {ours}")]
     OtherCluster { ours: String, theirs: String },
     #[error("{reason}")]
@@ -55,7 +60,7 @@ impl Refused {
         rustls::Error::InvalidCertificate(match self {
             Self::Expired { .. } => CertificateError::Expired,
             Self::NotYetValid { .. } => CertificateError::NotValidYet,
-            Self::OtherCa { .. } => CertificateError::UnknownIssuer,
+            Self::OtherCa { .. } | Self::OtherPin => CertificateError::UnknownIssuer,
             Self::OtherCluster { .. } | Self::WrongRole { .. } | Self::WrongId { .. } => {
                 CertificateError::ApplicationVerificationFailure
             }
@@ -243,6 +248,84 @@ impl ClientCertVerifier for ClientVerifier {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.chain.algorithms.supported_schemes()
+    }
+}
+
+/// On the dialling side, of one who joins: the trust is made of the CA that the server shows, once that CA's
+/// key has the hash that the token names.
+#[derive(Debug)]
+pub(crate) struct PinVerifier {
+    pin: Pin,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl PinVerifier {
+    pub(crate) fn new(pin: Pin) -> Self {
+        Self {
+            pin,
+            algorithms: tls::provider().signature_verification_algorithms,
+        }
+    }
+
+    fn check(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        shown: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), Refused> {
+        let pinned = shown.iter().find(|ca| self.pin.matches(ca));
+        let pinned = pinned.ok_or(Refused::OtherPin)?.clone().into_owned();
+        let unusable = |error: crate::Error| Refused::Other {
+            reason: error.to_string(),
+        };
+        let trust =
+            Trust::from_certificates(vec![pinned], "the CA that it shows").map_err(unusable)?;
+        let usage = KeyUsage::server_auth();
+        let identity = Chain::new(&trust).check(end_entity, &[], now, usage)?;
+        match identity.role() {
+            Role::Controller => Ok(()),
+            Role::Agent | Role::Client => Err(Refused::WrongRole {
+                identity,
+                allowed: Role::Controller.to_string(),
+            }),
+        }
+    }
+}
+
+impl ServerCertVerifier for PinVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        shown: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        self.check(end_entity, shown, now)
+            .map_err(Refused::into_explanation)?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        no_tls12()
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signature, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
     }
 }
 

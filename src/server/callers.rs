@@ -157,6 +157,7 @@ mod tests {
         request.extensions_mut().insert(PeerInfo {
             certificate: certificate.map(Arc::new),
             address,
+            binding: None,
         });
         request
     }

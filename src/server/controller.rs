@@ -3,18 +3,21 @@
 
 use std::sync::Arc;
 
-use model::{AgentId, ControllerId, Fence, Generation};
+use model::{AgentId, ControllerId, Fence, Generation, Principal, Role};
+use security::Credentials;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::Request;
 use wire::status::Failure;
 use wire::v1;
 
+use crate::authority::Authority;
 use crate::callers::{Caller, Callers};
 use crate::dispatcher::Inputs;
 use crate::hub::Hub;
 use crate::metrics::Metrics;
 use crate::others::Others;
+use crate::pace::Pace;
 use crate::sessions::{Era, Registry, Renewals};
 use crate::vigil::Clocks;
 
@@ -30,6 +33,10 @@ pub struct Controller {
     pub renewals: Renewals,
     pub others: Others,
     pub callers: Callers,
+    /// What this controller shows, and whom it trusts.
+    pub credentials: Credentials,
+    pub authority: Authority,
+    pub pace: Pace,
     pub metrics: Arc<Metrics>,
     pub clocks: Clocks,
     /// Another member said that this one was removed: it ends.
@@ -63,6 +70,15 @@ impl Controller {
     pub fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Failure> {
         let is_member = |id| self.cluster.address_of(id).is_some();
         self.callers.of(request, is_member)
+    }
+
+    /// As whom this controller asks for something itself.
+    pub fn principal(&self) -> Principal {
+        Principal {
+            name: self.id.to_string(),
+            role: Role::Controller,
+            fingerprint: self.credentials.fingerprint().0,
+        }
     }
 
     /// An agent says that this attempt runs.

@@ -14,6 +14,7 @@
 //! Left out: what to decide (`dispatch`, `scheduler`), what an entry does (`model`), consensus and
 //! disks (`raft`), and certificates (`security`).
 
+mod authority;
 mod bootstrap;
 mod callers;
 mod config;
@@ -27,8 +28,10 @@ mod limit;
 mod metrics;
 mod node;
 mod others;
+mod pace;
 mod ports;
 mod quorum;
+mod renewal;
 mod retention;
 mod sessions;
 mod vigil;

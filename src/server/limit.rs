@@ -42,6 +42,19 @@ pub const LAST_LINES_MAX_BYTES: usize = 4 * 1024 * 1024;
 /// once.
 pub const LOG_ANSWER_BYTES: usize = 256 * 1024;
 
+/// Tries to join that one address may make in a second.
+pub const ENROLMENTS_PER_SECOND: u32 = 5;
+/// Addresses whose tries are counted; one that is quiet for a second is forgotten.
+pub const ENROLMENT_ADDRESSES: usize = 4_096;
+/// Bytes of a request to join: a certificate request and a few names.
+pub const ENROLMENT_BYTES: usize = 16 * 1024;
+/// Names and addresses in one controller's certificate.
+pub const HOSTS_MAX: usize = 16;
+/// Letters of a token's id that are logged: anybody may send one, as long as they like.
+pub const TOKEN_ID_SHOWN: usize = 16;
+/// Between two tries to get the CA's key from another voter.
+pub const AUTHORITY_PAUSE: Duration = Duration::from_secs(1);
+
 /// How often leases, deadlines and retries are looked at.
 pub const TICK: Duration = Duration::from_millis(100);
 /// How long a request waits for a leader where its caller set no deadline.

@@ -16,14 +16,19 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::service::InterceptorLayer;
+use tonic::service::interceptor::InterceptedService;
+use tonic::{Request, Status};
 use tracing::{error, info};
 use wire::transport::{self, MESSAGE_LIMIT, Timers};
 use wire::v1::agents_server::AgentsServer;
 use wire::v1::cluster_server::ClusterServer;
+use wire::v1::enrolments_server::EnrolmentsServer;
+use wire::v1::identities_server::IdentitiesServer;
+use wire::v1::join_tokens_server::JoinTokensServer;
 use wire::v1::sessions_server::SessionsServer;
 use wire::v1::tasks_server::TasksServer;
 
+use crate::authority::{self, Authority};
 use crate::bootstrap::{self, Start};
 use crate::callers::{self, Callers};
 use crate::config::{Config, Profile};
@@ -34,10 +39,11 @@ use crate::gateway::Gateway;
 use crate::hub::Hub;
 use crate::metrics::Metrics;
 use crate::others::Others;
+use crate::pace::Pace;
 use crate::ports::Ports;
 use crate::sessions::{self, Registry};
 use crate::vigil::{self, Clocks};
-use crate::{https, limit, retention};
+use crate::{https, limit, renewal, retention};
 
 /// Runs a controller until `shutdown`, or until it can't go on.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Error> {
@@ -97,6 +103,9 @@ impl Node {
             renewals,
             others: Others::new(credentials.clone(), config.grpc_overrides()),
             callers: Callers::default(),
+            authority: Authority::open(&config.data_dir, credentials.trust()),
+            credentials: credentials.clone(),
+            pace: Pace::default(),
             metrics: Arc::new(Metrics::default()),
             clocks: Clocks::default(),
             removed: CancellationToken::new(),
@@ -116,12 +125,7 @@ impl Node {
         ));
         let grpc = tokio::spawn(serve_grpc(Arc::clone(&controller), grpc, &credentials)?);
         let https = tokio::spawn(serve_https(Arc::clone(&controller), https, &credentials)?);
-        helpers.spawn(bootstrap::enter(
-            Arc::clone(&controller),
-            start,
-            halt.clone(),
-        ));
-        helpers.spawn(vigil::keep(Arc::clone(&controller), halt.clone()));
+        spawn_helpers(&helpers, &controller, start, &halt);
         let kept = config.retention();
         helpers.spawn(retention::keep(Arc::clone(&controller), kept, halt.clone()));
         let at = &controller.addresses;
@@ -224,6 +228,21 @@ fn identity(config: &Config) -> Result<Credentials, Error> {
     })
 }
 
+/// What goes on beside the ports, each until `halt`.
+fn spawn_helpers(
+    helpers: &TaskTracker,
+    controller: &Arc<Controller>,
+    start: Start,
+    halt: &CancellationToken,
+) {
+    let (controller, halt) = (|| Arc::clone(controller), || halt.clone());
+    let identity = start.data_dir.join("identity");
+    helpers.spawn(bootstrap::enter(controller(), start, halt()));
+    helpers.spawn(vigil::keep(controller(), halt()));
+    helpers.spawn(authority::keep(controller(), halt()));
+    helpers.spawn(renewal::keep(controller(), identity, halt()));
+}
+
 /// What Raft is told.
 fn member(
     config: &Config,
@@ -279,18 +298,32 @@ fn serve_grpc(
     let gateway = Gateway(Arc::clone(&controller));
     let tasks = TasksServer::new(gateway.clone()).max_decoding_message_size(MESSAGE_LIMIT);
     let cluster = ClusterServer::new(gateway.clone()).max_decoding_message_size(MESSAGE_LIMIT);
-    let agents = AgentsServer::new(gateway).max_decoding_message_size(MESSAGE_LIMIT);
+    let agents = AgentsServer::new(gateway.clone()).max_decoding_message_size(MESSAGE_LIMIT);
+    let tokens = JoinTokensServer::new(gateway.clone());
+    let identities = IdentitiesServer::new(gateway.clone());
+    let enrolments =
+        EnrolmentsServer::new(gateway).max_decoding_message_size(limit::ENROLMENT_BYTES);
     let sessions =
         SessionsServer::new(sessions::Service(controller)).max_decoding_message_size(MESSAGE_LIMIT);
+    // All but one: who joins has no certificate yet.
     let server = transport::server(Timers::default())
-        .layer(InterceptorLayer::new(callers::refuse_strangers))
-        .add_service(tasks)
-        .add_service(cluster)
-        .add_service(agents)
-        .add_service(sessions)
+        .add_service(known(tasks))
+        .add_service(known(cluster))
+        .add_service(known(agents))
+        .add_service(known(sessions))
+        .add_service(known(tokens))
+        .add_service(known(identities))
+        .add_service(enrolments)
         .serve_with_incoming_shutdown(incoming, stopping.cancelled_owned());
     Ok(async move { server.await.map_err(|error| error.to_string()) })
 }
+
+/// The service for those who showed a certificate.
+fn known<S>(service: S) -> InterceptedService<S, Interceptor> {
+    InterceptedService::new(service, callers::refuse_strangers)
+}
+
+type Interceptor = fn(Request<()>) -> Result<Request<()>, Status>;
 
 fn serve_https(
     controller: Arc<Controller>,

@@ -135,7 +135,9 @@ impl From<model::Rejected> for Failure {
             model::Rejected::AlreadyEnded { .. } => Code::AlreadyEnded,
             model::Rejected::Forbidden { .. } => Code::Forbidden,
             model::Rejected::Stale(_) => Code::Stale,
-            model::Rejected::AgentInUse { .. } => Code::Refused,
+            model::Rejected::AgentInUse { .. } | model::Rejected::NameTaken { .. } => Code::Refused,
+            model::Rejected::NoSuchJoinToken(_) => Code::NotFound,
+            model::Rejected::JoinTokenRefused { .. } => Code::Unauthenticated,
         };
         let message = rejected.to_string();
         match rejected {
@@ -149,6 +151,9 @@ impl From<model::Rejected> for Failure {
             | model::Rejected::AlreadyEnded { .. }
             | model::Rejected::Forbidden { .. }
             | model::Rejected::AgentInUse { .. }
+            | model::Rejected::NameTaken { .. }
+            | model::Rejected::NoSuchJoinToken(_)
+            | model::Rejected::JoinTokenRefused { .. }
             | model::Rejected::Stale(_) => Self::new(code, message),
         }
     }

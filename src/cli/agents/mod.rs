@@ -7,6 +7,8 @@ mod list;
 mod order;
 mod run;
 
+pub use run::{Token, token};
+
 use clap::{Args, Subcommand};
 
 use crate::args::Global;

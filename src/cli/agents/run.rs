@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use security::JoinToken;
 
 use crate::args::Global;
 use crate::exit::Exit;
 use crate::failure::{Failure, Result};
+use crate::join::{self, Newcomer, Said};
 use crate::process::{self, LogArgs};
 use crate::settings::{self, Layers};
 use crate::task::pair;
@@ -14,11 +16,13 @@ use crate::task::pair;
 /// Run an agent on this machine
 #[derive(Debug, Default, Args)]
 #[command(after_help = "Examples:
+  quorate agent run --join TOKEN --controller c1.example:7400
   quorate agent run --controller c1.example:7400 --label gpu=none
   quorate agent run --controller c1.example:7400 --backend http://127.0.0.1:8080
   quorate agent run --config /etc/quorate/quorate.toml
 
-It needs a certificate: `quorate cert create --role agent --id NAME …` makes one. Settings are
+It needs a certificate. With --join it gets one by itself, once: `quorate join-token create --role agent`
+makes a token. Or `quorate cert create --role agent --id NAME …` makes one to be copied. Settings are
 read from /etc/quorate/quorate.toml, /etc/quorate/conf.d/*.toml, QUORATE_AGENT__… and flags; later
 ones win. `quorate config show` prints what files and variables say in the end.")]
 pub struct RunArgs {
@@ -28,6 +32,9 @@ pub struct RunArgs {
     /// A controller to dial; may be given several times. The others are learnt from it
     #[arg(long = "controller", value_name = "HOST[:PORT]", value_delimiter = ',')]
     controllers: Vec<String>,
+    /// A join token: where there is no certificate yet, get one from the controllers that are named
+    #[arg(long, value_name = "TOKEN", value_parser = token)]
+    join: Option<Token>,
     /// Where it keeps its journal, output and identity [default: /var/lib/quorate/agent]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
@@ -63,6 +70,7 @@ impl RunArgs {
             || self.slots.is_some()
             || !self.labels.is_empty()
             || !self.backends.is_empty()
+            || self.join.is_some()
             || self.config.is_some()
     }
 
@@ -104,15 +112,74 @@ fn backend(text: &str) -> std::result::Result<(Option<String>, String), String> 
 
 pub fn run(args: RunArgs, global: &Global) -> Result<Exit> {
     let layers = Layers::from_process(args.config.as_deref())?;
-    let mut config = settings::agent(&layers, args.flags())?;
+    process::log(&args.log, global)?;
+    let newcomer = settings::newcomer(&layers, args.flags())?;
+    if let Some(Token(token)) = &args.join {
+        join::join(token, &wishes(&newcomer)?)?;
+    }
+    let said = join::Said::read(&newcomer.identity_dir())?;
+    let mut config = settings::agent(&layers, known(args.flags(), &newcomer, &said))?;
     let own = std::env::current_exe()
         .map_err(|error| Failure::refused("system", format!("where is this program? {error}"), ""));
     config.guard = Some(own?);
     settings::require_identity(&config.identity_dir(), security::Role::Agent)?;
-    process::log(&args.log, global)?;
     process::serve("agent", |stop| async move {
         agent::run(config, stop).await.map_err(failed)
     })
+}
+
+/// What the machine asks for when it joins.
+fn wishes(config: &agent::Config) -> Result<Newcomer> {
+    let insists = !config.id.is_empty();
+    let name = match insists {
+        true => config.id.clone(),
+        false => join::host_name(),
+    };
+    if let Err(error) = model::AgentId::new(&name) {
+        return Err(Failure::usage(error, "give --id NAME"));
+    }
+    Ok(Newcomer {
+        role: security::Role::Agent,
+        name,
+        insists,
+        addresses: config.controller_dials(),
+        hosts: Vec::new(),
+        identity: config.identity_dir(),
+    })
+}
+
+/// What it was told when it joined stands beside what it is told now; a label of the token's wins.
+fn known(mut flags: settings::Flags, config: &agent::Config, said: &Said) -> settings::Flags {
+    let mut controllers = config.controllers.clone();
+    let others = said
+        .controllers
+        .iter()
+        .filter(|one| !config.controllers.contains(one));
+    controllers.extend(others.cloned());
+    flags.set(
+        "controllers",
+        (!controllers.is_empty()).then_some(&controllers),
+    );
+    for (key, value) in &said.labels {
+        flags.set_in("labels", key, value);
+    }
+    flags
+}
+
+/// A join token on the command line. No `Debug` of the secret.
+#[derive(Clone)]
+pub struct Token(pub JoinToken);
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Token({})", self.0.id)
+    }
+}
+
+pub fn token(text: &str) -> std::result::Result<Token, String> {
+    text.parse()
+        .map(Token)
+        .map_err(|error: security::Error| error.to_string())
 }
 
 /// As with a controller: what it was told is the administrator's to mend, a failed disk is bad health.

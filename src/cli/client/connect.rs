@@ -22,6 +22,7 @@ use crate::failure::{Failure, Result};
 /// A cluster, as its clients see it.
 pub struct Connection {
     client: Client,
+    trust: security::Trust,
 }
 
 impl Connection {
@@ -32,6 +33,7 @@ impl Connection {
         let client = Client::connect(&target.addresses, tls, Settings::default());
         Ok(Connection {
             client: client.map_err(failed)?,
+            trust: credentials.trust().clone(),
         })
     }
 
@@ -117,6 +119,26 @@ impl Connection {
         agent_of(self.client.order_agent(order).await)
     }
 
+    /// By which a machine that joins knows this cluster.
+    pub fn pin(&self) -> Result<security::Pin> {
+        Ok(self.trust.pin()?)
+    }
+
+    pub async fn create_join_token(
+        &self,
+        request: &v1::CreateJoinTokenRequest,
+    ) -> Result<v1::JoinToken> {
+        token_of(self.client.create_join_token(request).await)
+    }
+
+    pub async fn join_tokens(&self) -> Result<Vec<v1::JoinToken>> {
+        Ok(self.client.join_tokens().await.map_err(failed)?.tokens)
+    }
+
+    pub async fn revoke_join_token(&self, id: &str) -> Result<v1::JoinToken> {
+        token_of(self.client.revoke_join_token(id).await)
+    }
+
     pub async fn promote(&self, id: &str, hold: Duration) -> Result<()> {
         let reply = self.client.promote(id, hold).await;
         reply.map(drop).map_err(failed)
@@ -137,6 +159,13 @@ impl Connection {
             .map_err(failed)?
             .leader)
     }
+}
+
+fn token_of(
+    reply: std::result::Result<v1::JoinTokenReply, wire::client::Error>,
+) -> Result<v1::JoinToken> {
+    let token = reply.map_err(failed)?.token;
+    token.ok_or_else(|| malformed("an answer without a join token"))
 }
 
 fn agent_of(reply: std::result::Result<v1::AgentReply, wire::client::Error>) -> Result<v1::Agent> {
@@ -184,7 +213,8 @@ fn broken_off(status: tonic::Status) -> Failure {
     }
 }
 
-fn refused(refusal: &Refusal) -> Failure {
+/// What a controller, or the way to it, said.
+pub fn refused(refusal: &Refusal) -> Failure {
     let exit = match (refusal.code, refusal.code.reaction()) {
         (Code::NoSuchTask | Code::NoSuchAgent | Code::NotFound, _) => Exit::NotFound,
         (_, Reaction::Rejected) => Exit::Refused,

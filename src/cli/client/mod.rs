@@ -9,6 +9,6 @@ mod run;
 mod target;
 
 pub use book::{Book, Context, is_path, load_file, save_file};
-pub use connect::{Connection, cancel_again, malformed};
+pub use connect::{Connection, cancel_again, malformed, refused};
 pub use run::{connected, interrupted, interrupts, now, or_interrupted, or_unknown, runtime};
 pub use target::{ConnectArgs, Target};

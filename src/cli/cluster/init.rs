@@ -294,6 +294,10 @@ For each worker the same:
   quorate cert create --role agent --id a1 --ca {ca} --out ./a1
   quorate agent run --controller {address}
 
+Once it runs, machines can also join by themselves, with nothing to copy:
+  quorate join-token create --role agent
+  quorate agent run --join TOKEN --controller {address}
+
 {ca}/ca.key makes certificates for this cluster: keep a copy where only you can read it.",
         cluster = made.cluster_id,
         id = plan.id,

@@ -33,6 +33,11 @@ pub fn prepare(layout: &Layout) -> Result<Prepared> {
     }
     let ca = Ca::load(&layout.ca())?;
     let lost = lost(layout)?;
+    // The first controller has the key, as on a real machine, so that others may join; they get it from there.
+    let key = layout.data_dir("c1").join("ca");
+    if !Ca::is_in(&key) && !lost.iter().any(|id| id == "c1") {
+        ca.keep(&key)?;
+    }
     for id in layout
         .controller_ids()
         .iter()

@@ -31,6 +31,12 @@ impl Section for agent::Config {
     const NAME: &'static str = "agent";
 }
 
+/// What an agent is told that has not joined yet, so nothing of it need be known but whom to ask.
+pub fn newcomer(layers: &Layers, flags: Flags) -> Result<agent::Config> {
+    fitting::<server::Config>(layers)?;
+    merged(layers, flags)
+}
+
 /// What a controller is told. Where no id is given, its certificate says it.
 pub fn controller(layers: &Layers, flags: Flags) -> Result<server::Config> {
     fitting::<agent::Config>(layers)?;
@@ -39,7 +45,8 @@ pub fn controller(layers: &Layers, flags: Flags) -> Result<server::Config> {
     Ok(config)
 }
 
-/// What the first controller of a cluster is told, which has no certificate yet: its id may be missing.
+/// What a controller is told that has no certificate yet, the first of its cluster or one that joins: its id may be
+/// missing.
 pub fn founder(layers: &Layers, flags: Flags) -> Result<server::Config> {
     fitting::<agent::Config>(layers)?;
     merged(layers, flags)
@@ -116,9 +123,17 @@ pub fn require_identity(directory: &Path, role: security::Role) -> Result<()> {
     let make = format!("`quorate cert create --role {role}`");
     let hint = match role {
         security::Role::Controller => {
-            format!("`quorate cluster init` makes a cluster's first controller, {make} any other")
+            format!(
+                "`quorate cluster init` makes a cluster's first controller; any other joins by a token \
+                 (--join), or {make} makes it one"
+            )
         }
-        security::Role::Agent | security::Role::Client => format!("make one with {make}"),
+        security::Role::Agent => {
+            format!(
+                "join by a token (`quorate join-token create`, then --join), or make one with {make}"
+            )
+        }
+        security::Role::Client => format!("make one with {make}"),
     };
     let message = format!("there is no certificate in {}", directory.display());
     Err(Failure::refused("identity", message, hint))

@@ -97,6 +97,8 @@ impl State {
             return in_use("is at work".into());
         }
         self.agents.remove(id);
+        // The name is free again, for a machine with another key.
+        self.joining.release_agent(id);
         step.events.push(Event::AgentRemoved {
             agent: id.clone(),
             incarnation,

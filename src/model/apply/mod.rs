@@ -7,6 +7,7 @@
 //! - [`cancel`], [`agents`], [`expire`]: cancels, registrations, leases, deadlines;
 //! - [`cordon`]: what people decide on an agent;
 //! - [`archive`]: what leaves memory, and what the archive drops.
+//! - [`join_token`]: who may join, and who did.
 //!
 //! Refusals are values. No input, however odd, panics.
 
@@ -17,6 +18,7 @@ mod cancel;
 mod cordon;
 mod expire;
 mod finish;
+mod join_token;
 pub(crate) mod submit;
 
 use std::collections::BTreeSet;
@@ -111,6 +113,9 @@ impl State {
             Command::UncordonAgent { agent } => self.uncordon_agent(agent, step),
             Command::DrainAgent(drain) => self.drain_agent(principal, drain, step),
             Command::RemoveAgent { agent } => self.remove_agent(agent, step),
+            Command::CreateJoinToken(token) => self.create_join_token(principal, token, step),
+            Command::RevokeJoinToken { token } => self.revoke_join_token(token, step),
+            Command::Enrol(enrolment) => self.enrol(enrolment, step),
         }
     }
 

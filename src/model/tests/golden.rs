@@ -5,7 +5,8 @@
 //! [once] [require=EXPRESSION] [on=AGENT] COMMAND…`, `assign TASK AGENT`, `finish TASK EPOCH AGENT
 //! END`, `cancel TASK`, `expire AGENT INC`, `deadline TASK`, `cordon AGENT [REASON]`, `uncordon
 //! AGENT`, `drain AGENT MILLIS [REASON]`, `overdue AGENT`, `remove AGENT`, `retain [hot=N] [entries=N]
-//! [age=MILLIS]`, `pass MILLIS`, `task TASK`, `agents`, `segments`.
+//! [age=MILLIS]`, `pass MILLIS`, `task TASK`, `agents`, `segments`, `token ID role=ROLE uses=N ttl=MILLIS
+//! name=NAME`, `revoke TOKEN`, `enrol TOKEN KEY role=ROLE last=CONTROLLER [NAME]`, `tokens`.
 
 use std::error::Error;
 use std::fmt::Write as _;
@@ -36,6 +37,7 @@ impl goldenscript::Runner for Script {
             "task" => self.task(word(&mut args)?)?,
             "agents" => self.agents(),
             "segments" => self.segments(),
+            "tokens" => super::joining::tokens(&self.0.state),
             name => {
                 let op = op(name, &mut args)?;
                 self.apply(op)
@@ -46,9 +48,9 @@ impl goldenscript::Runner for Script {
     }
 }
 
-type Args<'a> = goldenscript::ArgumentConsumer<'a>;
+pub(super) type Args<'a> = goldenscript::ArgumentConsumer<'a>;
 
-fn word<'a>(args: &mut Args<'a>) -> Result<&'a str, Box<dyn Error>> {
+pub(super) fn word<'a>(args: &mut Args<'a>) -> Result<&'a str, Box<dyn Error>> {
     args.next_pos().ok_or_else(|| "a word is missing".into())
 }
 
@@ -82,6 +84,7 @@ fn op(name: &str, args: &mut Args<'_>) -> Result<Op, Box<dyn Error>> {
         "overdue" => Op::System(SystemCommand::ExpireDrain {
             agent: agent_id(word(args)?),
         }),
+        "token" | "revoke" | "enrol" => super::joining::op(name, args)?,
         "cordon" | "uncordon" | "drain" | "remove" => asked(order(name, args)?),
         other => return Err(format!("unknown command {other}").into()),
     })
@@ -168,6 +171,9 @@ impl Script {
             }) => write!(told, "{task}"),
             Ok(Reply::Finished { disposition, .. }) => write!(told, "{disposition:?}"),
             Ok(Reply::Cancelled { .. } | Reply::Registered | Reply::Done) => write!(told, "ok"),
+            Ok(Reply::Enrolled(enrolled)) => {
+                write!(told, "{} for {} ms", enrolled.name, enrolled.validity.0)
+            }
             Err(rejected) => write!(told, "refused: {rejected}"),
         }
         .expect("writing into a string");

@@ -133,6 +133,7 @@ fn op(index: u64) -> impl Strategy<Value = Op> {
         }),
         2 => registration(inc.clone()),
         2 => order(),
+        2 => super::joining::random(),
         1 => (agent(), inc).prop_map(|(agent, inc)| {
             let (agent, incarnation) = (agent_id(agent), incarnation(inc));
             Op::System(SystemCommand::ExpireLease { agent, incarnation })

@@ -4,9 +4,12 @@
 
 mod agents;
 mod cluster;
+mod enrol;
 mod events;
 pub mod failure;
 mod found;
+mod identities;
+mod join_tokens;
 mod list;
 mod logs;
 mod membership;

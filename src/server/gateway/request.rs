@@ -111,6 +111,16 @@ impl Hop {
             .max_decoding_message_size(MESSAGE_LIMIT)
     }
 
+    pub fn join_tokens(&self) -> v1::join_tokens_client::JoinTokensClient<Channel> {
+        v1::join_tokens_client::JoinTokensClient::new(self.channel.clone())
+            .max_decoding_message_size(MESSAGE_LIMIT)
+    }
+
+    pub fn identities(&self) -> v1::identities_client::IdentitiesClient<Channel> {
+        v1::identities_client::IdentitiesClient::new(self.channel.clone())
+            .max_decoding_message_size(MESSAGE_LIMIT)
+    }
+
     pub fn cluster(&self) -> v1::cluster_client::ClusterClient<Channel> {
         v1::cluster_client::ClusterClient::new(self.channel.clone())
             .max_decoding_message_size(MESSAGE_LIMIT)

@@ -91,6 +91,19 @@ impl Fixture {
         }
     }
 
+    /// As `cluster init` leaves it: the CA's key is in that controller's directory.
+    pub fn give_authority(&self, id: &str) {
+        self.ca.keep(&self.dir.path().join(id).join("ca")).unwrap();
+    }
+
+    pub fn ca(&self) -> &Ca {
+        &self.ca
+    }
+
+    pub fn scratch(&self, name: &str) -> std::path::PathBuf {
+        self.dir.path().join(name)
+    }
+
     pub fn credentials(&self, role: Role, id: &str) -> Credentials {
         let identity = Identity::new(CLUSTER, role, id).unwrap();
         let issued = self.ca.issue(&identity, &[], CERTIFICATE_VALIDITY).unwrap();

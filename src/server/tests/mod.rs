@@ -7,6 +7,7 @@ mod archive;
 mod cluster;
 mod fixture;
 mod https;
+mod joining;
 mod logs;
 mod orders;
 mod tasks;

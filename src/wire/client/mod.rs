@@ -22,6 +22,7 @@ mod backoff;
 mod calls;
 mod course;
 mod error;
+mod joining;
 mod met;
 mod peers;
 mod watch;
@@ -44,6 +45,7 @@ use course::Course;
 use peers::Peers;
 
 pub use error::{Error, Outcome};
+pub use joining::enrol;
 pub use watch::Watch;
 
 /// How a client behaves. The defaults are for a person who waits.

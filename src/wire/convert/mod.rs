@@ -3,6 +3,7 @@
 
 mod agent;
 mod event;
+mod joining;
 mod session;
 mod spec;
 mod task;
@@ -15,6 +16,7 @@ use crate::v1;
 
 pub use agent::{backends_in, backends_out, hello};
 pub use event::event;
+pub use joining::{enrolment_in, join_token_out, role_in, role_out};
 pub use task::{archived_task, state, states, task};
 
 /// A message that the other side should not have sent.

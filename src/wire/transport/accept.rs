@@ -39,7 +39,12 @@ pub struct PeerInfo {
     /// Checked in the handshake. `None` where the server does not insist and the client showed none.
     pub certificate: Option<Arc<CertificateDer<'static>>>,
     pub address: SocketAddr,
+    /// What only the two ends of this connection know, for a peer without a certificate to prove itself by.
+    pub binding: Option<[u8; 32]>,
 }
+
+/// The name under which both ends of a connection derive [`PeerInfo::binding`] (RFC 8446, section 7.5).
+pub(super) const BINDING: &[u8] = b"EXPORTER-quorate-join";
 
 /// Accepts with TLS. The stream does not end, and yields no error: a failed handshake concerns one peer
 /// only and is logged.
@@ -180,11 +185,21 @@ impl Accepted {
     fn new(tls: TlsStream<TcpStream>, address: SocketAddr) -> Self {
         let shown = tls.get_ref().1.peer_certificates().and_then(<[_]>::first);
         let certificate = shown.map(|certificate| Arc::new(certificate.clone().into_owned()));
+        let export = || {
+            tls.get_ref()
+                .1
+                .export_keying_material([0; 32], BINDING, None)
+        };
+        let binding = match certificate {
+            Some(_) => None,
+            None => export().ok(),
+        };
         Self {
             tls,
             peer: PeerInfo {
                 certificate,
                 address,
+                binding,
             },
             place: None,
         }

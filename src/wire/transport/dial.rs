@@ -18,7 +18,7 @@ use tonic::codegen::http::Uri;
 use tonic::transport::{Channel, Endpoint};
 use tower::Service;
 
-use super::accept::prepare;
+use super::accept::{BINDING, prepare};
 use super::dial_error::{DialError, DialFailure, failure};
 use super::timers::Timers;
 use super::{CONNECTION_WINDOW, HEADERS_LIMIT, STREAM_WINDOW};
@@ -70,6 +70,29 @@ pub async fn connect(
         address: address.to_owned(),
         failure,
     })
+}
+
+/// What only the two ends of this connection know; the other end finds it in its `PeerInfo`.
+pub fn binding(connection: &Connection) -> Option<[u8; 32]> {
+    let exported = connection
+        .get_ref()
+        .1
+        .export_keying_material([0; 32], BINDING, None);
+    exported.ok()
+}
+
+/// A channel over this one connection: when it is lost, so is the channel.
+pub async fn channel_over(connection: Connection) -> Result<Channel, tonic::transport::Error> {
+    let mut once = Some(TokioIo::new(connection));
+    let connector = tower::service_fn(move |_: Uri| {
+        let taken = once.take();
+        let gone = || io::Error::from(io::ErrorKind::NotConnected);
+        std::future::ready(taken.ok_or_else(gone))
+    });
+    Endpoint::from_static(AUTHORITY)
+        .http2_max_header_list_size(HEADERS_LIMIT)
+        .connect_with_connector(connector)
+        .await
 }
 
 /// Whether anybody listens at `address`: connects, and hangs up. The quick way to tell a dead process

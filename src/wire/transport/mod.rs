@@ -17,6 +17,9 @@
 //! protobuf messages over it, each behind its length. A server tells the two apart by what the client asked
 //! to speak ([`Accepted::protocol`]).
 //!
+//! A machine that joins makes one connection, proves by its [`binding`] that it speaks over that very one,
+//! and has gRPC over it ([`channel_over`]).
+//!
 //! Whom to trust is not decided here: the TLS configurations come from `security`.
 
 mod accept;
@@ -32,7 +35,7 @@ mod tests;
 use tonic::transport::Server;
 
 pub use accept::{Accepted, Incoming, PENDING_HANDSHAKES, PeerInfo, STRANGERS, incoming};
-pub use dial::{Connection, channel, connect, probe};
+pub use dial::{Connection, binding, channel, channel_over, connect, probe};
 pub use dial_error::{DialError, DialFailure, dial_error};
 pub use messages::{Incomings, Outgoings, messages};
 pub use timers::Timers;

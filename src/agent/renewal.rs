@@ -1,0 +1,85 @@
+//! The agent's own certificate: at two thirds of its life it asks any controller for another one, for the same
+//! key, which the next sessions show. Sessions that are open go on.
+
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use security::{
+    Alpn, Credentials, Due, Expected, KeyFiles, OwnKey, Renewals, Role, Urgency, Validity,
+};
+use tokio::sync::watch;
+use wire::client::{Client, Settings};
+use wire::v1;
+
+/// Until it is dropped. `addresses`: where controllers are dialled.
+pub(crate) async fn keep(identity: PathBuf, addresses: watch::Receiver<Vec<String>>) {
+    let mut renewals = Renewals::default();
+    let mut validity = match credentials(&identity) {
+        Ok(held) => held.validity(),
+        // It was read a moment ago: sessions say what is wrong with it.
+        Err(_) => return,
+    };
+    loop {
+        let pause = match renewals.due(&validity, SystemTime::now()) {
+            Due::Later(pause) => pause,
+            Due::Now => {
+                let known = addresses.borrow().clone();
+                match renew(&identity, &known).await {
+                    Ok(fresh) => {
+                        tracing::info!("renewed the certificate");
+                        validity = fresh;
+                        renewals.done()
+                    }
+                    Err(reason) => {
+                        complain(&validity, &reason);
+                        renewals.failed(&validity)
+                    }
+                }
+            }
+        };
+        tokio::time::sleep(pause).await;
+    }
+}
+
+fn complain(validity: &Validity, reason: &str) {
+    let now = SystemTime::now();
+    let left = validity
+        .not_after
+        .duration_since(now)
+        .unwrap_or_default()
+        .as_secs();
+    match Renewals::urgency(validity, now) {
+        Urgency::Warning => {
+            tracing::warn!(seconds_left = left, %reason, "could not renew the certificate, and goes on trying");
+        }
+        Urgency::Alarm => {
+            tracing::error!(seconds_left = left, %reason, "the certificate ends, and then no controller takes a session");
+        }
+    }
+}
+
+fn credentials(identity: &Path) -> Result<Credentials, security::Error> {
+    Credentials::load(&KeyFiles::in_directory(identity))
+}
+
+/// Somebody may have put another certificate there meanwhile: then that one is renewed, or is good as it is.
+async fn renew(identity: &Path, addresses: &[String]) -> Result<Validity, String> {
+    let text = |error: security::Error| error.to_string();
+    let held = credentials(identity).map_err(text)?;
+    if Renewals::default().due(&held.validity(), SystemTime::now()) != Due::Now {
+        return Ok(held.validity());
+    }
+    let key = OwnKey::load(identity).map_err(text)?;
+    let request = v1::RenewRequest {
+        request: key.request().map_err(text)?.into(),
+    };
+    let tls = security::client_config(&held, Expected::any(Role::Controller), Alpn::H2);
+    let client = Client::connect(addresses, tls.map_err(text)?, Settings::default());
+    let client = client.map_err(|error| error.to_string())?;
+    let reply = client
+        .renew(&request)
+        .await
+        .map_err(|error| error.to_string())?;
+    let fresh = key.renewed(&reply.cert_pem).map_err(text)?;
+    Ok(fresh.validity())
+}
