@@ -68,7 +68,7 @@ fn every_end_comes_back_as_it_was() {
 #[test]
 fn a_spec_without_a_command_or_with_a_bad_expression_says_so() {
     let error = TaskSpec::try_from(v1::TaskSpec::default()).unwrap_err();
-    assert_eq!(error.to_string(), "no command to run");
+    assert_eq!(error.to_string(), "no command to run, and no model to ask");
     let spec = v1::TaskSpec {
         process: Some(v1::ProcessSpec::default()),
         require: vec!["zone=".into()],
