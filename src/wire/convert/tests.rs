@@ -66,6 +66,35 @@ fn every_end_comes_back_as_it_was() {
 }
 
 #[test]
+fn an_inference_survives_the_wire_and_requires_its_model_said_or_not() {
+    let inference = model::Inference {
+        model: "a/b:8b".into(),
+        endpoint: model::Endpoint::Embeddings,
+        request: "{}".into(),
+    };
+    let namespace = Namespace::new("default").unwrap();
+    let mut spec = TaskSpec::inference(namespace, inference);
+    spec.require.insert(0, "zone=x".parse().unwrap());
+    let wire = v1::TaskSpec::from(&spec);
+    assert_eq!(wire.require, ["zone=x", "offers a/b:8b"]);
+    assert_eq!(TaskSpec::try_from(wire.clone()), Ok(spec));
+    let unsaid = v1::TaskSpec {
+        require: vec!["zone=x".into()],
+        retries: None,
+        ..wire.clone()
+    };
+    let read = TaskSpec::try_from(unsaid).unwrap();
+    assert_eq!(read.require[1], model::Expression::Offers("a/b:8b".into()));
+    assert_eq!((read.retries, read.kind()), (2, model::Kind::Inference));
+    let both = v1::TaskSpec {
+        process: Some(v1::ProcessSpec::default()),
+        ..wire
+    };
+    let error = TaskSpec::try_from(both).unwrap_err();
+    assert!(error.to_string().contains("one of them"), "{error}");
+}
+
+#[test]
 fn a_spec_without_a_command_or_with_a_bad_expression_says_so() {
     let error = TaskSpec::try_from(v1::TaskSpec::default()).unwrap_err();
     assert_eq!(error.to_string(), "no command to run, and no model to ask");
