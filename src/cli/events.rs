@@ -59,7 +59,7 @@ async fn tell(cluster: &Connection, args: &EventsArgs) -> Result<()> {
         since: args.since,
         until_now: args.until_now,
     };
-    let mut heard = Instant::now();
+    let (mut heard, mut last) = (Instant::now(), None);
     loop {
         let broken = match cluster.events(&request).await {
             Ok(mut replies) => loop {
@@ -68,7 +68,7 @@ async fn tell(cluster: &Connection, args: &EventsArgs) -> Result<()> {
                 heard = Instant::now();
                 match next {
                     Some(Ok(reply)) => {
-                        print(&reply)?;
+                        print(&reply, &mut last)?;
                         request.since = Some(reply.next);
                     }
                     Some(Err(failure)) => break failure,
@@ -92,10 +92,15 @@ async fn tell(cluster: &Connection, args: &EventsArgs) -> Result<()> {
     }
 }
 
-fn print(reply: &v1::EventsReply) -> Result<()> {
-    let lines: String = reply
-        .events
-        .iter()
+/// What comes again, because it was told in parts and the stream broke in between, is not printed again.
+fn print(reply: &v1::EventsReply, last: &mut Option<(u64, u32)>) -> Result<()> {
+    let events = reply.events.iter().filter(|event| {
+        let place = (event.index, event.n);
+        let fresh = last.is_none_or(|last| last < place);
+        *last = (*last).max(Some(place));
+        fresh
+    });
+    let lines: String = events
         .map(|event| format!("{}\n", event_json(event)))
         .collect();
     match lines.is_empty() {

@@ -105,7 +105,10 @@ pub async fn keep_whole(
     loop {
         let lacks = segments.archive.lacks(&published.view().state);
         if lacks.is_empty() {
-            segments.archive.lost().await;
+            // Told, or by itself: what is told may come before the view that names it.
+            tokio::time::timeout(PAUSE, segments.archive.lost())
+                .await
+                .ok();
             continue;
         }
         let me = segments.dialer.me().id;

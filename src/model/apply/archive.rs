@@ -138,10 +138,11 @@ impl State {
         let age = self.meta.time.since(oldest.latest);
         let retention = &self.meta.retention;
         // Room for request ids is made by whole segments, but none is forgotten before its time.
-        // Where some of it was made already, the ids are forgotten first.
+        // Where some of it was made already, the ids are forgotten first; where all ids are of tasks
+        // in memory, no segment holds any.
         let oldest_id = self.index.left.get_min();
         let window_full = self.requests.len() >= limit::REQUESTS_MAX / 16 * 15
-            && oldest_id.is_none_or(|(index, _)| *index >= self.meta.archived_from);
+            && oldest_id.is_some_and(|(index, _)| *index >= self.meta.archived_from);
         age >= retention.max_age
             || bytes > retention.max_bytes
             || (window_full && age >= limit::REQUEST_KEPT)

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Condvar, Mutex};
 
 use model::State;
 
+use super::frame::damaged;
 use super::index::{Footer, Index};
 use super::need::Need;
 use crate::durable::at;
@@ -37,8 +39,6 @@ pub struct Catalog {
     pub written: u64,
     /// Records of entries before this one are gone.
     pub kept_from: u64,
-    /// Bytes of records that wait to be written.
-    pub waiting: usize,
     /// Why nothing is written any more.
     pub ended: Option<String>,
 }
@@ -46,6 +46,8 @@ pub struct Catalog {
 #[derive(Debug)]
 pub struct Shared {
     pub dir: PathBuf,
+    /// Bytes of records that wait to be written: apply asks for it all the time, so behind no lock.
+    pub waiting: AtomicUsize,
     catalog: Mutex<Catalog>,
     changed: Condvar,
 }
@@ -61,6 +63,7 @@ impl Shared {
     pub fn new(dir: PathBuf) -> Self {
         Self {
             dir,
+            waiting: AtomicUsize::new(0),
             catalog: Mutex::default(),
             changed: Condvar::new(),
         }
@@ -107,7 +110,12 @@ impl Shared {
         // there, too: it is in memory.
         let asked = self.look(|catalog| {
             let path = self.path(first);
-            let file = || File::open(&path).map_err(at(&path));
+            let file = || match File::open(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    Err(damaged("its file is gone"))
+                }
+                opened => opened.map_err(at(&path)),
+            };
             match catalog.segments.get(&first) {
                 Some(Kept::Open { index, end }) => {
                     let found = Found {

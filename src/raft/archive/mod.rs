@@ -27,6 +27,7 @@ use std::io;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{self, JoinHandle};
 
@@ -131,7 +132,7 @@ impl Archive {
         match &self.way {
             Way::InPlace(writer) => lock(writer).append(&steps, upto),
             Way::Thread { orders, .. } => {
-                self.shared.change(|catalog| catalog.waiting += bytes);
+                self.shared.waiting.fetch_add(bytes, Ordering::Relaxed);
                 let order = Order::Append { steps, upto, bytes };
                 orders.send(order).map_err(|_| closed())
             }
@@ -140,12 +141,12 @@ impl Archive {
 
     /// Whether so much waits that apply should wait, too.
     pub fn is_behind(&self) -> bool {
-        self.shared.look(|catalog| catalog.waiting > WAITING_BYTES)
+        self.shared.waiting.load(Ordering::Relaxed) > WAITING_BYTES
     }
 
     /// Until that is no longer so. Blocks.
     pub fn catch_up(&self) -> io::Result<()> {
-        self.shared.wait(|catalog| catalog.waiting <= WAITING_BYTES)
+        self.shared.wait(|_| !self.is_behind())
     }
 
     /// When it returns, all that was taken before the call survives a power cut. Blocks.
@@ -229,10 +230,7 @@ impl Archive {
     /// What was read of a segment; where it is damaged, another controller's takes its place.
     fn sound<T>(&self, first: u64, read: io::Result<T>) -> io::Result<T> {
         read.map_err(|error| {
-            if !matches!(
-                error.kind(),
-                io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
-            ) {
+            if !is_damage(&error) {
                 return error;
             }
             let text = format!("segment {first} of the archive is damaged: {error}");
@@ -281,7 +279,9 @@ fn serve(mut writer: Writer, shared: &Shared, queue: &mpsc::Receiver<Order>) -> 
         match order {
             Order::Append { steps, upto, bytes } => {
                 writer.append(&steps, upto)?;
-                shared.change(|catalog| catalog.waiting -= bytes);
+                shared.waiting.fetch_sub(bytes, Ordering::Relaxed);
+                // Who waits for room looks again.
+                shared.change(|_| ());
             }
             Order::Do(task, done) => {
                 let result = task(&mut writer);
@@ -299,6 +299,16 @@ fn serve(mut writer: Writer, shared: &Shared, queue: &mpsc::Receiver<Order>) -> 
         }
     }
     Ok(())
+}
+
+/// Another controller's copy is better than this one.
+fn is_damage(error: &io::Error) -> bool {
+    let unreadable = error.raw_os_error() == Some(nix::libc::EIO);
+    unreadable
+        || matches!(
+            error.kind(),
+            io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
+        )
 }
 
 /// What happened, and the next step where the error does not say it itself.

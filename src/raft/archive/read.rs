@@ -9,6 +9,9 @@ use model::{EventsRecord, Record, Segment, State, TaskId, TaskRecord};
 use super::frame::{self, Scan};
 use super::{Archive, frame::damaged};
 
+/// Bytes of records after which a page of events ends: an entry may have thousands of them.
+const PAGE_BYTES: usize = 1 << 20;
+
 /// The events of one entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventsAt {
@@ -70,7 +73,7 @@ impl Archive {
         for Place { first, offset, .. } in places {
             let file = match opened.take().filter(|(of, _)| *of == first) {
                 Some((_, file)) => file,
-                None => self.shared.open(first, |_| ())?.0.file,
+                None => self.sound(first, self.shared.open(first, |_| ()))?.0.file,
             };
             let read = frame::read_at(&file, offset).and_then(|record| task_of(&record));
             records.push(self.sound(first, read)?);
@@ -120,7 +123,8 @@ impl Archive {
 
     fn read_events(&self, state: &State, from: u64, limit: usize) -> io::Result<EventsPage> {
         let end = state.last_applied() + 1;
-        let mut entries = Vec::new();
+        let (mut entries, mut bytes) = (Vec::new(), 0);
+        let full = |entries: &Vec<_>, bytes| entries.len() >= limit || bytes >= PAGE_BYTES;
         for Segment { first, .. } in state.all_segments().filter(|it| it.end > from) {
             let (found, begin) = {
                 let opened = self.shared.open(*first, |index| index.begin(from));
@@ -129,14 +133,15 @@ impl Archive {
             let scan = Scan::new(found.file, begin, found.end)?;
             self.scan(*first, scan, end, &mut |record| {
                 if record.key.is_events() && record.key.index >= from {
+                    bytes += record.bytes.len();
                     entries.push(events_at(&record)?);
                 }
-                Ok(match entries.len() < limit {
-                    true => ControlFlow::Continue(()),
-                    false => ControlFlow::Break(()),
+                Ok(match full(&entries, bytes) {
+                    false => ControlFlow::Continue(()),
+                    true => ControlFlow::Break(()),
                 })
             })?;
-            if let Some(last) = entries.last().filter(|_| entries.len() >= limit) {
+            if let Some(last) = entries.last().filter(|_| full(&entries, bytes)) {
                 let next = last.index + 1;
                 return Ok(EventsPage { entries, next });
             }

@@ -11,7 +11,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use model::{ArchiveStep, Content, Record, Segment};
+use model::{ArchiveStep, Content, Record, RecordKey, Segment};
 
 use super::catalog::{Catalog, Kept, Shared, coming, fetched, name};
 use super::frame::{self, Scan};
@@ -202,10 +202,10 @@ impl Writer {
         });
     }
 
-    /// Removes what can't be used of a segment that is to come from another controller.
+    /// Keeps aside what there is of a segment that is to come from another controller.
     fn lose(&self, first: u64) -> io::Result<()> {
         self.put(first, Kept::Lost);
-        remove(&self.shared.path(first))
+        put_aside(&self.shared.dir, first)
     }
 
     fn drop_segment(&mut self, dropped: &Segment) -> io::Result<()> {
@@ -214,25 +214,31 @@ impl Writer {
             catalog.kept_from = catalog.kept_from.max(dropped.end);
         });
         remove(&self.shared.path(dropped.first))?;
-        remove(&fetched(&self.shared.dir, dropped.first))
+        remove(&fetched(&self.shared.dir, dropped.first))?;
+        forget_aside(&self.shared.dir, dropped.first)
     }
 
     /// A reader found that a segment is not what it was: it is kept aside, and comes from another controller.
     pub fn damaged(&mut self, first: u64) -> io::Result<()> {
-        let complete = self
+        let grows = self
             .shared
-            .look(|catalog| matches!(catalog.segments.get(&first), Some(Kept::Complete(_))));
-        if !complete {
-            let text = format!(
-                "segment {first} of the archive was damaged while it grew; start this controller again: \
-                 it takes what is missing from another one"
-            );
-            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+            .look(|catalog| match catalog.segments.get(&first) {
+                Some(Kept::Open { .. }) => Some(true),
+                Some(Kept::Complete(_)) => Some(false),
+                // Another reader found it first, or it was dropped.
+                Some(Kept::Begun { .. } | Kept::Lost) | None => None,
+            });
+        match grows {
+            Some(true) => {
+                let text = format!(
+                    "segment {first} of the archive was damaged while it grew; start this controller \
+                     again: it takes what is missing from another one"
+                );
+                Err(io::Error::new(io::ErrorKind::InvalidData, text))
+            }
+            Some(false) => self.lose(first),
+            None => Ok(()),
         }
-        let path = self.shared.path(first);
-        fs::rename(&path, path.with_extension(DAMAGED)).map_err(at(&path))?;
-        self.put(first, Kept::Lost);
-        Ok(())
     }
 
     /// Makes the files those that a state names, and that state's the place from which the log goes on: at a start
@@ -302,24 +308,30 @@ impl Writer {
             return remove(&from);
         }
         let path = self.shared.path(need.first);
-        if need.closed {
-            fs::rename(&from, &path).map_err(at(&path))?;
-            self.put(need.first, Kept::Complete(footer_of(&path)?));
-        } else {
-            self.join(need, &from, &path)?;
+        match (need.closed, trimmed(&from, need)?) {
+            (true, Some(Trimmed::Complete(footer))) => {
+                fs::rename(&from, &path).map_err(at(&path))?;
+                self.put(need.first, Kept::Complete(footer));
+            }
+            (false, Some(Trimmed::Growing(index, tally, end))) => {
+                self.join(need, (&from, &path), (index, tally, end))?;
+            }
+            // It did not come, or something else did: it stays as it is.
+            (_, None | Some(_)) => return remove(&from),
         }
         self.unsynced_names = true;
-        remove(&path.with_extension(DAMAGED))?;
+        forget_aside(&self.shared.dir, need.first)?;
         self.sync()
     }
 
     /// What was appended here since follows what came.
-    fn join(&mut self, need: &Need, from: &Path, path: &Path) -> io::Result<()> {
-        let Some(mut growing) = self.growing.take_if(|it| it.first == need.first) else {
-            return remove(from);
-        };
-        let Some(Trimmed::Growing(mut index, mut tally, mut end)) = trimmed(from, need)? else {
-            self.growing = Some(growing);
+    fn join(
+        &mut self,
+        need: &Need,
+        (from, path): (&Path, &Path),
+        (mut index, mut tally, mut end): (Index, Tally, u64),
+    ) -> io::Result<()> {
+        let Some(growing) = self.growing.take_if(|it| it.first == need.first) else {
             return remove(from);
         };
         let mut file = appended_to(from)?;
@@ -335,15 +347,14 @@ impl Writer {
         }
         file.sync_all().map_err(at(from))?;
         fs::rename(from, path).map_err(at(path))?;
-        growing = Growing {
+        self.growing = Some(Growing {
             first: need.first,
             file,
             end,
             unsynced: 0,
             content: tally,
             lacks: None,
-        };
-        self.growing = Some(growing);
+        });
         self.put(need.first, Kept::Open { index, end });
         Ok(())
     }
@@ -392,6 +403,15 @@ fn appended_to(path: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).open(path).map_err(at(path))
 }
 
+/// `None` where there is no such file. Any other error is one: a file that can't be opened now may be whole.
+fn opened(path: &Path) -> io::Result<Option<File>> {
+    match File::open(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(at(path)(error)),
+    }
+}
+
 /// A segment's file that has all that was needed, and nothing else any more.
 enum Trimmed {
     Complete(Footer),
@@ -400,10 +420,11 @@ enum Trimmed {
 
 /// Whether a file has what is needed. Cuts off what is behind that, and completes it where it should be complete.
 fn trimmed(path: &Path, need: &Need) -> io::Result<Option<Trimmed>> {
-    let Ok(file) = File::open(path) else {
+    let Some(file) = opened(path)? else {
         return Ok(None);
     };
-    let footer = Footer::read(&file)?;
+    // One that can't be read is none: its frames may do.
+    let footer = Footer::read(&file).unwrap_or(None);
     if let Some(footer) = &footer
         && need.closed
         && footer.content == need.content()
@@ -434,10 +455,13 @@ struct ReadBack {
 
 /// Reads the frames of entries that are needed; `None` where they are not those that are needed.
 fn read_up_to(path: &Path, need: &Need, end: Option<u64>) -> io::Result<Option<ReadBack>> {
-    let Ok(mut scan) = Scan::whole(path, need.first, end) else {
-        return Ok(None);
+    let mut scan = match Scan::whole(path, need.first, end) {
+        Ok(scan) => scan,
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => return Ok(None),
+        Err(error) => return Err(error),
     };
     let (mut index, mut content) = (Index::default(), Content::default());
+    let mut latest = None;
     loop {
         let offset = scan.offset();
         // Where the rest is torn or damaged, what came before may still be all that is needed.
@@ -454,6 +478,12 @@ fn read_up_to(path: &Path, need: &Need, end: Option<u64>) -> io::Result<Option<R
                 end: offset,
             }));
         };
+        if latest
+            .replace(record.key)
+            .is_some_and(|latest| latest >= record.key)
+        {
+            return Ok(None);
+        }
         index.add(&record, offset);
         content.add(&record);
     }
@@ -461,10 +491,10 @@ fn read_up_to(path: &Path, need: &Need, end: Option<u64>) -> io::Result<Option<R
 
 /// Whether a file has what is needed, without changing it.
 pub fn has(path: &Path, need: &Need) -> io::Result<bool> {
-    let Ok(file) = File::open(path) else {
+    let Some(file) = opened(path)? else {
         return Ok(false);
     };
-    let footer = Footer::read(&file)?;
+    let footer = Footer::read(&file).unwrap_or(None);
     if footer
         .as_ref()
         .is_some_and(|it| need.closed && it.content == need.content())
@@ -483,6 +513,7 @@ pub struct Incoming {
     index: Index,
     content: Content,
     end: u64,
+    latest: Option<RecordKey>,
 }
 
 impl Incoming {
@@ -494,6 +525,7 @@ impl Incoming {
             index: Index::default(),
             content: Content::default(),
             end: frame::BEGIN,
+            latest: None,
         })
     }
 
@@ -501,9 +533,12 @@ impl Incoming {
     pub fn put(&mut self, records: &[Record]) -> io::Result<()> {
         let mut bytes = Vec::new();
         for record in records {
-            if !self.need.range().contains(&record.key.index) {
+            // The sum of digests would be the same in any order.
+            let follows = self.latest.is_none_or(|latest| latest < record.key);
+            if !follows || !self.need.range().contains(&record.key.index) {
                 return Err(self.refused());
             }
+            self.latest = Some(record.key);
             self.index.add(record, self.end + bytes.len() as u64);
             self.content.add(record);
             frame::write(&mut bytes, record)?;
@@ -552,28 +587,51 @@ fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
+/// In case it is the last there is of it. What was put aside before stays: it may be more.
+fn put_aside(dir: &Path, first: u64) -> io::Result<()> {
+    let path = dir.join(name(first));
+    let free = (0..u32::MAX)
+        .map(|n| path.with_extension(format!("{DAMAGED}{n}")))
+        .find(|aside| !aside.exists());
+    match free.map(|aside| fs::rename(&path, aside)) {
+        Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => Err(at(&path)(error)),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Another has come in its place.
+fn forget_aside(dir: &Path, first: u64) -> io::Result<()> {
+    for entry in fs::read_dir(dir).map_err(at(dir))? {
+        let path = entry.map_err(at(dir))?.path();
+        if is_of(&path, first) && is_aside(&path) {
+            remove(&path)?;
+        }
+    }
+    Ok(())
+}
+
+fn is_of(path: &Path, first: u64) -> bool {
+    path.file_stem().is_some_and(|stem| *stem == *name(first))
+}
+
+fn is_aside(path: &Path) -> bool {
+    let extension = path.extension().and_then(|it| it.to_str());
+    extension.is_some_and(|it| it.starts_with(DAMAGED))
+}
+
 /// Removes what no segment of the state is. What is lost is kept aside, in case it is the last there is, until another
 /// has come in its place.
 fn sweep(dir: &Path, segments: &BTreeMap<u64, Kept>) -> io::Result<()> {
-    for (first, _) in segments
+    let lost = segments
         .iter()
-        .filter(|(_, kept)| matches!(kept, Kept::Lost))
-    {
-        let path = dir.join(name(*first));
-        if path.exists() {
-            fs::rename(&path, path.with_extension(DAMAGED)).map_err(at(&path))?;
-        }
-    }
+        .filter(|(_, kept)| matches!(kept, Kept::Lost));
+    lost.clone()
+        .try_for_each(|(first, _)| put_aside(dir, *first))?;
     for entry in fs::read_dir(dir).map_err(at(dir))? {
         let path = entry.map_err(at(dir))?.path();
-        let of = |first: &u64| path.file_stem().is_some_and(|stem| *stem == *name(*first));
-        let named = segments.iter().find(|(first, _)| of(first));
-        let stays = match (named, path.extension()) {
-            (None, _) => false,
-            (Some(_), None) => true,
-            (Some((_, kept)), Some(extension)) => {
-                matches!(kept, Kept::Lost) && extension == DAMAGED
-            }
+        let stays = match path.extension() {
+            None => segments.keys().any(|first| is_of(&path, *first)),
+            Some(_) => is_aside(&path) && lost.clone().any(|(first, _)| is_of(&path, *first)),
         };
         if !stays {
             remove(&path)?;

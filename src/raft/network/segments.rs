@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::{Stream, stream};
 use model::{Record, RecordKey};
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 use tonic::{Code, Status, Streaming};
 use wire::v1;
 
@@ -96,6 +96,15 @@ pub fn send(
 pub struct Fetcher {
     pub dialer: Dialer,
     pub archive: Arc<Archive>,
+    /// One segment comes at a time: two would write to one file.
+    turn: Arc<Mutex<()>>,
+}
+
+/// Whether a segment is here now.
+enum Came {
+    Here,
+    /// Somebody's log has dropped it, and this one's will.
+    Dropped,
 }
 
 impl Fetcher {
@@ -103,6 +112,7 @@ impl Fetcher {
         Self {
             dialer: dialer.clone(),
             archive: archive.clone(),
+            turn: Arc::default(),
         }
     }
 
@@ -128,25 +138,35 @@ impl Fetcher {
         lacks: Vec<Need>,
         peers: &[(NodeId, Node)],
     ) -> Result<(), CallError> {
+        let mut failed = Ok(());
         for need in lacks {
-            self.fetch(&need, peers).await?;
-            let archive = self.archive.clone();
-            let adopted = blocking(move || archive.adopt(&need)).await;
-            adopted.map_err(|error| local_failure(&error))?;
+            // One that nobody has does not keep the others away.
+            match self.fetch(&need, peers).await {
+                Ok(Came::Here) => {
+                    let archive = self.archive.clone();
+                    let adopted = blocking(move || archive.adopt(&need)).await;
+                    adopted.map_err(|error| local_failure(&error))?;
+                }
+                Ok(Came::Dropped) => {}
+                Err(error) => failed = failed.and(Err(error)),
+            }
         }
-        Ok(())
+        failed
     }
 
-    async fn fetch(&self, need: &Need, peers: &[(NodeId, Node)]) -> Result<(), CallError> {
+    async fn fetch(&self, need: &Need, peers: &[(NodeId, Node)]) -> Result<Came, CallError> {
+        let _one_at_a_time = self.turn.lock().await;
         let mut failed = None;
         for (id, node) in peers {
             match self.fetch_from(need, *id, node).await {
                 Ok(()) => {
                     tracing::info!(segment = need.first, from = id, "fetched a segment");
-                    return Ok(());
+                    return Ok(Came::Here);
                 }
                 // The log drops it there, so it will here.
-                Err(CallError::Status(status)) if status.code() == Code::NotFound => return Ok(()),
+                Err(CallError::Status(status)) if status.code() == Code::NotFound => {
+                    return Ok(Came::Dropped);
+                }
                 Err(error) => {
                     tracing::warn!(segment = need.first, from = id, %error, "a segment did not come");
                     failed = failed.or(Some(error));

@@ -42,6 +42,12 @@ pub fn no_task(id: TaskId) -> Failure {
     model::Rejected::NoSuchTask(id).into()
 }
 
+/// It was accepted under this request id before, and what became of it is not kept any more.
+pub fn no_record(id: TaskId) -> Failure {
+    let text = format!("it was accepted before, as {id}, and its record is not kept any more");
+    Failure::new(Code::Compacted, text)
+}
+
 pub fn no_agent(id: &AgentId) -> Failure {
     model::Rejected::NoSuchAgent(id.clone()).into()
 }

@@ -45,6 +45,10 @@ impl Gateway {
         let is_running = |task: &Task| self.0.hub.is_running(task);
         let mut page = Page::new(filter, limit::SCAN_MAX);
         let mut before = filter.before();
+        if let Some(below) = before.take_if(|_| filter.is_of_live_tasks()) {
+            // None of them is in the archive.
+            page.add(state, filter, below, None, Vec::new(), is_running);
+        }
         while let Some(below) = before {
             let most = limit::ARCHIVE_PAGE;
             let archived = self.0.cluster.archived_tasks(state, below, most).await;
@@ -148,6 +152,17 @@ impl Filter {
     }
 
     /// Only older tasks are wanted.
+    /// Whether only tasks are wanted that have not ended.
+    fn is_of_live_tasks(&self) -> bool {
+        let live = |state: &v1::TaskState| {
+            matches!(
+                state,
+                v1::TaskState::Queued | v1::TaskState::Assigned | v1::TaskState::Running
+            )
+        };
+        !self.states.is_empty() && self.states.iter().all(live)
+    }
+
     fn before(&self) -> Option<TaskId> {
         match self.request.page {
             0 => Some(TaskId(u64::MAX)),

@@ -135,7 +135,12 @@ impl Gateway {
             other => return Err(unexpected(&other)),
         };
         let state = self.0.cluster.view();
-        let task = Some(self.shown(&state, id).await?);
+        let shown = self.shown(&state, id).await;
+        let task = Some(shown.map_err(|failure| match failure.code {
+            // Else it would look as if it had never been accepted.
+            Code::NoSuchTask => failure::no_record(id),
+            _ => failure,
+        })?);
         Ok(v1::SubmitReply {
             position: Some(position_of(&accepted)),
             task,

@@ -431,12 +431,12 @@ fn a_bit_that_flips_in_a_complete_segment_is_found_when_it_is_read_and_the_segme
         assert!(error.to_string().contains("is damaged"), "{error}");
         let lacks = archive.lacks(&log.state);
         assert_eq!(lacks.len(), 1);
-        assert!(path.with_extension("damaged").exists());
+        assert!(path.with_extension("damaged0").exists());
         hand_over(&source, &archive, &lacks[0]).unwrap();
         archive.adopt(&lacks[0]).unwrap();
         assert_eq!(ids(&archive, &log.state, 99, 99).len(), 25);
         assert!(std::fs::read(&path).unwrap() == whole);
-        assert!(!path.with_extension("damaged").exists());
+        assert!(!path.with_extension("damaged0").exists());
     }
 }
 
@@ -555,4 +555,104 @@ fn readers_find_all_that_their_state_archived_while_it_is_written() {
         assert_eq!(event_indexes(&archive, &log.state, n + 2, 9).0, [n + 2]);
         assert_eq!(ids(&archive, &log.state, n + 1, 1), [n]);
     }
+}
+
+#[test]
+fn two_readers_that_find_the_same_damage_lose_one_segment_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let fatal = FatalSignal::default();
+    let archive = Archive::open(dir.path(), fatal.clone()).unwrap();
+    archive.settle(&State::default()).unwrap();
+    let log = filled(&archive, 25);
+    archive.flush().unwrap();
+    let first = log.state.segments().next().unwrap().first;
+    for _ in 0..2 {
+        let damage = io::Error::from(io::ErrorKind::InvalidData);
+        archive.sound::<()>(first, Err(damage)).unwrap_err();
+    }
+    archive.flush().unwrap();
+    assert_eq!(fatal.reason(), None);
+    assert_eq!(archive.lacks(&log.state).len(), 1);
+    assert!(archive.task(&log.state, TaskId(20)).unwrap().is_some());
+    // One whose file went away is fetched, too.
+    let next = log.state.segments().nth(1).unwrap().first;
+    std::fs::remove_file(segment_file(dir.path(), next)).unwrap();
+    let error = archive.tasks_below(&log.state, TaskId(18), 1).map(|_| ());
+    assert!(error.unwrap_err().to_string().contains("gone"));
+    assert_eq!(archive.lacks(&log.state).len(), 2);
+    assert_eq!(fatal.reason(), None);
+}
+
+#[test]
+fn what_did_not_come_or_is_something_else_leaves_a_lost_segment_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let archive = on_disk(dir.path());
+    let log = filled(&archive, 25);
+    archive.close();
+    drop(archive);
+    let first = log.state.segments().next().unwrap().first;
+    std::fs::remove_file(segment_file(dir.path(), first)).unwrap();
+    let archive = opened_at(dir.path(), &log.state);
+    let need = archive.lacks(&log.state).remove(0);
+    archive.adopt(&need).unwrap();
+    let path = super::catalog::fetched(&dir.path().join("archive"), first);
+    std::fs::write(&path, b"something else").unwrap();
+    archive.adopt(&need).unwrap();
+    assert!(!path.exists());
+    assert_eq!(archive.lacks(&log.state), [need]);
+    assert!(archive.task(&log.state, TaskId(20)).unwrap().is_some());
+}
+
+#[test]
+fn records_in_another_order_are_refused_though_their_sum_is_right() {
+    let (good, bad) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let source = on_disk(good.path());
+    let log = filled(&source, 25);
+    let archive = opened_at(bad.path(), &log.state);
+    let need = archive.lacks(&log.state).remove(0);
+    let mut records = Vec::new();
+    source
+        .visit(need.first, need.end, &mut |record| {
+            records.push(record);
+            Ok(ControlFlow::Continue(()))
+        })
+        .unwrap();
+    records.swap(3, 4);
+    let error = archive.incoming(&need).unwrap().put(&records).unwrap_err();
+    assert!(error.to_string().contains("other records"), "{error}");
+}
+
+#[test]
+fn what_was_put_aside_stays_until_another_has_come() {
+    let (good, bad) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let source = on_disk(good.path());
+    let mut log = filled(&source, 5);
+    let archive = on_disk(bad.path());
+    filled(&archive, 5);
+    archive.close();
+    drop(archive);
+    let first = log.state.open_segment().unwrap().first;
+    let path = segment_file(bad.path(), first);
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[2_000] ^= 1;
+    std::fs::write(&path, &bytes).unwrap();
+    // Started twice before anybody had it, with more of the log each time.
+    for _ in 0..2 {
+        let archive = opened_at(bad.path(), &log.state);
+        let step = log.task(5_000);
+        source
+            .take(vec![step.clone()], log.state.last_applied())
+            .unwrap();
+        archive.take(vec![step], log.state.last_applied()).unwrap();
+        archive.close();
+    }
+    assert!(std::fs::read(path.with_extension("damaged0")).unwrap() == bytes);
+    let archive = opened_at(bad.path(), &log.state);
+    for need in archive.lacks(&log.state) {
+        hand_over(&source, &archive, &need).unwrap();
+        archive.adopt(&need).unwrap();
+    }
+    archive.close();
+    source.close();
+    assert!(files(bad.path()) == files(good.path()));
 }

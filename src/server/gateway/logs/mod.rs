@@ -131,8 +131,12 @@ impl Logs {
         loop {
             let (next, ended) = {
                 let state = self.gateway.0.cluster.view();
-                // Dropped meanwhile, or not applied here yet: the latter passes.
-                let found = self.gateway.find(&state, self.id).await.ok();
+                let found = match self.gateway.find(&state, self.id).await {
+                    Ok(found) => Some(found),
+                    // Dropped meanwhile, or not applied here yet: the latter passes.
+                    Err(failure) if failure.code == Code::NoSuchTask => None,
+                    Err(failure) => return Err(failure.into()),
+                };
                 let task = found.as_ref().map(Found::task);
                 let latest = task.and_then(|task| task.latest.clone());
                 let next = latest.filter(|attempt| Some(attempt.epoch) != read);
