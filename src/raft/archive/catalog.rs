@@ -163,3 +163,17 @@ fn absent(first: u64) -> io::Error {
     let text = format!("segment {first} of the archive is not here yet");
     io::Error::new(io::ErrorKind::NotFound, text)
 }
+
+impl Catalog {
+    /// What is named and not here, and has to come from another controller.
+    pub fn lacks(&self, needs: &[Need]) -> Vec<Need> {
+        let lacking = needs
+            .iter()
+            .filter_map(|need| match self.segments.get(&need.first)? {
+                Kept::Lost if need.closed => Some(need.clone()),
+                Kept::Begun { lacks } => Some(lacks.clone()),
+                Kept::Lost | Kept::Open { .. } | Kept::Complete(_) => None,
+            });
+        lacking.collect()
+    }
+}

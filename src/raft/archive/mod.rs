@@ -14,7 +14,9 @@
 //! is not here as it should be comes from another controller (`network::segments`).
 
 mod catalog;
+mod files;
 mod frame;
+mod incoming;
 mod index;
 pub mod need;
 mod read;
@@ -42,8 +44,8 @@ use crate::error::with_next_step;
 use crate::fatal::FatalSignal;
 use crate::sync::lock;
 
+pub use self::incoming::Incoming;
 pub use self::read::{EventsAt, EventsPage};
-pub use self::writer::Incoming;
 
 /// Bytes of records that may wait while the disk is slow, before apply waits for it.
 const WAITING_BYTES: usize = 64 << 20;
@@ -180,8 +182,8 @@ impl Archive {
         let dir = &self.shared.dir;
         let mut missing = Vec::new();
         for need in needs {
-            let here = writer::has(&self.shared.path(need.first), need)?
-                || writer::has(&catalog::fetched(dir, need.first), need)?;
+            let here = files::has(&self.shared.path(need.first), need)?
+                || files::has(&catalog::fetched(dir, need.first), need)?;
             if !here {
                 missing.push(need.clone());
             }

@@ -5,28 +5,24 @@
 //! records follow from. What a crash takes of the rest is told again by the log, byte for byte.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use model::{ArchiveStep, Content, Record, RecordKey, Segment};
+use model::{ArchiveStep, Record, Segment};
 
-use super::catalog::{Catalog, Kept, Shared, coming, fetched, name};
+use super::catalog::{Kept, Shared, fetched};
+use super::files::{
+    Tally, Trimmed, appended_to, create, footer_of, forget_aside, put_aside, remove, sweep, trimmed,
+};
 use super::frame::{self, Scan};
-use super::index::{Footer, Index};
+use super::index::Index;
 use super::need::Need;
 use crate::durable::{self, at};
 
 /// Bytes after which what was appended is synced, so that a snapshot never waits for much.
 const SYNC_BYTES: u64 = 8 << 20;
-
-/// The end of the name of a file that turned out not to be what it should be.
-const DAMAGED: &str = "damaged";
-
-/// Only for the owner: tasks' specs hold secrets.
-const MODE: u32 = 0o600;
 
 pub struct Writer {
     shared: Arc<Shared>,
@@ -44,13 +40,6 @@ struct Growing {
     content: Tally,
     /// What is missing before its frames, where it was lost.
     lacks: Option<Need>,
-}
-
-/// As much of a segment's content as costs nothing to count.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Tally {
-    records: u64,
-    bytes: u64,
 }
 
 impl Writer {
@@ -360,13 +349,6 @@ impl Writer {
     }
 }
 
-impl Tally {
-    fn add(&mut self, record: &Record) {
-        self.records += 1;
-        self.bytes += record.bytes.len() as u64;
-    }
-}
-
 /// Frames that go to the file in one write.
 #[derive(Default)]
 struct Chunk {
@@ -384,272 +366,5 @@ impl Chunk {
             frame::write(&mut self.bytes, record)?;
         }
         Ok(())
-    }
-}
-
-pub fn create(path: &Path, first: u64) -> io::Result<File> {
-    let create = || {
-        let mut open = OpenOptions::new();
-        open.append(true).create(true).mode(MODE);
-        let mut file = open.open(path)?;
-        file.set_len(0)?;
-        file.write_all(&frame::header(first))?;
-        Ok(file)
-    };
-    create().map_err(at(path))
-}
-
-fn appended_to(path: &Path) -> io::Result<File> {
-    OpenOptions::new().append(true).open(path).map_err(at(path))
-}
-
-/// `None` where there is no such file. Any other error is one: a file that can't be opened now may be whole.
-fn opened(path: &Path) -> io::Result<Option<File>> {
-    match File::open(path) {
-        Ok(file) => Ok(Some(file)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(at(path)(error)),
-    }
-}
-
-/// A segment's file that has all that was needed, and nothing else any more.
-enum Trimmed {
-    Complete(Footer),
-    Growing(Index, Tally, u64),
-}
-
-/// Whether a file has what is needed. Cuts off what is behind that, and completes it where it should be complete.
-fn trimmed(path: &Path, need: &Need) -> io::Result<Option<Trimmed>> {
-    let Some(file) = opened(path)? else {
-        return Ok(None);
-    };
-    // One that can't be read is none: its frames may do.
-    let footer = Footer::read(&file).unwrap_or(None);
-    if let Some(footer) = &footer
-        && need.closed
-        && footer.content == need.content()
-    {
-        return Ok(Some(Trimmed::Complete(footer.clone())));
-    }
-    let Some(read) = read_up_to(path, need, footer.map(|it| it.frames_end))? else {
-        return Ok(None);
-    };
-    let file = appended_to(path)?;
-    file.set_len(read.end).map_err(at(path))?;
-    if !need.closed {
-        return Ok(Some(Trimmed::Growing(read.index, read.tally, read.end)));
-    }
-    (&file)
-        .write_all(&read.index.encode(read.end, &need.content()))
-        .map_err(at(path))?;
-    file.sync_all().map_err(at(path))?;
-    Ok(Some(Trimmed::Complete(footer_of(path)?)))
-}
-
-/// What a file has of a segment.
-struct ReadBack {
-    index: Index,
-    tally: Tally,
-    end: u64,
-}
-
-/// Reads the frames of entries that are needed; `None` where they are not those that are needed.
-fn read_up_to(path: &Path, need: &Need, end: Option<u64>) -> io::Result<Option<ReadBack>> {
-    let mut scan = match Scan::whole(path, need.first, end) {
-        Ok(scan) => scan,
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let (mut index, mut content) = (Index::default(), Content::default());
-    let mut latest = None;
-    loop {
-        let offset = scan.offset();
-        // Where the rest is torn or damaged, what came before may still be all that is needed.
-        let next = scan.next().unwrap_or_default();
-        let Some(record) = next.filter(|it| it.key.index < need.end) else {
-            let tally = Tally {
-                records: content.records,
-                bytes: content.bytes,
-            };
-            let whole = content == need.content();
-            return Ok(whole.then_some(ReadBack {
-                index,
-                tally,
-                end: offset,
-            }));
-        };
-        if latest
-            .replace(record.key)
-            .is_some_and(|latest| latest >= record.key)
-        {
-            return Ok(None);
-        }
-        index.add(&record, offset);
-        content.add(&record);
-    }
-}
-
-/// Whether a file has what is needed, without changing it.
-pub fn has(path: &Path, need: &Need) -> io::Result<bool> {
-    let Some(file) = opened(path)? else {
-        return Ok(false);
-    };
-    let footer = Footer::read(&file).unwrap_or(None);
-    if footer
-        .as_ref()
-        .is_some_and(|it| need.closed && it.content == need.content())
-    {
-        return Ok(true);
-    }
-    let read = read_up_to(path, need, footer.map(|it| it.frames_end))?;
-    Ok(read.is_some())
-}
-
-/// Writes a segment that comes from another controller.
-pub struct Incoming {
-    need: Need,
-    shared: Arc<Shared>,
-    file: File,
-    index: Index,
-    content: Content,
-    end: u64,
-    latest: Option<RecordKey>,
-}
-
-impl Incoming {
-    pub fn new(shared: &Arc<Shared>, need: &Need) -> io::Result<Self> {
-        Ok(Self {
-            need: need.clone(),
-            shared: shared.clone(),
-            file: create(&coming(&shared.dir, need.first), need.first)?,
-            index: Index::default(),
-            content: Content::default(),
-            end: frame::BEGIN,
-            latest: None,
-        })
-    }
-
-    /// The records that follow.
-    pub fn put(&mut self, records: &[Record]) -> io::Result<()> {
-        let mut bytes = Vec::new();
-        for record in records {
-            // The sum of digests would be the same in any order.
-            let follows = self.latest.is_none_or(|latest| latest < record.key);
-            if !follows || !self.need.range().contains(&record.key.index) {
-                return Err(self.refused());
-            }
-            self.latest = Some(record.key);
-            self.index.add(record, self.end + bytes.len() as u64);
-            self.content.add(record);
-            frame::write(&mut bytes, record)?;
-        }
-        if self.content.bytes > self.need.bytes {
-            return Err(self.refused());
-        }
-        self.end += bytes.len() as u64;
-        self.file.write_all(&bytes)
-    }
-
-    /// What came is what was needed, or an error.
-    pub fn finish(mut self) -> io::Result<()> {
-        if self.content != self.need.content() {
-            return Err(self.refused());
-        }
-        if self.need.closed {
-            let tail = self.index.encode(self.end, &self.content);
-            self.file.write_all(&tail)?;
-        }
-        self.file.sync_all()?;
-        let path = fetched(&self.shared.dir, self.need.first);
-        fs::rename(coming(&self.shared.dir, self.need.first), &path).map_err(at(&path))?;
-        durable::sync_dir(&self.shared.dir)
-    }
-
-    fn refused(&self) -> io::Error {
-        let text = format!(
-            "segment {} came with other records than its digest stands for",
-            self.need.first
-        );
-        io::Error::new(io::ErrorKind::InvalidData, text)
-    }
-}
-
-fn footer_of(path: &Path) -> io::Result<Footer> {
-    let file = File::open(path).map_err(at(path))?;
-    let footer = Footer::read(&file).map_err(at(path))?;
-    footer.ok_or_else(|| at(path)(frame::damaged("it does not end as a complete segment does")))
-}
-
-fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at(path)(error)),
-        Err(_) | Ok(()) => Ok(()),
-    }
-}
-
-/// In case it is the last there is of it. What was put aside before stays: it may be more.
-fn put_aside(dir: &Path, first: u64) -> io::Result<()> {
-    let path = dir.join(name(first));
-    let free = (0..u32::MAX)
-        .map(|n| path.with_extension(format!("{DAMAGED}{n}")))
-        .find(|aside| !aside.exists());
-    match free.map(|aside| fs::rename(&path, aside)) {
-        Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => Err(at(&path)(error)),
-        Some(_) | None => Ok(()),
-    }
-}
-
-/// Another has come in its place.
-fn forget_aside(dir: &Path, first: u64) -> io::Result<()> {
-    for entry in fs::read_dir(dir).map_err(at(dir))? {
-        let path = entry.map_err(at(dir))?.path();
-        if is_of(&path, first) && is_aside(&path) {
-            remove(&path)?;
-        }
-    }
-    Ok(())
-}
-
-fn is_of(path: &Path, first: u64) -> bool {
-    path.file_stem().is_some_and(|stem| *stem == *name(first))
-}
-
-fn is_aside(path: &Path) -> bool {
-    let extension = path.extension().and_then(|it| it.to_str());
-    extension.is_some_and(|it| it.starts_with(DAMAGED))
-}
-
-/// Removes what no segment of the state is. What is lost is kept aside, in case it is the last there is, until another
-/// has come in its place.
-fn sweep(dir: &Path, segments: &BTreeMap<u64, Kept>) -> io::Result<()> {
-    let lost = segments
-        .iter()
-        .filter(|(_, kept)| matches!(kept, Kept::Lost));
-    lost.clone()
-        .try_for_each(|(first, _)| put_aside(dir, *first))?;
-    for entry in fs::read_dir(dir).map_err(at(dir))? {
-        let path = entry.map_err(at(dir))?.path();
-        let stays = match path.extension() {
-            None => segments.keys().any(|first| is_of(&path, *first)),
-            Some(_) => is_aside(&path) && lost.clone().any(|(first, _)| is_of(&path, *first)),
-        };
-        if !stays {
-            remove(&path)?;
-        }
-    }
-    Ok(())
-}
-
-impl Catalog {
-    /// What is named and not here, and has to come from another controller.
-    pub fn lacks(&self, needs: &[Need]) -> Vec<Need> {
-        let lacking = needs
-            .iter()
-            .filter_map(|need| match self.segments.get(&need.first)? {
-                Kept::Lost if need.closed => Some(need.clone()),
-                Kept::Begun { lacks } => Some(lacks.clone()),
-                Kept::Lost | Kept::Open { .. } | Kept::Complete(_) => None,
-            });
-        lacking.collect()
     }
 }

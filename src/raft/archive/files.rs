@@ -1,0 +1,219 @@
+//! Segments as files: made, opened, compared with what is needed, cut to it, put aside, removed.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use model::{Content, Record};
+
+use super::catalog::{Kept, name};
+use super::frame::{self, Scan};
+use super::index::{Footer, Index};
+use super::need::Need;
+use crate::durable::at;
+
+/// The end of the name of a file that turned out not to be what it should be.
+const DAMAGED: &str = "damaged";
+
+/// Only for the owner: tasks' specs hold secrets.
+const MODE: u32 = 0o600;
+
+/// As much of a segment's content as costs nothing to count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    pub records: u64,
+    pub bytes: u64,
+}
+
+impl Tally {
+    pub fn add(&mut self, record: &Record) {
+        self.records += 1;
+        self.bytes += record.bytes.len() as u64;
+    }
+}
+
+pub fn create(path: &Path, first: u64) -> io::Result<File> {
+    let create = || {
+        let mut open = OpenOptions::new();
+        open.append(true).create(true).mode(MODE);
+        let mut file = open.open(path)?;
+        file.set_len(0)?;
+        file.write_all(&frame::header(first))?;
+        Ok(file)
+    };
+    create().map_err(at(path))
+}
+
+pub fn appended_to(path: &Path) -> io::Result<File> {
+    OpenOptions::new().append(true).open(path).map_err(at(path))
+}
+
+/// `None` where there is no such file. Any other error is one: a file that can't be opened now may be whole.
+pub fn opened(path: &Path) -> io::Result<Option<File>> {
+    match File::open(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(at(path)(error)),
+    }
+}
+
+/// A segment's file that has all that was needed, and nothing else any more.
+pub enum Trimmed {
+    Complete(Footer),
+    Growing(Index, Tally, u64),
+}
+
+/// Whether a file has what is needed. Cuts off what is behind that, and completes it where it should be complete.
+pub fn trimmed(path: &Path, need: &Need) -> io::Result<Option<Trimmed>> {
+    let Some(file) = opened(path)? else {
+        return Ok(None);
+    };
+    // One that can't be read is none: its frames may do.
+    let footer = Footer::read(&file).unwrap_or(None);
+    if let Some(footer) = &footer
+        && need.closed
+        && footer.content == need.content()
+    {
+        return Ok(Some(Trimmed::Complete(footer.clone())));
+    }
+    let Some(read) = read_up_to(path, need, footer.map(|it| it.frames_end))? else {
+        return Ok(None);
+    };
+    let file = appended_to(path)?;
+    file.set_len(read.end).map_err(at(path))?;
+    if !need.closed {
+        return Ok(Some(Trimmed::Growing(read.index, read.tally, read.end)));
+    }
+    (&file)
+        .write_all(&read.index.encode(read.end, &need.content()))
+        .map_err(at(path))?;
+    file.sync_all().map_err(at(path))?;
+    Ok(Some(Trimmed::Complete(footer_of(path)?)))
+}
+
+/// What a file has of a segment.
+pub struct ReadBack {
+    index: Index,
+    tally: Tally,
+    end: u64,
+}
+
+/// Reads the frames of entries that are needed; `None` where they are not those that are needed.
+pub fn read_up_to(path: &Path, need: &Need, end: Option<u64>) -> io::Result<Option<ReadBack>> {
+    let mut scan = match Scan::whole(path, need.first, end) {
+        Ok(scan) => scan,
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let (mut index, mut content) = (Index::default(), Content::default());
+    let mut latest = None;
+    loop {
+        let offset = scan.offset();
+        // Where the rest is torn or damaged, what came before may still be all that is needed.
+        let next = scan.next().unwrap_or_default();
+        let Some(record) = next.filter(|it| it.key.index < need.end) else {
+            let tally = Tally {
+                records: content.records,
+                bytes: content.bytes,
+            };
+            let whole = content == need.content();
+            return Ok(whole.then_some(ReadBack {
+                index,
+                tally,
+                end: offset,
+            }));
+        };
+        if latest
+            .replace(record.key)
+            .is_some_and(|latest| latest >= record.key)
+        {
+            return Ok(None);
+        }
+        index.add(&record, offset);
+        content.add(&record);
+    }
+}
+
+/// Whether a file has what is needed, without changing it.
+pub fn has(path: &Path, need: &Need) -> io::Result<bool> {
+    let Some(file) = opened(path)? else {
+        return Ok(false);
+    };
+    let footer = Footer::read(&file).unwrap_or(None);
+    if footer
+        .as_ref()
+        .is_some_and(|it| need.closed && it.content == need.content())
+    {
+        return Ok(true);
+    }
+    let read = read_up_to(path, need, footer.map(|it| it.frames_end))?;
+    Ok(read.is_some())
+}
+
+pub fn footer_of(path: &Path) -> io::Result<Footer> {
+    let file = File::open(path).map_err(at(path))?;
+    let footer = Footer::read(&file).map_err(at(path))?;
+    footer.ok_or_else(|| at(path)(frame::damaged("it does not end as a complete segment does")))
+}
+
+pub fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at(path)(error)),
+        Err(_) | Ok(()) => Ok(()),
+    }
+}
+
+/// In case it is the last there is of it. What was put aside before stays: it may be more.
+pub fn put_aside(dir: &Path, first: u64) -> io::Result<()> {
+    let path = dir.join(name(first));
+    let free = (0..u32::MAX)
+        .map(|n| path.with_extension(format!("{DAMAGED}{n}")))
+        .find(|aside| !aside.exists());
+    match free.map(|aside| fs::rename(&path, aside)) {
+        Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => Err(at(&path)(error)),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Another has come in its place.
+pub fn forget_aside(dir: &Path, first: u64) -> io::Result<()> {
+    for entry in fs::read_dir(dir).map_err(at(dir))? {
+        let path = entry.map_err(at(dir))?.path();
+        if is_of(&path, first) && is_aside(&path) {
+            remove(&path)?;
+        }
+    }
+    Ok(())
+}
+
+pub fn is_of(path: &Path, first: u64) -> bool {
+    path.file_stem().is_some_and(|stem| *stem == *name(first))
+}
+
+pub fn is_aside(path: &Path) -> bool {
+    let extension = path.extension().and_then(|it| it.to_str());
+    extension.is_some_and(|it| it.starts_with(DAMAGED))
+}
+
+/// Removes what no segment of the state is. What is lost is kept aside, in case it is the last there is, until another
+/// has come in its place.
+pub fn sweep(dir: &Path, segments: &BTreeMap<u64, Kept>) -> io::Result<()> {
+    let lost = segments
+        .iter()
+        .filter(|(_, kept)| matches!(kept, Kept::Lost));
+    lost.clone()
+        .try_for_each(|(first, _)| put_aside(dir, *first))?;
+    for entry in fs::read_dir(dir).map_err(at(dir))? {
+        let path = entry.map_err(at(dir))?.path();
+        let stays = match path.extension() {
+            None => segments.keys().any(|first| is_of(&path, *first)),
+            Some(_) => is_aside(&path) && lost.clone().any(|(first, _)| is_of(&path, *first)),
+        };
+        if !stays {
+            remove(&path)?;
+        }
+    }
+    Ok(())
+}

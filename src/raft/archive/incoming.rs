@@ -1,0 +1,83 @@
+//! A segment as it comes from another controller: written beside the others, and refused where it is not what was needed.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use model::{Content, Record, RecordKey};
+
+use super::catalog::{Shared, coming, fetched};
+use super::files::create;
+use super::frame;
+use super::index::Index;
+use super::need::Need;
+use crate::durable::{self, at};
+
+/// Writes a segment that comes from another controller.
+pub struct Incoming {
+    need: Need,
+    shared: Arc<Shared>,
+    file: File,
+    index: Index,
+    content: Content,
+    end: u64,
+    latest: Option<RecordKey>,
+}
+
+impl Incoming {
+    pub fn new(shared: &Arc<Shared>, need: &Need) -> io::Result<Self> {
+        Ok(Self {
+            need: need.clone(),
+            shared: shared.clone(),
+            file: create(&coming(&shared.dir, need.first), need.first)?,
+            index: Index::default(),
+            content: Content::default(),
+            end: frame::BEGIN,
+            latest: None,
+        })
+    }
+
+    /// The records that follow.
+    pub fn put(&mut self, records: &[Record]) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        for record in records {
+            // The sum of digests would be the same in any order.
+            let follows = self.latest.is_none_or(|latest| latest < record.key);
+            if !follows || !self.need.range().contains(&record.key.index) {
+                return Err(self.refused());
+            }
+            self.latest = Some(record.key);
+            self.index.add(record, self.end + bytes.len() as u64);
+            self.content.add(record);
+            frame::write(&mut bytes, record)?;
+        }
+        if self.content.bytes > self.need.bytes {
+            return Err(self.refused());
+        }
+        self.end += bytes.len() as u64;
+        self.file.write_all(&bytes)
+    }
+
+    /// What came is what was needed, or an error.
+    pub fn finish(mut self) -> io::Result<()> {
+        if self.content != self.need.content() {
+            return Err(self.refused());
+        }
+        if self.need.closed {
+            let tail = self.index.encode(self.end, &self.content);
+            self.file.write_all(&tail)?;
+        }
+        self.file.sync_all()?;
+        let path = fetched(&self.shared.dir, self.need.first);
+        fs::rename(coming(&self.shared.dir, self.need.first), &path).map_err(at(&path))?;
+        durable::sync_dir(&self.shared.dir)
+    }
+
+    fn refused(&self) -> io::Error {
+        let text = format!(
+            "segment {} came with other records than its digest stands for",
+            self.need.first
+        );
+        io::Error::new(io::ErrorKind::InvalidData, text)
+    }
+}
