@@ -120,12 +120,19 @@ impl Backend {
 }
 
 /// The limits on an agent's back ends.
-pub(crate) fn validate_backends(backends: &[Backend]) -> Result<(), Rejected> {
+pub fn validate_backends(backends: &[Backend]) -> Result<(), Rejected> {
     if backends.len() > limit::BACKENDS_MAX {
         return Err(Rejected::over(
             "the back ends of an agent",
             limit::BACKENDS_MAX,
             "back ends",
+        ));
+    }
+    if size_of_backends(backends) > limit::BACKENDS_MAX_BYTES {
+        return Err(Rejected::over(
+            "the back ends of an agent with their models",
+            limit::BACKENDS_MAX_BYTES,
+            "bytes",
         ));
     }
     let named = |(at, backend): (usize, &Backend)| {

@@ -26,6 +26,9 @@ pub const PREFETCH_MAX: u32 = 1;
 pub const MODEL_MAX_BYTES: usize = 256;
 /// Models of one back end: a server of a catalogue may have some hundred.
 pub const MODELS_MAX: usize = 512;
+/// Bytes that all of an agent's back ends may take in the log, with the models that they offer: they stand in each
+/// registration.
+pub const BACKENDS_MAX_BYTES: usize = 256 * 1024;
 /// Back ends of one agent.
 pub const BACKENDS_MAX: usize = 64;
 /// Agents that a cluster registers.

@@ -13,7 +13,10 @@ const CONNECTING: Duration = Duration::from_secs(5);
 /// Without a byte for so long, a back end is given up: a long prompt takes a while before the first token.
 const SILENCE: Duration = Duration::from_secs(300);
 
-/// Bytes of an answer to an error that are shown.
+/// Bytes of an error that are read.
+const ERROR_BYTES: usize = 64 << 10;
+
+/// Characters of an error that are shown.
 const SHOWN: usize = 300;
 
 /// One back end's API.
@@ -122,20 +125,40 @@ async fn checked(sent: reqwest::Result<Response>) -> Result<Response, Trouble> {
     if status.is_success() {
         return Ok(response);
     }
-    let body = response.text().await.unwrap_or_default();
+    let body = whole(response, ERROR_BYTES).await.unwrap_or_default();
+    let body = String::from_utf8_lossy(&body);
     let text = format!("it answered {status}: {}", said(&body));
-    let passes = status.is_server_error()
-        || matches!(
-            status,
-            StatusCode::REQUEST_TIMEOUT
-                | StatusCode::CONFLICT
-                | StatusCode::TOO_EARLY
-                | StatusCode::TOO_MANY_REQUESTS
-        );
-    Err(match passes {
-        true => Trouble::Busy(text),
-        false => Trouble::Refused(text),
+    // What is asked is wrong. A model that was unloaded, or a key that ran out, is this back end's trouble.
+    let wrong = matches!(
+        status,
+        StatusCode::BAD_REQUEST
+            | StatusCode::PAYLOAD_TOO_LARGE
+            | StatusCode::UNSUPPORTED_MEDIA_TYPE
+            | StatusCode::UNPROCESSABLE_ENTITY
+    );
+    Err(match wrong {
+        true => Trouble::Refused(text),
+        false => Trouble::Busy(text),
     })
+}
+
+/// A body in one piece, of at most so many bytes.
+pub(super) async fn whole(mut response: Response, limit: usize) -> Result<Vec<u8>, Trouble> {
+    let mut body = Vec::new();
+    let broken = |error: reqwest::Error| {
+        Trouble::Unreachable(format!(
+            "the answer broke off: {}",
+            with_causes(&error.without_url())
+        ))
+    };
+    while let Some(chunk) = response.chunk().await.map_err(broken)? {
+        if body.len() + chunk.len() > limit {
+            let text = format!("its answer has more than {limit} bytes");
+            return Err(Trouble::Refused(text));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
 }
 
 /// What an error says: its message, where it is one of the API's.

@@ -116,6 +116,11 @@ impl Known {
         self.offers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether it answers a request now.
+    pub fn is_busy(&self) -> bool {
+        self.busy.load(Ordering::Relaxed) > 0
+    }
+
     fn told(&self) -> Backend {
         let Offers { models, trouble } = self.offers().clone();
         Backend {

@@ -6,12 +6,18 @@ use std::time::Duration;
 use futures::future::join_all;
 use serde::Deserialize;
 
-use super::api::{Trouble, with_causes};
+use super::api::{Trouble, whole};
 use super::backends::{Backends, Known, Offers};
 use super::{LOOK_AGAIN, LOOK_EVERY};
 
 /// How long a back end may take to say what it offers: one that computes may be slow.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Bytes of a list of models.
+const LIST_BYTES: usize = 4 << 20;
+
+/// Looks that a back end which is busy answering may miss before it counts as gone.
+const MISSED_MAX: u32 = 3;
 
 /// Characters of its trouble that the cluster is told.
 const SHOWN: usize = 200;
@@ -38,9 +44,18 @@ pub(super) async fn watch_all(backends: Arc<Backends>) {
 }
 
 async fn watch(backends: &Backends, known: &Known) {
-    let mut told = None;
+    let (mut told, mut missed) = (None, 0);
     loop {
         let offers = look(known).await;
+        missed = match offers.trouble.is_empty() {
+            true => 0,
+            false => missed + 1,
+        };
+        // One that computes may be slow to say what it offers, and offers it all the same.
+        if known.is_busy() && (1..=MISSED_MAX).contains(&missed) {
+            tokio::time::sleep(LOOK_AGAIN).await;
+            continue;
+        }
         if told.as_ref() != Some(&offers) {
             let (name, models) = (known.api.shown(), &offers.models);
             match offers.trouble.is_empty() {
@@ -84,9 +99,8 @@ fn in_trouble(trouble: String) -> Offers {
 
 async fn list(known: &Known) -> Result<Vec<String>, Trouble> {
     let response = known.api.get("models", PATIENCE).await?;
-    let body = response.text().await;
-    let body = body.map_err(|error| Trouble::Unreachable(with_causes(&error)))?;
-    let list: List = serde_json::from_str(&body).map_err(|error| {
+    let body = whole(response, LIST_BYTES).await?;
+    let list: List = serde_json::from_slice(&body).map_err(|error| {
         let text = format!("its list of models can't be read: {error}");
         Trouble::Refused(text)
     })?;

@@ -82,8 +82,9 @@ async fn run(backends: Arc<Backends>, attempt: Attempt, hands: Hands) -> Exit {
         .map(|span| Duration::from_millis(span.0));
     let answering = async {
         let Some(chosen) = backends.choose(&inference.model) else {
-            let text = format!("no back end offers {} any more", inference.model);
-            return Exit::Failed(text);
+            // Nothing was asked. The cluster is told that it is not offered any more, if it was not yet.
+            tracing::info!(model = %inference.model, "no back end offers it any more");
+            return Exit::Prevented;
         };
         started(None);
         answer::ask(&chosen, inference, &output).await

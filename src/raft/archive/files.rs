@@ -207,6 +207,13 @@ pub fn sweep(dir: &Path, segments: &BTreeMap<u64, Kept>) -> io::Result<()> {
         .try_for_each(|(first, _)| put_aside(dir, *first))?;
     for entry in fs::read_dir(dir).map_err(at(dir))? {
         let path = entry.map_err(at(dir))?.path();
+        let stem = path.file_stem().and_then(|stem| stem.to_str());
+        let ours =
+            stem.is_some_and(|stem| stem.len() == name(0).len() && stem.parse::<u64>().is_ok());
+        if !ours {
+            // `lost+found`, say.
+            continue;
+        }
         let stays = match path.extension() {
             None => segments.keys().any(|first| is_of(&path, *first)),
             Some(_) => is_aside(&path) && lost.clone().any(|(first, _)| is_of(&path, *first)),

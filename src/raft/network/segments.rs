@@ -126,10 +126,14 @@ impl Fetcher {
         let archive = self.archive.clone();
         let missing = blocking(move || archive.missing(&needs)).await;
         let missing = missing.map_err(|error| local_failure(&error))?;
+        let mut failed = Ok(());
         for need in missing {
-            self.fetch(&need, peers).await?;
+            // What came is not asked for at the next try.
+            if let Err(error) = self.fetch(&need, peers).await {
+                failed = failed.and(Err(error));
+            }
         }
-        Ok(())
+        failed
     }
 
     /// What the state of now lacks, fetched and taken into use.

@@ -264,6 +264,8 @@ impl Reader {
 
     async fn backends(&self, told: v1::Backends) -> Result<(), String> {
         let backends = wire::convert::backends_in(told.backends);
+        // What `apply` would refuse is not proposed, again and again.
+        model::validate_backends(&backends).map_err(|rejected| rejected.to_string())?;
         self.input(dispatch::Input::Backends {
             session: self.session.id,
             backends,
