@@ -51,12 +51,13 @@ pub const MEMBER: [&str; 10] = [
     "hash_at",
     "version",
 ];
-pub const AGENT: [&str; 14] = [
+pub const AGENT: [&str; 15] = [
     "schema",
     "id",
     "state",
     "connected",
     "slots",
+    "backends",
     "busy",
     "labels",
     "limits",
