@@ -17,7 +17,7 @@ use crate::credentials::{Credentials, Held, Trust};
 use crate::error::Error;
 use crate::identity::Role;
 use crate::pin::Pin;
-use crate::verify::{ClientVerifier, PinVerifier, ServerVerifier};
+use crate::verify::{ClientVerifier, ServerVerifier};
 
 /// What a socket asks of those who connect to it.
 #[derive(Clone, Debug)]
@@ -112,7 +112,8 @@ pub fn client_config(
     alpn: Alpn,
 ) -> Result<Arc<ClientConfig>, Error> {
     let own = Shown(credentials.held());
-    let config = checking(credentials.trust(), expected)?.with_client_cert_resolver(Arc::new(own));
+    let verifier = ServerVerifier::new(credentials.trust(), expected);
+    let config = checking(verifier)?.with_client_cert_resolver(Arc::new(own));
     Ok(finished(config, alpn))
 }
 
@@ -122,20 +123,14 @@ pub fn anonymous_client_config(
     expected: Expected,
     alpn: Alpn,
 ) -> Result<Arc<ClientConfig>, Error> {
-    let config = checking(trust, expected)?.with_no_client_auth();
+    let config = checking(ServerVerifier::new(trust, expected))?.with_no_client_auth();
     Ok(finished(config, alpn))
 }
 
 /// For dialling a cluster of which nothing is known but the hash of its CA's key. The check is in the
 /// handshake: to a server that the CA did not certify as a controller, nothing is sent.
 pub fn pinned_client_config(pin: &Pin, alpn: Alpn) -> Result<Arc<ClientConfig>, Error> {
-    let builder = ClientConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&TLS13])
-        .map_err(|error| unusable(&error))?;
-    let config = builder
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(PinVerifier::new(*pin)))
-        .with_no_client_auth();
+    let config = checking(ServerVerifier::pinned(*pin))?.with_no_client_auth();
     Ok(finished(config, alpn))
 }
 
@@ -165,8 +160,7 @@ impl ResolvesClientCert for Shown {
 
 type CheckingBuilder = rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>;
 
-fn checking(trust: &Trust, expected: Expected) -> Result<CheckingBuilder, Error> {
-    let verifier = ServerVerifier::new(trust, expected);
+fn checking(verifier: ServerVerifier) -> Result<CheckingBuilder, Error> {
     let builder = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])
         .map_err(|error| unusable(&error))?;

@@ -251,18 +251,38 @@ impl ClientCertVerifier for ClientVerifier {
     }
 }
 
-/// On the dialling side, of one who joins: the trust is made of the CA that the server shows, once that CA's
-/// key has the hash that the token names.
+/// On the dialling side.
 #[derive(Debug)]
-pub(crate) struct PinVerifier {
-    pin: Pin,
+pub(crate) struct ServerVerifier {
+    basis: Basis,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
-impl PinVerifier {
-    pub(crate) fn new(pin: Pin) -> Self {
+/// What a server is known by.
+#[derive(Debug)]
+enum Basis {
+    Trusted {
+        chain: Chain,
+        expected: Expected,
+    },
+    /// To one who joins: the trust is made of the CA that the server shows, once that CA's key has the hash that
+    /// the token names.
+    Pinned(Pin),
+}
+
+impl ServerVerifier {
+    pub(crate) fn new(trust: &Trust, expected: Expected) -> Self {
+        let chain = Chain::new(trust);
+        Self::on(Basis::Trusted { chain, expected })
+    }
+
+    pub(crate) fn pinned(pin: Pin) -> Self {
+        Self::on(Basis::Pinned(pin))
+    }
+
+    fn on(basis: Basis) -> Self {
         Self {
-            pin,
+            basis,
             algorithms: tls::provider().signature_verification_algorithms,
         }
     }
@@ -273,26 +293,47 @@ impl PinVerifier {
         shown: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<(), Refused> {
-        let pinned = shown.iter().find(|ca| self.pin.matches(ca));
-        let pinned = pinned.ok_or(Refused::OtherPin)?.clone().into_owned();
-        let unusable = |error: crate::Error| Refused::Other {
-            reason: error.to_string(),
-        };
-        let trust =
-            Trust::from_certificates(vec![pinned], "the CA that it shows").map_err(unusable)?;
         let usage = KeyUsage::server_auth();
-        let identity = Chain::new(&trust).check(end_entity, &[], now, usage)?;
-        match identity.role() {
-            Role::Controller => Ok(()),
-            Role::Agent | Role::Client => Err(Refused::WrongRole {
-                identity,
-                allowed: Role::Controller.to_string(),
-            }),
+        match &self.basis {
+            Basis::Trusted { chain, expected } => {
+                let identity = chain.check(end_entity, shown, now, usage)?;
+                expect(expected, identity)
+            }
+            Basis::Pinned(pin) => {
+                let chain = Chain::new(&pinned(pin, shown)?);
+                let identity = chain.check(end_entity, &[], now, usage)?;
+                expect(&Expected::any(Role::Controller), identity)
+            }
         }
     }
 }
 
-impl ServerCertVerifier for PinVerifier {
+/// The CA that a server shows, where it is the one that was named.
+fn pinned(pin: &Pin, shown: &[CertificateDer<'_>]) -> Result<Trust, Refused> {
+    let ca = shown.iter().find(|ca| pin.matches(ca));
+    let ca = ca.ok_or(Refused::OtherPin)?.clone().into_owned();
+    Trust::from_certificates(vec![ca], "the CA that it shows").map_err(|error| Refused::Other {
+        reason: error.to_string(),
+    })
+}
+
+fn expect(expected: &Expected, identity: Identity) -> Result<(), Refused> {
+    if identity.role() != expected.role {
+        return Err(Refused::WrongRole {
+            identity,
+            allowed: expected.role.to_string(),
+        });
+    }
+    match &expected.id {
+        Some(id) if identity.id() != id => {
+            let expected = format!("{} {id}", expected.role);
+            Err(Refused::WrongId { identity, expected })
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+impl ServerCertVerifier for ServerVerifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -326,77 +367,6 @@ impl ServerCertVerifier for PinVerifier {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.algorithms.supported_schemes()
-    }
-}
-
-/// On the dialling side.
-#[derive(Debug)]
-pub(crate) struct ServerVerifier {
-    chain: Chain,
-    expected: Expected,
-}
-
-impl ServerVerifier {
-    pub(crate) fn new(trust: &Trust, expected: Expected) -> Self {
-        Self {
-            chain: Chain::new(trust),
-            expected,
-        }
-    }
-
-    fn expect(&self, identity: Identity) -> Result<(), Refused> {
-        if identity.role() != self.expected.role {
-            return Err(Refused::WrongRole {
-                identity,
-                allowed: self.expected.role.to_string(),
-            });
-        }
-        match &self.expected.id {
-            Some(id) if identity.id() != id => {
-                let expected = format!("{} {id}", self.expected.role);
-                Err(Refused::WrongId { identity, expected })
-            }
-            Some(_) | None => Ok(()),
-        }
-    }
-}
-
-impl ServerCertVerifier for ServerVerifier {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        self.chain
-            .check(end_entity, intermediates, now, KeyUsage::server_auth())
-            .and_then(|identity| self.expect(identity))
-            .map_err(Refused::into_explanation)?;
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _certificate: &CertificateDer<'_>,
-        _signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        no_tls12()
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.chain.verify_signature(message, certificate, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.chain.algorithms.supported_schemes()
     }
 }
 
