@@ -157,6 +157,14 @@ pub struct Validity {
 }
 
 impl Validity {
+    pub(crate) fn of(certificate: &X509Certificate<'_>) -> Self {
+        let validity = certificate.validity();
+        Self {
+            not_before: ca::time(validity.not_before.timestamp()),
+            not_after: ca::time(validity.not_after.timestamp()),
+        }
+    }
+
     /// From when it was made, which is later than the begin that it names, until its end.
     pub fn life(&self) -> Duration {
         let made = self.not_before + ca::CLOCK_DIFFERENCE;
@@ -267,7 +275,7 @@ impl Credentials {
             ));
         };
         let (identity, fingerprint) = identify_from(leaf, &origins.cert)?;
-        let validity = validity_of(leaf, &origins.cert)?;
+        let validity = Validity::of(&parsed(leaf, &origins.cert)?);
         Chain::new(&trust)
             .check_own(leaf, intermediates, UnixTime::now())
             .map_err(|refused| own_is_refused(&refused, &origins.cert))?;
@@ -339,20 +347,19 @@ fn certificates(pem: &[u8], origin: &str) -> Result<Vec<CertificateDer<'static>>
 }
 
 fn end_of(certificate: &CertificateDer<'_>, origin: &str) -> Result<(SystemTime, String), Error> {
-    let (_, parsed) = X509Certificate::from_der(certificate)
-        .map_err(|error| malformed(origin, "certificate", error.to_string()))?;
+    let parsed = parsed(certificate, origin)?;
     let end = parsed.validity().not_after;
     Ok((ca::time(end.timestamp()), end.to_string()))
 }
 
-fn validity_of(certificate: &CertificateDer<'_>, origin: &str) -> Result<Validity, Error> {
+/// A certificate's fields; `origin` says where it is from, for an error.
+pub(crate) fn parsed<'a>(
+    certificate: &'a CertificateDer<'_>,
+    origin: &str,
+) -> Result<X509Certificate<'a>, Error> {
     let (_, parsed) = X509Certificate::from_der(certificate)
         .map_err(|error| malformed(origin, "certificate", error.to_string()))?;
-    let validity = parsed.validity();
-    Ok(Validity {
-        not_before: ca::time(validity.not_before.timestamp()),
-        not_after: ca::time(validity.not_after.timestamp()),
-    })
+    Ok(parsed)
 }
 
 fn malformed(origin: &str, what: &'static str, reason: String) -> Error {

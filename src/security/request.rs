@@ -17,8 +17,8 @@ use x509_parser::oid_registry::{
 };
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::ca::{internal, text, time};
-use crate::credentials::{Credentials, KeyFiles, Validity};
+use crate::ca::{internal, text};
+use crate::credentials::{self, Credentials, KeyFiles, Validity};
 use crate::error::Error;
 use crate::files::{self, Privacy};
 
@@ -97,23 +97,11 @@ pub fn host_names(certificate: &CertificateDer<'_>) -> Result<Vec<String>, Error
 
 /// How long a certificate was to live when it was made.
 pub fn validity(certificate: &CertificateDer<'_>) -> Result<Duration, Error> {
-    let parsed = parsed(certificate)?;
-    let validity = parsed.validity();
-    let validity = Validity {
-        not_before: time(validity.not_before.timestamp()),
-        not_after: time(validity.not_after.timestamp()),
-    };
-    Ok(validity.life())
+    Ok(Validity::of(&parsed(certificate)?).life())
 }
 
 fn parsed<'a>(certificate: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, Error> {
-    let parsed = X509Certificate::from_der(certificate);
-    let (_, parsed) = parsed.map_err(|error| Error::Malformed {
-        origin: "the peer's handshake".to_owned(),
-        what: "certificate",
-        reason: error.to_string(),
-    })?;
-    Ok(parsed)
+    credentials::parsed(certificate, "the peer's handshake")
 }
 
 fn address(bytes: &[u8]) -> Option<String> {
