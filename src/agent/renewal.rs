@@ -4,9 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use security::{
-    Alpn, Credentials, Due, Expected, KeyFiles, OwnKey, Renewals, Role, Urgency, Validity,
-};
+use security::{Alpn, Credentials, Due, Expected, KeyFiles, OwnKey, Renewals, Role, Validity};
 use tokio::sync::watch;
 use wire::client::{Client, Settings};
 use wire::v1;
@@ -24,37 +22,14 @@ pub(crate) async fn keep(identity: PathBuf, addresses: watch::Receiver<Vec<Strin
             Due::Later(pause) => pause,
             Due::Now => {
                 let known = addresses.borrow().clone();
-                match renew(&identity, &known).await {
-                    Ok(fresh) => {
-                        tracing::info!("renewed the certificate");
-                        validity = fresh;
-                        renewals.done()
-                    }
-                    Err(reason) => {
-                        complain(&validity, &reason);
-                        renewals.failed(&validity)
-                    }
-                }
+                let renewed = renew(&identity, &known).await;
+                let then = "no controller takes a session";
+                let pause = renewals.tried(&validity, SystemTime::now(), &renewed, then);
+                validity = renewed.unwrap_or(validity);
+                pause
             }
         };
         tokio::time::sleep(pause).await;
-    }
-}
-
-fn complain(validity: &Validity, reason: &str) {
-    let now = SystemTime::now();
-    let left = validity
-        .not_after
-        .duration_since(now)
-        .unwrap_or_default()
-        .as_secs();
-    match Renewals::urgency(validity, now) {
-        Urgency::Warning => {
-            tracing::warn!(seconds_left = left, %reason, "could not renew the certificate, and goes on trying");
-        }
-        Urgency::Alarm => {
-            tracing::error!(seconds_left = left, %reason, "the certificate ends, and then no controller takes a session");
-        }
     }
 }
 

@@ -41,7 +41,7 @@ pub use files::read_secret;
 pub use identity::{Fingerprint, Identity, Role, identify};
 pub use join_token::{Binding, JoinToken, Secret, SecretHash};
 pub use pin::Pin;
-pub use renewal::{Due, Renewals, Urgency};
+pub use renewal::{Due, Renewals};
 pub use request::{CertificateRequest, OwnKey, host_names, key_hash, validity};
 pub use tls::{
     Alpn, Clients, Expected, LOG_PROTOCOL, anonymous_client_config, client_config,

@@ -1,5 +1,5 @@
 //! When a certificate is renewed: at two thirds of its life, and after a failure again and again, less and less
-//! often but several times before its end. Pure: whoever asks tells the time and does the waiting.
+//! often but several times before its end. Whoever asks tells the time, does what is to be done, and does the waiting.
 
 use std::time::{Duration, SystemTime};
 
@@ -27,7 +27,7 @@ pub enum Due {
 
 /// How bad it is that one could not be renewed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Urgency {
+enum Urgency {
     /// There is time.
     Warning,
     /// Less than a tenth of its life is left.
@@ -42,21 +42,47 @@ impl Renewals {
         }
     }
 
+    /// What came of a try, told in the log; how long to wait before the next look. `then`: what happens at the
+    /// certificate's end.
+    pub fn tried<T>(
+        &mut self,
+        validity: &Validity,
+        now: SystemTime,
+        outcome: &Result<T, String>,
+        then: &str,
+    ) -> Duration {
+        let Err(reason) = outcome else {
+            tracing::info!("renewed the certificate");
+            return self.done();
+        };
+        let left = validity.not_after.duration_since(now).unwrap_or_default();
+        let left = left.as_secs();
+        match Renewals::urgency(validity, now) {
+            Urgency::Warning => {
+                tracing::warn!(seconds_left = left, %reason, "could not renew the certificate, and goes on trying");
+            }
+            Urgency::Alarm => {
+                tracing::error!(seconds_left = left, %reason, "the certificate ends, and then {then}");
+            }
+        }
+        self.failed(validity)
+    }
+
     /// It is renewed. One that is due again at once, for its CA ends soon, is not asked for in a loop.
-    pub fn done(&mut self) -> Duration {
+    fn done(&mut self) -> Duration {
         self.failures = 0;
         PAUSE_FIRST
     }
 
     /// How long to wait before the next try.
-    pub fn failed(&mut self, validity: &Validity) -> Duration {
+    fn failed(&mut self, validity: &Validity) -> Duration {
         let doubled = PAUSE_FIRST.saturating_mul(2u32.saturating_pow(self.failures));
         self.failures = self.failures.saturating_add(1);
         let most = PAUSE_LAST.min(validity.life() / 20).max(PAUSE_FIRST / 2);
         doubled.min(most)
     }
 
-    pub fn urgency(validity: &Validity, now: SystemTime) -> Urgency {
+    fn urgency(validity: &Validity, now: SystemTime) -> Urgency {
         let left = validity.not_after.duration_since(now).unwrap_or_default();
         match left < validity.life() / 10 {
             true => Urgency::Alarm,

@@ -5,12 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use security::{
-    CERTIFICATE_VALIDITY, CertificateRequest, Due, OwnKey, Renewals, Urgency, Validity,
-};
+use security::{CERTIFICATE_VALIDITY, CertificateRequest, Due, OwnKey, Renewals};
 use tokio_util::sync::CancellationToken;
 use tonic::Request;
-use tracing::{error, info, warn};
 use wire::status::Failure;
 use wire::v1;
 
@@ -30,35 +27,13 @@ async fn rounds(controller: &Controller, identity: &Path) {
         let validity = controller.credentials.validity();
         let pause = match renewals.due(&validity, SystemTime::now()) {
             Due::Later(pause) => pause,
-            Due::Now => match renew(controller, identity).await {
-                Ok(()) => {
-                    info!("renewed the certificate");
-                    renewals.done()
-                }
-                Err(reason) => {
-                    complain(&validity, &reason);
-                    renewals.failed(&validity)
-                }
-            },
+            Due::Now => {
+                let renewed = renew(controller, identity).await;
+                let then = "nobody talks to this controller";
+                renewals.tried(&validity, SystemTime::now(), &renewed, then)
+            }
         };
         tokio::time::sleep(pause).await;
-    }
-}
-
-fn complain(validity: &Validity, reason: &str) {
-    let now = SystemTime::now();
-    let left = validity
-        .not_after
-        .duration_since(now)
-        .unwrap_or_default()
-        .as_secs();
-    match Renewals::urgency(validity, now) {
-        Urgency::Warning => {
-            warn!(seconds_left = left, %reason, "could not renew the certificate, and goes on trying");
-        }
-        Urgency::Alarm => {
-            error!(seconds_left = left, %reason, "the certificate ends, and then nobody talks to this controller");
-        }
     }
 }
 
