@@ -7,7 +7,6 @@ use wire::convert::join_token_out;
 use wire::status::{Code, Failure};
 use wire::v1;
 
-use super::request::Hop;
 use super::tasks::{position_of, unexpected};
 use super::{Deadline, Gateway};
 
@@ -47,21 +46,11 @@ impl Gateway {
         &self,
         request: Request<v1::CreateJoinTokenRequest>,
     ) -> Result<Response<v1::JoinTokenReply>, Failure> {
-        let caller = self.0.caller(&request)?;
-        let deadline = Deadline::of(request.metadata());
-        let message = request.into_inner();
-        let id = token_id(&message.id)?;
-        let command = Command::try_from(message.clone())?;
-        model::access::allows(&caller.principal, &command)?;
-        command.validate()?;
-        self.led(
-            &caller,
-            deadline,
-            || self.order_token_here(&id, caller.principal.clone(), command.clone()),
-            |hop| {
-                let request = Hop::pass_on(&caller, deadline, message.clone());
-                async move { hop.join_tokens().create(request).await }
-            },
+        self.ordered(
+            request,
+            |order| Ok((token_id(&order.id)?, Command::try_from(order.clone())?)),
+            |id, principal, command| self.order_token_here(id, principal, command),
+            |hop, order| async move { hop.join_tokens().create(order).await },
         )
         .await
     }
@@ -70,27 +59,24 @@ impl Gateway {
         &self,
         request: Request<v1::RevokeJoinTokenRequest>,
     ) -> Result<Response<v1::JoinTokenReply>, Failure> {
-        let caller = self.0.caller(&request)?;
-        let deadline = Deadline::of(request.metadata());
-        let message = request.into_inner();
-        let id = token_id(&message.id)?;
-        let command = Command::RevokeJoinToken { token: id.clone() };
-        model::access::allows(&caller.principal, &command)?;
-        self.led(
-            &caller,
-            deadline,
-            || self.order_token_here(&id, caller.principal.clone(), command.clone()),
-            |hop| {
-                let request = Hop::pass_on(&caller, deadline, message.clone());
-                async move { hop.join_tokens().revoke(request).await }
+        self.ordered(
+            request,
+            |order| {
+                let token = token_id(&order.id)?;
+                let command = Command::RevokeJoinToken {
+                    token: token.clone(),
+                };
+                Ok((token, command))
             },
+            |id, principal, command| self.order_token_here(id, principal, command),
+            |hop, order| async move { hop.join_tokens().revoke(order).await },
         )
         .await
     }
 
     async fn order_token_here(
         &self,
-        id: &JoinTokenId,
+        id: JoinTokenId,
         principal: Principal,
         command: Command,
     ) -> Result<v1::JoinTokenReply, Failure> {
@@ -100,7 +86,7 @@ impl Gateway {
             other => return Err(unexpected(&other)),
         }
         let state = self.0.cluster.view();
-        let token = state.join_token(id);
+        let token = state.join_token(&id);
         Ok(v1::JoinTokenReply {
             position: Some(position_of(&accepted)),
             token: token.map(|token| join_token_out(token, state.time())),

@@ -6,49 +6,41 @@ use tonic::{Request, Response};
 use wire::status::{Code, Failure};
 use wire::v1;
 
-use super::request::Hop;
+use super::Gateway;
 use super::tasks::{position_of, unexpected};
-use super::{Deadline, Gateway};
 
 impl Gateway {
     pub(super) async fn order_agent(
         &self,
         request: Request<v1::AgentOrder>,
     ) -> Result<Response<v1::AgentReply>, Failure> {
-        let caller = self.0.caller(&request)?;
-        let deadline = Deadline::of(request.metadata());
-        let message = request.into_inner();
-        let agent = AgentId::new(&message.id)
-            .map_err(|error| Failure::new(Code::Invalid, error.to_string()))?;
-        let command = Command::try_from(message.clone())?;
-        model::access::allows(&caller.principal, &command)?;
-        command.validate()?;
-        self.led(
-            &caller,
-            deadline,
-            || self.order_here(&agent, caller.principal.clone(), command.clone()),
-            |hop| {
-                let request = Hop::pass_on(&caller, deadline, message.clone());
-                async move { hop.agents().order(request).await }
+        self.ordered(
+            request,
+            |order| {
+                let agent = AgentId::new(&order.id)
+                    .map_err(|error| Failure::new(Code::Invalid, error.to_string()))?;
+                Ok((agent, Command::try_from(order.clone())?))
             },
+            |agent, principal, command| self.order_here(agent, principal, command),
+            |hop, order| async move { hop.agents().order(order).await },
         )
         .await
     }
 
     async fn order_here(
         &self,
-        id: &AgentId,
+        id: AgentId,
         principal: Principal,
         command: Command,
     ) -> Result<v1::AgentReply, Failure> {
         let shown = || {
             let state = self.0.cluster.view();
-            let agent = state.agent(id)?;
+            let agent = state.agent(&id)?;
             Some(self.agent(&state, agent))
         };
         let removes = matches!(command, Command::RemoveAgent { .. });
-        if removes && self.0.sessions.of(id).is_some() {
-            return Err(at_work(id));
+        if removes && self.0.sessions.of(&id).is_some() {
+            return Err(at_work(&id));
         }
         let before = shown().filter(|_| removes);
         let accepted = self.proposed(principal, command).await?;

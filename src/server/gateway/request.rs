@@ -9,7 +9,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use model::{ControllerId, Role};
+use model::{Command, ControllerId, Principal, Role};
 use tokio::time::Instant;
 use tonic::metadata::MetadataMap;
 use tonic::transport::Channel;
@@ -191,6 +191,36 @@ impl Gateway {
             // Stopping; the request's own end comes first.
             std::future::pending().await
         }
+    }
+
+    /// What a person asks to be written: looked at here, where it costs the log nothing yet, and done where the
+    /// leader is. `what`: whom or what it is about, and the command.
+    pub async fn ordered<M, I, T, Here, There>(
+        &self,
+        request: tonic::Request<M>,
+        what: impl FnOnce(&M) -> Result<(I, Command), Failure>,
+        here: impl Fn(I, Principal, Command) -> Here,
+        there: impl Fn(Hop, tonic::Request<M>) -> There,
+    ) -> Result<Response<T>, Failure>
+    where
+        M: Clone,
+        I: Clone,
+        Here: Future<Output = Result<T, Failure>> + Send,
+        There: Future<Output = Result<tonic::Response<T>, tonic::Status>> + Send,
+    {
+        let caller = self.0.caller(&request)?;
+        let deadline = Deadline::of(request.metadata());
+        let message = request.into_inner();
+        let (about, command) = what(&message)?;
+        model::access::allows(&caller.principal, &command)?;
+        command.validate()?;
+        self.led(
+            &caller,
+            deadline,
+            || here(about.clone(), caller.principal.clone(), command.clone()),
+            |hop| there(hop, Hop::pass_on(&caller, deadline, message.clone())),
+        )
+        .await
     }
 
     /// Does a write where the leader is, and again while that is safe and there is time. A reply that

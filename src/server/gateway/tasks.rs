@@ -172,21 +172,15 @@ impl Gateway {
         &self,
         request: Request<v1::CancelTaskRequest>,
     ) -> Result<Response<v1::TaskReply>, Failure> {
-        let caller = self.0.caller(&request)?;
-        let deadline = Deadline::of(request.metadata());
-        let message = request.into_inner();
-        let task = TaskId(message.id);
-        let command = Command::CancelTask {
-            task,
-            reason: message.reason.clone(),
-        };
-        model::access::allows(&caller.principal, &command)?;
-        command.validate()?;
-        self.led(
-            &caller,
-            deadline,
-            || self.cancel_here(caller.principal.clone(), task, command.clone()),
-            |hop| cancel_there(hop, &caller, deadline, message.clone()),
+        self.ordered(
+            request,
+            |asked| {
+                let task = TaskId(asked.id);
+                let reason = asked.reason.clone();
+                Ok((task, Command::CancelTask { task, reason }))
+            },
+            |task, principal, command| self.cancel_here(principal, task, command),
+            |hop, asked| async move { hop.tasks().cancel(asked).await },
         )
         .await
     }
@@ -254,17 +248,6 @@ async fn submit_there(
 ) -> Answer<v1::SubmitReply> {
     hop.tasks()
         .submit(Hop::pass_on(caller, deadline, message))
-        .await
-}
-
-async fn cancel_there(
-    hop: Hop,
-    caller: &Caller,
-    deadline: Deadline,
-    message: v1::CancelTaskRequest,
-) -> Answer<v1::TaskReply> {
-    hop.tasks()
-        .cancel(Hop::pass_on(caller, deadline, message))
         .await
 }
 
