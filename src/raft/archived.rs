@@ -58,9 +58,8 @@ impl Cluster {
             let found = archive.tasks_below(&state, before, limit)?;
             let floor = found.last().map(|record| record.task.id);
             let floor = floor.filter(|_| found.len() >= limit);
-            let gone = |id| state.task(id).is_none();
-            let tasks = found.into_iter().filter(|record| gone(record.task.id));
-            let tasks = tasks.map(|record| *record).collect();
+            let mut tasks = found;
+            tasks.retain(|record| state.task(record.task.id).is_none());
             Ok(TasksPage { tasks, floor })
         })
         .await

@@ -65,7 +65,7 @@ impl Archive {
         state: &State,
         before: TaskId,
         limit: usize,
-    ) -> io::Result<Vec<Box<TaskRecord>>> {
+    ) -> io::Result<Vec<TaskRecord>> {
         self.shared.wait_for(state)?;
         let places = self.places_below(state, before, limit)?;
         let mut records = Vec::with_capacity(places.len());
@@ -76,7 +76,7 @@ impl Archive {
                 None => self.sound(first, self.shared.open(first, |_| ()))?.0.file,
             };
             let read = frame::read_at(&file, offset).and_then(|record| task_of(&record));
-            records.push(self.sound(first, read)?);
+            records.push(*self.sound(first, read)?);
             opened = Some((first, file));
         }
         Ok(records)

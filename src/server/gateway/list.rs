@@ -102,9 +102,7 @@ impl<'s> Page<'s> {
         archived: Vec<TaskRecord>,
         is_running: impl Fn(&Task) -> bool,
     ) -> More {
-        // What left memory after this state is in both.
         let archived = archived.into_iter().map(Box::new);
-        let archived = archived.filter(|record| state.task(record.task.id).is_none());
         let mut archived = archived.map(Found::Archived).peekable();
         let in_memory = state
             .tasks_newest_first(Some(below))
