@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use model::{Content, Record};
+use model::{Content, Record, RecordKey};
 
 use super::catalog::{Kept, name};
 use super::frame::{self, Scan};
@@ -28,6 +28,13 @@ pub struct Tally {
 }
 
 impl Tally {
+    pub fn of(content: &Content) -> Self {
+        Self {
+            records: content.records,
+            bytes: content.bytes,
+        }
+    }
+
     pub fn add(&mut self, record: &Record) {
         self.records += 1;
         self.bytes += record.bytes.len() as u64;
@@ -51,12 +58,38 @@ pub fn appended_to(path: &Path) -> io::Result<File> {
 }
 
 /// `None` where there is no such file. Any other error is one: a file that can't be opened now may be whole.
-pub fn opened(path: &Path) -> io::Result<Option<File>> {
+fn opened(path: &Path) -> io::Result<Option<File>> {
     match File::open(path) {
         Ok(file) => Ok(Some(file)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(at(path)(error)),
     }
+}
+
+/// What a file has of a segment, where it has all that is needed.
+enum Found {
+    /// And nothing else, with its index behind it.
+    Complete(Footer),
+    /// Frames up to this offset, whatever comes behind them.
+    Frames(Index, Content, u64),
+}
+
+fn found(path: &Path, need: &Need) -> io::Result<Option<Found>> {
+    let Some(file) = opened(path)? else {
+        return Ok(None);
+    };
+    // One that can't be read is none: its frames may do.
+    let footer = Footer::read(&file).unwrap_or(None);
+    let end = footer.as_ref().map(|it| it.frames_end);
+    match footer.filter(|it| need.closed && it.content == need.content()) {
+        Some(footer) => Ok(Some(Found::Complete(footer))),
+        None => read_up_to(path, need, end),
+    }
+}
+
+/// Whether a file has what is needed, without changing it.
+pub fn has(path: &Path, need: &Need) -> io::Result<bool> {
+    found(path, need).map(|found| found.is_some())
 }
 
 /// A segment's file that has all that was needed, and nothing else any more.
@@ -67,89 +100,66 @@ pub enum Trimmed {
 
 /// Whether a file has what is needed. Cuts off what is behind that, and completes it where it should be complete.
 pub fn trimmed(path: &Path, need: &Need) -> io::Result<Option<Trimmed>> {
-    let Some(file) = opened(path)? else {
-        return Ok(None);
+    let (index, content, end) = match found(path, need)? {
+        None => return Ok(None),
+        Some(Found::Complete(footer)) => return Ok(Some(Trimmed::Complete(footer))),
+        Some(Found::Frames(index, content, end)) => (index, content, end),
     };
-    // One that can't be read is none: its frames may do.
-    let footer = Footer::read(&file).unwrap_or(None);
-    if let Some(footer) = &footer
-        && need.closed
-        && footer.content == need.content()
-    {
-        return Ok(Some(Trimmed::Complete(footer.clone())));
-    }
-    let Some(read) = read_up_to(path, need, footer.map(|it| it.frames_end))? else {
-        return Ok(None);
-    };
-    let file = appended_to(path)?;
-    file.set_len(read.end).map_err(at(path))?;
+    let mut file = appended_to(path)?;
+    file.set_len(end).map_err(at(path))?;
     if !need.closed {
-        return Ok(Some(Trimmed::Growing(read.index, read.tally, read.end)));
+        return Ok(Some(Trimmed::Growing(index, Tally::of(&content), end)));
     }
-    (&file)
-        .write_all(&read.index.encode(read.end, &need.content()))
+    file.write_all(&index.encode(end, &content))
         .map_err(at(path))?;
     file.sync_all().map_err(at(path))?;
     Ok(Some(Trimmed::Complete(footer_of(path)?)))
 }
 
-/// What a file has of a segment.
-pub struct ReadBack {
-    index: Index,
-    tally: Tally,
-    end: u64,
-}
-
 /// Reads the frames of entries that are needed; `None` where they are not those that are needed.
-pub fn read_up_to(path: &Path, need: &Need, end: Option<u64>) -> io::Result<Option<ReadBack>> {
+fn read_up_to(path: &Path, need: &Need, end: Option<u64>) -> io::Result<Option<Found>> {
     let mut scan = match Scan::whole(path, need.first, end) {
         Ok(scan) => scan,
         Err(error) if error.kind() == io::ErrorKind::InvalidData => return Ok(None),
         Err(error) => return Err(error),
     };
-    let (mut index, mut content) = (Index::default(), Content::default());
-    let mut latest = None;
+    let mut read = Contents::default();
     loop {
         let offset = scan.offset();
         // Where the rest is torn or damaged, what came before may still be all that is needed.
         let next = scan.next().unwrap_or_default();
         let Some(record) = next.filter(|it| it.key.index < need.end) else {
-            let tally = Tally {
-                records: content.records,
-                bytes: content.bytes,
-            };
+            let Contents { index, content, .. } = read;
             let whole = content == need.content();
-            return Ok(whole.then_some(ReadBack {
-                index,
-                tally,
-                end: offset,
-            }));
+            return Ok(whole.then_some(Found::Frames(index, content, offset)));
         };
-        if latest
-            .replace(record.key)
-            .is_some_and(|latest| latest >= record.key)
-        {
+        if !read.add(&record, offset) {
             return Ok(None);
         }
-        index.add(&record, offset);
-        content.add(&record);
     }
 }
 
-/// Whether a file has what is needed, without changing it.
-pub fn has(path: &Path, need: &Need) -> io::Result<bool> {
-    let Some(file) = opened(path)? else {
-        return Ok(false);
-    };
-    let footer = Footer::read(&file).unwrap_or(None);
-    if footer
-        .as_ref()
-        .is_some_and(|it| need.closed && it.content == need.content())
-    {
-        return Ok(true);
+/// What records add up to, and where they are.
+#[derive(Debug, Default)]
+pub struct Contents {
+    pub index: Index,
+    pub content: Content,
+    latest: Option<RecordKey>,
+}
+
+impl Contents {
+    /// The next record, whose frame begins at `offset`. Refuses one that does not follow the one before: the sum of
+    /// digests would be the same in any order.
+    #[must_use]
+    pub fn add(&mut self, record: &Record, offset: u64) -> bool {
+        let before = self.latest.replace(record.key);
+        if before.is_some_and(|before| before >= record.key) {
+            return false;
+        }
+        self.index.add(record, offset);
+        self.content.add(record);
+        true
     }
-    let read = read_up_to(path, need, footer.map(|it| it.frames_end))?;
-    Ok(read.is_some())
 }
 
 pub fn footer_of(path: &Path) -> io::Result<Footer> {
@@ -181,18 +191,20 @@ pub fn put_aside(dir: &Path, first: u64) -> io::Result<()> {
 pub fn forget_aside(dir: &Path, first: u64) -> io::Result<()> {
     for entry in fs::read_dir(dir).map_err(at(dir))? {
         let path = entry.map_err(at(dir))?.path();
-        if is_of(&path, first) && is_aside(&path) {
+        if segment_of(&path) == Some(first) && is_aside(&path) {
             remove(&path)?;
         }
     }
     Ok(())
 }
 
-pub fn is_of(path: &Path, first: u64) -> bool {
-    path.file_stem().is_some_and(|stem| *stem == *name(first))
+/// Which segment a file is of, in place, aside or on its way; none of somebody else's, such as `lost+found`.
+fn segment_of(path: &Path) -> Option<u64> {
+    let first = path.file_stem()?.to_str()?.parse().ok()?;
+    (path.file_stem()? == &*name(first)).then_some(first)
 }
 
-pub fn is_aside(path: &Path) -> bool {
+fn is_aside(path: &Path) -> bool {
     let extension = path.extension().and_then(|it| it.to_str());
     extension.is_some_and(|it| it.starts_with(DAMAGED))
 }
@@ -200,23 +212,19 @@ pub fn is_aside(path: &Path) -> bool {
 /// Removes what no segment of the state is. What is lost is kept aside, in case it is the last there is, until another
 /// has come in its place.
 pub fn sweep(dir: &Path, segments: &BTreeMap<u64, Kept>) -> io::Result<()> {
-    let lost = segments
-        .iter()
-        .filter(|(_, kept)| matches!(kept, Kept::Lost));
-    lost.clone()
-        .try_for_each(|(first, _)| put_aside(dir, *first))?;
+    let lost = |kept: &Kept| matches!(kept, Kept::Lost);
+    for (first, _) in segments.iter().filter(|(_, kept)| lost(kept)) {
+        put_aside(dir, *first)?;
+    }
     for entry in fs::read_dir(dir).map_err(at(dir))? {
         let path = entry.map_err(at(dir))?.path();
-        let stem = path.file_stem().and_then(|stem| stem.to_str());
-        let ours =
-            stem.is_some_and(|stem| stem.len() == name(0).len() && stem.parse::<u64>().is_ok());
-        if !ours {
-            // `lost+found`, say.
+        let Some(first) = segment_of(&path) else {
             continue;
-        }
-        let stays = match path.extension() {
-            None => segments.keys().any(|first| is_of(&path, *first)),
-            Some(_) => is_aside(&path) && lost.clone().any(|(first, _)| is_of(&path, *first)),
+        };
+        let stays = match (segments.get(&first), path.extension()) {
+            (None, _) => false,
+            (Some(_), None) => true,
+            (Some(kept), Some(_)) => lost(kept) && is_aside(&path),
         };
         if !stays {
             remove(&path)?;

@@ -4,12 +4,11 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::sync::Arc;
 
-use model::{Content, Record, RecordKey};
+use model::Record;
 
 use super::catalog::{Shared, coming, fetched};
-use super::files::create;
+use super::files::{Contents, create};
 use super::frame;
-use super::index::Index;
 use super::need::Need;
 use crate::durable::{self, at};
 
@@ -18,10 +17,8 @@ pub struct Incoming {
     need: Need,
     shared: Arc<Shared>,
     file: File,
-    index: Index,
-    content: Content,
+    came: Contents,
     end: u64,
-    latest: Option<RecordKey>,
 }
 
 impl Incoming {
@@ -30,10 +27,8 @@ impl Incoming {
             need: need.clone(),
             shared: shared.clone(),
             file: create(&coming(&shared.dir, need.first), need.first)?,
-            index: Index::default(),
-            content: Content::default(),
+            came: Contents::default(),
             end: frame::BEGIN,
-            latest: None,
         })
     }
 
@@ -41,17 +36,14 @@ impl Incoming {
     pub fn put(&mut self, records: &[Record]) -> io::Result<()> {
         let mut bytes = Vec::new();
         for record in records {
-            // The sum of digests would be the same in any order.
-            let follows = self.latest.is_none_or(|latest| latest < record.key);
-            if !follows || !self.need.range().contains(&record.key.index) {
+            let offset = self.end + bytes.len() as u64;
+            let wanted = self.need.range().contains(&record.key.index);
+            if !wanted || !self.came.add(record, offset) {
                 return Err(self.refused());
             }
-            self.latest = Some(record.key);
-            self.index.add(record, self.end + bytes.len() as u64);
-            self.content.add(record);
             frame::write(&mut bytes, record)?;
         }
-        if self.content.bytes > self.need.bytes {
+        if self.came.content.bytes > self.need.bytes {
             return Err(self.refused());
         }
         self.end += bytes.len() as u64;
@@ -60,11 +52,11 @@ impl Incoming {
 
     /// What came is what was needed, or an error.
     pub fn finish(mut self) -> io::Result<()> {
-        if self.content != self.need.content() {
+        if self.came.content != self.need.content() {
             return Err(self.refused());
         }
         if self.need.closed {
-            let tail = self.index.encode(self.end, &self.content);
+            let tail = self.came.index.encode(self.end, &self.came.content);
             self.file.write_all(&tail)?;
         }
         self.file.sync_all()?;

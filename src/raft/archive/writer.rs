@@ -159,10 +159,7 @@ impl Writer {
             // What there is of it is of no use without the rest, which comes whole now.
             return self.lose(first);
         }
-        let wanted = Tally {
-            records: closed.content.records,
-            bytes: closed.content.bytes,
-        };
+        let wanted = Tally::of(&closed.content);
         if growing.content != wanted {
             let text = format!(
                 "segment {first} of the archive has {:?}, and the log says {wanted:?}; this is a defect",

@@ -3,36 +3,14 @@
 
 use std::time::Duration;
 
-use model::{
-    Command, ControllerId, Namespace, Op, Principal, Retention, Role, Submit, SystemCommand,
-    TaskId, TaskSpec, Timestamp,
-};
+use model::{ControllerId, Op, Retention, SystemCommand, TaskId, Timestamp};
 
-use super::harness::{Lab, PATIENCE, Running, assert_equal_states, has, register};
+use super::harness::{Lab, PATIENCE, Running, assert_equal_states, ended_task, has, register};
 
 /// Submits and cancels so many tasks, one in an entry; their ids begin at `first`.
 async fn end_tasks(member: &Running, first: u64, count: u64) {
     for id in first..first + count {
-        let client = |command| Op::Client {
-            principal: Principal {
-                name: "ann".to_owned(),
-                role: Role::Client,
-                fingerprint: [0; 32],
-            },
-            command,
-            placement: None,
-        };
-        let namespace = Namespace::new("default").unwrap();
-        let spec = TaskSpec::process(namespace, vec!["echo".to_owned(), "x".repeat(5_000)]);
-        let submit = Submit {
-            spec,
-            request_id: None,
-        };
-        let cancel = Command::CancelTask {
-            task: TaskId(id),
-            reason: String::new(),
-        };
-        let ops = vec![client(Command::SubmitTask(submit)), client(cancel)];
+        let ops = ended_task(id, 5_000);
         member.cluster.propose(ops, Timestamp(0)).await.unwrap();
     }
 }

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use model::{
-    Addresses, AgentId, AgentProfile, ControllerId, Incarnation, Op, Principal, Timestamp,
+    Addresses, AgentId, AgentProfile, Command, ControllerId, Incarnation, Namespace, Op, Principal,
+    Submit, TaskId, TaskSpec, Timestamp,
 };
 use security::{Ca, Credentials, Identity, Role};
 use tempfile::TempDir;
@@ -138,6 +139,29 @@ pub fn register(name: &str) -> Op {
         command: model::Command::RegisterAgent(profile(name)),
         placement: None,
     }
+}
+
+/// Submits a task of about so many bytes, which gets this id, and cancels it: it is over at once.
+pub fn ended_task(id: u64, bytes: usize) -> Vec<Op> {
+    let client = |command| Op::Client {
+        principal: Principal {
+            name: "ann".to_owned(),
+            role: model::Role::Client,
+            fingerprint: [0; 32],
+        },
+        command,
+        placement: None,
+    };
+    let namespace = Namespace::new("default").unwrap();
+    let submit = Submit {
+        spec: TaskSpec::process(namespace, vec!["echo".to_owned(), "x".repeat(bytes)]),
+        request_id: None,
+    };
+    let cancel = Command::CancelTask {
+        task: TaskId(id),
+        reason: String::new(),
+    };
+    vec![client(Command::SubmitTask(submit)), client(cancel)]
 }
 
 fn profile(name: &str) -> AgentProfile {

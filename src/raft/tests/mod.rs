@@ -3,7 +3,7 @@
 mod archive;
 mod failover;
 mod growth;
-mod harness;
+pub mod harness;
 mod machine;
 mod membership;
 mod partition;

@@ -11,13 +11,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use model::{
-    ArchiveStep, Command, Entry, Generation, Namespace, Op, Principal, Retention, Role, Stamped,
-    State, Submit, SystemCommand, TaskId, TaskSpec, Timestamp,
+    ArchiveStep, Entry, Generation, Op, Retention, Stamped, State, SystemCommand, TaskId, Timestamp,
 };
 
 use super::Archive;
 use super::need::Need;
 use crate::fatal::FatalSignal;
+use crate::tests::harness::ended_task;
 
 /// A log that submits and cancels tasks, so that each is over at once, and archives them at once, in
 /// segments of ten entries.
@@ -62,26 +62,8 @@ impl Log {
 
     /// A task whose record has about so many bytes.
     fn task(&mut self, bytes: usize) -> ArchiveStep {
-        let client = |command| Op::Client {
-            principal: Principal {
-                name: "ann".to_owned(),
-                role: Role::Client,
-                fingerprint: [0; 32],
-            },
-            command,
-            placement: None,
-        };
-        let namespace = Namespace::new("default").unwrap();
-        let spec = TaskSpec::process(namespace, vec!["echo".to_owned(), "x".repeat(bytes)]);
-        let submit = Submit {
-            spec,
-            request_id: None,
-        };
-        let cancel = Command::CancelTask {
-            task: TaskId(self.state.task_count() as u64 + self.submitted() + 1),
-            reason: String::new(),
-        };
-        self.apply(vec![client(Command::SubmitTask(submit)), client(cancel)])
+        let id = self.state.task_count() as u64 + self.submitted() + 1;
+        self.apply(ended_task(id, bytes))
     }
 
     fn submitted(&self) -> u64 {
@@ -102,6 +84,14 @@ fn filled_with(archive: &Archive, tasks: usize, bytes: usize) -> Log {
         let step = log.task(bytes);
         archive.take(vec![step], log.state.last_applied()).unwrap();
     }
+    log
+}
+
+/// What a member leaves that archived so many tasks and stopped.
+fn left_behind(dir: &Path, tasks: usize) -> Log {
+    let archive = on_disk(dir);
+    let log = filled(&archive, tasks);
+    archive.close();
     log
 }
 
@@ -209,10 +199,7 @@ fn events_are_read_from_a_mark_and_none_is_left_out() {
 #[test]
 fn two_members_have_the_same_bytes_however_their_entries_came() {
     let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let archive = on_disk(one.path());
-    filled(&archive, 35);
-    archive.close();
-
+    left_behind(one.path(), 35);
     let archive = on_disk(other.path());
     let (mut log, mut steps) = Log::new();
     for n in 0..35 {
@@ -233,16 +220,11 @@ fn two_members_have_the_same_bytes_however_their_entries_came() {
 #[test]
 fn a_start_from_any_index_leaves_what_the_log_goes_on_from_and_ends_with_the_same_bytes() {
     let whole = tempfile::tempdir().unwrap();
-    let archive = on_disk(whole.path());
-    filled(&archive, 35);
-    archive.close();
+    left_behind(whole.path(), 35);
     let wanted = files(whole.path());
     for from in 0..=35 {
         let dir = tempfile::tempdir().unwrap();
-        let archive = on_disk(dir.path());
-        filled(&archive, 35);
-        archive.close();
-        drop(archive);
+        left_behind(dir.path(), 35);
         // A snapshot was taken after so many tasks, and the log has the rest.
         let (mut log, _) = Log::new();
         for _ in 0..from {
@@ -263,14 +245,11 @@ fn a_start_from_any_index_leaves_what_the_log_goes_on_from_and_ends_with_the_sam
 #[test]
 fn a_tail_that_a_crash_tore_is_told_again_by_the_log() {
     let dir = tempfile::tempdir().unwrap();
-    let archive = on_disk(dir.path());
-    let log = filled(&archive, 7);
+    let log = left_behind(dir.path(), 7);
     let (mut before, _) = Log::new();
     for _ in 0..5 {
         before.task(5_000);
     }
-    archive.close();
-    drop(archive);
     let (name, whole) = files(dir.path()).pop_first().unwrap();
     let path = dir.path().join("archive").join(name);
     // Of the last two of seven, each somewhere torn, or full of zeros.

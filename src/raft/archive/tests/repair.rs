@@ -5,7 +5,9 @@ use std::ops::ControlFlow;
 
 use model::{State, TaskId};
 
-use super::{files, filled, filled_with, hand_over, ids, on_disk, opened_at, segment_file};
+use super::{
+    files, filled, filled_with, hand_over, ids, left_behind, on_disk, opened_at, segment_file,
+};
 use crate::archive::need::Need;
 use crate::archive::{Archive, catalog};
 use crate::fatal::FatalSignal;
@@ -13,10 +15,7 @@ use crate::fatal::FatalSignal;
 #[test]
 fn a_segment_that_is_lost_is_named_and_never_taken_for_an_empty_one() {
     let dir = tempfile::tempdir().unwrap();
-    let archive = on_disk(dir.path());
-    let log = filled(&archive, 25);
-    archive.close();
-    drop(archive);
+    let log = left_behind(dir.path(), 25);
     let firsts: Vec<u64> = log.state.segments().map(|it| it.first).collect();
     std::fs::remove_file(segment_file(dir.path(), firsts[0])).unwrap();
     let archive = opened_at(dir.path(), &log.state);
@@ -47,10 +46,7 @@ fn segments_that_are_lost_or_damaged_come_from_another_member_even_the_one_that_
         std::fs::create_dir(bad.path()).unwrap();
         let source = on_disk(good.path());
         let log = filled(&source, 25);
-        let archive = on_disk(bad.path());
-        filled(&archive, 25);
-        archive.close();
-        drop(archive);
+        left_behind(bad.path(), 25);
         for need in Need::of(&log.state) {
             let path = segment_file(bad.path(), need.first);
             let mut bytes = std::fs::read(&path).unwrap();
@@ -163,9 +159,7 @@ fn a_peer_that_sends_something_else_changes_nothing() {
     let source = on_disk(good.path());
     let wrong = filled_with(&source, 25, 4_999);
     let (log, archive) = {
-        let archive = on_disk(bad.path());
-        let log = filled(&archive, 25);
-        archive.close();
+        let log = left_behind(bad.path(), 25);
         std::fs::remove_file(segment_file(bad.path(), 3)).unwrap();
         (log.state.clone(), opened_at(bad.path(), &log.state))
     };
@@ -219,10 +213,7 @@ fn two_readers_that_find_the_same_damage_lose_one_segment_and_nothing_else() {
 #[test]
 fn what_did_not_come_or_is_something_else_leaves_a_lost_segment_lost() {
     let dir = tempfile::tempdir().unwrap();
-    let archive = on_disk(dir.path());
-    let log = filled(&archive, 25);
-    archive.close();
-    drop(archive);
+    let log = left_behind(dir.path(), 25);
     let first = log.state.segments().next().unwrap().first;
     std::fs::remove_file(segment_file(dir.path(), first)).unwrap();
     let archive = opened_at(dir.path(), &log.state);
@@ -260,10 +251,7 @@ fn what_was_put_aside_stays_until_another_has_come() {
     let (good, bad) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let source = on_disk(good.path());
     let mut log = filled(&source, 5);
-    let archive = on_disk(bad.path());
-    filled(&archive, 5);
-    archive.close();
-    drop(archive);
+    left_behind(bad.path(), 5);
     let first = log.state.open_segment().unwrap().first;
     let path = segment_file(bad.path(), first);
     let mut bytes = std::fs::read(&path).unwrap();
