@@ -118,7 +118,7 @@ impl Agent {
             grace: config.grace(),
         };
         let (started_sender, started) = unbounded_channel();
-        let inferences = OpenAi::start(&config.backends)?;
+        let inferences = OpenAi::new(&config.backends)?;
         let offered = inferences.offered();
         let (journal_too, logs_too) = (journal.clone(), Arc::clone(&logs));
         let runner = Runner::new(settings, inferences, logs_too, journal_too, started_sender)?;

@@ -50,7 +50,8 @@ impl Inference {
     }
 }
 
-fn validate_model(name: &str) -> Result<(), Rejected> {
+/// What is wrong with a model's name.
+pub fn validate_model(name: &str) -> Result<(), Rejected> {
     if name.is_empty() || name.chars().any(|c| c.is_whitespace() || c.is_control()) {
         let text = format!("`{}` can't be a model's name", name.escape_debug());
         return Err(Rejected::Invalid(text));

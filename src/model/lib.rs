@@ -56,7 +56,7 @@ pub use id::{
     ParseIdError, TaskId,
 };
 pub use index::{Requirement, Waiting};
-pub use inference::{Backend, Endpoint, Inference, Usage, validate_backends};
+pub use inference::{Backend, Endpoint, Inference, Usage, validate_backends, validate_model};
 pub use join_token::{Admitted, Enrolled, Enrolment, JoinToken, KeyHash, NewJoinToken, Standing};
 pub use label::Expression;
 pub use limit::*;

@@ -8,7 +8,7 @@ use model::{Endpoint, Inference, Usage};
 use reqwest::header::CONTENT_TYPE;
 use serde_json::{Map, Value, json};
 
-use super::api::{Trouble, said, whole, with_causes};
+use super::api::{Trouble, broken_off, said, whole};
 use super::backends::Known;
 use crate::executor::Exit;
 use crate::output::{AttemptLog, Stream};
@@ -184,11 +184,4 @@ fn usage_of(answer: &Value) -> Option<Usage> {
         prompt_tokens: count("prompt_tokens")?,
         completion_tokens: count("completion_tokens").unwrap_or(0),
     })
-}
-
-fn broken_off(error: reqwest::Error) -> String {
-    format!(
-        "the answer broke off: {}",
-        with_causes(&error.without_url())
-    )
 }

@@ -145,12 +145,7 @@ async fn checked(sent: reqwest::Result<Response>) -> Result<Response, Trouble> {
 /// A body in one piece, of at most so many bytes.
 pub(super) async fn whole(mut response: Response, limit: usize) -> Result<Vec<u8>, Trouble> {
     let mut body = Vec::new();
-    let broken = |error: reqwest::Error| {
-        Trouble::Unreachable(format!(
-            "the answer broke off: {}",
-            with_causes(&error.without_url())
-        ))
-    };
+    let broken = |error| Trouble::Unreachable(broken_off(error));
     while let Some(chunk) = response.chunk().await.map_err(broken)? {
         if body.len() + chunk.len() > limit {
             let text = format!("its answer has more than {limit} bytes");
@@ -173,8 +168,16 @@ pub(super) fn said(body: &str) -> String {
     }
 }
 
+/// A connection that ended in the middle.
+pub(super) fn broken_off(error: reqwest::Error) -> String {
+    format!(
+        "the answer broke off: {}",
+        with_causes(&error.without_url())
+    )
+}
+
 /// An error and what it comes from: reqwest says only the first.
-pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
+fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(deeper) = cause {

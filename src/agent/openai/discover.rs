@@ -8,7 +8,12 @@ use serde::Deserialize;
 
 use super::api::{Trouble, whole};
 use super::backends::{Backends, Known, Offers};
-use super::{LOOK_AGAIN, LOOK_EVERY};
+
+/// How often a back end is asked what it offers.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+
+/// The same, where it could not be used.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// How long a back end may take to say what it offers: one that computes may be slow.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -105,16 +110,11 @@ async fn list(known: &Known) -> Result<Vec<String>, Trouble> {
         Trouble::Refused(text)
     })?;
     let ids = list.data.into_iter().map(|model| model.id);
-    let mut models: Vec<String> = ids.filter(|id| usable(id)).collect();
+    // What the cluster takes for a model's name.
+    let usable = |id: &String| model::validate_model(id).is_ok();
+    let mut models: Vec<String> = ids.filter(usable).collect();
     models.sort_unstable();
     models.dedup();
     models.truncate(model::MODELS_MAX);
     Ok(models)
-}
-
-/// What the cluster takes for a model's name.
-fn usable(id: &str) -> bool {
-    !id.is_empty()
-        && id.len() <= model::MODEL_MAX_BYTES
-        && !id.chars().any(|c| c.is_whitespace() || c.is_control())
 }

@@ -30,19 +30,13 @@ use crate::executor::{Attempt, Executor, Exit, Hands, Urgency};
 
 use self::backends::Backends;
 
-/// How often a back end is asked what it offers.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
-
-/// The same, where it could not be used.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
-
 pub(crate) struct OpenAi {
     backends: Arc<Backends>,
 }
 
 impl OpenAi {
-    /// Needs a runtime: what the back ends offer is looked at from now on.
-    pub fn start(configs: &[BackendConfig]) -> Result<OpenAi, Invalid> {
+    /// Nothing is asked before [`OpenAi::watch`] runs.
+    pub fn new(configs: &[BackendConfig]) -> Result<OpenAi, Invalid> {
         let backends = Arc::new(Backends::new(configs)?);
         Ok(OpenAi { backends })
     }

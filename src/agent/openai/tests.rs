@@ -136,7 +136,7 @@ impl Bench {
     }
 
     async fn with(configs: &[BackendConfig]) -> Bench {
-        let executor = OpenAi::start(configs).unwrap();
+        let executor = OpenAi::new(configs).unwrap();
         tokio::spawn(executor.watch());
         let mut offered = executor.offered();
         let all = offered.wait_for(|all| all.iter().all(|it| it.trouble != "not asked yet"));
@@ -449,6 +449,6 @@ async fn a_key_goes_with_each_request_and_never_into_what_is_shown() {
         "{shown}"
     );
     std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).unwrap();
-    let error = OpenAi::start(&[config]).err().unwrap();
+    let error = OpenAi::new(&[config]).err().unwrap();
     assert!(error.to_string().contains("0644"), "{error}");
 }

@@ -73,7 +73,7 @@ fn result_json(result: &v1::TaskResult, answers: bool) -> Value {
     // A model has no exit code, and what it says is its output.
     let exit_code = result.exit_code.filter(|_| !answers);
     object.insert("exit_code".into(), exit_code.into());
-    let answer = lossy(&result.stdout, is_cut(&result.stdout, result.stdout_bytes));
+    let answer = || lossy(&result.stdout, is_cut(&result.stdout, result.stdout_bytes));
     let none = v1::TaskResult::default();
     let streams = if answers { &none } else { result };
     let (stdout, stderr) = (&streams.stdout, &streams.stderr);
@@ -90,7 +90,7 @@ fn result_json(result: &v1::TaskResult, answers: bool) -> Value {
         is_cut(stderr, streams.stderr_bytes),
     );
     object.insert("truncated".into(), result.truncated.into());
-    object.insert("output".into(), answers.then_some(answer).into());
+    object.insert("output".into(), answers.then(answer).into());
     object.insert(
         "usage".into(),
         result.usage.as_ref().map_or(Value::Null, usage_json),
