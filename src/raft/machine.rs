@@ -429,7 +429,8 @@ impl<R: AsyncRuntime> RaftSnapshotBuilder<Types<R>> for Builder<R> {
     }
 }
 
-fn build(view: &View, storage: &Storage, fatal: &FatalSignal) -> io::Result<Handle> {
+/// A snapshot of a view, with the archive that it needs behind it. Blocks.
+pub fn build(view: &View, storage: &Storage, fatal: &FatalSignal) -> io::Result<Handle> {
     let hash = view.state.recompute_hash();
     if hash != view.state.hash() {
         let index = view.state.last_applied();

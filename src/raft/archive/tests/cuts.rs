@@ -1,16 +1,20 @@
-//! Power cut in the middle of writing: what a flush had returned for is there, and is what the log says. Each
-//! life goes on from the snapshot of the last flush, as a controller does.
+//! Power cut in the middle of writing: whatever snapshot is there, the archive that it needs is there too, and is what
+//! the log says. Each life goes on from the last snapshot, as a controller does.
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use crash::{Cuts, Life};
 use model::{State, TaskId};
 
 use super::{Log, opened_at};
-use crate::durable;
+use crate::consensus::log_id;
+use crate::fatal::FatalSignal;
+use crate::machine::{Storage, View, build};
+use crate::snapshot::Shelf;
 
-/// Entries between two flushes.
+/// Entries between two snapshots.
 const EVERY: u64 = 4;
 
 /// A log that stands at `index`, its tasks of all sizes from nothing to some parts.
@@ -30,32 +34,32 @@ fn log_to(
     Ok(())
 }
 
-/// The state at the last flush, as a snapshot keeps it.
-fn snapshot(dir: &Path) -> io::Result<State> {
-    let at = durable::read_optional(&dir.join("at"))?;
-    let at = at.map_or(0, |text| String::from_utf8(text).unwrap().parse().unwrap());
-    let mut state = State::default();
-    if at > 0 {
-        log_to(at, |log, _| {
-            state = log.state.clone();
-            Ok(())
-        })?;
-    }
-    Ok(state)
+/// A member's snapshots and archive, settled on the last snapshot, and the state in it.
+fn opened(dir: &Path) -> io::Result<(Storage, State)> {
+    let shelf = Arc::new(Shelf::open(dir)?);
+    let state = match shelf.current() {
+        Some(snapshot) => State::decode(&snapshot.read()?).map_err(io::Error::other)?,
+        None => State::default(),
+    };
+    let archive = opened_at(dir, &state);
+    Ok((Storage { shelf, archive }, state))
 }
 
 fn write(life: &Life) -> io::Result<()> {
-    let begin = snapshot(&life.dir)?;
-    let archive = opened_at(&life.dir, &begin);
+    let (storage, begin) = opened(&life.dir)?;
     log_to(u64::MAX, |log, step| {
         let index = log.state.last_applied();
         if index <= begin.last_applied() {
             return Ok(());
         }
-        archive.take(vec![step], index)?;
+        storage.archive.take(vec![step], index)?;
         if index.is_multiple_of(EVERY) {
-            archive.flush()?;
-            durable::replace(&life.dir.join("at"), index.to_string().as_bytes())?;
+            let view = View {
+                state: Arc::new(log.state.clone()),
+                applied: Some(log_id(1, index)),
+                ..View::default()
+            };
+            build(&view, &storage, &FatalSignal::default())?;
             life.acknowledge(index)?;
             life.rest();
         }
@@ -63,34 +67,33 @@ fn write(life: &Life) -> io::Result<()> {
     })
 }
 
-/// Everything is there up to the last flush, and so is everything that the snapshot of it needs.
-fn check(data: &Path, flushed: u64) -> Result<(), String> {
-    let state = snapshot(data).map_err(|error| error.to_string())?;
-    let at = state.last_applied();
-    let archive = opened_at(data, &state);
+/// The last snapshot is there, and so is all of the archive that it needs: the log tells none of it again.
+fn check(data: &Path, acknowledged: u64) -> Result<(), String> {
+    let (storage, state) = opened(data).map_err(|error| error.to_string())?;
+    let (archive, at) = (storage.archive, state.last_applied());
     let lacks = archive.lacks(&state);
     let found = archive.tasks_below(&state, TaskId(u64::MAX), usize::MAX);
     archive.close();
     let (kept, found) = (at.saturating_sub(2), found.map(|it| it.len() as u64));
-    match at >= flushed && lacks.is_empty() && matches!(found, Ok(found) if found == kept) {
+    match at >= acknowledged && lacks.is_empty() && matches!(found, Ok(found) if found == kept) {
         true => Ok(()),
         false => Err(format!(
-            "flushed up to {flushed}, the snapshot is at {at}: lacks {lacks:?}, has {found:?}"
+            "acknowledged up to {acknowledged}, the snapshot is at {at}: lacks {lacks:?}, has {found:?}"
         )),
     }
 }
 
 #[test]
-fn what_was_flushed_is_there_when_the_power_is_cut() {
+fn a_snapshot_has_its_archive_behind_it_when_the_power_is_cut() {
     let cuts = Cuts {
-        test: "archive::tests::cuts::what_was_flushed_is_there_when_the_power_is_cut",
+        test: "archive::tests::cuts::a_snapshot_has_its_archive_behind_it_when_the_power_is_cut",
         default: 10,
         most: 40,
     };
-    let mut flushed = 0;
+    let mut last = 0;
     cuts.run(write, |data, heard| {
-        let last = heard.last().map_or(0, |index| index.parse().unwrap());
-        flushed = flushed.max(last);
-        check(data, flushed)
+        let now = heard.last().map_or(0, |index| index.parse().unwrap());
+        last = last.max(now);
+        check(data, last)
     });
 }
