@@ -21,6 +21,7 @@ use crate::config::Config;
 use crate::controllers::Controllers;
 use crate::data_dir::DataDir;
 use crate::error::Error;
+use crate::inputs::{self, Inputs};
 use crate::journal::{Durable, Journal, Recovered};
 use crate::lease::Until;
 use crate::load::Meter;
@@ -86,6 +87,8 @@ struct Agent {
     started: UnboundedReceiver<Fence>,
     /// What the back ends offer.
     offered: watch::Receiver<Vec<Backend>>,
+    /// What was fetched for attempts.
+    inputs: Arc<Inputs>,
     /// Held so that no other process uses the directory.
     dir: DataDir,
 }
@@ -121,7 +124,11 @@ impl Agent {
         let inferences = OpenAi::new(&config.backends)?;
         let offered = inferences.offered();
         let (journal_too, logs_too) = (journal.clone(), Arc::clone(&logs));
-        let runner = Runner::new(settings, inferences, logs_too, journal_too, started_sender)?;
+        let dialled = watch::Sender::default();
+        let source = inputs::controllers(config.identity_dir(), dialled.subscribe());
+        let inputs = Arc::new(Inputs::open(dir.root(), source)?);
+        let executors = (inferences, Arc::clone(&inputs));
+        let runner = Runner::new(settings, executors, logs_too, journal_too, started_sender)?;
         let profile = profile_of(config, &recovered, runner.limits())?;
         let nature = Nature {
             id: profile.id.clone(),
@@ -152,7 +159,8 @@ impl Agent {
             book,
             links: JoinSet::new(),
             by_address: HashMap::new(),
-            dialled: watch::Sender::default(),
+            dialled,
+            inputs,
             sessions: HashMap::new(),
             deaf: Vec::new(),
             events,
@@ -439,6 +447,12 @@ impl Agent {
     }
 
     fn sweep(&self) {
+        let inputs = Arc::clone(&self.inputs);
+        drop(tokio::task::spawn_blocking(move || match inputs.sweep() {
+            Ok(0) => {}
+            Ok(removed) => tracing::info!(removed, "removed fetched files"),
+            Err(error) => tracing::warn!(%error, "could not remove fetched files"),
+        }));
         let logs = Arc::clone(&self.logs);
         // Deleting may take long, and nobody waits for it.
         drop(tokio::task::spawn_blocking(

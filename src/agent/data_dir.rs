@@ -4,6 +4,7 @@
 //! agent.json   who: schema, id, cluster …     journal   what was begun and how it ended
 //! LOCK         held while an agent runs        logs/     output of attempts
 //! identity/    ca.pem cert.pem key.pem         scratch/  working directories of running attempts
+//! blobs/       files that tasks needed         inputs/   files of attempts that are to start
 //! ```
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -67,6 +68,10 @@ impl DataDir {
         make_private(&dir.logs())?;
         make_private(&dir.scratch())?;
         Ok(dir)
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
     }
 
     pub fn instance(&self) -> &Instance {

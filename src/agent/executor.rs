@@ -6,6 +6,7 @@ use futures::future::BoxFuture;
 use model::{Fence, TaskSpec, Usage};
 use tokio::sync::watch;
 
+use crate::inputs::Staged;
 use crate::journal::ProcessMark;
 use crate::output::AttemptLog;
 
@@ -16,6 +17,8 @@ pub(crate) struct Attempt {
     /// Counted from 1, for the task to see.
     pub number: u32,
     pub spec: Arc<TaskSpec>,
+    /// For its directory.
+    pub files: Option<Arc<Staged>>,
 }
 
 /// How urgently an attempt has to end; it only ever rises.
@@ -47,6 +50,8 @@ pub(crate) enum Exit {
     NotStarted(String),
     /// The agent can't start anything, in plain words. Nothing of it ran.
     Unable(String),
+    /// What it needs could not be had, in plain words. Nothing of it ran.
+    Unfetched(String),
     /// It was told to end before anything of it ran.
     Prevented,
     /// It ran, or may have, and the agent can't say how it ended, in plain words: its own trouble, too.

@@ -29,6 +29,7 @@ mod controllers;
 mod data_dir;
 mod error;
 mod executor;
+mod inputs;
 mod journal;
 mod lease;
 mod load;

@@ -8,6 +8,7 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use model::{Fence, Kind};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc::UnboundedSender;
@@ -17,6 +18,7 @@ use tokio::task::{Id, JoinSet};
 use crate::clock;
 use crate::error::Error;
 use crate::executor::{Attempt, Executor, Exit, Hands, Urgency};
+use crate::inputs::Inputs;
 use crate::journal::{Journal, ProcessMark};
 use crate::openai::OpenAi;
 use crate::output::{Captured, Logs};
@@ -32,6 +34,7 @@ pub(crate) struct Runner {
     runtime: Option<Runtime>,
     processes: Processes,
     inferences: OpenAi,
+    inputs: Arc<Inputs>,
     logs: Arc<Logs>,
     journal: Journal,
     /// Told when a process runs.
@@ -44,7 +47,7 @@ pub(crate) struct Runner {
 impl Runner {
     pub fn new(
         settings: Settings,
-        inferences: OpenAi,
+        (inferences, inputs): (OpenAi, Arc<Inputs>),
         logs: Arc<Logs>,
         journal: Journal,
         started: UnboundedSender<Fence>,
@@ -61,6 +64,7 @@ impl Runner {
             runtime: Some(runtime),
             processes: Processes::new(settings)?,
             inferences,
+            inputs,
             logs,
             journal,
             started,
@@ -94,9 +98,18 @@ impl Runner {
             started: Box::new(started),
             stop: stopped,
         };
-        let run = match attempt.spec.kind() {
-            Kind::Process => self.processes.run(attempt, hands),
-            Kind::Inference => self.inferences.run(attempt, hands),
+        let run: BoxFuture<'static, Exit> = match attempt.spec.blobs.is_empty() {
+            true => run(&self.processes, &self.inferences, attempt, hands),
+            false => {
+                let (processes, inferences) = (self.processes.clone(), self.inferences.clone());
+                let inputs = Arc::clone(&self.inputs);
+                Box::pin(async move {
+                    match fetched(&inputs, attempt, &hands.stop).await {
+                        Ok(attempt) => run(&processes, &inferences, attempt, hands).await,
+                        Err(exit) => exit,
+                    }
+                })
+            }
         };
         let attempt = async move {
             let started_at = clock::wall();
@@ -162,6 +175,39 @@ impl Drop for Runner {
             runtime.shutdown_background();
         }
     }
+}
+
+fn run(
+    processes: &Processes,
+    inferences: &OpenAi,
+    attempt: Attempt,
+    hands: Hands,
+) -> BoxFuture<'static, Exit> {
+    match attempt.spec.kind() {
+        Kind::Process => processes.run(attempt, hands),
+        Kind::Inference => inferences.run(attempt, hands),
+    }
+}
+
+/// With what it needs, or why it does not run.
+async fn fetched(
+    inputs: &Inputs,
+    attempt: Attempt,
+    stop: &watch::Receiver<Urgency>,
+) -> Result<Attempt, Exit> {
+    let mut stop = stop.clone();
+    let fetching = inputs.fetch(Arc::clone(&attempt.spec));
+    let fetched = tokio::select! {
+        biased;
+        // The sender goes only with the runner.
+        _ = stop.wait_for(|urgency| *urgency > Urgency::None) => return Err(Exit::Prevented),
+        fetched = fetching => fetched.map_err(Exit::Unfetched)?,
+    };
+    Ok(Attempt {
+        spec: fetched.spec,
+        files: fetched.files,
+        ..attempt
+    })
 }
 
 /// A panic of ours: the sweeper ends what it left.

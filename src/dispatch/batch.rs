@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use model::{
-    AgentId, AgentProfile, Command, Fence, Op, Placement, Principal, Requirement, State,
+    AgentId, AgentProfile, Command, Fence, Held, Op, Placement, Principal, Requirement, State,
     SystemCommand, TaskId,
 };
 use scheduler::{Clock, Fleet, Planner, Round};
@@ -71,24 +71,34 @@ pub(crate) struct Batch {
 
 /// What comes in.
 impl Batch {
-    pub fn request(&mut self, ticket: Ticket, principal: Principal, command: Command) {
+    pub fn request(
+        &mut self,
+        ticket: Ticket,
+        principal: Principal,
+        (command, held): (Command, Option<Held>),
+    ) {
         let bytes = command.size();
         if self.pending.is_full_for(bytes) {
             self.refused.push(ticket);
         } else {
-            self.push((principal, command), Origin::Ticket(ticket), bytes);
+            self.push((principal, command, held), Origin::Ticket(ticket), bytes);
         }
     }
 
     /// Once at a time for a session. One for which there is no room now is sent again by its agent.
-    pub fn verdict(&mut self, session: SessionId, principal: Principal, verdict: model::Verdict) {
+    pub fn verdict(
+        &mut self,
+        session: SessionId,
+        principal: Principal,
+        (verdict, held): (model::Verdict, Option<Held>),
+    ) {
         let fence = verdict.fence;
         let command = Command::FinishAttempt(verdict);
         let bytes = command.size();
         let fits = !self.pending.is_full_for_report(bytes);
         if fits && self.reporting.insert((session, fence)) {
             self.push(
-                (principal, command),
+                (principal, command, held),
                 Origin::Verdict { session, fence },
                 bytes,
             );
@@ -101,15 +111,21 @@ impl Batch {
             let origin = Origin::Registration(profile.id.clone());
             let command = Command::RegisterAgent(profile);
             let bytes = command.size();
-            self.push((principal, command), origin, bytes);
+            self.push((principal, command, None), origin, bytes);
         }
     }
 
-    fn push(&mut self, (principal, command): (Principal, Command), origin: Origin, bytes: usize) {
+    fn push(
+        &mut self,
+        (principal, command, held): (Principal, Command, Option<Held>),
+        origin: Origin,
+        bytes: usize,
+    ) {
         let op = Op::Client {
             principal,
             command,
             placement: None,
+            held,
         };
         self.pending.push(Pending { op, origin, bytes });
     }

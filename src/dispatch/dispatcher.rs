@@ -2,8 +2,9 @@
 //! `batch`, reports in `verdicts`.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use model::{AgentId, Event, Fence, Incarnation, State};
+use model::{AgentId, BlobDigest, Event, Fence, Incarnation, State};
 use scheduler::{AgentView, Clock, Fleet};
 
 use crate::agents::{Agents, Session};
@@ -19,6 +20,8 @@ pub struct Dispatcher {
     pub(crate) batch: Batch,
     /// The last entry whose events were handled. The state may be ahead of it.
     heard: u64,
+    /// What this controller does not have of what tasks need.
+    lacks: Arc<BTreeSet<BlobDigest>>,
 }
 
 impl Dispatcher {
@@ -32,7 +35,10 @@ impl Dispatcher {
 
     /// The agents as the scheduler should see them now.
     pub fn fleet(&self, state: &State, clock: Clock) -> Fleet {
-        let mut fleet = Fleet::default();
+        let mut fleet = Fleet {
+            lacks: Arc::clone(&self.lacks),
+            ..Fleet::default()
+        };
         for (id, agent) in self.agents.iter() {
             let view = AgentView {
                 connected: self.agents.takes_assignments(state, agent, clock.monotonic),
@@ -54,8 +60,9 @@ impl Dispatcher {
                 ticket,
                 principal,
                 command,
+                held,
             } if self.leading => {
-                self.batch.request(ticket, principal, command);
+                self.batch.request(ticket, principal, (command, held));
             }
             Input::Request { ticket, .. } => {
                 out.push(Output::Answer {
@@ -93,7 +100,15 @@ impl Dispatcher {
             } => {
                 self.renew(state, clock, (session, nonce, received), out);
             }
-            Input::Verdict { session, verdict } => self.verdict(session, verdict),
+            Input::Verdict {
+                session,
+                verdict,
+                held,
+            } => self.verdict(session, verdict, held),
+            Input::Lacks(lacks) => {
+                self.lacks = lacks;
+                self.batch.want_plan();
+            }
             Input::Applied { index, events } => {
                 self.applied(state, &events, clock, out);
                 self.heard = self.heard.max(index);

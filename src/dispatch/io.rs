@@ -1,10 +1,11 @@
 //! What goes in and what comes out.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use model::{
-    AgentProfile, Command, Disposition, Event, Fence, Millis, Op, Principal, Rejected, Reply,
-    TaskSpec, Verdict,
+    AgentProfile, BlobDigest, Command, Disposition, Event, Fence, Held, Millis, Op, Principal,
+    Rejected, Reply, TaskSpec, Verdict,
 };
 
 /// A client's request, numbered by the shell.
@@ -49,6 +50,8 @@ pub enum Input {
         ticket: Ticket,
         principal: Principal,
         command: Command,
+        /// Who has the blobs that it names.
+        held: Option<Held>,
     },
     SessionOpened {
         session: SessionId,
@@ -83,7 +86,11 @@ pub enum Input {
     Verdict {
         session: SessionId,
         verdict: Verdict,
+        /// Who has the blobs that it names.
+        held: Option<Held>,
     },
+    /// Blobs that are not on this controller's disk: who needs one waits.
+    Lacks(Arc<BTreeSet<BlobDigest>>),
     /// Events of the applied entry at this index, in log order. None is left out.
     Applied {
         index: u64,

@@ -73,6 +73,7 @@ impl Leader {
         self.state.apply(&Stamped {
             index: self.index,
             term: self.term,
+            membership: 0,
             entry: &entry,
         })
     }
@@ -134,6 +135,7 @@ impl Leader {
             ticket,
             principal: principal("ann", Role::Client),
             command,
+            held: None,
         });
         ticket
     }
@@ -167,6 +169,7 @@ impl Leader {
         self.input(Input::Verdict {
             session,
             verdict: Verdict { fence, outcome },
+            held: None,
         });
     }
 
@@ -551,6 +554,7 @@ fn an_agent_that_takes_nothing_is_sent_nothing_and_its_next_session_is_open_agai
             fence: given,
             outcome,
         },
+        held: None,
     });
     leader.pass(1_000);
     assert_eq!(leader.assigned(), [], "it would only be given back again");

@@ -3,19 +3,20 @@
 //! A verdict is acknowledged only from the reply of `apply`, so an agent's outbox forgets nothing
 //! that is not on a majority of disks. What gets no answer is sent again by the agent.
 
-use model::{Disposition, Fence, Rejected, Reply, Verdict};
+use model::{Disposition, Fence, Held, Rejected, Reply, Verdict};
 
 use crate::dispatcher::Dispatcher;
 use crate::io::{Failure, Message, Output, ProposalId, Refusal, SessionId};
 use crate::pending::Origin;
 
 impl Dispatcher {
-    pub(crate) fn verdict(&mut self, session: SessionId, verdict: Verdict) {
+    pub(crate) fn verdict(&mut self, session: SessionId, verdict: Verdict, held: Option<Held>) {
         if !self.leading {
             return;
         }
         if let Some(open) = self.agents.session(session) {
-            self.batch.verdict(session, open.principal.clone(), verdict);
+            self.batch
+                .verdict(session, open.principal.clone(), (verdict, held));
         }
     }
 
@@ -59,6 +60,8 @@ impl Dispatcher {
                 let result = reply.map_err(Refusal::Rejected);
                 out.push(Output::Answer { ticket, result });
             }
+            // Its agent sends it again, and then the voters of now are asked for its blobs.
+            Origin::Verdict { .. } if reply == Err(Rejected::NotHeld) => {}
             Origin::Verdict { session, fence } => {
                 out.push(acknowledge(session, fence, &reply));
             }

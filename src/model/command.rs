@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::agent::AgentProfile;
 use crate::archive::Retention;
+use crate::blob::{BlobRef, Held};
 use crate::id::{AgentId, Fence, Generation, Incarnation, JoinTokenId, TaskId};
 use crate::join_token::{Enrolled, Enrolment, NewJoinToken};
 use crate::limit;
@@ -140,6 +141,23 @@ impl Command {
         }
     }
 
+    /// The blobs that it names.
+    pub fn blobs(&self) -> Vec<BlobRef> {
+        match self {
+            Command::SubmitTask(submit) => submit.spec.blob_refs().collect(),
+            Command::FinishAttempt(verdict) => verdict.outcome.blob_refs().collect(),
+            Command::CancelTask { .. }
+            | Command::RegisterAgent(_)
+            | Command::CordonAgent { .. }
+            | Command::UncordonAgent { .. }
+            | Command::DrainAgent(_)
+            | Command::RemoveAgent { .. }
+            | Command::CreateJoinToken(_)
+            | Command::RevokeJoinToken { .. }
+            | Command::Enrol(_) => Vec::new(),
+        }
+    }
+
     /// About how many bytes it takes in the log.
     pub fn size(&self) -> usize {
         let payload = match self {
@@ -218,6 +236,9 @@ pub enum Op {
         command: Command,
         /// Only with a submit: the leader found room at once, so one commit does both.
         placement: Option<Placement>,
+        /// Who has the blobs that the command names.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        held: Option<Held>,
     },
     System(SystemCommand),
 }

@@ -29,6 +29,8 @@ pub struct Entry {
 pub struct Stamped<'a> {
     pub index: u64,
     pub term: u64,
+    /// Index of the last membership entry of the log before this one; 0 where there is none.
+    pub membership: u64,
     pub entry: &'a Entry,
 }
 

@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::archive::ArchiveStep;
+use crate::blob::BlobRef;
 use crate::command::Reply;
 use crate::id::{AgentId, Fence, Incarnation, TaskId};
 use crate::rejected::Rejected;
@@ -79,4 +80,6 @@ pub struct Applied {
     pub replies: Vec<Result<Reply, Rejected>>,
     pub events: Vec<Event>,
     pub archive: ArchiveStep,
+    /// Blobs that nothing named before.
+    pub blobs: Vec<BlobRef>,
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
 
+use crate::blob::{Blob, BlobDigest};
 use crate::id::{AgentId, Incarnation, TaskId};
 use crate::label::Expression;
 use crate::spec::Class;
@@ -45,6 +46,11 @@ pub struct Index {
     pub counts: OrdMap<StateName, u64>,
     /// Bytes of all specs and results.
     pub kept_bytes: u64,
+    /// The blobs whose last mention in the archive is in a segment; none of them is empty.
+    pub mentioned: OrdMap<u64, OrdSet<BlobDigest>>,
+    /// Bytes of all blobs, and of those that only the archive names.
+    pub blob_bytes: u64,
+    pub archived_blob_bytes: u64,
 }
 
 impl Index {
@@ -99,6 +105,30 @@ impl Index {
             Phase::Unknown { .. } | Phase::DeadLetter { .. } => {
                 let ended = task.ended.unwrap_or_default();
                 self.undecided.remove(&(ended, task.id));
+            }
+        }
+    }
+
+    pub fn add_blob(&mut self, digest: BlobDigest, blob: &Blob) {
+        self.blob_bytes += blob.size;
+        if blob.held == 0 {
+            self.archived_blob_bytes += blob.size;
+        }
+        if let Some(segment) = blob.segment {
+            self.mentioned.entry(segment).or_default().insert(digest);
+        }
+    }
+
+    pub fn remove_blob(&mut self, digest: BlobDigest, blob: &Blob) {
+        self.blob_bytes = self.blob_bytes.saturating_sub(blob.size);
+        if blob.held == 0 {
+            self.archived_blob_bytes = self.archived_blob_bytes.saturating_sub(blob.size);
+        }
+        let Some(segment) = blob.segment else { return };
+        if let Some(mentioned) = self.mentioned.get_mut(&segment) {
+            mentioned.remove(&digest);
+            if mentioned.is_empty() {
+                self.mentioned.remove(&segment);
             }
         }
     }

@@ -15,6 +15,7 @@ mod agent;
 mod apply;
 mod archive;
 mod backoff;
+mod blob;
 mod command;
 mod entry;
 mod event;
@@ -43,6 +44,9 @@ pub use address::Addresses;
 pub use agent::{Agent, AgentProfile, AgentState, Cordon, Drain, DrainStage};
 pub use archive::{
     ArchiveStep, Content, EventsRecord, Record, RecordKey, Retention, Segment, TaskRecord,
+};
+pub use blob::{
+    Attachment, Blob, BlobDigest, BlobRef, Bulk, Held, NoDigest, OutcomeBlobs, SpecBlobs,
 };
 pub use command::{
     Assignment, Command, DrainAgent, Op, Placement, Reply, RequestId, Submit, SystemCommand,

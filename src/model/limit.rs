@@ -16,6 +16,15 @@ pub const REQUEST_ID_MAX_BYTES: usize = 256;
 pub const REASON_MAX_BYTES: usize = 1024;
 /// Bytes kept of each of stdout and stderr with a result; the agent keeps the rest.
 pub const TAIL_MAX_BYTES: usize = 64 * 1024;
+/// Bytes of a blob. Who needs more has storage of its own, and gives tasks an address in it.
+pub const BLOB_MAX_BYTES: u64 = 64 * 1024 * 1024;
+/// Bytes of all blobs that somebody refers to: what every controller's disk has to hold. Submits beyond are refused.
+pub const BLOBS_MAX_BYTES: u64 = 64 * 1024 * 1024 * 1024;
+/// Files attached to one task.
+pub const ATTACHMENTS_MAX: usize = 64;
+/// Bytes of a spec's command and environment or request, and of each stream of a result, that stand in the log: the
+/// rest is blobs.
+pub const INLINE_MAX_BYTES: usize = 4 * 1024;
 /// Retries that a task may ask for.
 pub const RETRIES_MAX: u32 = 100;
 /// Slots of one agent.

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::blob::{BlobRef, OutcomeBlobs};
 use crate::inference::Usage;
 use crate::limit;
 use crate::time::Timestamp;
@@ -72,6 +73,9 @@ pub struct Outcome {
     /// Of an inference, where the back end told.
     #[serde(default)]
     pub usage: Option<Usage>,
+    /// The kept part of a stream that is too large for the log; it is empty then above.
+    #[serde(default, skip_serializing_if = "OutcomeBlobs::is_empty")]
+    pub blobs: OutcomeBlobs,
 }
 
 impl Outcome {
@@ -84,6 +88,7 @@ impl Outcome {
             stdout_bytes: 0,
             stderr_bytes: 0,
             usage: None,
+            blobs: OutcomeBlobs::default(),
             started_at: Timestamp(0),
             finished_at: Timestamp(0),
         }
@@ -91,8 +96,8 @@ impl Outcome {
 
     /// Whether the kept tails are less than what was written.
     pub fn truncated(&self) -> bool {
-        self.stdout.len() as u64 != self.stdout_bytes
-            || self.stderr.len() as u64 != self.stderr_bytes
+        kept(&self.stdout, self.blobs.stdout) != self.stdout_bytes
+            || kept(&self.stderr, self.blobs.stderr) != self.stderr_bytes
     }
 
     /// About how many bytes it takes.
@@ -105,21 +110,30 @@ impl Outcome {
             | End::Interrupted { reason, .. } => reason.len(),
             End::Exited { .. } | End::Signalled { .. } | End::TimedOut | End::Killed => 0,
         };
-        64 + reason + self.stdout.len() + self.stderr.len()
+        let blobs = 48 * self.blobs.refs().count();
+        64 + reason + blobs + self.stdout.len() + self.stderr.len()
     }
 
     /// Keeps how it ended and how much it wrote, but nothing of what.
     pub(crate) fn drop_tails(&mut self) {
         self.stdout = Vec::new();
         self.stderr = Vec::new();
+        self.blobs = OutcomeBlobs::default();
     }
 
     /// Within the limits, whatever an agent sent.
     pub fn bounded(mut self) -> Outcome {
-        self.stdout_bytes = self.stdout_bytes.max(self.stdout.len() as u64);
-        self.stderr_bytes = self.stderr_bytes.max(self.stderr.len() as u64);
         keep_tail(&mut self.stdout);
         keep_tail(&mut self.stderr);
+        // A stream stands in one place.
+        for (blob, inline) in [
+            (&mut self.blobs.stdout, &self.stdout),
+            (&mut self.blobs.stderr, &self.stderr),
+        ] {
+            blob.take_if(|blob| !inline.is_empty() || blob.validate().is_err());
+        }
+        self.stdout_bytes = self.stdout_bytes.max(kept(&self.stdout, self.blobs.stdout));
+        self.stderr_bytes = self.stderr_bytes.max(kept(&self.stderr, self.blobs.stderr));
         match &mut self.end {
             End::NotStarted { reason }
             | End::Failed { reason }
@@ -132,6 +146,11 @@ impl Outcome {
         }
         self
     }
+}
+
+/// Bytes of a stream that are kept.
+fn kept(inline: &[u8], blob: Option<BlobRef>) -> u64 {
+    blob.map_or(inline.len() as u64, |blob| blob.size)
 }
 
 fn keep_tail(bytes: &mut Vec<u8>) {

@@ -35,6 +35,9 @@ pub enum Rejected {
     /// It can't be forgotten as it is.
     #[error("agent {agent} {why}")]
     AgentInUse { agent: AgentId, why: String },
+    /// The voters have changed since a majority of them was asked; the leader asks again.
+    #[error("a majority of the voters of now is not known to have its blobs")]
+    NotHeld,
     /// What the leader planned on is no longer so; it plans again.
     #[error("the plan is stale: {0}")]
     Stale(String),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::blob::SpecBlobs;
 use crate::id::Namespace;
 use crate::inference::Inference;
 use crate::label::Expression;
@@ -94,6 +95,9 @@ pub struct TaskSpec {
     /// Of an inference; then there is no command, environment, directory or memory limit.
     #[serde(default)]
     pub inference: Option<Inference>,
+    /// What stands beside the log.
+    #[serde(default, skip_serializing_if = "SpecBlobs::is_empty")]
+    pub blobs: SpecBlobs,
 }
 
 impl TaskSpec {
@@ -113,6 +117,7 @@ impl TaskSpec {
             retries: Kind::Process.default_retries(),
             at_most_once: false,
             memory_mib: None,
+            blobs: SpecBlobs::default(),
         }
     }
 
@@ -137,6 +142,7 @@ impl TaskSpec {
     pub fn validate(&self) -> Result<(), Rejected> {
         self.validate_texts()?;
         self.validate_labels()?;
+        self.blobs.validate()?;
         if self.retries > limit::RETRIES_MAX {
             return Err(Rejected::over(
                 "retries",
@@ -207,11 +213,20 @@ impl TaskSpec {
 
     fn validate_inference(&self, inference: &Inference) -> Result<(), Rejected> {
         inference.validate()?;
+        match (inference.request.is_empty(), &self.blobs.bulk) {
+            (true, None) => return Err(Rejected::Invalid("an inference asks nothing".into())),
+            (false, Some(_)) => {
+                let text = "a request stands in the spec or beside it, not both";
+                return Err(Rejected::Invalid(text.into()));
+            }
+            (true, Some(_)) | (false, None) => {}
+        }
         let of_a_process = [
             ("a command", !self.command.is_empty()),
             ("an environment", !self.env.is_empty()),
             ("a directory", !self.cwd.is_empty()),
             ("a memory limit", self.memory_mib.is_some()),
+            ("attached files", !self.blobs.attachments.is_empty()),
         ];
         if let Some((what, _)) = of_a_process.iter().find(|(_, given)| *given) {
             return Err(Rejected::Invalid(format!("an inference has not {what}")));
@@ -238,6 +253,7 @@ impl TaskSpec {
         let pairs = self.env.iter().chain(&self.labels);
         let inference = self.inference.as_ref().map_or(0, Inference::size);
         64 + inference
+            + self.blobs.size()
             + self.name.len()
             + self.cwd.len()
             + self

@@ -10,7 +10,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::agent::Agent;
+use crate::apply::blobs::Touched;
 use crate::archive::{Retention, Segment};
+use crate::blob::{Blob, BlobDigest, BlobRef};
 use crate::entry::{DecodeError, decode, encode};
 use crate::hash::{Sum, digest};
 use crate::id::{AgentId, Fence, Generation, Incarnation, TaskId};
@@ -24,8 +26,9 @@ use crate::table::{Rows, Table};
 use crate::task::{StateName, Task};
 use crate::time::Timestamp;
 
-/// The snapshot format that this release writes.
+/// The snapshot format: the first knows no blobs, and is written while there are none.
 const FORMAT: u8 = 1;
+const FORMAT_WITH_BLOBS: u8 = 2;
 /// How often the hash is kept for comparison under load, in log indexes.
 const HASH_EVERY: u64 = 256;
 
@@ -96,7 +99,11 @@ pub struct State {
     /// Closed segments of the archive, by the index that names them.
     pub(crate) segments: Table<u64, Segment>,
     pub(crate) joining: Joining,
+    /// What stands beside the log, and is referred to.
+    pub(crate) blobs: Table<BlobDigest, Blob>,
     pub(crate) index: Index,
+    /// Of the entry that is being applied.
+    pub(crate) touched: Touched,
     hash_at: (u64, [u8; 32]),
 }
 
@@ -114,7 +121,9 @@ impl Default for State {
             requests: Table::new("request"),
             segments: Table::new("segment"),
             joining: Joining::default(),
+            blobs: Table::new("blob"),
             index: Index::default(),
+            touched: Touched::default(),
             hash_at: (0, [0; 32]),
         }
     }
@@ -298,6 +307,25 @@ impl State {
         self.meta.archived_from
     }
 
+    /// What stands beside the log and is referred to, by digest.
+    pub fn blobs(&self) -> impl Iterator<Item = BlobRef> {
+        let rows = self.blobs.iter();
+        rows.map(|(digest, row)| BlobRef {
+            digest: *digest,
+            size: row.size,
+        })
+    }
+
+    /// Whether anything refers to it.
+    pub fn has_blob(&self, digest: &BlobDigest) -> bool {
+        self.blobs.get(digest).is_some()
+    }
+
+    /// Bytes of all of them.
+    pub fn blob_bytes(&self) -> u64 {
+        self.index.blob_bytes
+    }
+
     /// Bytes of all records that are kept.
     pub fn archive_bytes(&self) -> u64 {
         let segments = self.all_segments();
@@ -330,10 +358,10 @@ impl State {
         self.hash_at
     }
 
-    fn summed(&self, sums: impl FnOnce([&dyn Summed; 8]) -> [Sum; 8]) -> [u8; 32] {
+    fn summed(&self, sums: impl FnOnce([&dyn Summed; 9]) -> [Sum; 9]) -> [u8; 32] {
         let mut total = Sum::default();
         total.add(digest("meta", &(), &self.meta));
-        let tables: [&dyn Summed; 8] = [
+        let tables: [&dyn Summed; 9] = [
             &self.tasks,
             &self.specs,
             &self.results,
@@ -342,6 +370,7 @@ impl State {
             &self.segments,
             &self.joining.tokens,
             &self.joining.holders,
+            &self.blobs,
         ];
         for sum in sums(tables) {
             total.merge(sum);
@@ -382,6 +411,7 @@ impl State {
 
     pub(crate) fn write_spec(&mut self, id: TaskId, spec: TaskSpec) {
         self.index.kept_bytes += spec.size() as u64;
+        self.hold_blobs(spec.blobs.refs());
         self.specs.put(id, spec);
     }
 
@@ -394,6 +424,10 @@ impl State {
             outcome.drop_tails();
         }
         self.index.kept_bytes = others + outcome.size() as u64;
+        self.hold_blobs(outcome.blobs.refs());
+        if let Some(earlier) = self.results.shared(&id) {
+            self.release_blobs(earlier.blobs.refs());
+        }
         self.results.put(id, outcome);
     }
 
@@ -404,6 +438,9 @@ impl State {
         let result = self.results.remove(&id);
         let require = spec.as_ref().map_or(&[][..], |spec| &spec.require);
         self.index.remove(&task, require);
+        let of_spec = spec.iter().flat_map(|spec| spec.blobs.refs());
+        let of_result = result.iter().flat_map(|result| result.blobs.refs());
+        self.release_blobs(of_spec.chain(of_result));
         let bytes = spec.map_or(0, |spec| spec.size()) + result.map_or(0, |result| result.size());
         self.index.kept_bytes = self.index.kept_bytes.saturating_sub(bytes as u64);
         Some(task)
@@ -426,7 +463,7 @@ impl State {
 /// Snapshots.
 impl State {
     pub fn encode(&self) -> Vec<u8> {
-        let dump = (
+        let before = (
             &self.meta,
             self.tasks.dump(),
             self.specs.dump(),
@@ -437,7 +474,10 @@ impl State {
             self.joining.dump(),
             (self.hash_at.0, serde_bytes::Bytes::new(&self.hash_at.1)),
         );
-        encode(FORMAT, &dump)
+        match self.blobs.len() {
+            0 => encode(FORMAT, &before),
+            _ => encode(FORMAT_WITH_BLOBS, &(before, self.blobs.dump())),
+        }
     }
 
     /// The state, its indexes rebuilt.
@@ -453,7 +493,14 @@ impl State {
             crate::join_token::Dumped,
             (u64, serde_bytes::ByteArray<32>),
         );
-        let dumped: Dumped = decode(FORMAT, bytes)?;
+        type WithBlobs = (Dumped, Rows<BlobDigest, Blob>);
+        let (dumped, blobs) = match bytes.first() {
+            Some(&FORMAT_WITH_BLOBS) => {
+                let (dumped, blobs): WithBlobs = decode(FORMAT_WITH_BLOBS, bytes)?;
+                (dumped, Some(blobs))
+            }
+            _ => (decode::<Dumped>(FORMAT, bytes)?, None),
+        };
         let (meta, tasks, specs, results, agents, requests, segments, joining, hash_at) = dumped;
         let (hash_index, hash) = hash_at;
         let mut state = State {
@@ -465,6 +512,8 @@ impl State {
             requests: Table::restore("request", requests),
             segments: Table::restore("segment", segments),
             joining: Joining::restore(joining),
+            blobs: blobs.map_or_else(|| Table::new("blob"), |rows| Table::restore("blob", rows)),
+            touched: Touched::default(),
             index: Index::default(),
             hash_at: (hash_index, hash.into_array()),
         };
@@ -485,6 +534,9 @@ impl State {
             if let Some(left) = request.left {
                 index.left.insert((left.index, *key));
             }
+        }
+        for (digest, blob) in self.blobs.iter() {
+            index.add_blob(*digest, blob);
         }
         index
     }

@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::archive::Archive;
 use crate::archived::keep_whole;
+use crate::blobs::Blobs;
 use crate::blocking::Blocking;
 use crate::clock::{Clocks, Reading};
 use crate::config::Config;
@@ -36,10 +37,12 @@ use crate::core::{Core, Parts, Patience};
 use crate::durable;
 use crate::error::Error;
 use crate::fatal::FatalSignal;
+use crate::held::{Holder, collect, keep_blobs};
 use crate::leadership::Leadership;
 use crate::machine::{EventStream, Machine, Published, Storage};
 use crate::member::{Member, Node, lost_log};
 use crate::membership::{Me, effective, log_of};
+use crate::network::blobs::Exchange;
 use crate::network::calls::Calls;
 use crate::network::client::Network;
 use crate::network::dial::Dialer;
@@ -82,6 +85,7 @@ pub struct Cluster {
 struct Inner {
     core: Arc<LocalCore>,
     archive: Arc<Archive>,
+    holder: Holder,
     published: Arc<Published>,
     leadership: watch::Receiver<Leadership>,
     /// Handing over was tried: once is enough, for it may take seconds.
@@ -171,6 +175,14 @@ impl Cluster {
 
     pub(crate) fn archive(&self) -> Arc<Archive> {
         self.inner.archive.clone()
+    }
+
+    pub(crate) fn holder(&self) -> &Holder {
+        &self.inner.holder
+    }
+
+    pub(crate) fn raft(&self) -> Raft<Types<TokioRuntime>, Machine<TokioRuntime>> {
+        self.inner.core.raft.clone()
     }
 
     pub(crate) fn published(&self) -> &Published {
@@ -339,7 +351,7 @@ impl Cluster {
     }
 
     /// Runs what uses the network on Raft's own runtime.
-    async fn on_runtime<T: Send + 'static>(
+    pub(crate) async fn on_runtime<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, Error>> + Send + 'static,
     ) -> Result<T, Error> {
@@ -394,6 +406,7 @@ impl Disk {
         let storage = Storage {
             shelf: Arc::new(Shelf::open(data)?),
             archive: Archive::open(data, fatal.clone())?,
+            blobs: Blobs::open(data)?,
         };
         // Where there is one, installing it says what the archive has to hold.
         if storage.shelf.current().is_none() {
@@ -418,6 +431,7 @@ async fn assemble(
     let dialer = Dialer::new(me.clone(), &tls, disk.overrides());
     let archive = disk.storage.archive.clone();
     let segments = Fetcher::new(&dialer, &archive);
+    let exchange = Exchange::new(&dialer, &disk.storage.blobs);
     let network = Network::new(dialer.clone());
     let (published, events) = Published::new();
     let raft = start_raft(&disk, consensus, &network, &published).await?;
@@ -450,6 +464,7 @@ async fn assemble(
         storage,
         published: published.clone(),
         segments: segments.clone(),
+        exchange: exchange.clone(),
         rounds: core.rounds.clone(),
         receiving: Semaphore::new(1),
         election: core.election.clone(),
@@ -468,9 +483,17 @@ async fn assemble(
     let whole = keep_whole(segments, core.raft.clone(), published.clone());
     let watched = core.fatal.watch("completing the archive", whole);
     tasks.push(tokio::spawn(until(stopping.clone(), watched)));
+    let holder = Holder::start(exchange.clone(), core.raft.clone(), &core.fatal);
+    let fetching = keep_blobs(exchange.clone(), core.raft.clone(), published.clone());
+    let watched = core.fatal.watch("completing the blobs", fetching);
+    tasks.push(tokio::spawn(until(stopping.clone(), watched)));
+    let collecting = collect(exchange, core.clone(), published.clone());
+    let watched = core.fatal.watch("deleting blobs", collecting);
+    tasks.push(tokio::spawn(until(stopping.clone(), watched)));
     let inner = Inner {
         core,
         archive,
+        holder,
         published,
         leadership,
         handed_over: AtomicBool::new(false),

@@ -20,6 +20,7 @@
 
 mod archive;
 mod archived;
+mod blobs;
 mod blocking;
 mod clock;
 mod cluster;
@@ -30,6 +31,7 @@ mod durable;
 mod election;
 mod error;
 mod fatal;
+mod held;
 mod leadership;
 mod machine;
 mod member;
@@ -54,10 +56,12 @@ mod tests;
 
 pub use archive::{EventsAt, EventsPage};
 pub use archived::TasksPage;
+pub use blobs::{BlobStats, Progress};
 pub use clock::{Clocks, Reading};
 pub use cluster::Cluster;
 pub use config::{Config, Timers};
 pub use error::{Error, Hindrance, Leader};
+pub use held::HoldError;
 pub use leadership::Leadership;
 pub use machine::{AppliedBatch, BatchKind, EventStream};
 pub use member::{LogIdentity, Member, MemberRole};
@@ -74,6 +78,7 @@ pub use store::stats::StoreStats;
 pub mod parts {
     pub use crate::archive::Archive;
     pub use crate::archive::need::Need;
+    pub use crate::blobs::Blobs;
     pub use crate::blocking::Blocking;
     pub use crate::clock::StateClock;
     pub use crate::config::{SNAPSHOT_EVERY, openraft_config};
@@ -88,7 +93,7 @@ pub mod parts {
     pub use crate::member::Node;
     pub use crate::membership::Me;
     pub use crate::payload::{Payload, Response};
-    pub use crate::peers::{Identified, Peers, Suspicion};
+    pub use crate::peers::{Identified, Lacks, Peers, Suspicion};
     pub use crate::proposer::ClockSource;
     pub use crate::snapshot::{Handle, Shelf};
     pub use crate::store::directory::open_inline;

@@ -33,11 +33,13 @@ use tokio::sync::mpsc;
 
 use crate::archive::Archive;
 use crate::archive::need::Need;
+use crate::blobs::Blobs;
 use crate::blocking::Blocking;
 use crate::consensus::{
     Entry, LogId, NodeId, Snapshot, SnapshotMeta, StoredMembership, Types, term_of,
 };
 use crate::fatal::FatalSignal;
+use crate::held::membership_index;
 use crate::payload::Response;
 use crate::snapshot::manifest::Position;
 use crate::snapshot::{Handle, Shelf, chunk};
@@ -146,6 +148,7 @@ impl Published {
 pub struct Storage {
     pub shelf: Arc<Shelf>,
     pub archive: Arc<Archive>,
+    pub blobs: Arc<Blobs>,
 }
 
 pub struct Machine<R> {
@@ -206,6 +209,7 @@ impl<R: AsyncRuntime> Machine<R> {
                 let stamped = Stamped {
                     index,
                     term,
+                    membership: membership_index(&self.view.membership),
                     entry: &decoded,
                 };
                 // A panic would leave the state half changed, and openraft without its worker.
@@ -216,6 +220,7 @@ impl<R: AsyncRuntime> Machine<R> {
             }
         }
         self.view.applied = Some(entry.log_id);
+        self.storage.blobs.expect(&done.blobs);
         if !done.archive.is_empty() {
             self.steps.push(done.archive);
         }
@@ -332,6 +337,7 @@ impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for Machine<R> {
         let named = state.clone();
         let settled = self.blocking.run::<R, _, _>(move || {
             storage.shelf.adopt(&handle)?;
+            storage.blobs.settle(&named);
             storage.archive.settle(&named)
         });
         settled.await?;

@@ -34,6 +34,9 @@ const CAUGHT_UP: u64 = 64;
 /// How long a learner may take to catch up before the caller is told to ask again.
 const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Between two questions to a learner that still fetches.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
+
 /// A member that answered a heartbeat no longer ago than so many heartbeats is alive: one may be on its
 /// way, and one late.
 const RECENT_HEARTBEATS: u32 = 3;
@@ -293,9 +296,32 @@ impl<R: AsyncRuntime, P: Peers> Members<R, P> {
             Error::busy(format!("{} has not caught up yet: {error}", controller(id)))
         })?;
         match metrics.replication.is_some() {
-            true => Ok(()),
+            true => self.wait_for_blobs(id).await,
             false => Err(Error::NotLeader { leader: None }),
         }
+    }
+
+    /// Who votes counts among those that have every blob.
+    async fn wait_for_blobs(&self, id: NodeId) -> Result<(), Error> {
+        let named = self.published.view().state.last_applied();
+        let asking = async {
+            loop {
+                let node = self.effective().get_node(&id).cloned();
+                let node = node.ok_or_else(|| self.stranger(controller(id)))?;
+                let lacks = self.peers.lacks(id, &node).await?;
+                if lacks.applied >= named && lacks.blobs == 0 {
+                    return Ok(());
+                }
+                R::sleep(ASK_AGAIN).await;
+            }
+        };
+        R::timeout(CATCH_UP_TIMEOUT, asking)
+            .await
+            .unwrap_or_else(|_| {
+                let id = controller(id);
+                let text = format!("{id} has not fetched all that tasks refer to yet");
+                Err(Error::busy(text))
+            })
     }
 
     /// Hands leadership to a voter: the given one, or the one whose log reaches furthest.

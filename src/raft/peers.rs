@@ -22,6 +22,14 @@ pub struct Identified {
     pub used: bool,
 }
 
+/// What a member still has to fetch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lacks {
+    /// Up to this entry.
+    pub applied: u64,
+    pub blobs: u64,
+}
+
 /// What a follower says about a leader that looks dead.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Suspicion {
@@ -45,6 +53,9 @@ pub trait Peers: Send + Sync + 'static {
         id: NodeId,
         address: &str,
     ) -> impl Future<Output = Result<Identified, Error>> + Send;
+
+    /// What a member has applied, and how many blobs of that it lacks.
+    fn lacks(&self, id: NodeId, node: &Node) -> impl Future<Output = Result<Lacks, Error>> + Send;
 
     /// Watches a process: returns why when the connection to it breaks, or could not be made.
     fn presence(&self, id: NodeId, node: &Node) -> impl Future<Output = Error> + Send;

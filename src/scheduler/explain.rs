@@ -92,7 +92,13 @@ fn waiting(
                 task.reason()
             )
         }
-        None => summary(&agents, position),
+        None => match state.spec(task.id).and_then(|spec| fleet.lacked_by(&spec)) {
+            Some(blob) => format!(
+                "It waits as number {position} in the queue until the leader has fetched what it needs \
+                 from another controller: blob {blob}."
+            ),
+            None => summary(&agents, position),
+        },
     };
     Explanation {
         summary,

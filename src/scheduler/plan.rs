@@ -55,6 +55,7 @@ pub fn plan(state: &State, fleet: &Fleet, round: Round<'_>) -> Plan {
 #[derive(Debug)]
 pub struct Planner<'a> {
     state: &'a State,
+    fleet: &'a Fleet,
     candidates: BTreeMap<&'a AgentId, (&'a Agent, Room)>,
     /// Agents that can get no work now, by reason.
     refused: BTreeMap<Reason, u32>,
@@ -63,9 +64,10 @@ pub struct Planner<'a> {
 }
 
 impl<'a> Planner<'a> {
-    pub fn new(state: &'a State, fleet: &Fleet) -> Planner<'a> {
+    pub fn new(state: &'a State, fleet: &'a Fleet) -> Planner<'a> {
         let mut planner = Planner {
             state,
+            fleet,
             candidates: BTreeMap::new(),
             refused: BTreeMap::new(),
             hopeless: BTreeSet::new(),
@@ -144,7 +146,7 @@ impl<'a> Planner<'a> {
         let (Some(task), Some(spec)) = (state.task(id), state.spec(id)) else {
             return Next::Passed;
         };
-        if taken.contains(&id) {
+        if taken.contains(&id) || self.fleet.lacked_by(&spec).is_some() {
             return Next::Passed;
         }
         match self.place(&spec, id.0, &task.lost_agents) {
@@ -159,7 +161,8 @@ impl<'a> Planner<'a> {
     /// The best agent for a task, whose room it then takes. `seed` breaks ties; `avoided` are
     /// agents that were lost under it: taken only where there is no other.
     pub fn place(&mut self, spec: &TaskSpec, seed: u64, avoided: &[AgentId]) -> Option<Placement> {
-        if !self.has_room() || self.hopeless.contains(&spec.require) {
+        let waits = !self.has_room() || self.fleet.lacked_by(spec).is_some();
+        if waits || self.hopeless.contains(&spec.require) {
             return None;
         }
         let mut fitting = Ranking::new(seed);
@@ -216,7 +219,7 @@ impl<'a> Planner<'a> {
 /// What became of the task at the head of a line.
 enum Next {
     Assigned(Assignment),
-    /// It is on its way already.
+    /// It is on its way already, or what it needs is on its way to the leader.
     Passed,
     /// No agent with room fits it.
     Hopeless,

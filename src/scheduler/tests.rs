@@ -53,6 +53,7 @@ fn apply_at(state: &mut State, now: Timestamp, ops: Vec<Op>) {
     let applied = state.apply(&Stamped {
         index,
         term: 1,
+        membership: 0,
         entry: &entry,
     });
     assert!(
@@ -81,6 +82,7 @@ fn registration(name: &str, slots: u32, zone: &str) -> Op {
         principal,
         command: Command::RegisterAgent(profile),
         placement: None,
+        held: None,
     }
 }
 
@@ -98,6 +100,7 @@ fn submission(spec: &TaskSpec) -> Op {
         principal,
         command,
         placement: None,
+        held: None,
     }
 }
 
@@ -124,6 +127,7 @@ fn fleet(state: &State) -> Fleet {
         .map(|agent| (agent.profile.id.clone(), view.clone()));
     Fleet {
         agents: agents.collect(),
+        ..Fleet::default()
     }
 }
 
@@ -258,6 +262,7 @@ fn a_ripe_retry_takes_its_place_by_age() {
         principal,
         command: Command::FinishAttempt(Verdict { fence, outcome }),
         placement: None,
+        held: None,
     };
     apply(&mut state, vec![report]);
     let taken = std::collections::BTreeSet::new();
@@ -369,6 +374,7 @@ fn asked(command: Command) -> Op {
         principal,
         command,
         placement: None,
+        held: None,
     }
 }
 

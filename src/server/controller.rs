@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use model::{AgentId, ControllerId, Fence, Generation, Principal, Role};
 use security::Credentials;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::Request;
@@ -37,6 +38,8 @@ pub struct Controller {
     pub credentials: Credentials,
     pub authority: Authority,
     pub pace: Pace,
+    /// Answers that are fetched whole from their agents.
+    pub long_answers: Semaphore,
     pub metrics: Arc<Metrics>,
     pub clocks: Clocks,
     /// Another member said that this one was removed: it ends.

@@ -26,7 +26,7 @@ use dispatch::{Clock, Dispatcher, Hindrance, Input, Output, ProposalId, Refusal,
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
-use model::{Archived, Command, Disposition, Fence, Principal, Reply, State, Timestamp};
+use model::{Archived, Command, Disposition, Fence, Held, Principal, Reply, State, Timestamp};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
@@ -56,6 +56,7 @@ pub enum Signal {
     Request {
         principal: Principal,
         command: Command,
+        held: Option<Held>,
         answer: oneshot::Sender<Answer>,
     },
     /// What does the leader know of its agents? Nothing is answered where this one does not lead.
@@ -78,11 +79,16 @@ impl Inputs {
     }
 
     /// Proposes a command. Where the loop stops meanwhile the outcome is unknown.
-    pub async fn request(&self, principal: Principal, command: Command) -> Answer {
+    pub async fn request(
+        &self,
+        principal: Principal,
+        (command, held): (Command, Option<Held>),
+    ) -> Answer {
         let (answer, receiver) = oneshot::channel();
         self.send(Signal::Request {
             principal,
             command,
+            held,
             answer,
         })
         .await;
@@ -251,6 +257,7 @@ impl Running {
             Signal::Request {
                 principal,
                 command,
+                held,
                 answer,
             } => {
                 self.last_ticket += 1;
@@ -263,6 +270,7 @@ impl Running {
                         ticket,
                         principal,
                         command,
+                        held,
                     },
                 );
             }

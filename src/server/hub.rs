@@ -450,11 +450,13 @@ mod tests {
             principal: principal("a1", model::Role::Agent),
             command: model::Command::RegisterAgent(profile),
             placement: None,
+            held: None,
         };
         let submit = model::Op::Client {
             principal: principal("ada", model::Role::Client),
             command: model::Command::SubmitTask(submit),
             placement: Some(placement),
+            held: None,
         };
         let mut state = State::default();
         for (index, op) in [(1, register), (2, submit)] {
@@ -466,6 +468,7 @@ mod tests {
             let stamped = model::Stamped {
                 index,
                 term: 1,
+                membership: 0,
                 entry: &entry,
             };
             state.apply(&stamped);

@@ -29,6 +29,7 @@ mod metrics;
 mod node;
 mod others;
 mod pace;
+mod payloads;
 mod ports;
 mod quorum;
 mod renewal;

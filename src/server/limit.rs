@@ -32,6 +32,16 @@ pub const CHUNKS: usize = 64;
 pub const STREAM_ANSWERS: usize = 16;
 /// Outputs that may be read at a time through one agent's session.
 pub const TAILS_PER_SESSION: usize = 256;
+/// Bytes of one result that a task's message holds; what is longer is fetched apart.
+pub const FILLED_BYTES: u64 = 1 << 20;
+/// Bytes of an answer that travel with the question who has it; what is longer is fetched by those who have it not.
+pub const CARRIED_BLOB_BYTES: usize = 256 * 1024;
+/// Answers of up to 64 MiB that are in memory at once, on their way from their agents to the disk.
+pub const LONG_ANSWERS: usize = 2;
+/// How long an upload may pause.
+pub const UPLOAD_PAUSE: Duration = Duration::from_secs(30);
+/// Tries of a submit whose voters changed meanwhile.
+pub const HOLD_TRIES: usize = 5;
 /// Renewals that wait for a quorum round. An agent renews every 5 s.
 pub const RENEWALS: usize = 16_384;
 /// Certificates whose principal is remembered.

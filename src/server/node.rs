@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use security::{Alpn, Clients, Credentials, KeyFiles, Role};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -21,6 +22,7 @@ use tonic::{Request, Status};
 use tracing::{error, info};
 use wire::transport::{self, MESSAGE_LIMIT, Timers};
 use wire::v1::agents_server::AgentsServer;
+use wire::v1::blobs_server::BlobsServer;
 use wire::v1::cluster_server::ClusterServer;
 use wire::v1::enrolments_server::EnrolmentsServer;
 use wire::v1::identities_server::IdentitiesServer;
@@ -43,7 +45,7 @@ use crate::pace::Pace;
 use crate::ports::Ports;
 use crate::sessions::{self, Registry};
 use crate::vigil::{self, Clocks};
-use crate::{https, limit, renewal, retention};
+use crate::{https, limit, payloads, renewal, retention};
 
 /// Runs a controller until `shutdown`, or until it can't go on.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Error> {
@@ -106,6 +108,7 @@ impl Node {
             authority: Authority::open(&config.data_dir, credentials.trust()),
             credentials: credentials.clone(),
             pace: Pace::default(),
+            long_answers: Semaphore::new(limit::LONG_ANSWERS),
             metrics: Arc::new(Metrics::default()),
             clocks: Clocks::default(),
             removed: CancellationToken::new(),
@@ -239,6 +242,7 @@ fn spawn_helpers(
     let identity = start.data_dir.join("identity");
     helpers.spawn(bootstrap::enter(controller(), start, halt()));
     helpers.spawn(vigil::keep(controller(), halt()));
+    helpers.spawn(payloads::tell_missing(controller(), halt()));
     helpers.spawn(authority::keep(controller(), halt()));
     helpers.spawn(renewal::keep(controller(), identity, halt()));
 }
@@ -299,6 +303,7 @@ fn serve_grpc(
     let tasks = TasksServer::new(gateway.clone()).max_decoding_message_size(MESSAGE_LIMIT);
     let cluster = ClusterServer::new(gateway.clone()).max_decoding_message_size(MESSAGE_LIMIT);
     let agents = AgentsServer::new(gateway.clone()).max_decoding_message_size(MESSAGE_LIMIT);
+    let blobs = BlobsServer::new(gateway.clone()).max_decoding_message_size(MESSAGE_LIMIT);
     let tokens = JoinTokensServer::new(gateway.clone());
     let identities = IdentitiesServer::new(gateway.clone());
     let enrolments =
@@ -310,6 +315,7 @@ fn serve_grpc(
         .add_service(known(tasks))
         .add_service(known(cluster))
         .add_service(known(agents))
+        .add_service(known(blobs))
         .add_service(known(sessions))
         .add_service(known(tokens))
         .add_service(known(identities))

@@ -138,6 +138,7 @@ impl From<model::Rejected> for Failure {
             model::Rejected::AgentInUse { .. } | model::Rejected::NameTaken { .. } => Code::Refused,
             model::Rejected::NoSuchJoinToken(_) => Code::NotFound,
             model::Rejected::JoinTokenRefused { .. } => Code::Unauthenticated,
+            model::Rejected::NotHeld => Code::Busy,
         };
         let message = rejected.to_string();
         match rejected {
@@ -154,6 +155,7 @@ impl From<model::Rejected> for Failure {
             | model::Rejected::NameTaken { .. }
             | model::Rejected::NoSuchJoinToken(_)
             | model::Rejected::JoinTokenRefused { .. }
+            | model::Rejected::NotHeld
             | model::Rejected::Stale(_) => Self::new(code, message),
         }
     }

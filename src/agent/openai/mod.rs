@@ -30,6 +30,7 @@ use crate::executor::{Attempt, Executor, Exit, Hands, Urgency};
 
 use self::backends::Backends;
 
+#[derive(Clone)]
 pub(crate) struct OpenAi {
     backends: Arc<Backends>,
 }

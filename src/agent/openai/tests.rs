@@ -166,6 +166,7 @@ impl Bench {
         let log = Arc::new(AttemptLog::new(log, 1 << 20, self.writer.clone()));
         let (stop, stopped) = watch::channel(Urgency::None);
         let attempt = Attempt {
+            files: None,
             fence,
             number: 1,
             spec: Arc::new(spec),

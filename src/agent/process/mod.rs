@@ -63,6 +63,7 @@ pub(crate) struct Settings {
 }
 
 /// Runs commands.
+#[derive(Clone)]
 pub(crate) struct Processes {
     shared: Arc<Shared>,
 }

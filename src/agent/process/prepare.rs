@@ -88,6 +88,15 @@ impl Order {
                 return Prepared::nothing(Failed::Agent(why));
             }
         };
+        if let Some(files) = &self.attempt.files
+            && let Err(error) = files.into_dir(&scratch)
+        {
+            let why = format!("can't put its files in place: {error}");
+            return Prepared {
+                scratch: Some(scratch),
+                ..Prepared::nothing(Failed::Agent(why))
+            };
+        }
         let mut confinement = None;
         let launched = self
             .plan(&scratch, &mut confinement)

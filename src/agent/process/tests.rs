@@ -91,6 +91,7 @@ impl Bench {
             stop: stopped,
         };
         let attempt = Attempt {
+            files: None,
             fence,
             number: 3,
             spec: Arc::new(spec),

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use model::{Disposition, End, Fence, Interruption, Millis, Outcome, TaskSpec, Verdict};
+use model::{
+    Disposition, End, Fence, Interruption, Millis, Outcome, OutcomeBlobs, TaskSpec, Verdict,
+};
 use wire::v1;
 use wire::v1::agent_frame::Body;
 
@@ -179,6 +181,7 @@ impl Worker {
             fence,
             number: attempt.number,
             spec,
+            files: None,
         }));
     }
 
@@ -235,7 +238,8 @@ impl Worker {
                 self.pause(now, &reason, out);
                 End::Declined { reason }
             }
-            (Exit::Prevented, Some(ending)) => ending.before_it_ran().end,
+            (Exit::Unfetched(reason), None) => End::Declined { reason },
+            (Exit::Prevented | Exit::Unfetched(_), Some(ending)) => ending.before_it_ran().end,
             (Exit::Prevented, None) => End::Declined {
                 reason: "the agent did not get to start it".to_owned(),
             },
@@ -264,6 +268,7 @@ impl Worker {
             started_at,
             finished_at,
             usage,
+            blobs: OutcomeBlobs::default(),
         };
         self.free_slot(now, out);
         self.record(fence, outcome, out);

@@ -11,6 +11,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use security::{Alpn, Credentials, Expected, Role};
+use tokio::io::{AsyncRead, AsyncSeek};
 use wire::client::{Client, Error, Outcome, Settings};
 use wire::status::{Code, Failure as Refusal, Reaction};
 use wire::v1;
@@ -44,7 +45,8 @@ impl Connection {
     pub async fn task(&self, id: u64) -> Result<v1::Task> {
         let request = v1::GetTaskRequest { id, stale: false };
         let reply = self.client.get(&request).await;
-        reply.map_err(failed)?.task.ok_or_else(no_task)
+        let task = reply.map_err(failed)?.task.ok_or_else(no_task)?;
+        self.whole(task).await
     }
 
     /// What one controller knows of it, and where in the log that is.
@@ -52,17 +54,40 @@ impl Connection {
         let request = v1::GetTaskRequest { id, stale: true };
         let reply = self.client.get(&request).await.map_err(failed)?;
         let position = reply.position.unwrap_or_default();
-        Ok((reply.task.ok_or_else(no_task)?, position))
+        let task = self.whole(reply.task.ok_or_else(no_task)?).await?;
+        Ok((task, position))
     }
 
     /// The task when it has ended, or as it is after this time.
     pub async fn wait(&self, id: u64, time: Duration) -> Result<v1::Task> {
-        self.client
-            .wait(id, time)
-            .await
-            .map_err(failed)?
-            .task
-            .ok_or_else(no_task)
+        let reply = self.client.wait(id, time).await.map_err(failed)?;
+        self.whole(reply.task.ok_or_else(no_task)?).await
+    }
+
+    /// With an output that was too large for a message.
+    async fn whole(&self, mut task: v1::Task) -> Result<v1::Task> {
+        if let Some(result) = &mut task.result {
+            for (text, blob) in [
+                (&mut result.stdout, &mut result.stdout_blob),
+                (&mut result.stderr, &mut result.stderr_blob),
+            ] {
+                if let Some(blob) = blob.take() {
+                    *text = self.client.get_whole_blob(&blob).await.map_err(failed)?;
+                }
+            }
+        }
+        Ok(task)
+    }
+
+    /// Until a majority has it on disk. `told` hears how many bytes have arrived.
+    pub async fn put_blob(
+        &self,
+        blob: model::BlobRef,
+        file: &mut (impl AsyncRead + AsyncSeek + Unpin + Send),
+        told: impl FnMut(u64),
+    ) -> Result<()> {
+        let put = self.client.put_blob(&blob.into(), file, told).await;
+        put.map_err(failed)
     }
 
     pub async fn tasks(&self, request: &v1::ListTasksRequest) -> Result<v1::ListTasksReply> {

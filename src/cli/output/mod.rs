@@ -19,7 +19,7 @@ use crate::failure::{Failure, Result};
 
 pub use instant::{ago, rfc3339, span};
 pub use outlet::{Meter, Outlet, Target};
-pub use progress::{Progress, waiting};
+pub use progress::{Progress, Transfer, waiting};
 pub use table::{Table, fields};
 pub use text::{insert_bytes, lossy, plain};
 

@@ -1,7 +1,7 @@
 //! A sign of life for whatever takes longer than a second: on stderr, and only on a terminal.
 
 use std::future::Future;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -36,6 +36,44 @@ impl Progress {
 }
 
 impl Drop for Progress {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// How far a transfer has come, of which it is known how much there is.
+pub struct Transfer {
+    bar: ProgressBar,
+    since: Instant,
+}
+
+impl Transfer {
+    pub fn start(bytes: u64) -> Transfer {
+        let bar = ProgressBar::with_draw_target(Some(bytes), ProgressDrawTarget::hidden());
+        let style = ProgressStyle::with_template(
+            "{msg} {wide_bar} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left",
+        );
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        Transfer {
+            bar,
+            since: Instant::now(),
+        }
+    }
+
+    pub fn say(&self, text: &str) {
+        self.bar.set_message(text.to_owned());
+    }
+
+    /// Drawn once it takes longer than a second, and a person watches.
+    pub fn at(&self, bytes: u64) {
+        self.bar.set_position(bytes);
+        if self.bar.is_hidden() && self.since.elapsed() >= PATIENCE && super::watched() {
+            self.bar.set_draw_target(ProgressDrawTarget::stderr());
+        }
+    }
+}
+
+impl Drop for Transfer {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
     }

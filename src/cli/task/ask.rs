@@ -6,8 +6,14 @@ use clap::{Args, ValueEnum};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::spec::{bounded, invalid};
+use super::spec::{Bound, bounded, invalid};
 use crate::failure::{Failure, Result};
+
+/// What may be asked in one request.
+const REQUEST: Bound = Bound {
+    bytes: model::BLOB_MAX_BYTES,
+    next: "a request has at most 64 MiB; ask for less at once",
+};
 
 /// The kinds of tasks that can be told apart by a flag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -160,11 +166,11 @@ impl Question {
 fn read(input: &str) -> Result<Question> {
     let path = Path::new(input);
     let text = match input {
-        "-" => bounded(std::io::stdin().lock(), Path::new("stdin"))?,
+        "-" => bounded(std::io::stdin().lock(), Path::new("stdin"), REQUEST)?,
         _ => {
             let file = std::fs::File::open(path);
             let file = file.map_err(|error| Failure::file("read", path, &error))?;
-            bounded(file, path)?
+            bounded(file, path, REQUEST)?
         }
     };
     if !text.trim_start().starts_with('{') {

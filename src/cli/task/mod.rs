@@ -1,6 +1,7 @@
 //! The noun `task`: submit work, watch it, and ask about it.
 
 mod ask;
+mod attach;
 mod cancel;
 mod follow;
 mod get;

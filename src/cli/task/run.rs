@@ -14,6 +14,7 @@ use clap::Args;
 use tokio::signal::unix::Signal;
 use wire::v1;
 
+use super::attach::upload_first;
 use super::follow::{Extent, Follow, Show};
 use super::spec::{SpecArgs, Wanted};
 use super::submit::{interrupted, named, send};
@@ -57,6 +58,7 @@ pub async fn run(
     global: &Global,
 ) -> Result<Exit> {
     let wanted = named(args.spec.wanted(namespace)?);
+    upload_first(cluster, &wanted.uploads).await?;
     let mut interrupts = interrupts()?;
     let task = accept(cluster, &wanted, &mut interrupts).await?;
     let id = task.id;
@@ -79,9 +81,7 @@ async fn accept(
     interrupts: &mut Signal,
 ) -> Result<v1::Task> {
     tokio::select! {
-        sent = output::waiting("waiting for a majority to store it", send(cluster, wanted)) => {
-            sent.map(|submitted| submitted.task)
-        }
+        sent = send(cluster, wanted) => sent.map(|submitted| submitted.task),
         _ = interrupts.recv() => Err(interrupted(wanted)),
     }
 }

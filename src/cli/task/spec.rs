@@ -5,19 +5,23 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bytes::Bytes;
 use clap::Args;
 use serde::Deserialize;
 
 use super::ask::{AskArgs, AskFile, Given};
+use super::attach::{Origin, Upload, attach};
 use crate::failure::{Failure, Result};
 use crate::mistake;
 
 /// A spec file is refused above this many bytes: four times what a spec may have in the log, since a
 /// text with escapes is longer than what it means.
 const SPEC_FILE_MAX_BYTES: u64 = 4 * model::SPEC_MAX_BYTES as u64;
+/// A request to a model is sent with the spec up to so many bytes; a larger one is uploaded before.
+const REQUEST_MAX_BYTES: usize = 128 * 1024;
 const DEFAULT_NAMESPACE: &str = "default";
 
 /// The task's own arguments, for `submit` and `run`.
@@ -59,6 +63,9 @@ pub struct SpecArgs {
     /// Working directory on the agent; default: a scratch directory of the attempt
     #[arg(long, value_name = "DIR")]
     cwd: Option<String>,
+    /// A file that the task finds in its scratch directory, up to 64 MiB; may be given several times
+    #[arg(long, value_name = "FILE")]
+    attach: Vec<PathBuf>,
     #[command(flatten)]
     ask: AskArgs,
     /// Read the spec from a file in TOML or JSON (`-`: stdin); flags win over it
@@ -86,6 +93,7 @@ struct SpecFile {
     at_most_once: Option<bool>,
     memory: Option<Quantity>,
     request_id: Option<String>,
+    attach: Vec<PathBuf>,
     inference: AskFile,
 }
 
@@ -111,6 +119,8 @@ impl Quantity {
 pub struct Wanted {
     pub spec: model::TaskSpec,
     pub request_id: Option<String>,
+    /// What has to be on the controllers first.
+    pub uploads: Vec<Upload>,
 }
 
 impl SpecArgs {
@@ -187,9 +197,41 @@ fn assemble(
     spec.retries = args.retries.or(file.retries).unwrap_or(spec.retries);
     spec.at_most_once = args.at_most_once || file.at_most_once.unwrap_or(false);
     spec.memory_mib = args.memory.or(memory.transpose()?);
+    let mut uploads = Vec::new();
+    for path in file.attach.iter().chain(&args.attach) {
+        let (attachment, upload) = attach(path)?;
+        spec.blobs.attachments.push(attachment);
+        uploads.extend(upload);
+    }
+    let (spec, request) = beside(spec)?;
+    uploads.extend(request);
     spec.validate()
         .map_err(|rejected| refused(rejected, &spec))?;
-    Ok(Wanted { spec, request_id })
+    Ok(Wanted {
+        spec,
+        request_id,
+        uploads,
+    })
+}
+
+/// A request to a model that is too large for a spec goes beside it.
+fn beside(mut spec: model::TaskSpec) -> Result<(model::TaskSpec, Option<Upload>)> {
+    let Some(inference) = &mut spec.inference else {
+        return Ok((spec, None));
+    };
+    if inference.request.len() <= REQUEST_MAX_BYTES {
+        return Ok((spec, None));
+    }
+    let bytes = Bytes::from(std::mem::take(&mut inference.request));
+    let blob = model::BlobRef::of(&bytes);
+    blob.validate()
+        .map_err(|rejected| refused(rejected, &spec))?;
+    let upload = Upload {
+        name: "the request".to_owned(),
+        blob,
+        from: Origin::Memory(bytes),
+    };
+    Ok((spec.with_bulk(blob), Some(upload)))
 }
 
 type Parse<T> = fn(&str) -> std::result::Result<T, String>;
@@ -204,7 +246,7 @@ fn refused(rejected: model::Rejected, spec: &model::TaskSpec) -> Failure {
         _ => "invalid",
     };
     let hint = if spec.size() > model::SPEC_MAX_BYTES {
-        "put large data where the agents can read it, and name it in the command"
+        "put what is large into files, and give them with --attach"
     } else {
         "see `quorate task submit --help`"
     };
@@ -213,33 +255,38 @@ fn refused(rejected: model::Rejected, spec: &model::TaskSpec) -> Failure {
 
 fn read(from: &str) -> Result<SpecFile> {
     let (origin, text) = if from == "-" {
-        let text = bounded(std::io::stdin().lock(), Path::new("stdin"))?;
+        let text = bounded(std::io::stdin().lock(), Path::new("stdin"), SPEC_FILE)?;
         ("stdin".to_owned(), text)
     } else {
         let path = Path::new(from);
         let file =
             std::fs::File::open(path).map_err(|error| Failure::file("read", path, &error))?;
-        (from.to_owned(), bounded(file, path)?)
+        (from.to_owned(), bounded(file, path, SPEC_FILE)?)
     };
     parse(&text, &origin)
 }
 
-pub(super) fn bounded(input: impl Read, path: &Path) -> Result<String> {
+/// How much is read of a file, and what to say where it has more.
+pub(super) struct Bound {
+    pub bytes: u64,
+    pub next: &'static str,
+}
+
+const SPEC_FILE: Bound = Bound {
+    bytes: SPEC_FILE_MAX_BYTES,
+    next: "a task's spec has at most 256 KiB; put data into files, and attach them",
+};
+
+pub(super) fn bounded(input: impl Read, path: &Path, bound: Bound) -> Result<String> {
+    let Bound { bytes: most, next } = bound;
     let mut bytes = Vec::new();
     input
-        .take(SPEC_FILE_MAX_BYTES + 1)
+        .take(most + 1)
         .read_to_end(&mut bytes)
         .map_err(|error| Failure::file("read", path, &error))?;
-    if bytes.len() as u64 > SPEC_FILE_MAX_BYTES {
-        let message = format!(
-            "{} has more than {SPEC_FILE_MAX_BYTES} bytes",
-            path.display()
-        );
-        return Err(Failure::refused(
-            "over_limit",
-            message,
-            "a task's spec has at most 256 KiB",
-        ));
+    if bytes.len() as u64 > most {
+        let message = format!("{} has more than {most} bytes", path.display());
+        return Err(Failure::refused("over_limit", message, next));
     }
     String::from_utf8(bytes)
         .map_err(|_| invalid(format!("{} is not text in UTF-8", path.display())))
@@ -410,7 +457,7 @@ mod tests {
                     command: vec!["x".repeat(300_000)],
                     ..SpecArgs::default()
                 },
-                "put large data where",
+                "--attach",
             ),
             (
                 SpecArgs {

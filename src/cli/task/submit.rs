@@ -6,6 +6,7 @@
 use clap::Args;
 use wire::v1;
 
+use super::attach::{upload, upload_first};
 use super::spec::{SpecArgs, Wanted};
 use crate::args::Global;
 use crate::client::Connection;
@@ -14,11 +15,15 @@ use crate::failure::{Failure, Result};
 use crate::object::{task_id, task_json, task_table};
 use crate::output::{self, Answer, Format};
 
+/// How often files are uploaded before a submit is given up that finds none of them.
+const UPLOAD_TRIES: u32 = 3;
+
 /// Submit a command as a task, and return once it is accepted
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   quorate task submit --name nap -- sleep 60
   quorate task submit --retries 2 --timeout 5m --require gpu=none -- make all
+  quorate task submit --attach model.bin --attach run.sh -- ./run.sh model.bin
   id=$(quorate task submit -o quiet --from task.toml)
 
 A spec file has the names of the flags, with _ for -; labels and env are tables, require is a list:
@@ -39,8 +44,9 @@ pub async fn submit(
     global: &Global,
 ) -> Result<Exit> {
     let wanted = named(args.spec.wanted(namespace)?);
+    upload_first(cluster, &wanted.uploads).await?;
     let reply = tokio::select! {
-        reply = output::waiting("waiting for a majority to store it", send(cluster, &wanted)) => reply?,
+        reply = send(cluster, &wanted) => reply?,
         () = crate::client::interrupted() => return Err(interrupted(&wanted)),
     };
     let for_people = matches!(global.output, Format::Table | Format::Wide);
@@ -73,10 +79,19 @@ pub async fn send(cluster: &Connection, wanted: &Wanted) -> Result<Submitted> {
         request_id: request_id.clone(),
         wait_ms: 0,
     };
-    let reply = cluster
-        .submit(&request)
-        .await
-        .map_err(|failure| again(failure, &request_id))?;
+    let mut tries = 0;
+    let reply = loop {
+        tries += 1;
+        let sent = cluster.submit(&request);
+        match output::waiting("waiting for a majority to store it", sent).await {
+            // Whoever had it is gone meanwhile.
+            Err(failure) if failure.code == "no_such_blob" && tries < UPLOAD_TRIES => {
+                upload(cluster, &wanted.uploads).await?;
+            }
+            Err(failure) => return Err(again(failure, &request_id)),
+            Ok(reply) => break reply,
+        }
+    };
     let task = reply
         .task
         .ok_or_else(|| crate::client::malformed("a submit without a task"))?;

@@ -12,6 +12,7 @@ impl Leader {
             ticket,
             principal: principal("ann", Role::Client),
             command,
+            held: None,
         });
         assert_eq!(self.answer(ticket), Some(&Ok(Reply::Done)));
     }
@@ -36,6 +37,7 @@ impl Leader {
                 spec,
                 request_id: None,
             }),
+            held: None,
         });
     }
 
@@ -62,6 +64,7 @@ impl Leader {
         self.input(Input::Verdict {
             session,
             verdict: Verdict { fence, outcome },
+            held: None,
         });
     }
 }
@@ -197,6 +200,7 @@ fn a_cancelled_task_is_cancelled_whatever_is_drained() {
             task: TaskId(1),
             reason: String::new(),
         },
+        held: None,
     });
     leader.told();
     leader.drain("a1", 0);

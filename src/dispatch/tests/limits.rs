@@ -143,6 +143,7 @@ fn another_incarnation_gets_neither_assignments_nor_cancels_of_the_one_in_the_lo
         principal: principal("ann", Role::Client),
         command: cancel,
         placement: None,
+        held: None,
     }]);
     leader.input(Input::Applied {
         index: leader.index,
@@ -253,6 +254,7 @@ fn a_cancel_counts_with_its_reason() {
                 task: TaskId(1),
                 reason: reason.clone(),
             },
+            held: None,
         });
     }
     let refused = (1..=40).filter(|number| leader.answer(Ticket(*number)).is_some());

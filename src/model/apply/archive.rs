@@ -37,6 +37,7 @@ impl State {
         self.drop_segments(applied);
         self.forget_requests();
         let mut records = Vec::with_capacity(1 + leaving.len());
+        let mut mentioned = Vec::new();
         if !applied.events.is_empty() {
             records.push(Record::of_events(index, wall, &applied.events));
         }
@@ -44,6 +45,9 @@ impl State {
             if let Some(record) = self.take_out(id) {
                 let key = RecordKey { index, n };
                 self.mark_request(&record, index);
+                mentioned.extend(record.spec.blob_refs());
+                let result = record.result.as_ref();
+                mentioned.extend(result.iter().flat_map(|result| result.blob_refs()));
                 records.push(Record::of_task(key, &record));
             }
         }
@@ -60,8 +64,10 @@ impl State {
         for record in &records {
             open.add(record, now);
         }
-        applied.archive.segment = open.first;
+        let segment = open.first;
+        applied.archive.segment = segment;
         applied.archive.records = records;
+        self.mention_blobs(segment, &mentioned);
     }
 
     /// The finished tasks that have no room in memory any more, and those that nobody decided about
@@ -121,14 +127,18 @@ impl State {
     fn drop_segments(&mut self, applied: &mut Applied) {
         let mut bytes = self.archive_bytes();
         loop {
+            let bytes_with_blobs = bytes + self.index.archived_blob_bytes;
             let oldest = self.segments().next().cloned();
-            let Some(oldest) = oldest.filter(|oldest| self.is_over(oldest, bytes)) else {
+            let Some(oldest) = oldest.filter(|oldest| self.is_over(oldest, bytes_with_blobs))
+            else {
                 return;
             };
             let first = oldest.first;
             bytes = bytes.saturating_sub(oldest.content.bytes);
             self.meta.archived_from = oldest.end;
             self.segments.remove(&first);
+            self.forget_mentions(first);
+            self.drop_loose_blobs();
             applied.archive.dropped.push(oldest);
             applied.events.push(Event::SegmentDropped { first });
         }

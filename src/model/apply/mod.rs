@@ -5,6 +5,7 @@
 //! - [`assign`]: a queued task gets an agent and an epoch;
 //! - [`finish`]: an agent's report, behind the fence; retries;
 //! - [`cancel`], [`agents`], [`expire`]: cancels, registrations, leases, deadlines;
+//! - [`blobs`]: who refers to what stands beside the log;
 //! - [`cordon`]: what people decide on an agent;
 //! - [`archive`]: what leaves memory, and what the archive drops.
 //! - [`join_token`]: who may join, and who did.
@@ -14,6 +15,7 @@
 mod agents;
 mod archive;
 mod assign;
+pub(crate) mod blobs;
 mod cancel;
 mod cordon;
 mod expire;
@@ -39,6 +41,8 @@ type Outcome = Result<Reply, Rejected>;
 /// Where in the log an operation is applied, and what it says happened.
 pub(crate) struct Step<'a> {
     pub index: u64,
+    /// Index of the last membership entry.
+    pub membership: u64,
     /// State time.
     pub now: Timestamp,
     /// Wall time, for display.
@@ -50,7 +54,12 @@ impl State {
     /// Applies an entry at its index. An entry at or below the last applied index changes
     /// nothing: Raft never does that, and it must not count twice if a bug did.
     pub fn apply(&mut self, stamped: &Stamped<'_>) -> Applied {
-        let Stamped { index, term, entry } = *stamped;
+        let Stamped {
+            index,
+            term,
+            membership,
+            entry,
+        } = *stamped;
         let mut applied = Applied::default();
         if index <= self.meta.last_applied {
             let stale = Err(Rejected::Stale(format!("index {index} is applied already")));
@@ -64,6 +73,7 @@ impl State {
         for (position, op) in entry.ops.iter().enumerate() {
             let mut step = Step {
                 index,
+                membership,
                 now: self.meta.time,
                 wall: entry.wall,
                 events: &mut applied.events,
@@ -76,6 +86,7 @@ impl State {
             applied.replies.push(outcome);
         }
         self.archive(entry.wall, &mut applied);
+        self.settle_blobs(&mut applied);
         self.keep_hash();
         applied
     }
@@ -86,9 +97,11 @@ impl State {
                 principal,
                 command,
                 placement,
+                held,
             } => {
                 access::allows(principal, command)?;
                 command.validate()?;
+                blobs::is_held(command, *held, step)?;
                 self.apply_command(principal, command, placement.as_ref(), step)
             }
             Op::System(command) => self.apply_system(command, step),

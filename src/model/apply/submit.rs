@@ -33,6 +33,7 @@ impl State {
             return same_request(known, *spec, submit.request_id.as_ref());
         }
         self.has_room_for(&submit.spec)?;
+        self.has_room_for_blobs(&submit.spec)?;
         if request.is_some() && self.requests.len() >= limit::REQUESTS_MAX {
             return Err(Rejected::over(
                 "the window of request ids",
@@ -106,7 +107,21 @@ fn same_request(known: &Request, spec: [u8; 16], id: Option<&RequestId>) -> Outc
 
 fn request_of(principal: &Principal, id: &RequestId, spec: &TaskSpec) -> (RequestKey, [u8; 16]) {
     let key = request_key(&spec.namespace, &principal.name, &id.0);
-    (key, half(Sha256::digest(encode(1, spec)).into()))
+    (key, spec.identity())
+}
+
+impl TaskSpec {
+    /// What a request id stands for: the same for the same spec, whatever of it stands beside the log.
+    pub fn identity(&self) -> [u8; 16] {
+        match &self.blobs.bulk {
+            Some(bulk) => bulk.whole,
+            None => self.digest(),
+        }
+    }
+
+    pub(crate) fn digest(&self) -> [u8; 16] {
+        half(Sha256::digest(encode(1, self)).into())
+    }
 }
 
 /// The parts are prefixed by their lengths, so that no two triples run together.

@@ -113,6 +113,7 @@ fn asked(command: Command) -> Op {
         principal: client("ann"),
         command,
         placement: None,
+        held: None,
     }
 }
 

@@ -48,6 +48,7 @@ fn by(principal: Principal, command: Command) -> Op {
         principal,
         command,
         placement: None,
+        held: None,
     }
 }
 

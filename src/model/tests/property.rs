@@ -92,6 +92,7 @@ fn order() -> impl Strategy<Value = Op> {
             principal: client("ann"),
             command,
             placement: None,
+            held: None,
         }
     })
 }
@@ -130,6 +131,7 @@ fn op(index: u64) -> impl Strategy<Value = Op> {
             principal: client("ann"),
             command: Command::CancelTask { task: TaskId(task), reason: String::new() },
             placement: None,
+            held: None,
         }),
         2 => registration(inc.clone()),
         2 => order(),
@@ -189,6 +191,7 @@ fn step(state: &mut State, index: u64, (term, entry): &(u64, Option<Entry>)) -> 
     state.apply(&Stamped {
         index,
         term: *term,
+        membership: 0,
         entry,
     })
 }
@@ -208,6 +211,7 @@ fn founded() -> State {
     state.apply(&Stamped {
         index: 1,
         term: 1,
+        membership: 0,
         entry: &entry,
     });
     state
@@ -304,7 +308,7 @@ proptest! {
         nearly[at] ^= bytes.first().copied().unwrap_or(1);
         if let Ok(entry) = Entry::decode(&nearly) {
             let mut state = founded();
-            state.apply(&Stamped { index: 2, term: 1, entry: &entry });
+            state.apply(&Stamped { index: 2, term: 1, membership: 0, entry: &entry });
             prop_assert_eq!(invariant::check(&state), Vec::<String>::new());
         }
     }

@@ -142,6 +142,7 @@ fn the_same_request_id_gives_the_same_task_and_another_spec_is_refused() {
         principal: client("bob"),
         command: Command::SubmitTask(submit(spec("false"), Some("r1"))),
         placement: None,
+        held: None,
     };
     assert_eq!(
         world.one(somebody_else),
@@ -324,6 +325,7 @@ fn an_entry_that_was_applied_changes_nothing_when_it_comes_again() {
     let stamped = crate::Stamped {
         index: world.index,
         term: world.term,
+        membership: 0,
         entry: &entry,
     };
     let applied = world.state.apply(&stamped);
@@ -375,6 +377,7 @@ fn a_cancelled_attempt_keeps_its_slot_until_the_agent_has_ended_it() {
         principal: client("ann"),
         command: cancel,
         placement: None,
+        held: None,
     };
     world.one(cancel.clone()).unwrap();
     let phase = &world.state.task(TaskId(1)).unwrap().phase;

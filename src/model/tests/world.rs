@@ -65,6 +65,7 @@ impl World {
         let stamped = Stamped {
             index: self.index,
             term: self.term,
+            membership: 0,
             entry: &entry,
         };
         let applied = self.state.apply(&stamped);
@@ -168,6 +169,7 @@ pub fn submit_op(submit: Submit, placement: Option<Placement>) -> Op {
         principal: client("ann"),
         command: Command::SubmitTask(submit),
         placement,
+        held: None,
     }
 }
 
@@ -177,6 +179,7 @@ pub fn register_op(profile: AgentProfile) -> Op {
         principal,
         command: Command::RegisterAgent(profile),
         placement: None,
+        held: None,
     }
 }
 
@@ -186,6 +189,7 @@ pub fn finish_op(fence: Fence, agent: &str, outcome: Outcome) -> Op {
         principal: agent_principal(agent),
         command,
         placement: None,
+        held: None,
     }
 }
 

@@ -15,12 +15,13 @@ use super::dial::{CallError, Dialer, within};
 use crate::consensus::{LogId, NodeId, Vote};
 use crate::error::Error;
 use crate::member::{LogIdentity, Node};
-use crate::peers::{Identified, Peers, Suspicion};
+use crate::peers::{Identified, Lacks, Peers, Suspicion};
 use crate::sync::lock;
 
 /// A round of the leader takes a round trip to a quorum; beyond a lease it gives up by itself.
 const READ_INDEX_LIMIT: Duration = Duration::from_secs(2);
 const IDENTIFY_LIMIT: Duration = Duration::from_secs(3);
+const LACKS_LIMIT: Duration = Duration::from_secs(3);
 
 /// Within a quick election, which is pointless when it is slow.
 const ELECTION_LIMIT: Duration = Duration::from_millis(200);
@@ -88,6 +89,17 @@ impl Peers for Calls {
             last_log: reply.last_log.map(codec::log_id_of),
             used: reply.used,
         })
+    }
+
+    async fn lacks(&self, id: NodeId, node: &Node) -> Result<Lacks, Error> {
+        let message = v1::PeerLacksRequest {
+            header: Some(self.dialer.header(id, node)),
+        };
+        let mut client = self.client(id, &node.addresses.raft);
+        match within(LACKS_LIMIT, client.lacks(message)).await {
+            Ok(v1::PeerLacksReply { applied, blobs }) => Ok(Lacks { applied, blobs }),
+            Err(error) => Err(of_peer(error)),
+        }
     }
 
     async fn presence(&self, id: NodeId, node: &Node) -> Error {

@@ -7,6 +7,7 @@
 //! Replication, heartbeats and snapshots to one peer use connections of their own, so that a large message
 //! never delays the proof that a leader is alive.
 
+pub mod blobs;
 pub mod calls;
 pub mod client;
 pub mod codec;

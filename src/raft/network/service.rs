@@ -15,15 +15,18 @@ use wire::transport::PeerInfo;
 use wire::v1;
 use wire::v1::peer_server::Peer as PeerApi;
 
+use super::blobs::{self, Exchange};
 use super::calls::Calls;
 use super::codec;
 use super::guard::Guard;
 use super::segments::{self, Fetcher};
 use super::snapshots;
-use crate::consensus::{Snapshot, Types};
+use crate::consensus::{NodeId, Snapshot, Types};
 use crate::election::QuickElection;
 use crate::error::{Error, Hindrance};
 use crate::machine::{Machine, Published, Storage};
+use crate::member::Node;
+use crate::membership::effective;
 use crate::read::Rounds;
 use crate::snapshot::Handle;
 use crate::store::log::LogStore;
@@ -37,6 +40,7 @@ pub struct Service {
     pub storage: Storage,
     pub published: Arc<Published>,
     pub segments: Fetcher,
+    pub exchange: Exchange,
     pub rounds: Arc<Rounds>,
     /// One snapshot comes in at a time.
     pub receiving: Semaphore,
@@ -58,6 +62,16 @@ fn unwrap_fatal(error: RaftError<C>) -> Status {
 }
 
 impl Service {
+    /// The other members, this one first.
+    fn others(&self, first: Option<NodeId>) -> Vec<(NodeId, Node)> {
+        let members = effective(&self.raft);
+        let nodes = members.nodes();
+        let others = nodes.filter(|(id, _)| **id != self.guard.me().id);
+        let mut others: Vec<_> = others.map(|(id, node)| (*id, node.clone())).collect();
+        others.sort_by_key(|(id, _)| Some(*id) != first);
+        others
+    }
+
     /// A snapshot becomes the state only where the archive that belongs to it is here. Done before consensus
     /// hears of it, so that nothing else waits for it; what came is kept for the next try.
     async fn fetch_segments(
@@ -84,6 +98,7 @@ impl Service {
 impl PeerApi for Service {
     type PresenceStream = ReplyStream<v1::PeerPresenceReply>;
     type FetchSegmentStream = segments::Parts;
+    type FetchBlobStream = blobs::Parts;
 
     async fn heartbeat(
         &self,
@@ -179,6 +194,40 @@ impl PeerApi for Service {
         let archive = self.storage.archive.clone();
         let parts = segments::send(&self.published, archive, request.get_ref())?;
         Ok(Response::new(parts))
+    }
+
+    async fn hold_blobs(
+        &self,
+        request: Request<v1::PeerHoldRequest>,
+    ) -> Result<Response<v1::PeerHoldReply>, Status> {
+        let header = request.get_ref().header.as_ref();
+        self.guard.check(origin(&request), header)?;
+        // Who asks has them.
+        let peers = self.others(header.map(|header| header.from));
+        let reply = self.exchange.hold(request.into_inner(), &peers).await?;
+        Ok(Response::new(reply))
+    }
+
+    async fn fetch_blob(
+        &self,
+        request: Request<v1::PeerBlobRequest>,
+    ) -> Result<Response<Self::FetchBlobStream>, Status> {
+        self.guard
+            .check(origin(&request), request.get_ref().header.as_ref())?;
+        let parts = blobs::send(self.exchange.blobs.clone(), request.get_ref()).await?;
+        Ok(Response::new(parts))
+    }
+
+    async fn lacks(
+        &self,
+        request: Request<v1::PeerLacksRequest>,
+    ) -> Result<Response<v1::PeerLacksReply>, Status> {
+        self.guard
+            .check(origin(&request), request.get_ref().header.as_ref())?;
+        // In this order: what was applied up to there is counted.
+        let applied = self.published.view().state.last_applied();
+        let blobs = self.exchange.blobs.stats().missing;
+        Ok(Response::new(v1::PeerLacksReply { applied, blobs }))
     }
 
     async fn transfer_leader(

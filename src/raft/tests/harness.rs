@@ -138,6 +138,7 @@ pub fn register(name: &str) -> Op {
         },
         command: model::Command::RegisterAgent(profile(name)),
         placement: None,
+        held: None,
     }
 }
 
@@ -151,6 +152,7 @@ pub fn ended_task(id: u64, bytes: usize) -> Vec<Op> {
         },
         command,
         placement: None,
+        held: None,
     };
     let namespace = Namespace::new("default").unwrap();
     let submit = Submit {

@@ -12,6 +12,7 @@ use openraft_rt_tokio::TokioRuntime;
 
 use super::harness::register;
 use crate::archive::Archive;
+use crate::blobs::Blobs;
 use crate::blocking::Blocking;
 use crate::consensus::{Entry, StoredMembership, log_id};
 use crate::fatal::FatalSignal;
@@ -39,6 +40,7 @@ async fn a_snapshot_whose_state_stands_elsewhere_than_its_manifest_says_is_refus
     let storage = Storage {
         shelf,
         archive: Archive::open_inline(dir.path()).unwrap(),
+        blobs: Blobs::open(dir.path()).unwrap(),
     };
     let mut machine =
         Machine::<TokioRuntime>::new(published, storage, fatal.clone(), Blocking::OwnThread);
@@ -58,6 +60,7 @@ async fn an_entry_that_can_not_be_decoded_stops_the_member_before_it_is_applied(
     let storage = Storage {
         shelf: Arc::new(Shelf::open(dir.path()).unwrap()),
         archive: Archive::open_inline(dir.path()).unwrap(),
+        blobs: Blobs::open(dir.path()).unwrap(),
     };
     let mut machine = Machine::<TokioRuntime>::new(
         published.clone(),

@@ -47,7 +47,23 @@ impl Gateway {
         record.map_err(|error| failure::of_raft(&error))
     }
 
-    pub(super) fn show(&self, state: &State, found: &Found<'_>) -> v1::Task {
+    /// Its message, with what is kept beside the log.
+    pub(super) async fn show(&self, state: &State, found: &Found<'_>) -> v1::Task {
+        let mut shown = self.row(state, found);
+        self.0.fill(&mut shown).await;
+        match found {
+            Found::InMemory(task) => {
+                if let Some(spec) = state.spec(task.id) {
+                    self.0.fill_spec(&mut shown, &spec).await;
+                }
+            }
+            Found::Archived(record) => self.0.fill_spec(&mut shown, &record.spec).await,
+        }
+        shown
+    }
+
+    /// What of it is in memory, or in its record.
+    pub(super) fn row(&self, state: &State, found: &Found<'_>) -> v1::Task {
         match found {
             Found::InMemory(task) => self.0.task(state, task),
             Found::Archived(record) => wire::convert::archived_task(record),
@@ -57,7 +73,7 @@ impl Gateway {
     /// A task's message, wherever the task is.
     pub(super) async fn shown(&self, state: &State, id: TaskId) -> Result<v1::Task, Failure> {
         let found = self.find(state, id).await?;
-        Ok(self.show(state, &found))
+        Ok(self.show(state, &found).await)
     }
 }
 

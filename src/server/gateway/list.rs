@@ -58,10 +58,15 @@ impl Gateway {
             let more = page.add(state, filter, below, floor, tasks, is_running);
             before = floor.filter(|_| more == More::Wanted);
         }
-        let show = |found: &Found<'_>| self.show(state, found);
+        let mut tasks = Vec::with_capacity(page.tasks.len());
+        for found in &page.tasks {
+            let mut row = self.row(state, found);
+            self.0.fill(&mut row).await;
+            tasks.push(row);
+        }
         Ok(v1::ListTasksReply {
             position: Some(position),
-            tasks: page.tasks.iter().map(show).collect(),
+            tasks,
             next: page.next.map_or(0, |id| id.0),
         })
     }
@@ -211,14 +216,20 @@ fn namespace_of(state: &State, found: &Found<'_>) -> Option<Namespace> {
 
 /// About how many bytes a task takes in an answer.
 fn size(state: &State, found: &Found<'_>) -> usize {
+    // What is filled in from beside the log counts, too.
+    let shown = |outcome: &model::Outcome| {
+        let blobs = outcome.blob_refs().map(|blob| blob.size);
+        let filled: u64 = blobs.filter(|size| *size <= limit::FILLED_BYTES).sum();
+        outcome.size() + usize::try_from(filled).unwrap_or(usize::MAX)
+    };
     let (spec, result) = match found {
         Found::InMemory(task) => {
             let spec = state.spec(task.id).map_or(0, |spec| spec.size());
-            (spec, state.result(task.id).map_or(0, |it| it.size()))
+            (spec, state.result(task.id).map_or(0, |it| shown(&it)))
         }
         Found::Archived(record) => {
             let result = record.result.as_ref();
-            (record.spec.size(), result.map_or(0, model::Outcome::size))
+            (record.spec.size(), result.map_or(0, shown))
         }
     };
     256 + spec + result
@@ -253,6 +264,7 @@ mod tests {
                     request_id: None,
                 }),
                 placement: None,
+                held: None,
             }
         };
         let found = SystemCommand::Found {
@@ -275,6 +287,7 @@ mod tests {
             state.apply(&Stamped {
                 index,
                 term: 1,
+                membership: 0,
                 entry: &entry,
             });
         }

@@ -3,6 +3,7 @@
 //! one resource or verb each. No gateway holds state.
 
 mod agents;
+mod blobs;
 mod cluster;
 mod enrol;
 mod events;

@@ -5,16 +5,17 @@ use std::time::Duration;
 
 use dispatch::Refusal;
 use futures::Stream;
-use model::{Command, Principal, RequestId, Submit, TaskId};
+use model::{Command, Principal, Rejected, RequestId, Submit, TaskId};
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 use wire::status::{Code, Failure};
 use wire::v1;
 
+use super::found::Found;
 use super::request::Hop;
 use super::{Deadline, Gateway, failure};
 use crate::callers::Caller;
-use crate::dispatcher::Accepted;
+use crate::dispatcher::{Accepted, Answer as Answered};
 use crate::hub::Wants;
 use crate::limit;
 
@@ -103,6 +104,10 @@ impl Gateway {
             spec,
             request_id: Some(RequestId(message.request_id.clone())),
         };
+        if submit.spec.inference.is_none() && submit.spec.blobs.bulk.is_some() {
+            let text = "only the request of an inference may be put beside its spec";
+            return Err(Failure::new(Code::Invalid, text));
+        }
         let command = Command::SubmitTask(submit);
         model::access::allows(&caller.principal, &command)?;
         command.validate()?;
@@ -129,7 +134,7 @@ impl Gateway {
         principal: Principal,
         command: Command,
     ) -> Result<v1::SubmitReply, Failure> {
-        let accepted = self.proposed(principal, command).await?;
+        let accepted = self.submitted(principal, command).await?;
         let (id, duplicate) = match accepted.reply {
             model::Reply::Submitted { task, duplicate } => (task, duplicate),
             other => return Err(unexpected(&other)),
@@ -146,6 +151,20 @@ impl Gateway {
             task,
             duplicate,
         })
+    }
+
+    /// Where the voters changed after those of before were asked for what the task needs, those of now are asked.
+    async fn submitted(&self, principal: Principal, command: Command) -> Result<Accepted, Failure> {
+        let mut tries = 0;
+        loop {
+            let held = self.0.submittable(command.clone()).await?;
+            let done = self.0.inputs.request(principal.clone(), held).await;
+            tries += 1;
+            match done {
+                Err(Refusal::Rejected(Rejected::NotHeld)) if tries < limit::HOLD_TRIES => {}
+                done => return self.counted(done),
+            }
+        }
     }
 
     /// Puts the task's end into the reply if it comes in time. The submit stands whatever happens
@@ -216,7 +235,7 @@ impl Gateway {
         match record.task.state() {
             model::StateName::Cancelled => Ok(v1::TaskReply {
                 position: Some(super::request::position_of(&state)),
-                task: Some(wire::convert::archived_task(&record)),
+                task: Some(self.show(&state, &Found::Archived(record)).await),
             }),
             ended => {
                 let state = ended.as_str().to_owned();
@@ -230,7 +249,11 @@ impl Gateway {
         principal: Principal,
         command: Command,
     ) -> Result<Accepted, Failure> {
-        let answer = self.0.inputs.request(principal, command).await;
+        let answer = self.0.inputs.request(principal, (command, None)).await;
+        self.counted(answer)
+    }
+
+    fn counted(&self, answer: Answered) -> Result<Accepted, Failure> {
         answer.map_err(|refusal| {
             if matches!(refusal, Refusal::Rejected(_)) {
                 self.0.metrics.rejections.inc();

@@ -40,7 +40,7 @@ impl Gateway {
         }
         // Either it had ended as one whose end may still be settled, or the time is up.
         if over {
-            let task = Some(self.show(&state, &found));
+            let task = Some(self.show(&state, &found).await);
             return Ok(Response::new(v1::TaskReply {
                 position: Some(position),
                 task,
@@ -64,7 +64,7 @@ impl Gateway {
         let position = Some(position_of(&state));
         Some(v1::TaskReply {
             position,
-            task: Some(self.show(&state, &found)),
+            task: Some(self.show(&state, &found).await),
         })
     }
 

@@ -11,7 +11,7 @@ use tonic::{Request, Response, Status};
 use wire::status::Failure;
 use wire::v1;
 
-use super::found::has_ended;
+use super::found::{Found, has_ended};
 use super::request::position_of;
 use super::{Deadline, Gateway, failure};
 use crate::hub::{Interest, Wants};
@@ -93,7 +93,7 @@ impl Watch {
         }
         self.shown = Some(now);
         self.over = task.is_terminal();
-        let task = Some(controller.task(&state, task));
+        let task = Some(self.gateway.show(&state, &Found::InMemory(task)).await);
         Ok(Some(v1::TaskReply {
             position: Some(position_of(&state)),
             task,

@@ -46,7 +46,7 @@ impl Gateway {
             Found::Archived(record) => Some(scheduler::explain_decided(&record.task)),
         };
         let explained = explained.ok_or_else(|| failure::no_task(id))?;
-        let shown = self.show(&state, &found);
+        let shown = self.show(&state, &found).await;
         let mut reply = explanation(found.task(), shown, explained);
         reply.position = Some(position);
         Ok(reply)

@@ -42,6 +42,7 @@ impl Collector for Now {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut sheet = Sheet(encoder);
         self.work(&mut sheet)?;
+        self.blobs(&mut sheet)?;
         self.agents(&mut sheet)?;
         self.shell(&mut sheet)?;
         self.clocks(&mut sheet)?;
@@ -70,6 +71,21 @@ impl Now {
             "quorate_running",
             "Attempts that agents say run",
             self.0.hub.running() as u64,
+        )
+    }
+
+    fn blobs(&self, sheet: &mut Sheet<'_>) -> fmt::Result {
+        let stats = self.0.cluster.blob_stats();
+        sheet.gauge(
+            "quorate_blobs",
+            "Blobs on this controller's disk",
+            stats.blobs,
+        )?;
+        sheet.gauge("quorate_blob_bytes", "Bytes of these", stats.bytes)?;
+        sheet.gauge(
+            "quorate_blobs_missing",
+            "Blobs that tasks refer to and that are not here (yet)",
+            stats.missing,
         )
     }
 

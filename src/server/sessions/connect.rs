@@ -244,11 +244,36 @@ impl Reader {
         let mut verdict = model::Verdict::try_from(verdict).map_err(|error| error.to_string())?;
         // What is not kept need not travel through the log.
         verdict.outcome = verdict.outcome.bounded();
-        self.input(dispatch::Input::Verdict {
-            session: self.session.id,
-            verdict,
-        })
-        .await;
+        if !self.controller.has_payload(&verdict) {
+            self.input(dispatch::Input::Verdict {
+                session: self.session.id,
+                verdict,
+                held: None,
+            })
+            .await;
+            return Ok(());
+        }
+        // Only the leader takes it to the log.
+        if !self.controller.cluster.leadership().borrow().is_me {
+            return Ok(());
+        }
+        let (controller, session) = (Arc::clone(&self.controller), Arc::clone(&self.session));
+        let Some(turn) = session.reporting(verdict.fence) else {
+            // It was sent again while it is on its way.
+            return Ok(());
+        };
+        // The next frame does not wait until others have its output.
+        self.controller.background.spawn(async move {
+            if let Some((verdict, held)) = controller.reportable(verdict, &session).await {
+                let report = dispatch::Input::Verdict {
+                    session: session.id,
+                    verdict,
+                    held,
+                };
+                controller.inputs.send(Signal::Input(report)).await;
+            }
+            drop(turn);
+        });
         Ok(())
     }
 
@@ -348,6 +373,7 @@ mod tests {
         state.apply(&Stamped {
             index: 1,
             term: 1,
+            membership: 0,
             entry: &entry,
         });
         state

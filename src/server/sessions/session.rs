@@ -1,8 +1,9 @@
 //! One open session, as the rest of the controller sees it: who is there, when it was heard last,
 //! and a queue of frames that never waits. An agent that does not read its frames loses its session.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use model::{AgentId, Fence};
@@ -28,6 +29,8 @@ pub struct Session {
     pub agent: AgentId,
     frames: mpsc::Sender<Outgoing>,
     tails: Tails,
+    /// Attempts whose output is on its way to the other controllers.
+    reporting: Mutex<BTreeSet<Fence>>,
     heard: Mutex<Heard>,
     /// The highest frame of the agent that was handled.
     handled: AtomicU64,
@@ -46,6 +49,7 @@ impl Session {
             agent,
             frames,
             tails: Tails::default(),
+            reporting: Mutex::default(),
             heard: Mutex::new(Heard {
                 at: Instant::now(),
                 status: None,
@@ -105,6 +109,21 @@ impl Session {
         &self.tails
     }
 
+    /// A report's turn, until it is dropped; none while the same report has one.
+    pub(super) fn reporting(self: &Arc<Session>, fence: Fence) -> Option<Turn> {
+        let mut reporting = self.lock_reporting();
+        reporting.insert(fence).then(|| Turn {
+            session: Arc::clone(self),
+            fence,
+        })
+    }
+
+    fn lock_reporting(&self) -> MutexGuard<'_, BTreeSet<Fence>> {
+        self.reporting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Asks the agent for output. Nothing where the session has ended or serves too many.
     pub fn tail(self: &Arc<Session>, wanted: &Wanted) -> Option<Tail> {
         let (id, tail) = self.tails.open(self)?;
@@ -125,6 +144,19 @@ impl Session {
 
     pub(super) fn untail(&self, id: u64) {
         self.send(Outgoing::own(Body::Untail(v1::Untail { id })));
+    }
+}
+
+/// A report on its way.
+#[derive(Debug)]
+pub(super) struct Turn {
+    session: Arc<Session>,
+    fence: Fence,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.session.lock_reporting().remove(&self.fence);
     }
 }
 

@@ -100,6 +100,7 @@ fn falsify(data_dir: &Path) {
     wrong.apply(&Stamped {
         index: right.last_applied(),
         term: right.last_term(),
+        membership: 0,
         entry: &entry,
     });
     assert_ne!(wrong.hash(), right.hash());
@@ -127,5 +128,6 @@ fn register(agent: &str) -> Op {
             backends: Vec::new(),
         }),
         placement: None,
+        held: None,
     }
 }

@@ -207,7 +207,7 @@ pub(super) fn has_ended(reply: &v1::TaskReply) -> bool {
 
 /// A stream's request without a time limit, which would end the stream as well. The limit still holds
 /// for its beginning, on our side.
-fn endless<Message>(request: Request<Message>) -> Request<Message> {
+pub(super) fn endless<Message>(request: Request<Message>) -> Request<Message> {
     Request::new(request.into_inner())
 }
 

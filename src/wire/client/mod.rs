@@ -19,6 +19,7 @@
 //! first call. Left out: printing, exit codes, and files.
 
 mod backoff;
+mod blobs;
 mod calls;
 mod course;
 mod error;

@@ -73,7 +73,7 @@ impl Watch {
 }
 
 /// Nothing was changed by watching.
-fn broken(status: &tonic::Status) -> Error {
+pub(super) fn broken(status: &tonic::Status) -> Error {
     let mut failure = of_status(status, "the controller").failure().clone();
     if failure.code == Code::OutcomeUnknown {
         failure = failure.with_hint(Terms::READ.hint());
@@ -81,7 +81,7 @@ fn broken(status: &tonic::Status) -> Error {
     Error::known(failure)
 }
 
-fn may_go_on(error: &Error) -> bool {
+pub(super) fn may_go_on(error: &Error) -> bool {
     match error.code().reaction() {
         Reaction::Unavailable | Reaction::Unknown => true,
         Reaction::Rejected | Reaction::Fatal => false,

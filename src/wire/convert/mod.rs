@@ -2,6 +2,7 @@
 //! it checks what the wire could not express, and says in words what is wrong.
 
 mod agent;
+mod blob;
 mod event;
 mod joining;
 mod session;
@@ -15,6 +16,7 @@ use model::StateHashes;
 use crate::v1;
 
 pub use agent::{backends_in, backends_out, hello};
+pub use blob::{restore, shorten};
 pub use event::event;
 pub use joining::{enrolment_in, join_token_out, role_in, role_out};
 pub use task::{archived_task, state, states, task};

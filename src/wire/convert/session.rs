@@ -58,6 +58,8 @@ impl TryFrom<v1::Outcome> for model::Outcome {
             started_at: Timestamp(outcome.started_at),
             finished_at: Timestamp(outcome.finished_at),
             usage: outcome.usage.map(model::Usage::from),
+            // Made by the controller that takes it to the log.
+            blobs: model::OutcomeBlobs::default(),
         })
     }
 }

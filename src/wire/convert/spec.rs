@@ -32,6 +32,13 @@ impl From<&model::TaskSpec> for v1::TaskSpec {
             at_most_once: spec.at_most_once,
             memory_mib: spec.memory_mib.unwrap_or(0),
             inference: spec.inference.as_ref().map(|it| Box::new(it.into())),
+            attachments: spec
+                .blobs
+                .attachments
+                .iter()
+                .map(v1::Attachment::from)
+                .collect(),
+            bulk: spec.blobs.bulk.as_ref().map(|bulk| bulk.blob.into()),
         }
     }
 }
@@ -105,7 +112,11 @@ impl TryFrom<v1::TaskSpec> for model::TaskSpec {
                 .into_iter()
                 .filter(|it| !spec.require.contains(&it.to_string())),
         );
-        Ok(model::TaskSpec {
+        let attachments = spec.attachments.into_iter();
+        let attachments = attachments.map(model::Attachment::try_from);
+        read.blobs.attachments = attachments.collect::<Result<_, _>>()?;
+        let bulk = spec.bulk.map(model::BlobRef::try_from).transpose()?;
+        let read = model::TaskSpec {
             name: spec.name,
             labels: labels_in(spec.labels)?,
             require,
@@ -115,6 +126,10 @@ impl TryFrom<v1::TaskSpec> for model::TaskSpec {
             at_most_once: spec.at_most_once,
             memory_mib: nonzero(spec.memory_mib),
             ..read
+        };
+        Ok(match bulk {
+            Some(blob) => read.with_bulk(blob),
+            None => read,
         })
     }
 }

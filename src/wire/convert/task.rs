@@ -131,5 +131,7 @@ fn result(outcome: &model::Outcome) -> v1::TaskResult {
         stdout_bytes: outcome.stdout_bytes,
         stderr_bytes: outcome.stderr_bytes,
         usage: outcome.usage.map(v1::Usage::from),
+        stdout_blob: outcome.blobs.stdout.map(v1::BlobRef::from),
+        stderr_blob: outcome.blobs.stderr.map(v1::BlobRef::from),
     }
 }

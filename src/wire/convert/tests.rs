@@ -120,6 +120,7 @@ fn apply(state: &mut State, ops: Vec<Op>) {
         let applied = state.apply(&Stamped {
             index,
             term: 1,
+            membership: 0,
             entry: &entry,
         });
         assert!(applied.replies[0].is_ok(), "{:?}", applied.replies);
@@ -136,6 +137,7 @@ fn asked(name: &str, role: Role, command: Command) -> Op {
         principal,
         command,
         placement: None,
+        held: None,
     }
 }
 

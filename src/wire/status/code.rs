@@ -21,6 +21,8 @@ pub enum Code {
     NoSuchTask,
     NoSuchAgent,
     NotFound,
+    /// What a task needs was never uploaded, or is not kept any more.
+    NoSuchBlob,
     RequestIdReused,
     AlreadyEnded,
     /// Proven who it is, and not allowed.
@@ -49,12 +51,13 @@ pub enum Code {
 
 impl Code {
     /// In the order in which they are declared.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Invalid,
         Self::OverLimit,
         Self::NoSuchTask,
         Self::NoSuchAgent,
         Self::NotFound,
+        Self::NoSuchBlob,
         Self::RequestIdReused,
         Self::AlreadyEnded,
         Self::Forbidden,
@@ -86,6 +89,7 @@ impl Code {
             Self::NoSuchTask => "no_such_task",
             Self::NoSuchAgent => "no_such_agent",
             Self::NotFound => "not_found",
+            Self::NoSuchBlob => "no_such_blob",
             Self::RequestIdReused => "request_id_reused",
             Self::AlreadyEnded => "already_ended",
             Self::Forbidden => "forbidden",
@@ -125,6 +129,7 @@ impl Code {
             | Self::NoSuchTask
             | Self::NoSuchAgent
             | Self::NotFound
+            | Self::NoSuchBlob
             | Self::RequestIdReused
             | Self::AlreadyEnded
             | Self::Forbidden
@@ -141,7 +146,9 @@ impl Code {
         match self {
             Self::Invalid => tonic::Code::InvalidArgument,
             Self::OverLimit => tonic::Code::ResourceExhausted,
-            Self::NoSuchTask | Self::NoSuchAgent | Self::NotFound => tonic::Code::NotFound,
+            Self::NoSuchTask | Self::NoSuchAgent | Self::NotFound | Self::NoSuchBlob => {
+                tonic::Code::NotFound
+            }
             Self::RequestIdReused => tonic::Code::AlreadyExists,
             Self::AlreadyEnded | Self::Refused => tonic::Code::FailedPrecondition,
             Self::Forbidden => tonic::Code::PermissionDenied,
@@ -165,7 +172,7 @@ impl Code {
             Self::Invalid => 400,
             Self::Unauthenticated | Self::NotTrusted => 401,
             Self::Forbidden => 403,
-            Self::NoSuchTask | Self::NoSuchAgent | Self::NotFound => 404,
+            Self::NoSuchTask | Self::NoSuchAgent | Self::NotFound | Self::NoSuchBlob => 404,
             Self::RequestIdReused | Self::AlreadyEnded | Self::Refused | Self::Stale => 409,
             Self::Compacted => 410,
             Self::OverLimit => 429,
@@ -186,6 +193,7 @@ impl Code {
         match self {
             Self::NoSuchTask => Some("see `quorate task list`"),
             Self::NoSuchAgent => Some("see `quorate agent list`"),
+            Self::NoSuchBlob => Some("upload it, and submit again"),
             Self::RequestIdReused => Some("send the same spec again, or use a new request id"),
             Self::AlreadyEnded => Some("see how with `quorate task get`"),
             Self::Unauthenticated => Some("connect with a certificate of this cluster"),

@@ -9,6 +9,7 @@ use crash::{Cuts, Life};
 use model::{State, TaskId};
 
 use super::{Log, opened_at};
+use crate::blobs::Blobs;
 use crate::consensus::log_id;
 use crate::fatal::FatalSignal;
 use crate::machine::{Storage, View, build};
@@ -42,7 +43,13 @@ fn opened(dir: &Path) -> io::Result<(Storage, State)> {
         None => State::default(),
     };
     let archive = opened_at(dir, &state);
-    Ok((Storage { shelf, archive }, state))
+    let blobs = Blobs::open(dir)?;
+    let storage = Storage {
+        shelf,
+        archive,
+        blobs,
+    };
+    Ok((storage, state))
 }
 
 fn write(life: &Life) -> io::Result<()> {

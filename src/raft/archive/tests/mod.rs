@@ -55,6 +55,7 @@ impl Log {
         let stamped = Stamped {
             index,
             term: 1,
+            membership: 0,
             entry: &entry,
         };
         self.state.apply(&stamped).archive

@@ -8,6 +8,7 @@ use openraft_rt_tokio::TokioRuntime;
 use tempfile::TempDir;
 
 use crate::archive::Archive;
+use crate::blobs::Blobs;
 use crate::blocking::Blocking;
 use crate::consensus::Types;
 use crate::fatal::FatalSignal;
@@ -25,6 +26,7 @@ fn machine(dir: &TempDir) -> Machine<TokioRuntime> {
     let storage = Storage {
         shelf: Arc::new(Shelf::open(dir.path()).unwrap()),
         archive: Archive::open_inline(dir.path()).unwrap(),
+        blobs: Blobs::open(dir.path()).unwrap(),
     };
     // Nobody reads the events here, and none are sent before `go_live`.
     let (published, _) = Published::new();

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::harness::register;
 use crate::archive::Archive;
+use crate::blobs::Blobs;
 use crate::blocking::Blocking;
 use crate::clock::Clocks;
 use crate::config::{SNAPSHOT_EVERY, Timers, openraft_config};
@@ -51,6 +52,7 @@ async fn start(id: NodeId, net: &Arc<Net>) -> Simulated {
     let storage = Storage {
         shelf: Arc::new(Shelf::open(dir.path()).unwrap()),
         archive: Archive::open_inline(dir.path()).unwrap(),
+        blobs: Blobs::open(dir.path()).unwrap(),
     };
     let machine = Machine::new(published.clone(), storage, fatal.clone(), Blocking::InPlace);
     let config = openraft_config("sim", Timers::default(), SNAPSHOT_EVERY).unwrap();

@@ -26,7 +26,7 @@ use crate::consensus::{LogId, NodeId, Snapshot, Vote};
 use crate::error::Error;
 use crate::machine::Machine;
 use crate::member::Node;
-use crate::peers::{Identified, Peers, Suspicion};
+use crate::peers::{Identified, Lacks, Peers, Suspicion};
 use crate::snapshot::Handle;
 use crate::sync::lock;
 use crate::watched::Watched;
@@ -169,6 +169,15 @@ impl Peers for Wires {
                 last_log: None,
                 used: false,
             })
+        };
+        within(CALL_LIMIT, answer).await
+    }
+
+    async fn lacks(&self, id: NodeId, _: &Node) -> Result<Lacks, Error> {
+        let answer = async {
+            let there = self.dial(id).await.map_err(busy)?;
+            let applied = there.view().state.last_applied();
+            Ok(Lacks { applied, blobs: 0 })
         };
         within(CALL_LIMIT, answer).await
     }

@@ -227,7 +227,8 @@ impl<'l> Output<'l> {
 
     /// What the result keeps of this attempt, once its report was accepted.
     async fn kept(&self) -> Option<Kept> {
-        let state = self.logs.gateway.0.cluster.view();
+        let cluster = &self.logs.gateway.0.cluster;
+        let state = cluster.view();
         // Where the archive can't be read there is the agent.
         let found = self.logs.gateway.find(&state, self.logs.id).await.ok()?;
         if found.task().settled != Some(self.attempt.epoch) {
@@ -237,16 +238,17 @@ impl<'l> Output<'l> {
             Found::InMemory(task) => state.result(task.id)?,
             Found::Archived(record) => Arc::new(record.result?),
         };
-        let (bytes, total) = match self.stream {
-            OutputStream::Stderr => (&outcome.stderr, outcome.stderr_bytes),
+        let (bytes, blob, total) = match self.stream {
+            OutputStream::Stderr => (&outcome.stderr, outcome.blobs.stderr, outcome.stderr_bytes),
             OutputStream::Stdout | OutputStream::Unspecified => {
-                (&outcome.stdout, outcome.stdout_bytes)
+                (&outcome.stdout, outcome.blobs.stdout, outcome.stdout_bytes)
             }
         };
-        Some(Kept {
-            bytes: Bytes::copy_from_slice(bytes),
-            total,
-        })
+        let bytes = match blob {
+            Some(blob) => cluster.read_small_blob(blob).await.ok()?,
+            None => Bytes::copy_from_slice(bytes),
+        };
+        Some(Kept { bytes, total })
     }
 
     async fn send_kept(&self, kept: Kept, from: Begin) -> Result<(), Stop> {

@@ -1,0 +1,59 @@
+//! Where blobs come from: any controller that the agent knows.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures::FutureExt;
+use security::{Alpn, Credentials, Expected, KeyFiles, Role};
+use tokio::sync::watch;
+use wire::client::{Client, Settings};
+use wire::status::Reaction;
+
+use super::cache::{Failed, Source};
+
+/// Connections are used again for so long; after that a renewed certificate, or other controllers, are noticed.
+const FRESH: Duration = Duration::from_secs(60);
+
+/// A client, and since when it is used.
+type Held = Mutex<Option<(Instant, Client)>>;
+
+/// Asks the controllers at the addresses that are dialled, with the certificate of this directory.
+pub fn controllers(identity: PathBuf, dialled: watch::Receiver<Vec<String>>) -> Source {
+    let held = Arc::new(Held::default());
+    Arc::new(move |blob, offset| {
+        let client = client(&held, &identity, &dialled);
+        async move {
+            let asked = client?.get_blob(&blob, offset).await;
+            asked.map_err(|error| match error.code().reaction() {
+                Reaction::Rejected => Failed::ForGood(error.to_string()),
+                Reaction::Unavailable | Reaction::Unknown | Reaction::Fatal => {
+                    Failed::Now(error.to_string())
+                }
+            })
+        }
+        .boxed()
+    })
+}
+
+fn client(
+    held: &Held,
+    identity: &Path,
+    dialled: &watch::Receiver<Vec<String>>,
+) -> Result<Client, Failed> {
+    let mut held = held.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((since, client)) = &*held
+        && since.elapsed() < FRESH
+    {
+        return Ok(client.clone());
+    }
+    let now = |error: &dyn std::fmt::Display| Failed::Now(error.to_string());
+    let credentials = Credentials::load(&KeyFiles::in_directory(identity));
+    let credentials = credentials.map_err(|error| now(&error))?;
+    let tls = security::client_config(&credentials, Expected::any(Role::Controller), Alpn::H2);
+    let tls = tls.map_err(|error| now(&error))?;
+    let made = Client::connect(&dialled.borrow(), tls, Settings::default());
+    let made = made.map_err(|error| now(&error))?;
+    *held = Some((Instant::now(), made.clone()));
+    Ok(made)
+}

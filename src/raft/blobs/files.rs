@@ -1,0 +1,136 @@
+//! The files of blobs: whole, verified, or not there.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+use model::{BlobDigest, BlobRef};
+use sha2::{Digest, Sha256};
+
+use crate::durable::at;
+
+/// Bytes read at once.
+const BUFFER: usize = 256 * 1024;
+/// What a file is called while it is written, and when it was found damaged.
+const TEMPORARY: &str = "tmp";
+const DAMAGED: &str = "damaged";
+
+pub fn path(dir: &Path, digest: &BlobDigest) -> PathBuf {
+    dir.join(digest.to_string())
+}
+
+/// What is there. Files that were not finished are removed.
+pub fn list(dir: &Path) -> io::Result<Vec<BlobRef>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).map_err(at(dir))? {
+        let path = entry.map_err(at(dir))?.path();
+        let digest = |name: Option<&std::ffi::OsStr>| name?.to_str()?.parse::<BlobDigest>().ok();
+        if let Some(digest) = digest(path.file_name()) {
+            let size = fs::metadata(&path).map_err(at(&path))?.len();
+            found.push(BlobRef { digest, size });
+        } else if digest(path.file_stem()).is_some()
+            && path.extension().is_some_and(|it| it == TEMPORARY)
+        {
+            fs::remove_file(&path).map_err(at(&path))?;
+        }
+    }
+    Ok(found)
+}
+
+/// Writes a file under its name. The directory has to be synced after it.
+pub fn write(dir: &Path, blob: &BlobRef, bytes: &[u8]) -> io::Result<()> {
+    if BlobRef::of(bytes) != *blob {
+        return Err(damaged("the bytes are not those of the blob"));
+    }
+    let path = path(dir, &blob.digest);
+    let temporary = path.with_extension(TEMPORARY);
+    let written = || {
+        let mut file = File::create(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_data()?;
+        fs::rename(&temporary, &path)
+    };
+    written().map_err(|error| {
+        // Half of it would only take space; whatever hinders that, the first error tells more.
+        fs::remove_file(&temporary).ok();
+        at(&path)(error)
+    })
+}
+
+/// A file at its start, after all of its bytes were looked at.
+pub fn verified(dir: &Path, blob: &BlobRef) -> io::Result<File> {
+    let path = path(dir, &blob.digest);
+    let mut file = match File::open(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(at(&path)(damaged("it is gone")));
+        }
+        opened => opened.map_err(at(&path))?,
+    };
+    let found = digest_of(&mut file).map_err(at(&path))?;
+    if found != *blob {
+        return Err(at(&path)(damaged("its bytes have changed")));
+    }
+    file.rewind().map_err(at(&path))?;
+    Ok(file)
+}
+
+/// What a file holds, from where it stands on.
+pub fn digest_of(file: &mut File) -> io::Result<BlobRef> {
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; BUFFER];
+    let mut size = 0;
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(read) => {
+                hasher.update(&buffer[..read]);
+                size += read as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let digest = BlobDigest(hasher.finalize().into());
+    Ok(BlobRef { digest, size })
+}
+
+pub fn damaged(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what.to_owned())
+}
+
+pub fn is_damage(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::InvalidData
+}
+
+pub fn remove(dir: &Path, digest: &BlobDigest) -> io::Result<()> {
+    let path = path(dir, digest);
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at(&path)(error)),
+        Err(_) | Ok(()) => Ok(()),
+    }
+}
+
+/// Takes its name from a damaged file. An earlier one that was put aside is written over: neither is the blob.
+pub fn put_aside(dir: &Path, digest: &BlobDigest) -> io::Result<()> {
+    let path = path(dir, digest);
+    match fs::rename(&path, path.with_extension(DAMAGED)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at(&path)(error)),
+        Err(_) | Ok(()) => Ok(()),
+    }
+}
+
+/// Bytes of a file system.
+pub struct Space {
+    pub all: u64,
+    /// What a process like this one may still write.
+    pub free: u64,
+}
+
+pub fn space(dir: &Path) -> io::Result<Space> {
+    let disk = nix::sys::statvfs::statvfs(dir).map_err(|error| at(dir)(error.into()))?;
+    let bytes = |blocks: u64| blocks.saturating_mul(disk.fragment_size());
+    Ok(Space {
+        all: bytes(disk.blocks()),
+        free: bytes(disk.blocks_available()),
+    })
+}

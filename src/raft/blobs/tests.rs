@@ -1,0 +1,154 @@
+//! What the directory of blobs does with bytes that are cut off, wrong, changed, or not wanted any more.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::BlobRef;
+use tempfile::TempDir;
+
+use super::{Blobs, Progress};
+
+/// Larger than what is read or sent at once.
+fn bytes() -> Vec<u8> {
+    (0..700_000_u32).flat_map(u32::to_le_bytes).collect()
+}
+
+fn opened(dir: &Path) -> Arc<Blobs> {
+    Blobs::open(dir).unwrap()
+}
+
+fn file_of(dir: &Path, blob: &BlobRef) -> PathBuf {
+    dir.join("blobs").join(blob.digest.to_string())
+}
+
+#[test]
+fn what_came_before_a_break_or_a_restart_need_not_come_again() {
+    let dir = TempDir::new().unwrap();
+    let bytes = bytes();
+    let blob = BlobRef::of(&bytes);
+    let blobs = opened(dir.path());
+    assert_eq!(blobs.progress(&blob).unwrap(), Progress::Partly(0));
+    assert_eq!(
+        blobs.append(&blob, 0, &bytes[..1_000]).unwrap(),
+        Progress::Partly(1_000)
+    );
+    drop(blobs);
+
+    let blobs = opened(dir.path());
+    assert_eq!(blobs.progress(&blob).unwrap(), Progress::Partly(1_000));
+    assert!(!blobs.pin(&blob));
+    assert!(blobs.append(&blob, 1_001, &bytes[1_001..]).is_err());
+    // Somebody else began anew.
+    assert_eq!(
+        blobs.append(&blob, 0, &bytes[..500]).unwrap(),
+        Progress::Partly(1_000)
+    );
+    assert_eq!(
+        blobs.append(&blob, 500, &bytes[500..]).unwrap(),
+        Progress::Whole
+    );
+    assert_eq!(blobs.read_whole(&blob).unwrap(), Some(bytes));
+    assert_eq!(blobs.progress(&blob).unwrap(), Progress::Whole);
+    assert!(opened(dir.path()).pin(&blob));
+}
+
+#[test]
+fn bytes_that_are_not_those_of_the_blob_never_get_its_name() {
+    let dir = TempDir::new().unwrap();
+    let bytes = bytes();
+    let blob = BlobRef::of(&bytes);
+    let blobs = opened(dir.path());
+    let mut wrong = bytes.clone();
+    wrong[123_456] ^= 1;
+    assert!(blobs.append(&blob, 0, &wrong).is_err());
+    assert!(!file_of(dir.path(), &blob).exists());
+    // And they are not gone on with.
+    assert_eq!(blobs.progress(&blob).unwrap(), Progress::Partly(0));
+    assert!(
+        blobs
+            .append(&blob, 0, &[&bytes[..], &[0]].concat())
+            .is_err()
+    );
+    assert!(blobs.put(&[(blob, &wrong)]).is_err());
+    assert!(!blobs.pin(&blob));
+    assert_eq!(blobs.append(&blob, 0, &bytes).unwrap(), Progress::Whole);
+}
+
+#[test]
+fn a_blob_that_was_changed_on_disk_is_missing_until_it_comes_again() {
+    let dir = TempDir::new().unwrap();
+    let bytes = bytes();
+    let blob = BlobRef::of(&bytes);
+    let blobs = opened(dir.path());
+    blobs.put(&[(blob, &bytes)]).unwrap();
+    assert_eq!(blobs.stats().missing, 0);
+    let mut flipped = bytes.clone();
+    flipped[bytes.len() - 1] ^= 0x10;
+    fs::write(file_of(dir.path(), &blob), &flipped).unwrap();
+
+    assert!(blobs.read(&blob).unwrap().is_none());
+    assert!(!blobs.pin(&blob));
+    assert!(blobs.missing().borrow().contains(&blob.digest));
+    let aside = file_of(dir.path(), &blob).with_extension("damaged");
+    assert_eq!(fs::read(&aside).unwrap(), flipped);
+    blobs.append(&blob, 0, &bytes).unwrap();
+    assert_eq!(blobs.stats().missing, 0);
+    assert_eq!(blobs.read_whole(&blob).unwrap(), Some(bytes));
+}
+
+#[test]
+fn one_that_is_gone_or_of_another_size_is_missing_too() {
+    let dir = TempDir::new().unwrap();
+    let blob = BlobRef::of(b"something");
+    let blobs = opened(dir.path());
+    blobs.put(&[(blob, b"something")]).unwrap();
+    fs::remove_file(file_of(dir.path(), &blob)).unwrap();
+    assert!(blobs.read(&blob).unwrap().is_none());
+    assert_eq!(blobs.stats().missing, 1);
+
+    fs::write(file_of(dir.path(), &blob), b"some").unwrap();
+    let blobs = opened(dir.path());
+    assert!(!blobs.pin(&blob));
+    blobs.expect(&[blob]);
+    assert_eq!(blobs.stats().missing, 1);
+    blobs.put(&[(blob, b"something")]).unwrap();
+    assert_eq!(blobs.stats().missing, 0);
+}
+
+#[test]
+fn only_what_is_old_and_not_to_be_kept_is_deleted() {
+    let dir = TempDir::new().unwrap();
+    let (kept, dropped) = (BlobRef::of(b"kept"), BlobRef::of(b"dropped"));
+    let put = |blobs: &Blobs| {
+        blobs
+            .put(&[(kept, b"kept"), (dropped, b"dropped")])
+            .unwrap();
+    };
+    let blobs = opened(dir.path());
+    put(&blobs);
+    assert_eq!(blobs.collect(|_| false).unwrap(), 0);
+    assert!(!blobs.has_old(|_| false));
+    drop(blobs);
+
+    let blobs = Blobs::open_with(dir.path(), Duration::ZERO).unwrap();
+    assert!(blobs.has_old(|digest| *digest == kept.digest));
+    assert_eq!(blobs.collect(|digest| *digest == kept.digest).unwrap(), 1);
+    assert!(blobs.pin(&kept) && !blobs.pin(&dropped));
+    assert!(!file_of(dir.path(), &dropped).exists());
+    assert!(!blobs.has_old(|digest| *digest == kept.digest));
+}
+
+#[test]
+fn many_are_written_at_once() {
+    let dir = TempDir::new().unwrap();
+    let blobs = opened(dir.path());
+    let all: Vec<Vec<u8>> = (0..200_u16).map(|n| n.to_le_bytes().repeat(40)).collect();
+    let named: Vec<_> = all.iter().map(|it| (BlobRef::of(it), &**it)).collect();
+    blobs.put(&named).unwrap();
+    for (blob, bytes) in &named {
+        assert_eq!(blobs.read_whole(blob).unwrap().as_deref(), Some(*bytes));
+    }
+    assert_eq!(blobs.stats().blobs, 200);
+}
