@@ -54,9 +54,14 @@ impl Dispatcher {
                 ticket,
                 principal,
                 command,
-            } if self.leading => {
-                self.batch.request(ticket, principal, command);
-            }
+            } if self.leading => match state.admits(&command) {
+                Ok(()) => self.batch.request(ticket, principal, command),
+                // Alone: in an entry it could not even be read everywhere.
+                Err(rejected) => out.push(Output::Answer {
+                    ticket,
+                    result: Err(Refusal::Rejected(rejected)),
+                }),
+            },
             Input::Request { ticket, .. } => {
                 out.push(Output::Answer {
                     ticket,

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::{AgentId, JoinTokenId, TaskId};
+use crate::version::StateVersion;
 
 /// Why a command changed nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -35,6 +36,15 @@ pub enum Rejected {
     /// It can't be forgotten as it is.
     #[error("agent {agent} {why}")]
     AgentInUse { agent: AgentId, why: String },
+    /// Some controller may still run a release that does not know it.
+    #[error(
+        "this needs state version {needs} and the cluster is at {version}: it rises by itself once every \
+         controller runs a release that has it"
+    )]
+    NotYet {
+        needs: StateVersion,
+        version: StateVersion,
+    },
     /// What the leader planned on is no longer so; it plans again.
     #[error("the plan is stale: {0}")]
     Stale(String),

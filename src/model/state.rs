@@ -23,6 +23,7 @@ use crate::spec::{Class, TaskSpec};
 use crate::table::{Rows, Table};
 use crate::task::{StateName, Task};
 use crate::time::Timestamp;
+use crate::version::StateVersion;
 
 /// The snapshot format that this release writes.
 const FORMAT: u8 = 1;
@@ -62,7 +63,7 @@ pub(crate) struct Meta {
     pub cluster_id: String,
     pub generation: Generation,
     /// Decides which branch `apply` takes; raised once all members support it.
-    pub state_version: u32,
+    pub state_version: StateVersion,
     pub time: Timestamp,
     pub last_applied: u64,
     pub last_term: u64,
@@ -103,10 +104,7 @@ pub struct State {
 impl Default for State {
     fn default() -> State {
         State {
-            meta: Meta {
-                state_version: 1,
-                ..Meta::default()
-            },
+            meta: Meta::default(),
             tasks: Table::new("task"),
             specs: Table::new("spec"),
             results: Table::new("result"),
@@ -130,7 +128,8 @@ impl State {
         self.meta.generation
     }
 
-    pub fn state_version(&self) -> u32 {
+    /// What it may hold, and the log may say.
+    pub fn state_version(&self) -> StateVersion {
         self.meta.state_version
     }
 

@@ -4,9 +4,12 @@
 mod archive;
 mod budget;
 mod endings;
+mod exemplars;
+mod formats;
 mod golden;
 mod joining;
 mod kept;
 mod property;
 mod rules;
+mod versions;
 mod world;

@@ -47,6 +47,7 @@ mod store;
 mod sync;
 mod trail;
 mod unfinished;
+mod versions;
 mod watched;
 
 #[cfg(test)]

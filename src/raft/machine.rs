@@ -26,7 +26,7 @@ use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 use futures::{Stream, StreamExt};
-use model::{ArchiveStep, Stamped, State, StateHashes, Timestamp};
+use model::{ArchiveStep, Stamped, State, StateHashes, StateVersion, Timestamp, Versions};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{AsyncRuntime, EntryPayload, OptionalSend};
 use tokio::sync::mpsc;
@@ -38,7 +38,7 @@ use crate::consensus::{
     Entry, LogId, NodeId, Snapshot, SnapshotMeta, StoredMembership, Types, term_of,
 };
 use crate::fatal::FatalSignal;
-use crate::payload::Response;
+use crate::payload::{Payload, Response};
 use crate::snapshot::manifest::Position;
 use crate::snapshot::{Handle, Shelf, chunk};
 use crate::sync::lock;
@@ -158,6 +158,7 @@ pub struct Machine<R> {
     steps: Vec<ArchiveStep>,
     fatal: FatalSignal,
     blocking: Blocking,
+    versions: Versions,
     runtime: PhantomData<fn() -> R>,
 }
 
@@ -169,6 +170,7 @@ impl<R: AsyncRuntime> Machine<R> {
         storage: Storage,
         fatal: FatalSignal,
         blocking: Blocking,
+        versions: Versions,
     ) -> Self {
         Self {
             view: View::default(),
@@ -178,6 +180,7 @@ impl<R: AsyncRuntime> Machine<R> {
             steps: Vec::new(),
             fatal,
             blocking,
+            versions,
             runtime: PhantomData,
         }
     }
@@ -197,12 +200,8 @@ impl<R: AsyncRuntime> Machine<R> {
                 used.extend(self.view.membership.nodes().map(|(id, _)| *id));
             }
             EntryPayload::Normal(payload) => {
-                let decoded = payload.take_entry().map_err(|error| {
-                    self.stop(format!(
-                        "entry {index} can't be decoded, so it can't be applied as the other \
-                         members do: {error}; run the release that wrote it"
-                    ))
-                })?;
+                let decoded = self.understood(index, payload)?;
+                let before = self.state.state_version();
                 let stamped = Stamped {
                     index,
                     term,
@@ -213,6 +212,7 @@ impl<R: AsyncRuntime> Machine<R> {
                 done = applied.map_err(|_| {
                     self.stop(format!("applying entry {index} panicked; this is a defect"))
                 })?;
+                tell_version(before, self.state.state_version());
             }
         }
         self.view.applied = Some(entry.log_id);
@@ -234,6 +234,23 @@ impl<R: AsyncRuntime> Machine<R> {
             replies: done.replies,
         };
         Ok((response, batch))
+    }
+
+    /// An entry that this release can read, and may apply. To go on without it, or to refuse what the others
+    /// accept, would be to differ from them.
+    fn understood(&self, index: u64, payload: &Payload) -> io::Result<model::Entry> {
+        let entry = payload.take_entry().map_err(|error| {
+            self.stop(format!(
+                "entry {index} can't be decoded, so it can't be applied as the other members do: {error}; \
+                 run the release that wrote it, or a later one, on this data directory as it is"
+            ))
+        })?;
+        self.versions.check_entry(&entry).map_err(|error| {
+            self.stop(format!(
+                "entry {index} can't be applied as the other members do: {error}"
+            ))
+        })?;
+        Ok(entry)
     }
 
     fn publish(&mut self, waiting: &mut Vec<Waiting<R>>) -> io::Result<()> {
@@ -329,6 +346,13 @@ impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for Machine<R> {
                  with an empty data directory"
             ))
         })?;
+        let understood = self.versions.check(state.state_version());
+        understood.map_err(|error| {
+            self.stop(format!(
+                "the snapshot up to entry {} can't be used: {error}",
+                state.last_applied()
+            ))
+        })?;
         let named = state.clone();
         let settled = self.blocking.run::<R, _, _>(move || {
             storage.shelf.adopt(&handle)?;
@@ -355,6 +379,12 @@ impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for Machine<R> {
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot<Handle>>> {
         self.storage.shelf.current().map(snapshot).transpose()
+    }
+}
+
+fn tell_version(before: StateVersion, now: StateVersion) {
+    if now != before {
+        tracing::info!(%before, %now, "the state version rose");
     }
 }
 

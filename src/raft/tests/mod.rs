@@ -11,3 +11,4 @@ mod proxy;
 mod replication;
 mod simulated;
 mod throughput;
+mod versions;

@@ -33,6 +33,7 @@ fn machine(dir: &TempDir) -> Machine<TokioRuntime> {
         storage,
         FatalSignal::default(),
         Blocking::OwnThread,
+        model::Versions::OF_THIS_RELEASE,
     )
 }
 

@@ -9,7 +9,7 @@ mod wires;
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::{Addresses, ControllerId, Generation, Timestamp};
+use model::{Addresses, ControllerId, Generation, Timestamp, Versions};
 use openraft::async_runtime::AsyncRuntime;
 use openraft::{Instant, Raft};
 use openraft_rt_sim::{SimInstant, SimRuntime};
@@ -52,7 +52,14 @@ async fn start(id: NodeId, net: &Arc<Net>) -> Simulated {
         shelf: Arc::new(Shelf::open(dir.path()).unwrap()),
         archive: Archive::open_inline(dir.path()).unwrap(),
     };
-    let machine = Machine::new(published.clone(), storage, fatal.clone(), Blocking::InPlace);
+    let versions = Versions::OF_THIS_RELEASE;
+    let machine = Machine::new(
+        published.clone(),
+        storage,
+        fatal.clone(),
+        Blocking::InPlace,
+        versions,
+    );
     let config = openraft_config("sim", Timers::default(), SNAPSHOT_EVERY).unwrap();
     let net = net.clone();
     let wires = Wires {
@@ -77,6 +84,7 @@ async fn start(id: NodeId, net: &Arc<Net>) -> Simulated {
                 addresses: Addresses::default(),
                 log: identity,
             },
+            versions,
         },
         clock: virtual_clock(),
         patience: Patience {
