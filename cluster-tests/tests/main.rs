@@ -53,3 +53,7 @@ mod shape;
 mod site;
 #[cfg(test)]
 mod verbs;
+#[cfg(test)]
+mod versions;
+#[cfg(test)]
+mod wal;

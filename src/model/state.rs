@@ -25,8 +25,11 @@ use crate::task::{StateName, Task};
 use crate::time::Timestamp;
 use crate::version::StateVersion;
 
-/// The snapshot format that this release writes.
+/// The format of a state at version 1, which release 0.1.0 reads.
 const FORMAT: u8 = 1;
+/// Of one at any later version. Its fields stand in the same places; but release 0.1.0 does not look at
+/// the version, and must not go on from a state that it does not understand.
+const VERSIONED: u8 = 2;
 /// How often the hash is kept for comparison under load, in log indexes.
 const HASH_EVERY: u64 = 256;
 
@@ -436,7 +439,11 @@ impl State {
             self.joining.dump(),
             (self.hash_at.0, serde_bytes::Bytes::new(&self.hash_at.1)),
         );
-        encode(FORMAT, &dump)
+        let format = match self.state_version() {
+            StateVersion::FIRST => FORMAT,
+            _ => VERSIONED,
+        };
+        encode(format, &dump)
     }
 
     /// The state, its indexes rebuilt.
@@ -452,7 +459,11 @@ impl State {
             crate::join_token::Dumped,
             (u64, serde_bytes::ByteArray<32>),
         );
-        let dumped: Dumped = decode(FORMAT, bytes)?;
+        let format = match bytes.first() {
+            Some(&FORMAT) => FORMAT,
+            _ => VERSIONED,
+        };
+        let dumped: Dumped = decode(format, bytes)?;
         let (meta, tasks, specs, results, agents, requests, segments, joining, hash_at) = dumped;
         let (hash_index, hash) = hash_at;
         let mut state = State {

@@ -342,8 +342,8 @@ impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for Machine<R> {
         let loaded = self.blocking.run::<R, _, _>(move || load(&source)).await;
         let (state, position) = loaded.map_err(|error| {
             self.stop(format!(
-                "a snapshot can't be used: {error}. Let the machine join under a new id, \
-                 with an empty data directory"
+                "a snapshot can't be used: {error}. Where that can't be mended, let the machine join under a \
+                 new id, with an empty data directory"
             ))
         })?;
         let understood = self.versions.check(state.state_version());
@@ -391,7 +391,12 @@ fn tell_version(before: StateVersion, now: StateVersion) {
 /// Decodes a snapshot's state and checks it against its manifest. Blocks.
 fn load(handle: &Handle) -> io::Result<(State, Position)> {
     let invalid = |text: String| io::Error::new(io::ErrorKind::InvalidData, text);
-    let state = State::decode(&handle.read()?).map_err(|error| invalid(error.to_string()))?;
+    // Its checksums are right: it is not damaged, it is another release's.
+    let state = State::decode(&handle.read()?).map_err(|error| {
+        invalid(format!(
+            "its state can't be decoded: {error}; run the release that wrote it, or a later one"
+        ))
+    })?;
     let hash = chunk::hex(&state.recompute_hash());
     if hash != handle.manifest.state_hash {
         let told = &handle.manifest.state_hash;

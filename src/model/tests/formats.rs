@@ -14,13 +14,14 @@ use super::exemplars::{self, Named};
 use crate::entry::{decode, encode};
 use crate::{
     AgentState, Class, Command, DrainStage, End, Endpoint, Entry, Event, EventsRecord, Expression,
-    Interruption, Kind, Op, Phase, Reason, Record, RecordKey, Role, State, StateName,
+    Interruption, Kind, Op, Phase, Reason, Record, RecordKey, Role, State, StateName, StateVersion,
     SystemCommand, Task, TaskRecord, Timestamp, invariant,
 };
 
 const ENTRIES: &str = include_str!("../golden/formats/v1/entries.hex");
 const RECORDS: &str = include_str!("../golden/formats/v1/records.hex");
 const STATE: &str = include_str!("../golden/formats/v1/state.hex");
+const STATE_2: &str = include_str!("../golden/formats/v2/state.hex");
 const ENTRIES_2: &str = include_str!("../golden/formats/v2/entries.hex");
 
 /// Bytes on one line.
@@ -164,6 +165,31 @@ fn a_state_at_version_1_is_written_and_read_as_the_first_release_did() {
     ];
     assert!(!tables.contains(&0), "a table has no record: {tables:?}");
     assert!(read.meta.open.is_some());
+}
+
+/// Release 0.1.0 does not look at a state's version, so what it must not go on from has a format that it refuses.
+#[test]
+fn a_state_at_a_later_version_has_another_format() {
+    let (mut state, _) = exemplars::lived();
+    state.meta.state_version = StateVersion(2);
+    let (bytes, hash) = (state.encode(), state.hash().to_vec());
+    assert_eq!((parse(STATE)["state"][0], bytes[0]), (1, 2));
+    assert_written(
+        "v2/state.hex",
+        STATE_2,
+        &vec![("state", bytes), ("hash", hash)],
+    );
+    let golden = parse(STATE_2);
+    let read = State::decode(&golden["state"]).unwrap();
+    assert_eq!(read.state_version(), StateVersion(2));
+    assert_eq!(read.recompute_hash().to_vec(), golden["hash"]);
+    let mut later = golden["state"].clone();
+    later[0] = 3;
+    let told = State::decode(&later).unwrap_err().to_string();
+    assert!(
+        told.contains("format 3 is not one that this release reads (it reads up to 2)"),
+        "{told}"
+    );
 }
 
 /// The names of an enum's variants, as serde knows them.
@@ -334,6 +360,6 @@ fn what_a_newer_release_calls_by_another_name_or_writes_in_another_format_is_not
     let told = Entry::decode(&format).unwrap_err().to_string();
     assert_eq!(
         told,
-        "format 2 is not one that this release reads (it reads 1)"
+        "format 2 is not one that this release reads (it reads up to 1)"
     );
 }

@@ -2,6 +2,8 @@
 
 mod archive;
 mod failover;
+mod formats;
+pub mod golden;
 mod growth;
 pub mod harness;
 mod machine;
