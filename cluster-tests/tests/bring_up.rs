@@ -232,7 +232,7 @@ fn carry(from: &Path, to: &Path) {
 }
 
 /// Three addresses with the usual ports free, such as `127.77.5.`: by chance one that no other test has.
-fn free_network() -> String {
+pub fn free_network() -> String {
     const TRIES: usize = 50;
     let free = |network: &String| {
         let machines = (1..=3).flat_map(|host| (7400..7403).map(move |port| (host, port)));

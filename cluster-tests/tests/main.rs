@@ -8,6 +8,8 @@
 mod agents;
 mod archive;
 #[cfg(test)]
+mod blobs;
+#[cfg(test)]
 mod bench_agent_protocol;
 #[cfg(test)]
 mod bring_up;
@@ -53,3 +55,7 @@ mod shape;
 mod site;
 #[cfg(test)]
 mod verbs;
+#[cfg(test)]
+mod versions;
+#[cfg(test)]
+mod wal;

@@ -230,6 +230,24 @@ mod tests {
     }
 
     #[test]
+    fn agent_json_is_written_and_read_as_the_first_release_did() {
+        const GOLDEN: &str = include_str!("golden/v1/agent.json");
+        let owner = Owner {
+            schema: 1,
+            id: "a1".into(),
+            cluster_id: "q92c5c30985b4".into(),
+            generation: 2,
+            instance: "0123456789abcdef".into(),
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.json");
+        write_owner(dir.path(), &path, &owner).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), GOLDEN.trim_end());
+        let opened = DataDir::open(dir.path(), "a1", "q92c5c30985b4").unwrap();
+        assert_eq!(opened.owner, owner);
+    }
+
+    #[test]
     fn a_directory_of_another_release_is_refused_as_what_it_is() {
         let dir = tempfile::tempdir().unwrap();
         drop(DataDir::open(dir.path(), "a1", "q1").unwrap());

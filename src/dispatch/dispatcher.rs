@@ -61,9 +61,14 @@ impl Dispatcher {
                 principal,
                 command,
                 held,
-            } if self.leading => {
-                self.batch.request(ticket, principal, (command, held));
-            }
+            } if self.leading => match state.admits(&command) {
+                Ok(()) => self.batch.request(ticket, principal, (command, held)),
+                // Alone: in an entry it could not even be read everywhere.
+                Err(rejected) => out.push(Output::Answer {
+                    ticket,
+                    result: Err(Refusal::Rejected(rejected)),
+                }),
+            },
             Input::Request { ticket, .. } => {
                 out.push(Output::Answer {
                     ticket,

@@ -11,6 +11,7 @@ use crate::rejected::Rejected;
 use crate::spec::validate_labels;
 use crate::time::Timestamp;
 use crate::trace::Reason;
+use crate::trailing::positional;
 
 /// What an agent says of itself when it opens a session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,7 +112,7 @@ pub enum DrainStage {
 }
 
 /// A registered agent.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Agent {
     pub profile: AgentProfile,
@@ -120,9 +121,11 @@ pub struct Agent {
     pub registered_index: u64,
     /// Left out where there is none: the record of an agent that nobody closed, and its hash, are what
     /// they were before agents could be closed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub cordon: Option<Cordon>,
 }
+
+positional!(Agent { profile, state, registered_index } later { cordon });
 
 impl Agent {
     pub fn drain(&self) -> Option<&Drain> {

@@ -15,6 +15,7 @@ use crate::rejected::Rejected;
 use crate::spec::TaskSpec;
 use crate::time::Millis;
 use crate::trace::Trace;
+use crate::version::StateVersion;
 
 /// A caller's name for one submit: the same id gives the same task.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -222,6 +223,10 @@ pub enum SystemCommand {
     },
     /// How much is kept in memory and in the archive, as this leader was configured.
     Retain(Retention),
+    /// Every member understands this version, learners included: from here on it may be used.
+    RaiseVersion {
+        to: StateVersion,
+    },
 }
 
 /// One operation of an entry.

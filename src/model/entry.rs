@@ -39,8 +39,8 @@ pub struct Stamped<'a> {
 pub enum DecodeError {
     #[error("no bytes")]
     Empty,
-    #[error("format {found} is not one that this release reads (it reads {FORMAT})")]
-    Format { found: u8 },
+    #[error("format {found} is not one that this release reads (it reads up to {newest})")]
+    Format { found: u8, newest: u8 },
     #[error("{0}")]
     Body(String),
 }
@@ -67,7 +67,8 @@ pub(crate) fn decode<T: for<'de> Deserialize<'de>>(
 ) -> Result<T, DecodeError> {
     let (&found, mut body) = bytes.split_first().ok_or(DecodeError::Empty)?;
     if found != format {
-        return Err(DecodeError::Format { found });
+        let newest = format;
+        return Err(DecodeError::Format { found, newest });
     }
     let value = rmp_serde::decode::from_read(&mut body)
         .map_err(|error| DecodeError::Body(error.to_string()))?;

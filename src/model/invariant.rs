@@ -1,9 +1,10 @@
 //! What must hold of every state, whatever was applied. Tests call it after each entry.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::agent::Agent;
 use crate::apply::submit::request_of_task;
+use crate::blob::BlobDigest;
 use crate::id::TaskId;
 use crate::limit;
 use crate::principal::Role;
@@ -23,6 +24,7 @@ pub fn check(state: &State) -> Vec<String> {
     }
     check_orphans(state, &mut found);
     check_archive(state, &mut found);
+    check_blobs(state, &mut found);
     check_tokens(state, &mut found);
     if state.index != state.rebuilt_index() {
         found.push("the indexes differ from the records".into());
@@ -125,6 +127,32 @@ fn check_archive(state: &State, found: &mut Vec<String>) {
             found.push(format!("segment {segment:?} begins before {from}"));
         }
         from = segment.end;
+    }
+}
+
+/// What the records in memory name is counted, and nothing is kept that nobody names.
+fn check_blobs(state: &State, found: &mut Vec<String>) {
+    let mut named: BTreeMap<BlobDigest, u64> = BTreeMap::new();
+    let of_specs = state.specs.iter().flat_map(|(_, spec)| spec.blob_refs());
+    let of_results = state.results.iter().flat_map(|(_, it)| it.blob_refs());
+    for blob in of_specs.chain(of_results) {
+        *named.entry(blob.digest).or_default() += 1;
+    }
+    for digest in named.keys().filter(|digest| !state.has_blob(digest)) {
+        found.push(format!("blob {digest} is named, and not known"));
+    }
+    for (digest, blob) in state.blobs.iter() {
+        let held = named.get(digest).copied().unwrap_or(0);
+        if held != blob.held {
+            found.push(format!("blob {digest} is named {held} times: {blob:?}"));
+        }
+        let mut segments = state.all_segments().map(|segment| segment.first);
+        let kept = blob
+            .segment
+            .is_some_and(|it| segments.any(|first| first == it));
+        if blob.segment.is_some() != kept || held == 0 && !kept {
+            found.push(format!("blob {digest} is named nowhere: {blob:?}"));
+        }
     }
 }
 

@@ -36,6 +36,8 @@ mod table;
 mod task;
 mod time;
 mod trace;
+mod trailing;
+mod version;
 
 #[cfg(test)]
 mod tests;
@@ -72,3 +74,4 @@ pub use state::{Archived, State};
 pub use task::{Attempt, Cancellation, Phase, StateName, Task};
 pub use time::{Millis, Timestamp};
 pub use trace::{Reason, Scored, Trace};
+pub use version::{NotUnderstood, StateVersion, Versions};

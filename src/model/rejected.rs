@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::{AgentId, JoinTokenId, TaskId};
+use crate::version::StateVersion;
 
 /// Why a command changed nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -38,6 +39,15 @@ pub enum Rejected {
     /// The voters have changed since a majority of them was asked; the leader asks again.
     #[error("a majority of the voters of now is not known to have its blobs")]
     NotHeld,
+    /// Some controller may still run a release that does not know it.
+    #[error(
+        "this needs state version {needs} and the cluster is at {version}: it rises by itself once every \
+         controller runs a release that has it"
+    )]
+    NotYet {
+        needs: StateVersion,
+        version: StateVersion,
+    },
     /// What the leader planned on is no longer so; it plans again.
     #[error("the plan is stale: {0}")]
     Stale(String),

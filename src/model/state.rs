@@ -25,10 +25,13 @@ use crate::spec::{Class, TaskSpec};
 use crate::table::{Rows, Table};
 use crate::task::{StateName, Task};
 use crate::time::Timestamp;
+use crate::version::StateVersion;
 
-/// The snapshot format: the first knows no blobs, and is written while there are none.
+/// The format of a state at version 1, which release 0.1.0 reads.
 const FORMAT: u8 = 1;
-const FORMAT_WITH_BLOBS: u8 = 2;
+/// Of one at any later version: the same, and the blobs behind it. Release 0.1.0 does not look at the version, and
+/// must not go on from a state that it does not understand.
+const VERSIONED: u8 = 2;
 /// How often the hash is kept for comparison under load, in log indexes.
 const HASH_EVERY: u64 = 256;
 
@@ -65,7 +68,7 @@ pub(crate) struct Meta {
     pub cluster_id: String,
     pub generation: Generation,
     /// Decides which branch `apply` takes; raised once all members support it.
-    pub state_version: u32,
+    pub state_version: StateVersion,
     pub time: Timestamp,
     pub last_applied: u64,
     pub last_term: u64,
@@ -110,10 +113,7 @@ pub struct State {
 impl Default for State {
     fn default() -> State {
         State {
-            meta: Meta {
-                state_version: 1,
-                ..Meta::default()
-            },
+            meta: Meta::default(),
             tasks: Table::new("task"),
             specs: Table::new("spec"),
             results: Table::new("result"),
@@ -139,7 +139,8 @@ impl State {
         self.meta.generation
     }
 
-    pub fn state_version(&self) -> u32 {
+    /// What it may hold, and the log may say.
+    pub fn state_version(&self) -> StateVersion {
         self.meta.state_version
     }
 
@@ -474,9 +475,9 @@ impl State {
             self.joining.dump(),
             (self.hash_at.0, serde_bytes::Bytes::new(&self.hash_at.1)),
         );
-        match self.blobs.len() {
-            0 => encode(FORMAT, &before),
-            _ => encode(FORMAT_WITH_BLOBS, &(before, self.blobs.dump())),
+        match self.state_version() {
+            StateVersion::FIRST => encode(FORMAT, &before),
+            _ => encode(VERSIONED, &(before, self.blobs.dump())),
         }
     }
 
@@ -493,13 +494,13 @@ impl State {
             crate::join_token::Dumped,
             (u64, serde_bytes::ByteArray<32>),
         );
-        type WithBlobs = (Dumped, Rows<BlobDigest, Blob>);
+        type Versioned = (Dumped, Rows<BlobDigest, Blob>);
         let (dumped, blobs) = match bytes.first() {
-            Some(&FORMAT_WITH_BLOBS) => {
-                let (dumped, blobs): WithBlobs = decode(FORMAT_WITH_BLOBS, bytes)?;
+            Some(&FORMAT) => (decode::<Dumped>(FORMAT, bytes)?, None),
+            _ => {
+                let (dumped, blobs): Versioned = decode(VERSIONED, bytes)?;
                 (dumped, Some(blobs))
             }
-            _ => (decode::<Dumped>(FORMAT, bytes)?, None),
         };
         let (meta, tasks, specs, results, agents, requests, segments, joining, hash_at) = dumped;
         let (hash_index, hash) = hash_at;

@@ -2,11 +2,15 @@
 //! entries on three replicas.
 
 mod archive;
+mod blobs;
 mod budget;
 mod endings;
+mod exemplars;
+mod formats;
 mod golden;
 mod joining;
 mod kept;
 mod property;
 mod rules;
+mod versions;
 mod world;

@@ -228,6 +228,14 @@ impl Cluster {
             .await
     }
 
+    /// What the leader does every few seconds, until it is done.
+    #[cfg(test)]
+    pub async fn raise_version(&self) -> Result<model::StateVersion, Error> {
+        let core = self.inner.core.clone();
+        self.on_runtime(async move { core.raise_version().await })
+            .await
+    }
+
     #[cfg(test)]
     pub fn effective_membership(&self) -> Arc<crate::consensus::StoredMembership> {
         self.inner.core.members.effective()
@@ -383,6 +391,7 @@ impl Disk {
                 addresses: config.advertise.clone(),
                 log: self.log.identity(),
             },
+            versions: config.versions,
         }
     }
 
@@ -550,6 +559,7 @@ async fn start_raft(
         disk.storage.clone(),
         disk.fatal.clone(),
         Blocking::OwnThread,
+        disk.config.versions,
     );
     let me = network.me();
     let raft = Raft::build(me.id, consensus, network.clone(), disk.log.clone(), machine).await;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::{Addresses, ControllerId, Generation};
+use model::{Addresses, ControllerId, Generation, Versions};
 use openraft::SnapshotPolicy;
 
 use crate::error::Error;
@@ -96,6 +96,8 @@ pub struct Config {
     pub propose_timeout: Duration,
     /// How long a read, or a proposal that was not taken yet, waits for a leader or a quorum.
     pub patience: Duration,
+    /// The state versions that it goes by: this release's.
+    pub versions: Versions,
 }
 
 impl Config {
@@ -120,6 +122,7 @@ impl Config {
             snapshot_bytes: SNAPSHOT_BYTES,
             propose_timeout: Duration::from_secs(10),
             patience: Duration::from_secs(5),
+            versions: Versions::OF_THIS_RELEASE,
         }
     }
 

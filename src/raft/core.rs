@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use model::{ControllerId, Op, State, StateHashes, SystemCommand, Timestamp};
+use model::{ControllerId, Op, State, StateHashes, Timestamp};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::{AsyncRuntime, Instant, Raft};
 use tokio::sync::Mutex;
@@ -25,6 +25,7 @@ use crate::proposer::{ClockSource, Committed, Proposer, Stamper};
 use crate::read::{MemberRound, Read, Rounds};
 use crate::status::{Metrics, Status};
 use crate::store::log::LogStore;
+use crate::versions::{self, Raising};
 use crate::watched::{Follower, Watched};
 
 /// How long the members may wait for each other.
@@ -122,6 +123,7 @@ impl<R: AsyncRuntime, P: Peers> Core<R, P> {
             peers,
             me,
             one_at_a_time: Mutex::new(()),
+            raising: Raising::default(),
         };
         let core = Arc::new(Self {
             raft,
@@ -152,6 +154,10 @@ impl<R: AsyncRuntime, P: Peers> Core<R, P> {
         drop(R::spawn(core.fatal.watch("counting changes", counting)));
         let founding = found(Arc::downgrade(core), core.leadership.clone());
         drop(R::spawn(core.fatal.watch("founding", founding)));
+        let raising = versions::watch(Arc::downgrade(core), core.leadership.clone());
+        drop(R::spawn(
+            core.fatal.watch("raising the state version", raising),
+        ));
         let (election, leadership) = (core.election.clone(), core.leadership.clone());
         let electing = async move {
             // A question to another member may be under way, which need not be waited for.
@@ -197,6 +203,11 @@ impl<R: AsyncRuntime, P: Peers> Core<R, P> {
             });
         }
         Ok(self.rounds.join().await?.index)
+    }
+
+    /// The machine's wall clock, for display.
+    pub fn wall(&self) -> Timestamp {
+        self.stamper.wall()
     }
 
     pub fn now(&self) -> Reading {
@@ -352,11 +363,8 @@ async fn found<R: AsyncRuntime, P: Peers>(
         let Some(core) = core.upgrade() else { return };
         let me = &core.members.me;
         if core.view().state.generation() < me.generation {
-            let op = Op::System(SystemCommand::Found {
-                cluster_id: me.cluster_id.clone(),
-                generation: me.generation,
-            });
-            if let Err(error) = core.propose(vec![op], core.stamper.wall()).await {
+            let ops = versions::founding(me, &core.view().state);
+            if let Err(error) = core.propose(ops, core.wall()).await {
                 tracing::warn!(%error, "the founding entry was not committed");
                 R::sleep(FOUND_PAUSE).await;
             }

@@ -49,6 +49,7 @@ mod store;
 mod sync;
 mod trail;
 mod unfinished;
+mod versions;
 mod watched;
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 use futures::{Stream, StreamExt};
-use model::{ArchiveStep, Stamped, State, StateHashes, Timestamp};
+use model::{ArchiveStep, Stamped, State, StateHashes, StateVersion, Timestamp, Versions};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{AsyncRuntime, EntryPayload, OptionalSend};
 use tokio::sync::mpsc;
@@ -40,7 +40,7 @@ use crate::consensus::{
 };
 use crate::fatal::FatalSignal;
 use crate::held::membership_index;
-use crate::payload::Response;
+use crate::payload::{Payload, Response};
 use crate::snapshot::manifest::Position;
 use crate::snapshot::{Handle, Shelf, chunk};
 use crate::sync::lock;
@@ -161,6 +161,7 @@ pub struct Machine<R> {
     steps: Vec<ArchiveStep>,
     fatal: FatalSignal,
     blocking: Blocking,
+    versions: Versions,
     runtime: PhantomData<fn() -> R>,
 }
 
@@ -172,6 +173,7 @@ impl<R: AsyncRuntime> Machine<R> {
         storage: Storage,
         fatal: FatalSignal,
         blocking: Blocking,
+        versions: Versions,
     ) -> Self {
         Self {
             view: View::default(),
@@ -181,6 +183,7 @@ impl<R: AsyncRuntime> Machine<R> {
             steps: Vec::new(),
             fatal,
             blocking,
+            versions,
             runtime: PhantomData,
         }
     }
@@ -200,12 +203,8 @@ impl<R: AsyncRuntime> Machine<R> {
                 used.extend(self.view.membership.nodes().map(|(id, _)| *id));
             }
             EntryPayload::Normal(payload) => {
-                let decoded = payload.take_entry().map_err(|error| {
-                    self.stop(format!(
-                        "entry {index} can't be decoded, so it can't be applied as the other \
-                         members do: {error}; run the release that wrote it"
-                    ))
-                })?;
+                let decoded = self.understood(index, payload)?;
+                let before = self.state.state_version();
                 let stamped = Stamped {
                     index,
                     term,
@@ -217,6 +216,7 @@ impl<R: AsyncRuntime> Machine<R> {
                 done = applied.map_err(|_| {
                     self.stop(format!("applying entry {index} panicked; this is a defect"))
                 })?;
+                tell_version(before, self.state.state_version());
             }
         }
         self.view.applied = Some(entry.log_id);
@@ -239,6 +239,23 @@ impl<R: AsyncRuntime> Machine<R> {
             replies: done.replies,
         };
         Ok((response, batch))
+    }
+
+    /// An entry that this release can read, and may apply. To go on without it, or to refuse what the others
+    /// accept, would be to differ from them.
+    fn understood(&self, index: u64, payload: &Payload) -> io::Result<model::Entry> {
+        let entry = payload.take_entry().map_err(|error| {
+            self.stop(format!(
+                "entry {index} can't be decoded, so it can't be applied as the other members do: {error}; \
+                 run the release that wrote it, or a later one, on this data directory as it is"
+            ))
+        })?;
+        self.versions.check_entry(&entry).map_err(|error| {
+            self.stop(format!(
+                "entry {index} can't be applied as the other members do: {error}"
+            ))
+        })?;
+        Ok(entry)
     }
 
     fn publish(&mut self, waiting: &mut Vec<Waiting<R>>) -> io::Result<()> {
@@ -330,8 +347,15 @@ impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for Machine<R> {
         let loaded = self.blocking.run::<R, _, _>(move || load(&source)).await;
         let (state, position) = loaded.map_err(|error| {
             self.stop(format!(
-                "a snapshot can't be used: {error}. Let the machine join under a new id, \
-                 with an empty data directory"
+                "a snapshot can't be used: {error}. Where that can't be mended, let the machine join under a \
+                 new id, with an empty data directory"
+            ))
+        })?;
+        let understood = self.versions.check(state.state_version());
+        understood.map_err(|error| {
+            self.stop(format!(
+                "the snapshot up to entry {} can't be used: {error}",
+                state.last_applied()
             ))
         })?;
         let named = state.clone();
@@ -364,10 +388,21 @@ impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for Machine<R> {
     }
 }
 
+fn tell_version(before: StateVersion, now: StateVersion) {
+    if now != before {
+        tracing::info!(%before, %now, "the state version rose");
+    }
+}
+
 /// Decodes a snapshot's state and checks it against its manifest. Blocks.
 fn load(handle: &Handle) -> io::Result<(State, Position)> {
     let invalid = |text: String| io::Error::new(io::ErrorKind::InvalidData, text);
-    let state = State::decode(&handle.read()?).map_err(|error| invalid(error.to_string()))?;
+    // Its checksums are right: it is not damaged, it is another release's.
+    let state = State::decode(&handle.read()?).map_err(|error| {
+        invalid(format!(
+            "its state can't be decoded: {error}; run the release that wrote it, or a later one"
+        ))
+    })?;
     let hash = chunk::hex(&state.recompute_hash());
     if hash != handle.manifest.state_hash {
         let told = &handle.manifest.state_hash;

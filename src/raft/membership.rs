@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::{Addresses, ControllerId};
+use model::{Addresses, ControllerId, Versions};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{InitializeError, RaftError};
 use openraft::{AsyncRuntime, ChangeMembers, Instant, Raft, RaftMetrics, ServerState};
@@ -27,6 +27,7 @@ use crate::machine::{Machine, Published};
 use crate::member::{LogIdentity, Member, MemberRole, Node, controller};
 use crate::peers::{Identified, Peers};
 use crate::proposer::refused;
+use crate::versions::Raising;
 
 /// A learner this close to the end of the log is promoted.
 const CAUGHT_UP: u64 = 64;
@@ -72,6 +73,8 @@ pub struct Me {
     pub cluster_id: String,
     pub generation: model::Generation,
     pub node: Node,
+    /// What the release that it runs understands.
+    pub versions: Versions,
 }
 
 pub struct Members<R: AsyncRuntime, P> {
@@ -80,6 +83,8 @@ pub struct Members<R: AsyncRuntime, P> {
     pub peers: Arc<P>,
     pub me: Me,
     pub one_at_a_time: Mutex<()>,
+    /// A version that this member proposed, as long as the outcome is open.
+    pub raising: Raising,
 }
 
 impl<R: AsyncRuntime, P: Peers> Members<R, P> {
@@ -142,6 +147,7 @@ impl<R: AsyncRuntime, P: Peers> Members<R, P> {
         if votes(&self.effective()) && !self.is_joint() {
             return Ok(());
         }
+        self.check_version_of(id).await?;
         self.wait_caught_up(id.0).await?;
         let _turn = self.turn()?;
         self.lead()?;
@@ -228,6 +234,7 @@ impl<R: AsyncRuntime, P: Peers> Members<R, P> {
                 joiner.cluster_id, self.me.cluster_id
             ));
         }
+        self.understands(id, joiner)?;
         if joiner.id != id {
             return reject(format!(
                 "the controller at that address is {}, not {id}",

@@ -4,7 +4,7 @@
 
 use std::future::Future;
 
-use model::{ControllerId, Generation};
+use model::{ControllerId, Generation, Versions};
 
 use crate::consensus::{LogId, NodeId, Vote};
 use crate::error::Error;
@@ -20,6 +20,8 @@ pub struct Identified {
     pub last_log: Option<LogId>,
     /// Its log holds something, or it has voted.
     pub used: bool,
+    /// What the release that it runs understands.
+    pub versions: Versions,
 }
 
 /// What a member still has to fetch.

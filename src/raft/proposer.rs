@@ -167,14 +167,18 @@ async fn run<R: AsyncRuntime>(
             continue;
         }
         let result = match led {
-            Ok(term) => {
-                let payload = Payload::new(model::Entry {
-                    stamp: stamper.stamp(term),
-                    wall,
-                    ops,
-                });
-                write(&raft, term, payload).await
-            }
+            Ok(term) => match stamper.published.view().state.admits_all(&ops) {
+                Ok(()) => {
+                    let payload = Payload::new(model::Entry {
+                        stamp: stamper.stamp(term),
+                        wall,
+                        ops,
+                    });
+                    write(&raft, term, payload).await
+                }
+                // Members of an older release could not read it.
+                Err(rejected) => Err(Error::Rejected(rejected.to_string())),
+            },
             Err(error) => Err(error),
         };
         // The caller may have given up; the write goes on by itself.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use model::{BlobRef, Command, End, Held, Outcome, Verdict};
+use model::{BlobRef, Command, End, Held, Outcome, StateVersion, Verdict};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 use wire::status::{Code, Failure};
@@ -36,13 +36,18 @@ impl Controller {
         let Command::SubmitTask(mut submit) = command else {
             return Ok((command, None));
         };
-        let (spec, bulk) = wire::convert::shorten(submit.spec);
+        let (spec, bulk) = match self.keeps_blobs() {
+            true => wire::convert::shorten(submit.spec),
+            false => (submit.spec, None),
+        };
         let made = spec.blobs.bulk.as_ref().map(|bulk| bulk.blob);
         let given = |blob: &BlobRef| bulk.clone().filter(|_| Some(*blob) == made);
         let payloads: Vec<Payload> = spec.blob_refs().map(|blob| (blob, given(&blob))).collect();
         submit.spec = spec;
+        let command = Command::SubmitTask(submit);
+        self.cluster.view().admits(&command)?;
         let held = self.hold(payloads).await?;
-        Ok((Command::SubmitTask(submit), held))
+        Ok((command, held))
     }
 
     async fn hold(&self, payloads: Vec<Payload>) -> Result<Option<Held>, Failure> {
@@ -65,11 +70,17 @@ impl Controller {
         }
     }
 
+    /// Not before every controller's release does.
+    fn keeps_blobs(&self) -> bool {
+        self.cluster.view().state_version() >= StateVersion::BLOBS
+    }
+
     /// Whether a report has to wait until others have its output.
     pub fn has_payload(&self, verdict: &Verdict) -> bool {
         let outcome = &verdict.outcome;
         let long = |stream: &Vec<u8>| stream.len() > model::INLINE_MAX_BYTES;
-        long(&outcome.stdout) || long(&outcome.stderr) || self.wants_whole(verdict)
+        let payload = long(&outcome.stdout) || long(&outcome.stderr) || self.wants_whole(verdict);
+        payload && self.keeps_blobs()
     }
 
     /// A report as it goes to the log. None where it can't go there now: its agent sends it again.

@@ -135,7 +135,9 @@ impl From<model::Rejected> for Failure {
             model::Rejected::AlreadyEnded { .. } => Code::AlreadyEnded,
             model::Rejected::Forbidden { .. } => Code::Forbidden,
             model::Rejected::Stale(_) => Code::Stale,
-            model::Rejected::AgentInUse { .. } | model::Rejected::NameTaken { .. } => Code::Refused,
+            model::Rejected::AgentInUse { .. }
+            | model::Rejected::NameTaken { .. }
+            | model::Rejected::NotYet { .. } => Code::Refused,
             model::Rejected::NoSuchJoinToken(_) => Code::NotFound,
             model::Rejected::JoinTokenRefused { .. } => Code::Unauthenticated,
             model::Rejected::NotHeld => Code::Busy,
@@ -153,6 +155,7 @@ impl From<model::Rejected> for Failure {
             | model::Rejected::Forbidden { .. }
             | model::Rejected::AgentInUse { .. }
             | model::Rejected::NameTaken { .. }
+            | model::Rejected::NotYet { .. }
             | model::Rejected::NoSuchJoinToken(_)
             | model::Rejected::JoinTokenRefused { .. }
             | model::Rejected::NotHeld

@@ -27,8 +27,19 @@ pub fn member_json(member: &v1::Member) -> Value {
     let mut json = json!({ "schema": SCHEMA });
     if let (Value::Object(json), Value::Object(fields)) = (&mut json, member_fields(member)) {
         json.extend(fields);
+        json.insert("state_versions".to_owned(), versions_json(member));
     }
     json
+}
+
+fn versions_json(member: &v1::Member) -> Value {
+    match reachable(member) {
+        true => {
+            let versions = wire::convert::versions_in(member.state_versions);
+            json!({ "oldest": versions.oldest.0, "newest": versions.newest.0 })
+        }
+        false => Value::Null,
+    }
 }
 
 fn member_fields(member: &v1::Member) -> Value {
@@ -68,6 +79,7 @@ pub fn status_table(status: &v1::StatusReply, width: Width) -> String {
         "{head}, {reachable} of {} members answer",
         status.members.len()
     ));
+    lines.push(format!("state version {}", status.state_version));
     if status.stale {
         lines
             .push("stale: no quorum could be reached, so this is what one member last knew".into());
@@ -96,6 +108,7 @@ pub fn members_table(members: &[v1::Member], width: Width) -> String {
             "RAFT",
             "HTTPS",
             "VERSION",
+            "STATE VERSIONS",
             "CLOCK",
         ]),
     };
@@ -126,12 +139,20 @@ pub fn members_table(members: &[v1::Member], width: Width) -> String {
                 cell(&address.raft),
                 cell(&address.https),
                 cell(&member.version),
+                versions_cell(member),
                 member.clock_skew_ms.map_or_else(|| "-".to_owned(), skew),
             ]);
         }
         table.row(row);
     }
     table.render()
+}
+
+fn versions_cell(member: &v1::Member) -> String {
+    match reachable(member) {
+        true => wire::convert::versions_in(member.state_versions).to_string(),
+        false => "-".to_owned(),
+    }
 }
 
 /// What to say where a clock is too far from that of the controller that answers.
@@ -189,6 +210,7 @@ mod tests {
             },
             version: if heard { "0.1.0".into() } else { String::new() },
             clock_skew_ms: heard.then_some(0),
+            state_versions: None,
         }
     }
 
@@ -197,6 +219,7 @@ mod tests {
             cluster_id: "k7".into(),
             leader: "c1".into(),
             term: 2,
+            state_version: 1,
             members: vec![member("c1", "leader"), member("c2", "unreachable")],
             ..Default::default()
         }
@@ -222,7 +245,9 @@ mod tests {
     fn a_status_in_words() {
         let text = status_table(&status(), Width::Normal);
         assert!(
-            text.starts_with("cluster k7\nleader c1, term 2, 1 of 2 members answer\n\nID  "),
+            text.starts_with(
+                "cluster k7\nleader c1, term 2, 1 of 2 members answer\nstate version 1\n\nID  "
+            ),
             "{text}"
         );
         assert!(
@@ -246,7 +271,9 @@ mod tests {
         };
         let text = with(-2_001);
         assert!(
-            text.contains("members answer\nclock alarm: c2's wall clock is -2.001 s from"),
+            text.contains(
+                "members answer\nstate version 1\nclock alarm: c2's wall clock is -2.001 s from"
+            ),
             "{text}"
         );
         let near = with(2_000);

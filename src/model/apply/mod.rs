@@ -35,6 +35,7 @@ use crate::principal::Principal;
 use crate::rejected::Rejected;
 use crate::state::State;
 use crate::time::Timestamp;
+use crate::version::StateVersion;
 
 type Outcome = Result<Reply, Rejected>;
 
@@ -92,6 +93,7 @@ impl State {
     }
 
     fn apply_op(&mut self, op: &Op, step: &mut Step<'_>) -> Outcome {
+        self.admits_op(op)?;
         match op {
             Op::Client {
                 principal,
@@ -147,7 +149,19 @@ impl State {
             SystemCommand::ExpireDeadline { task } => self.expire_deadline(*task, step),
             SystemCommand::ExpireDrain { agent } => self.expire_drain(agent, step),
             SystemCommand::Retain(retention) => self.retain(retention, step),
+            SystemCommand::RaiseVersion { to } => self.raise_version(*to),
         }
+    }
+
+    /// Upwards only. Not measured by what this release understands: whoever applies entries asks that before.
+    fn raise_version(&mut self, to: StateVersion) -> Outcome {
+        let now = self.meta.state_version;
+        if to <= now {
+            let why = format!("the state is at version {now} already");
+            return Err(Rejected::Stale(why));
+        }
+        self.meta.state_version = to;
+        Ok(Reply::Done)
     }
 
     /// The first entry of a cluster, or of a new generation of it. Attempts of an older

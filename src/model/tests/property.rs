@@ -11,8 +11,9 @@ use super::world::{
     submit, submit_op,
 };
 use crate::{
-    Applied, Assignment, Command, DrainAgent, End, Entry, Event, Generation, Interruption, Millis,
-    Op, Outcome, Retention, Stamped, State, SystemCommand, TaskId, TaskSpec, Timestamp, invariant,
+    Applied, Assignment, Attachment, BlobRef, Command, DrainAgent, End, Entry, Event, Generation,
+    Interruption, Millis, Op, Outcome, Retention, Stamped, State, StateVersion, SystemCommand,
+    TaskId, TaskSpec, Timestamp, invariant,
 };
 
 const AGENTS: [&str; 3] = ["a1", "a2", "a3"];
@@ -46,8 +47,14 @@ fn interrupted(cause: Interruption) -> End {
 fn wishes() -> impl Strategy<Value = TaskSpec> {
     let deadline = prop::option::of(prop::sample::select(&[500, 3_000u64][..]));
     let require = prop::option::weighted(0.3, prop::sample::select(&["zone=a", "zone!=a"][..]));
-    (0..3u32, any::<bool>(), deadline, require).prop_map(|(retries, once, deadline, require)| {
+    let wishes = (0..3u32, any::<bool>(), deadline, require, file());
+    wishes.prop_map(|(retries, once, deadline, require, file)| {
         let mut spec = spec("true");
+        spec.blobs.attachments.extend(file.map(|blob| Attachment {
+            name: "data".into(),
+            blob,
+            executable: false,
+        }));
         spec.at_most_once = once;
         spec.retries = if once { 0 } else { retries };
         spec.deadline = deadline.map(crate::Millis);
@@ -57,6 +64,11 @@ fn wishes() -> impl Strategy<Value = TaskSpec> {
             .collect();
         spec
     })
+}
+
+/// Few of them, so that tasks share them.
+fn file() -> impl Strategy<Value = Option<BlobRef>> {
+    prop::option::weighted(0.4, (0..4u8).prop_map(|n| BlobRef::of(&[n])))
 }
 
 /// An agent that registers, now and then with other slots or in another zone.
@@ -124,9 +136,14 @@ fn op(index: u64) -> impl Strategy<Value = Op> {
             let placement = placement_on(agent, inc);
             Op::System(SystemCommand::Assign(Assignment { task: TaskId(task), placement }))
         }),
-        5 => (task.clone(), 0..8u64, agent(), end()).prop_map(move |(task, back, agent, end)| {
-            finish_op(fence(task, index.saturating_sub(back)), agent, Outcome::bare(end))
-        }),
+        5 => (task.clone(), 0..8u64, agent(), end(), file()).prop_map(
+            move |(task, back, agent, end, stdout)| {
+                let mut outcome = Outcome::bare(end);
+                outcome.blobs.stdout = stdout;
+                outcome.stdout_bytes = stdout.map_or(0, |it| it.size);
+                finish_op(fence(task, index.saturating_sub(back)), agent, outcome)
+            }
+        ),
         2 => task.clone().prop_map(|task| Op::Client {
             principal: client("ann"),
             command: Command::CancelTask { task: TaskId(task), reason: String::new() },
@@ -136,6 +153,7 @@ fn op(index: u64) -> impl Strategy<Value = Op> {
         2 => registration(inc.clone()),
         2 => order(),
         2 => super::joining::random(),
+        1 => Just(Op::System(SystemCommand::RaiseVersion { to: StateVersion::NEWEST })),
         1 => (agent(), inc).prop_map(|(agent, inc)| {
             let (agent, incarnation) = (agent_id(agent), incarnation(inc));
             Op::System(SystemCommand::ExpireLease { agent, incarnation })

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::kept::Kept;
+use crate::Held;
 use crate::{
     AgentId, AgentProfile, Applied, Assignment, Command, End, Entry, Epoch, Fence, Generation,
     Incarnation, Namespace, Op, Outcome, Placement, Principal, Rejected, Reply, RequestId, Role,
@@ -164,12 +165,14 @@ pub fn submit(spec: TaskSpec, request_id: Option<&str>) -> Submit {
     }
 }
 
+/// Held by the voters that these tests have.
 pub fn submit_op(submit: Submit, placement: Option<Placement>) -> Op {
+    let held = (!submit.spec.blobs.is_empty()).then_some(Held(0));
     Op::Client {
         principal: client("ann"),
         command: Command::SubmitTask(submit),
         placement,
-        held: None,
+        held,
     }
 }
 
@@ -184,12 +187,13 @@ pub fn register_op(profile: AgentProfile) -> Op {
 }
 
 pub fn finish_op(fence: Fence, agent: &str, outcome: Outcome) -> Op {
+    let held = (!outcome.blobs.is_empty()).then_some(Held(0));
     let command = Command::FinishAttempt(Verdict { fence, outcome });
     Op::Client {
         principal: agent_principal(agent),
         command,
         placement: None,
-        held: None,
+        held,
     }
 }
 

@@ -88,6 +88,7 @@ impl Peers for Calls {
             log,
             last_log: reply.last_log.map(codec::log_id_of),
             used: reply.used,
+            versions: wire::convert::versions_in(reply.versions),
         })
     }
 

@@ -290,6 +290,7 @@ impl PeerApi for Service {
             log: me.node.log.0.to_vec().into(),
             last_log: self.log.last_log_id().as_ref().map(codec::put_log_id),
             used: self.log.is_used(),
+            versions: Some(me.versions.into()),
         }))
     }
 

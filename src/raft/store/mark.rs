@@ -93,3 +93,15 @@ fn decode(content: &[u8]) -> Option<u64> {
     let sequence = u64::from_le_bytes(content[1..9].try_into().ok()?);
     (content[0] == FORMAT && checksum == crc32c::crc32c(&content[..9])).then_some(sequence)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_witness_is_written_and_read_as_the_first_release_did() {
+        let golden = [1, 2, 1, 0, 0, 0, 0, 0, 0, 109, 104, 160, 181];
+        assert_eq!(encode(258), golden);
+        assert_eq!(decode(&golden), Some(258));
+    }
+}

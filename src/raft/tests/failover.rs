@@ -159,6 +159,7 @@ async fn nothing_is_heard_from_a_member_with_another_log_than_the_known_one() {
             cluster_id: lab.cluster_id.clone(),
             generation: model::Generation(1),
             node: Node { log, ..node(1) },
+            versions: model::Versions::OF_THIS_RELEASE,
         };
         Calls::new(Dialer::new(me, &lab.tls(2), BTreeMap::new()))
     };

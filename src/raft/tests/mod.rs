@@ -2,6 +2,8 @@
 
 mod archive;
 mod failover;
+mod formats;
+pub mod golden;
 mod growth;
 pub mod harness;
 mod machine;
@@ -11,3 +13,4 @@ mod proxy;
 mod replication;
 mod simulated;
 mod throughput;
+mod versions;

@@ -43,6 +43,7 @@ fn speaker(
             log: log.unwrap_or(known[0].log),
             ..node(0)
         },
+        versions: model::Versions::OF_THIS_RELEASE,
     };
     (Dialer::new(me, tls, ways), node(1))
 }

@@ -112,7 +112,7 @@ impl Gateway {
             term: leadership.term,
             stale,
             generation: state.generation().0,
-            state_version: state.state_version(),
+            state_version: state.state_version().0,
         }
     }
 
@@ -152,6 +152,7 @@ impl Gateway {
                 hash_at: hex::encode(hash_at),
                 version: env!("CARGO_PKG_VERSION").into(),
                 clock_skew_ms: Some(0),
+                state_versions: Some(model::Versions::OF_THIS_RELEASE.into()),
             }),
             term: leadership.term,
             leader: leadership

@@ -108,6 +108,23 @@ pub fn state_hashes_in(hashes: &[v1::StateHash]) -> Result<StateHashes, Malforme
     hashes.iter().map(hash).collect()
 }
 
+impl From<model::Versions> for v1::StateVersions {
+    fn from(versions: model::Versions) -> v1::StateVersions {
+        v1::StateVersions {
+            oldest: versions.oldest.0,
+            newest: versions.newest.0,
+        }
+    }
+}
+
+/// Release 0.1.0 says nothing of it.
+pub fn versions_in(versions: Option<v1::StateVersions>) -> model::Versions {
+    versions.map_or(model::Versions::UNTOLD, |versions| model::Versions {
+        oldest: model::StateVersion(versions.oldest),
+        newest: model::StateVersion(versions.newest),
+    })
+}
+
 /// Labels, in the order of their keys.
 pub fn labels_out(labels: &BTreeMap<String, String>) -> Vec<v1::Label> {
     let label = |(key, value): (&String, &String)| v1::Label {

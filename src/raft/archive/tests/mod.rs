@@ -17,6 +17,7 @@ use model::{
 use super::Archive;
 use super::need::Need;
 use crate::fatal::FatalSignal;
+use crate::tests::golden::{self, assert_written};
 use crate::tests::harness::ended_task;
 
 /// A log that submits and cancels tasks, so that each is over at once, and archives them at once, in
@@ -171,6 +172,29 @@ fn what_was_taken_is_found_whether_its_segment_grows_or_is_complete() {
     archive.close();
     drop(archive);
     look(&opened_at(dir.path(), &log.state));
+}
+
+#[test]
+fn a_segment_is_written_and_read_as_the_first_release_did() {
+    const GOLDEN: &str = include_str!("../../golden/v1/segment.hex");
+    let dir = tempfile::tempdir().unwrap();
+    let archive = on_disk(dir.path());
+    let log = filled_with(&archive, 12, 10);
+    archive.close();
+    let file = segment_file(dir.path(), 3);
+    let now = std::fs::read(&file).unwrap();
+    assert_written(&[("segment.hex", GOLDEN, now)]);
+    drop(archive);
+    std::fs::write(&file, golden::bytes(GOLDEN)).unwrap();
+    let archive = opened_at(dir.path(), &log.state);
+    for id in 1..=12 {
+        let record = archive.task(&log.state, TaskId(id)).unwrap().unwrap();
+        assert_eq!(record.task.id, TaskId(id));
+    }
+    assert_eq!(
+        event_indexes(&archive, &log.state, 0, 99).0,
+        numbers(3..=14)
+    );
 }
 
 #[test]

@@ -35,6 +35,7 @@ fn machine(dir: &TempDir) -> Machine<TokioRuntime> {
         storage,
         FatalSignal::default(),
         Blocking::OwnThread,
+        model::Versions::OF_THIS_RELEASE,
     )
 }
 

@@ -181,6 +181,11 @@ mod tests {
             .collect();
         let (nines, sevens) = ("09".repeat(16), "07".repeat(16));
         assert_eq!(hex, format!("71756f726174657701{nines}{sevens}09556ed8"));
+        assert_eq!(decode_header(&header, LogIdentity([9; 16])), Ok(SALT));
+        let found = find(&record, SALT).unwrap();
+        let mut read = Batch::new();
+        assert!(decode_into(found.body, &mut read));
+        assert_eq!((found.sequence, read), (258, batch));
     }
 
     #[test]

@@ -9,7 +9,7 @@ mod wires;
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::{Addresses, ControllerId, Generation, Timestamp};
+use model::{Addresses, ControllerId, Generation, Timestamp, Versions};
 use openraft::async_runtime::AsyncRuntime;
 use openraft::{Instant, Raft};
 use openraft_rt_sim::{SimInstant, SimRuntime};
@@ -54,7 +54,14 @@ async fn start(id: NodeId, net: &Arc<Net>) -> Simulated {
         archive: Archive::open_inline(dir.path()).unwrap(),
         blobs: Blobs::open(dir.path()).unwrap(),
     };
-    let machine = Machine::new(published.clone(), storage, fatal.clone(), Blocking::InPlace);
+    let versions = Versions::OF_THIS_RELEASE;
+    let machine = Machine::new(
+        published.clone(),
+        storage,
+        fatal.clone(),
+        Blocking::InPlace,
+        versions,
+    );
     let config = openraft_config("sim", Timers::default(), SNAPSHOT_EVERY).unwrap();
     let net = net.clone();
     let wires = Wires {
@@ -79,6 +86,7 @@ async fn start(id: NodeId, net: &Arc<Net>) -> Simulated {
                 addresses: Addresses::default(),
                 log: identity,
             },
+            versions,
         },
         clock: virtual_clock(),
         patience: Patience {

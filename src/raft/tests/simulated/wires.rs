@@ -168,6 +168,7 @@ impl Peers for Wires {
                 log: me.node.log,
                 last_log: None,
                 used: false,
+                versions: me.versions,
             })
         };
         within(CALL_LIMIT, answer).await

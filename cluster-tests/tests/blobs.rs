@@ -1,0 +1,236 @@
+//! Files that go with tasks, and outputs too large for the log: on a majority before anything refers to them, and there
+//! whoever dies.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use cluster_tests::faults;
+use cluster_tests::wait;
+use serde_json::Value;
+use tokio::test;
+
+use crate::site::{PATIENCE, Site};
+
+const MIB: usize = 1 << 20;
+
+/// A file of bytes that look random, and its sum as `sha256sum` prints it.
+fn file(dir: &Path, name: &str, bytes: usize) -> (PathBuf, String) {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64 ^ bytes as u64;
+    let words = (0..bytes.div_ceil(8)).flat_map(|_| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    });
+    let content: Vec<u8> = words.take(bytes).collect();
+    let path = dir.join(name);
+    fs::write(&path, &content).expect("the scratch directory can be written");
+    let sum = model::BlobRef::of(&content).digest.to_string();
+    (path, sum)
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("it is text")
+}
+
+/// The blobs on a controller's disk, by name.
+fn blobs(site: &Site, controller: &str) -> Vec<PathBuf> {
+    let dir = site.cluster.member(controller).unwrap().data_dir;
+    let found = fs::read_dir(dir.join("blobs")).unwrap();
+    let files = found.map(|it| it.unwrap().path());
+    files.filter(|path| path.is_file()).collect()
+}
+
+async fn until_everywhere(site: &Site, sum: &str) {
+    wait::until_now("the file on each controller", PATIENCE, || {
+        for id in ["c1", "c2", "c3"] {
+            let here = blobs(site, id);
+            if !here.iter().any(|path| path.ends_with(sum)) {
+                return Err(format!("{id} has {here:?}"));
+            }
+        }
+        Ok(())
+    })
+    .await
+    .unwrap();
+}
+
+async fn result_of(site: &Site, id: &str) -> Value {
+    let task = site.cluster.cli().json(&["task", "get", id]).await.unwrap();
+    task["result"].clone()
+}
+
+#[test(flavor = "multi_thread", worker_threads = 2)]
+async fn attached_files_are_there_as_they_were_and_large_outputs_come_back_whole() {
+    let site = Site::start("blobs", |options| options).await;
+    let cli = site.cluster.cli();
+    let dir = site.cluster.scratch();
+    let (large, sum) = file(dir, "large.bin", 20 * MIB);
+    let script = dir.join("run.sh");
+    fs::write(&script, "#!/bin/sh\nsha256sum large.bin; wc -c <empty\nseq 1 20000\n").unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(&script, mode).unwrap();
+    let empty = dir.join("empty");
+    fs::write(&empty, "").unwrap();
+    let words = [
+        "task",
+        "run",
+        "--attach",
+        text(&large),
+        "--attach",
+        text(&script),
+        "--attach",
+        text(&empty),
+        "--",
+        "./run.sh",
+    ];
+    let done = cli.expect(&words).await.unwrap();
+    let said = done.text();
+    let mut lines = said.lines();
+    assert_eq!(lines.next().unwrap(), format!("{sum}  large.bin"));
+    assert_eq!(lines.next().unwrap(), "0");
+    assert_eq!(lines.next_back().unwrap(), "20000");
+    assert_eq!(done.stderr, "", "a progress bar is for a terminal");
+    until_everywhere(&site, &sum).await;
+
+    // The end of the output, which is over 64 KiB, is kept; not in the log, and on each controller.
+    let kept = result_of(&site, "t1").await;
+    let tail = kept["stdout"].as_str().unwrap();
+    assert!(tail.ends_with("19999\n20000\n") && tail.len() > 60_000);
+    assert_eq!(kept["truncated"], true);
+    for (n, bytes) in [(2, 5_000), (3, 60_000)] {
+        let command = format!("head -c {bytes} /dev/zero | tr '\\0' x; echo no >&2; exit {n}");
+        let words = ["task", "run", "--", "sh", "-c", &command];
+        assert_eq!(cli.run(&words).await.unwrap().code, Some(3));
+        let kept = result_of(&site, &format!("t{n}")).await;
+        assert_eq!(kept["stdout"], "x".repeat(bytes));
+        assert_eq!((&kept["truncated"], &kept["stderr"]), (&false.into(), &"no\n".into()));
+    }
+    let log = cli.expect(&["task", "logs", "t2"]).await.unwrap();
+    assert_eq!(log.text(), format!("{}no\n", "x".repeat(5_000)));
+    site.converged().await;
+}
+
+#[test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_command_and_its_environment_reach_the_agent_whole() {
+    let site = Site::start("blobs-long", |options| options.agents(1)).await;
+    let cli = site.cluster.cli();
+    let (long, value) = ("a".repeat(90_000), "b".repeat(30_000));
+    let variable = format!("LONG={value}");
+    let words = [
+        "task", "run", "--env", &variable, "--", "sh", "-c", "echo ${#1} ${#LONG}", "sh", &long,
+    ];
+    let done = cli.expect(&words).await.unwrap();
+    assert_eq!(done.text(), "90000 30000\n");
+    let task = cli.expect(&["task", "get", "t1"]).await.unwrap();
+    assert!(task.text().contains("echo ${#1} ${#LONG}"), "{}", task.text());
+    // Asked for again under its id it is the same task, though it stands in the log in another form.
+    let words = ["task", "submit", "--request-id", "r1", "--", "echo", &long];
+    let first = cli.json(&words).await.unwrap();
+    let again = cli.json(&words).await.unwrap();
+    assert_eq!(first["id"], again["id"]);
+    let other = ["task", "submit", "--request-id", "r1", "--", "echo", &value];
+    let refused = cli.run(&other).await.unwrap();
+    assert_eq!(refused.code, Some(1), "{}", refused.stderr);
+}
+
+#[test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_changed_on_a_controllers_disk_is_found_and_fetched_again() {
+    let site = Site::start("blobs-flip", |options| options.agents(1)).await;
+    let cli = site.cluster.cli();
+    let (data, sum) = file(site.cluster.scratch(), "data.bin", 2 * MIB);
+    let words = ["task", "run", "--attach", text(&data), "--", "sha256sum", "data.bin"];
+    cli.expect(&words).await.unwrap();
+    until_everywhere(&site, &sum).await;
+
+    // On the leader's disk and on a follower's; and the agent has forgotten it.
+    let leader = site.cluster.leader().await.unwrap();
+    let other = ["c1", "c2", "c3"].into_iter().find(|id| *id != leader).unwrap();
+    for id in [leader.as_str(), other] {
+        let path = site.cluster.member(id).unwrap().data_dir.join("blobs").join(&sum);
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[MIB] ^= 0x01;
+        fs::write(&path, bytes).unwrap();
+    }
+    let agent = site.cluster.member("a1").unwrap().data_dir;
+    fs::remove_file(agent.join("blobs").join(&sum)).unwrap();
+    // By its name alone, as a client would that knows it is there: nothing is uploaded.
+    let done = cli.expect(&words).await.unwrap();
+    assert_eq!(done.text(), format!("{sum}  data.bin\n"));
+    let good = |id: &str| {
+        let dir = site.cluster.member(id).unwrap().data_dir.join("blobs");
+        let bytes = fs::read(dir.join(&sum)).unwrap_or_default();
+        model::BlobRef::of(&bytes).digest.to_string() == sum
+    };
+    wait::until_now("a whole file on the leader again", PATIENCE, || match good(&leader) {
+        true => Ok(()),
+        false => Err("it is not the same"),
+    })
+    .await
+    .unwrap();
+    site.progress.say(format!("{leader} fetched {sum} again"));
+}
+
+#[test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upload_survives_the_death_of_the_leader_that_took_it() {
+    let site = Site::start("blobs-kill", |options| options.agents(1)).await;
+    let cli = site.cluster.cli();
+    let (data, sum) = file(site.cluster.scratch(), "data.bin", 60 * MIB);
+    let words = ["task", "run", "--attach", text(&data), "--", "sha256sum", "data.bin"];
+    let running = cli.start(&words).unwrap();
+    let leader = site.cluster.leader().await.unwrap();
+    // Some controller takes it; the kill hits whoever that is, or the submit that follows.
+    let part = |id: &str| {
+        let dir = site.cluster.member(id).ok()?.data_dir.join("blobs");
+        let incoming = fs::metadata(dir.join("incoming").join(&sum)).ok();
+        incoming.map(|it| it.len()).filter(|len| *len > 0)
+    };
+    let taking = wait::until_now("an upload under way", PATIENCE, || {
+        ["c1", "c2", "c3"]
+            .into_iter()
+            .find(|id| part(id).is_some())
+            .ok_or("nothing came yet")
+    })
+    .await
+    .unwrap();
+    faults::kill(&site.cluster, taking).await.unwrap();
+    site.progress.say(format!("{taking} killed while the file came ({leader} led)"));
+    let done = cluster_tests::cluster::finish("task run".to_owned(), running).await.unwrap();
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
+    assert_eq!(done.text(), format!("{sum}  data.bin\n"));
+    site.restart(taking).await;
+    until_everywhere(&site, &sum).await;
+    site.converged().await;
+}
+
+#[test(flavor = "multi_thread", worker_threads = 2)]
+async fn files_that_make_no_sense_are_refused_before_anything_is_sent() {
+    let site = Site::start("blobs-input", |options| options.agents(1)).await;
+    let cli = site.cluster.cli();
+    let dir = site.cluster.scratch();
+    let huge = dir.join("huge");
+    fs::File::create(&huge).unwrap().set_len(65 * MIB as u64).unwrap();
+    let (one, _) = file(dir, "one", 10);
+    let none = dir.join("none");
+    let cases = [
+        (vec![text(&none)], "cannot read"),
+        (vec![text(dir)], "is not a file"),
+        (vec![text(&huge)], "64 MiB"),
+        (vec![text(&one), text(&one)], "two attached files"),
+    ];
+    for (files, expected) in cases {
+        let mut words = vec!["task", "submit"];
+        files.iter().for_each(|file| words.extend(["--attach", file]));
+        words.extend(["--", "true"]);
+        let refused = cli.run(&words).await.unwrap();
+        assert_eq!(refused.code, Some(1), "{}", refused.stderr);
+        assert!(refused.stderr.contains(expected), "{}", refused.stderr);
+        assert_eq!(refused.stderr.lines().count(), 1, "{}", refused.stderr);
+    }
+    let words = ["task", "submit", "--attach", text(&one), "--model", "m", "--prompt", "p"];
+    let refused = cli.run(&words).await.unwrap();
+    assert!(refused.stderr.contains("attached files"), "{}", refused.stderr);
+    let list = cli.json(&["task", "list"]).await.unwrap();
+    assert_eq!(list["items"], Value::Array(Vec::new()));
+    assert_eq!(blobs(&site, "c1"), Vec::<PathBuf>::new());
+}
