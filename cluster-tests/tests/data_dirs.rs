@@ -218,7 +218,7 @@ async fn until_it_ends(site: &Site, child: Child, accepted: &mut Vec<u64>) -> Co
 }
 
 /// A member's data directory once more, so that its own stays good.
-fn copied(site: &Site, member: &Member) -> PathBuf {
+pub fn copied(site: &Site, member: &Member) -> PathBuf {
     let copy = site
         .cluster
         .scratch()
@@ -246,7 +246,7 @@ fn copy_all(from: &Path, to: &Path) {
 }
 
 /// The member's command line on another directory.
-fn elsewhere(member: &Member, data_dir: &Path) -> Vec<String> {
+pub fn elsewhere(member: &Member, data_dir: &Path) -> Vec<String> {
     with(&member.argv, "--data-dir", &data_dir.to_string_lossy())
 }
 

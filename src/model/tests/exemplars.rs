@@ -199,9 +199,33 @@ fn controller() -> Principal {
     }
 }
 
+fn joins() -> Named<Op> {
+    let token = JoinTokenId::new("j1").expect("it is a name");
+    vec![
+        (
+            "create_join_token",
+            by_ann(Command::CreateJoinToken(new_token(
+                "j1",
+                Role::Agent,
+                Some("a9"),
+            ))),
+        ),
+        (
+            "revoke_join_token",
+            by_ann(Command::RevokeJoinToken { token }),
+        ),
+        (
+            "enrol",
+            asked(
+                controller(),
+                Command::Enrol(enrolment("j1", Role::Agent, "a9")),
+            ),
+        ),
+    ]
+}
+
 /// Commands, each in an entry of its own.
 pub fn commands() -> Named<Entry> {
-    let token = |id: &str| JoinTokenId::new(id).expect("it is a name");
     let a1 = || agent_id("a1");
     let mut named = vec![
         ("submit_bare", submit_op(submit(spec("true"), None), None)),
@@ -248,26 +272,8 @@ pub fn commands() -> Named<Entry> {
             })),
         ),
         ("remove", by_ann(Command::RemoveAgent { agent: a1() })),
-        (
-            "create_join_token",
-            by_ann(Command::CreateJoinToken(new_token(
-                "j1",
-                Role::Agent,
-                Some("a9"),
-            ))),
-        ),
-        (
-            "revoke_join_token",
-            by_ann(Command::RevokeJoinToken { token: token("j1") }),
-        ),
-        (
-            "enrol",
-            asked(
-                controller(),
-                Command::Enrol(enrolment("j1", Role::Agent, "a9")),
-            ),
-        ),
     ];
+    named.extend(joins());
     for (name, end) in ends() {
         named.push((name, finish_op(fence(3, 4), "a1", Outcome::bare(end))));
     }
@@ -355,64 +361,14 @@ pub fn events() -> Vec<Event> {
     all
 }
 
-/// A log that leaves a record in every table, in every phase of a task, and segments in the archive.
-fn life() -> Vec<Vec<Op>> {
-    let system = |command| vec![Op::System(command)];
-    let small = Retention {
-        hot_tasks: 4,
-        segment_entries: 8,
-        ..Retention::default()
-    };
-    let found = SystemCommand::Found {
-        cluster_id: "7d3b".into(),
-        generation: Generation(1),
-    };
-    let expired = SystemCommand::ExpireLease {
-        agent: agent_id("a2"),
-        incarnation: incarnation(1),
-    };
-    let place = |agent| Some(placement(agent));
+/// Machines that join, and agents that are closed.
+fn administration() -> Vec<Vec<Op>> {
     let drain = DrainAgent {
         agent: agent_id("a1"),
         reason: "disk".into(),
         deadline: Millis(600_000),
     };
-    let ends = |task, epoch, code| {
-        let outcome = Outcome::bare(End::Exited { code });
-        vec![finish_op(fence(task, epoch), "a1", outcome)]
-    };
-    let plain = |spec: TaskSpec| submit(spec, None);
-    let job = |id: &str| submit(spec("true"), Some(id));
     vec![
-        system(found),
-        system(SystemCommand::Retain(small)),
-        vec![register_op(full_profile())],
-        vec![register_op(profile("a2", 2, 1))],
-        // t1 to t4 end; t1 with all that a result may have.
-        vec![submit_op(job("r1"), place("a1"))],
-        vec![submit_op(job("r2"), place("a1"))],
-        vec![submit_op(job("r3"), place("a1"))],
-        vec![submit_op(job("r4"), place("a1"))],
-        vec![finish_op(fence(1, 5), "a1", full_outcome())],
-        ends(2, 6, 1),
-        ends(3, 7, 0),
-        ends(4, 8, 0),
-        // t5 is lost and was to run once; t6 killed agents; t7 is cancelled, t8 waits for its agent.
-        vec![submit_op(plain(once()), place("a2"))],
-        vec![submit_op(plain(full_spec()), None)],
-        vec![submit_op(plain(asks(Endpoint::ChatCompletions)), None)],
-        vec![submit_op(job("r8"), place("a1"))],
-        system(expired),
-        vec![
-            by_ann(Command::CancelTask {
-                task: TaskId(7),
-                reason: "wrong".into(),
-            }),
-            by_ann(Command::CancelTask {
-                task: TaskId(8),
-                reason: "late".into(),
-            }),
-        ],
         vec![
             by_ann(Command::CreateJoinToken(new_token("j1", Role::Agent, None))),
             by_ann(Command::CreateJoinToken(new_token(
@@ -436,10 +392,67 @@ fn life() -> Vec<Vec<Op>> {
     ]
 }
 
+/// A log that, with what administrators do after it, leaves a record in every table, and segments in the archive.
+fn life() -> Vec<Vec<Op>> {
+    let system = |command| vec![Op::System(command)];
+    let small = Retention {
+        hot_tasks: 4,
+        segment_entries: 8,
+        ..Retention::default()
+    };
+    let found = SystemCommand::Found {
+        cluster_id: "7d3b".into(),
+        generation: Generation(1),
+    };
+    let expired = SystemCommand::ExpireLease {
+        agent: agent_id("a2"),
+        incarnation: incarnation(1),
+    };
+    let place = |agent| Some(placement(agent));
+    let ends = |task, epoch, code| {
+        let outcome = Outcome::bare(End::Exited { code });
+        vec![finish_op(fence(task, epoch), "a1", outcome)]
+    };
+    let plain = |spec: TaskSpec| submit(spec, None);
+    let job = |id: &str| submit(spec("true"), Some(id));
+    vec![
+        system(found),
+        system(SystemCommand::Retain(small)),
+        vec![register_op(full_profile())],
+        vec![register_op(profile("a2", 2, 1))],
+        // t1 to t4 end; t1 with all that a result may have.
+        vec![submit_op(job("r1"), place("a1"))],
+        vec![submit_op(job("r2"), place("a1"))],
+        vec![submit_op(job("r3"), place("a1"))],
+        vec![submit_op(job("r4"), place("a1"))],
+        vec![finish_op(fence(1, 5), "a1", full_outcome())],
+        ends(2, 6, 1),
+        ends(3, 7, 0),
+        ends(4, 8, 0),
+        // t5 was to run once and is lost; t6 waits; t7 is cancelled, t8 once its agent says so.
+        vec![submit_op(plain(once()), place("a2"))],
+        vec![submit_op(plain(full_spec()), None)],
+        vec![submit_op(plain(asks(Endpoint::ChatCompletions)), None)],
+        vec![submit_op(job("r8"), place("a1"))],
+        system(expired),
+        vec![
+            by_ann(Command::CancelTask {
+                task: TaskId(7),
+                reason: "wrong".into(),
+            }),
+            by_ann(Command::CancelTask {
+                task: TaskId(8),
+                reason: "late".into(),
+            }),
+        ],
+    ]
+}
+
 /// The state after it, and the archive's records.
 pub fn lived() -> (State, Vec<crate::Record>) {
     let (mut state, mut records) = (State::default(), Vec::new());
-    for (position, ops) in life().into_iter().enumerate() {
+    let log = [life(), administration()].concat();
+    for (position, ops) in log.into_iter().enumerate() {
         let index = position as u64 + 1;
         let entry = Entry {
             stamp: Timestamp(1_700_000_000_000 + 10 * index),
@@ -461,19 +474,8 @@ pub fn lived() -> (State, Vec<crate::Record>) {
     (state, records)
 }
 
-/// A task in each phase, with each class.
-pub fn tasks() -> Named<Task> {
-    let attempt = || Attempt {
-        agent: agent_id("a1"),
-        incarnation: incarnation(1),
-        epoch: Epoch(9),
-    };
-    let cancellation = || Cancellation {
-        by: "ann".into(),
-        reason: "wrong".into(),
-    };
-    let reason = || "exit code 1".to_owned();
-    let bare = |phase, class| Task {
+fn bare(phase: Phase, class: Class) -> Task {
+    Task {
         id: TaskId(7),
         kind: Kind::Process,
         class,
@@ -493,7 +495,21 @@ pub fn tasks() -> Named<Task> {
         latest: None,
         trace: None,
         request_id: None,
+    }
+}
+
+/// A task in each phase, with each class.
+pub fn tasks() -> Named<Task> {
+    let attempt = || Attempt {
+        agent: agent_id("a1"),
+        incarnation: incarnation(1),
+        epoch: Epoch(9),
     };
+    let cancellation = || Cancellation {
+        by: "ann".into(),
+        reason: "wrong".into(),
+    };
+    let reason = || "exit code 1".to_owned();
     let queued = Phase::Queued {
         not_before: Some(Timestamp(1_700_000_001_000)),
         reason: reason(),
