@@ -67,7 +67,11 @@ async fn attached_files_are_there_as_they_were_and_large_outputs_come_back_whole
     let dir = site.cluster.scratch();
     let (large, sum) = file(dir, "large.bin", 20 * MIB);
     let script = dir.join("run.sh");
-    fs::write(&script, "#!/bin/sh\nsha256sum large.bin; wc -c <empty\nseq 1 20000\n").unwrap();
+    fs::write(
+        &script,
+        "#!/bin/sh\nsha256sum large.bin; wc -c <empty\nseq 1 20000\n",
+    )
+    .unwrap();
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     fs::set_permissions(&script, mode).unwrap();
     let empty = dir.join("empty");
@@ -104,7 +108,10 @@ async fn attached_files_are_there_as_they_were_and_large_outputs_come_back_whole
         assert_eq!(cli.run(&words).await.unwrap().code, Some(3));
         let kept = result_of(&site, &format!("t{n}")).await;
         assert_eq!(kept["stdout"], "x".repeat(bytes));
-        assert_eq!((&kept["truncated"], &kept["stderr"]), (&false.into(), &"no\n".into()));
+        assert_eq!(
+            (&kept["truncated"], &kept["stderr"]),
+            (&false.into(), &"no\n".into())
+        );
     }
     let log = cli.expect(&["task", "logs", "t2"]).await.unwrap();
     assert_eq!(log.text(), format!("{}no\n", "x".repeat(5_000)));
@@ -118,12 +125,25 @@ async fn a_long_command_and_its_environment_reach_the_agent_whole() {
     let (long, value) = ("a".repeat(90_000), "b".repeat(30_000));
     let variable = format!("LONG={value}");
     let words = [
-        "task", "run", "--env", &variable, "--", "sh", "-c", "echo ${#1} ${#LONG}", "sh", &long,
+        "task",
+        "run",
+        "--env",
+        &variable,
+        "--",
+        "sh",
+        "-c",
+        "echo ${#1} ${#LONG}",
+        "sh",
+        &long,
     ];
     let done = cli.expect(&words).await.unwrap();
     assert_eq!(done.text(), "90000 30000\n");
     let task = cli.expect(&["task", "get", "t1"]).await.unwrap();
-    assert!(task.text().contains("echo ${#1} ${#LONG}"), "{}", task.text());
+    assert!(
+        task.text().contains("echo ${#1} ${#LONG}"),
+        "{}",
+        task.text()
+    );
     // Asked for again under its id it is the same task, though it stands in the log in another form.
     let words = ["task", "submit", "--request-id", "r1", "--", "echo", &long];
     let first = cli.json(&words).await.unwrap();
@@ -139,15 +159,32 @@ async fn a_file_that_changed_on_a_controllers_disk_is_found_and_fetched_again() 
     let site = Site::start("blobs-flip", |options| options.agents(1)).await;
     let cli = site.cluster.cli();
     let (data, sum) = file(site.cluster.scratch(), "data.bin", 2 * MIB);
-    let words = ["task", "run", "--attach", text(&data), "--", "sha256sum", "data.bin"];
+    let words = [
+        "task",
+        "run",
+        "--attach",
+        text(&data),
+        "--",
+        "sha256sum",
+        "data.bin",
+    ];
     cli.expect(&words).await.unwrap();
     until_everywhere(&site, &sum).await;
 
     // On the leader's disk and on a follower's; and the agent has forgotten it.
     let leader = site.cluster.leader().await.unwrap();
-    let other = ["c1", "c2", "c3"].into_iter().find(|id| *id != leader).unwrap();
+    let other = ["c1", "c2", "c3"]
+        .into_iter()
+        .find(|id| *id != leader)
+        .unwrap();
     for id in [leader.as_str(), other] {
-        let path = site.cluster.member(id).unwrap().data_dir.join("blobs").join(&sum);
+        let path = site
+            .cluster
+            .member(id)
+            .unwrap()
+            .data_dir
+            .join("blobs")
+            .join(&sum);
         let mut bytes = fs::read(&path).unwrap();
         bytes[MIB] ^= 0x01;
         fs::write(&path, bytes).unwrap();
@@ -162,10 +199,14 @@ async fn a_file_that_changed_on_a_controllers_disk_is_found_and_fetched_again() 
         let bytes = fs::read(dir.join(&sum)).unwrap_or_default();
         model::BlobRef::of(&bytes).digest.to_string() == sum
     };
-    wait::until_now("a whole file on the leader again", PATIENCE, || match good(&leader) {
-        true => Ok(()),
-        false => Err("it is not the same"),
-    })
+    wait::until_now(
+        "a whole file on the leader again",
+        PATIENCE,
+        || match good(&leader) {
+            true => Ok(()),
+            false => Err("it is not the same"),
+        },
+    )
     .await
     .unwrap();
     site.progress.say(format!("{leader} fetched {sum} again"));
@@ -176,7 +217,15 @@ async fn an_upload_survives_the_death_of_the_leader_that_took_it() {
     let site = Site::start("blobs-kill", |options| options.agents(1)).await;
     let cli = site.cluster.cli();
     let (data, sum) = file(site.cluster.scratch(), "data.bin", 60 * MIB);
-    let words = ["task", "run", "--attach", text(&data), "--", "sha256sum", "data.bin"];
+    let words = [
+        "task",
+        "run",
+        "--attach",
+        text(&data),
+        "--",
+        "sha256sum",
+        "data.bin",
+    ];
     let running = cli.start(&words).unwrap();
     let leader = site.cluster.leader().await.unwrap();
     // Some controller takes it; the kill hits whoever that is, or the submit that follows.
@@ -194,8 +243,12 @@ async fn an_upload_survives_the_death_of_the_leader_that_took_it() {
     .await
     .unwrap();
     faults::kill(&site.cluster, taking).await.unwrap();
-    site.progress.say(format!("{taking} killed while the file came ({leader} led)"));
-    let done = cluster_tests::cluster::finish("task run".to_owned(), running).await.unwrap();
+    site.progress.say(format!(
+        "{taking} killed while the file came ({leader} led)"
+    ));
+    let done = cluster_tests::cluster::finish("task run".to_owned(), running)
+        .await
+        .unwrap();
     assert_eq!(done.code, Some(0), "{}", done.stderr);
     assert_eq!(done.text(), format!("{sum}  data.bin\n"));
     site.restart(taking).await;
@@ -209,7 +262,10 @@ async fn files_that_make_no_sense_are_refused_before_anything_is_sent() {
     let cli = site.cluster.cli();
     let dir = site.cluster.scratch();
     let huge = dir.join("huge");
-    fs::File::create(&huge).unwrap().set_len(65 * MIB as u64).unwrap();
+    fs::File::create(&huge)
+        .unwrap()
+        .set_len(65 * MIB as u64)
+        .unwrap();
     let (one, _) = file(dir, "one", 10);
     let none = dir.join("none");
     let cases = [
@@ -220,16 +276,31 @@ async fn files_that_make_no_sense_are_refused_before_anything_is_sent() {
     ];
     for (files, expected) in cases {
         let mut words = vec!["task", "submit"];
-        files.iter().for_each(|file| words.extend(["--attach", file]));
+        files
+            .iter()
+            .for_each(|file| words.extend(["--attach", file]));
         words.extend(["--", "true"]);
         let refused = cli.run(&words).await.unwrap();
         assert_eq!(refused.code, Some(1), "{}", refused.stderr);
         assert!(refused.stderr.contains(expected), "{}", refused.stderr);
         assert_eq!(refused.stderr.lines().count(), 1, "{}", refused.stderr);
     }
-    let words = ["task", "submit", "--attach", text(&one), "--model", "m", "--prompt", "p"];
+    let words = [
+        "task",
+        "submit",
+        "--attach",
+        text(&one),
+        "--model",
+        "m",
+        "--prompt",
+        "p",
+    ];
     let refused = cli.run(&words).await.unwrap();
-    assert!(refused.stderr.contains("attached files"), "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("attached files"),
+        "{}",
+        refused.stderr
+    );
     let list = cli.json(&["task", "list"]).await.unwrap();
     assert_eq!(list["items"], Value::Array(Vec::new()));
     assert_eq!(blobs(&site, "c1"), Vec::<PathBuf>::new());

@@ -8,9 +8,9 @@
 mod agents;
 mod archive;
 #[cfg(test)]
-mod blobs;
-#[cfg(test)]
 mod bench_agent_protocol;
+#[cfg(test)]
+mod blobs;
 #[cfg(test)]
 mod bring_up;
 #[cfg(test)]

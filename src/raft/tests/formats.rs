@@ -115,6 +115,7 @@ fn state() -> State {
     state.apply(&model::Stamped {
         index: 7,
         term: 2,
+        membership: 0,
         entry: &entry,
     });
     state

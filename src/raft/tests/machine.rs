@@ -110,6 +110,7 @@ fn machine(dir: &tempfile::TempDir, versions: Versions) -> (Machine<TokioRuntime
     let storage = Storage {
         shelf: Arc::new(Shelf::open(dir.path()).unwrap()),
         archive: Archive::open_inline(dir.path()).unwrap(),
+        blobs: Blobs::open(dir.path()).unwrap(),
     };
     let blocking = Blocking::OwnThread;
     let machine = Machine::new(published, storage, fatal.clone(), blocking, versions);
