@@ -27,19 +27,8 @@ pub fn member_json(member: &v1::Member) -> Value {
     let mut json = json!({ "schema": SCHEMA });
     if let (Value::Object(json), Value::Object(fields)) = (&mut json, member_fields(member)) {
         json.extend(fields);
-        json.insert("state_versions".to_owned(), versions_json(member));
     }
     json
-}
-
-fn versions_json(member: &v1::Member) -> Value {
-    match reachable(member) {
-        true => {
-            let versions = wire::convert::versions_in(member.state_versions);
-            json!({ "oldest": versions.oldest.0, "newest": versions.newest.0 })
-        }
-        false => Value::Null,
-    }
 }
 
 fn member_fields(member: &v1::Member) -> Value {

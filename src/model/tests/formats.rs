@@ -46,7 +46,7 @@ fn parse(text: &str) -> Golden {
     golden
 }
 
-fn render(named: &Named<Vec<u8>>) -> String {
+fn render(named: &[(&str, Vec<u8>)]) -> String {
     let mut text = String::new();
     for (name, bytes) in named {
         let lines = bytes
@@ -58,7 +58,7 @@ fn render(named: &Named<Vec<u8>>) -> String {
 }
 
 /// What is written now is what was written then.
-fn assert_written(file: &str, golden: &str, named: &Named<Vec<u8>>) {
+fn assert_written(file: &str, golden: &str, named: &[(&str, Vec<u8>)]) {
     let now = render(named);
     if golden != now {
         let known = parse(golden);
@@ -74,7 +74,7 @@ fn entries() -> Named<Entry> {
     [exemplars::commands(), exemplars::system_commands()].concat()
 }
 
-fn encoded(named: &Named<Entry>) -> Named<Vec<u8>> {
+fn encoded(named: &[(&'static str, Entry)]) -> Named<Vec<u8>> {
     named
         .iter()
         .map(|(name, it)| (*name, it.encode()))
@@ -143,11 +143,7 @@ fn records_are_written_and_read_as_the_first_release_did() {
 fn a_state_at_version_1_is_written_and_read_as_the_first_release_did() {
     let (state, _) = exemplars::lived();
     let hash = ("hash", state.hash().to_vec());
-    assert_written(
-        "v1/state.hex",
-        STATE,
-        &vec![("state", state.encode()), hash],
-    );
+    assert_written("v1/state.hex", STATE, &[("state", state.encode()), hash]);
     let golden = parse(STATE);
     let read = State::decode(&golden["state"]).unwrap();
     assert_eq!(read.encode(), golden["state"]);
@@ -174,11 +170,7 @@ fn a_state_at_a_later_version_has_another_format() {
     assert_ne!(state.blobs.len(), 0);
     let (bytes, hash) = (state.encode(), state.hash().to_vec());
     assert_eq!((parse(STATE)["state"][0], bytes[0]), (1, 2));
-    assert_written(
-        "v2/state.hex",
-        STATE_2,
-        &vec![("state", bytes), ("hash", hash)],
-    );
+    assert_written("v2/state.hex", STATE_2, &[("state", bytes), ("hash", hash)]);
     let golden = parse(STATE_2);
     let read = State::decode(&golden["state"]).unwrap();
     assert_eq!(read.state_version(), StateVersion(2));

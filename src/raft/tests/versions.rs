@@ -129,7 +129,7 @@ async fn the_version_rises_once_every_voter_and_every_learner_understands_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_controller_of_an_older_release_is_not_let_in() {
     let mut lab = Lab::new("older");
-    let members = vec![lab.start(1).await];
+    let members = [lab.start(1).await];
     members[0].cluster.initialize().await.unwrap();
     let _older = start_as(&mut lab, 2, Versions::UNTOLD).await;
     let refused = add_learner(&mut lab, &members[0].cluster, 2).await;
