@@ -107,14 +107,16 @@ async fn attached_files_are_there_as_they_were_and_large_outputs_come_back_whole
         let words = ["task", "run", "--", "sh", "-c", &command];
         assert_eq!(cli.run(&words).await.unwrap().code, Some(3));
         let kept = result_of(&site, &format!("t{n}")).await;
-        assert_eq!(kept["stdout"], "x".repeat(bytes));
+        let stdout = kept["stdout"].as_str().unwrap();
+        assert_eq!(stdout.len(), bytes);
+        assert!(stdout.chars().all(|it| it == 'x'));
         assert_eq!(
             (&kept["truncated"], &kept["stderr"]),
             (&false.into(), &"no\n".into())
         );
     }
     let log = cli.expect(&["task", "logs", "t2"]).await.unwrap();
-    assert_eq!(log.text(), format!("{}no\n", "x".repeat(5_000)));
+    assert_eq!(log.text(), "x".repeat(5_000));
     site.converged().await;
 }
 
