@@ -54,6 +54,14 @@ impl Process {
         })
     }
 
+    /// Bytes of its memory that are in RAM; `None` where there is no such process.
+    pub fn resident_bytes(pid: i32) -> Option<u64> {
+        let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+        Some(kibibytes * 1024)
+    }
+
     pub fn is_alive(pid: i32) -> bool {
         Process::look(pid).is_some_and(|found| found.doing != Doing::Zombie)
     }

@@ -26,6 +26,8 @@ mod dev;
 #[cfg(test)]
 mod drains;
 #[cfg(test)]
+mod fleet;
+#[cfg(test)]
 mod following;
 #[cfg(test)]
 mod history;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster_tests::checkers::{self, History, Outcome, Record};
+use cluster_tests::checkers::{self, Execution, History, Outcome, Record};
 use cluster_tests::cluster::{self, Cluster, Completed, Options, Status};
 use cluster_tests::report::Progress;
 use cluster_tests::traffic::{self, Caller, ExecutionLog, Load, Running};
@@ -143,9 +143,25 @@ impl Site {
 
     /// Ends the load, waits until all members agree, and holds everything against the promises.
     pub async fn judge(&self, load: Running, least: usize) {
+        let read = || self.executions.read().unwrap();
+        self.judge_against(load, read, least).await;
+    }
+
+    /// The same, where what was run is known in another way than from what tasks write down.
+    pub async fn judge_against(
+        &self,
+        load: Running,
+        executions: impl FnOnce() -> Vec<Execution>,
+        least: usize,
+    ) {
         let records = load.finish().await.unwrap();
         let status = self.converged().await;
-        self.judge_records(records, &status, least).await;
+        let history = History {
+            records,
+            finals: self.finals().await,
+            executions: executions(),
+        };
+        self.judge_history(&history, &status, least);
     }
 
     /// Waits until all members have applied the same entries.
@@ -166,27 +182,22 @@ impl Site {
         .unwrap()
     }
 
-    async fn judge_records(&self, records: Vec<Record>, status: &Status, least: usize) {
-        let acknowledged = count(&records, |outcome| {
+    fn judge_history(&self, history: &History, status: &Status, least: usize) {
+        let acknowledged = count(&history.records, |outcome| {
             matches!(outcome, Outcome::Acknowledged { .. })
         });
-        let unknown = count(&records, |outcome| *outcome == Outcome::Unknown);
+        let unknown = count(&history.records, |outcome| *outcome == Outcome::Unknown);
         assert!(
             acknowledged >= least,
             "INVALID: only {acknowledged} submits, {least} are wanted"
         );
-        let history = History {
-            records,
-            finals: self.finals().await,
-            executions: self.executions.read().unwrap(),
-        };
         self.progress.say(format!(
             "{acknowledged} submits acknowledged, {unknown} unknown, {} processes started, all members \
              at index {}",
             history.executions.len(),
             status.members.first().and_then(|member| member.applied).unwrap_or_default(),
         ));
-        let mut violations = checkers::check(&history);
+        let mut violations = checkers::check(history);
         violations.extend(checkers::check_hashes([status]));
         let texts: Vec<String> = violations
             .iter()

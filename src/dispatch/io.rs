@@ -1,11 +1,11 @@
 //! What goes in and what comes out.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use model::{
-    AgentProfile, BlobDigest, Command, Disposition, Event, Fence, Held, Millis, Op, Principal,
-    Rejected, Reply, TaskSpec, Verdict,
+    AgentProfile, BackendSettings, BlobDigest, Command, Disposition, Event, Fence, Held, Millis,
+    Op, Principal, Rejected, Reply, TaskSpec, Verdict,
 };
 
 /// A client's request, numbered by the shell.
@@ -195,6 +195,8 @@ pub enum Message {
     RenewAck {
         nonce: u64,
     },
+    /// What was set for its back ends, by name.
+    Backends(BTreeMap<String, BackendSettings>),
 }
 
 /// Why an attempt has to end.

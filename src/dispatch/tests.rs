@@ -1,6 +1,7 @@
 //! The dispatcher against a real state: proposals are applied by the test, in order, and agents
 //! are played by it.
 
+mod backends;
 mod drains;
 mod limits;
 
@@ -50,7 +51,9 @@ impl Leader {
             cluster_id: "test".into(),
             generation: Generation(1),
         };
-        leader.commit(vec![Op::System(found)]);
+        let to = model::StateVersion::NEWEST;
+        let raise = SystemCommand::RaiseVersion { to };
+        leader.commit(vec![Op::System(found), Op::System(raise)]);
         leader.input(Input::Lead { term: 1 });
         leader
     }

@@ -14,6 +14,7 @@ mod address;
 mod agent;
 mod apply;
 mod archive;
+mod backend;
 mod backoff;
 mod blob;
 mod command;
@@ -47,6 +48,7 @@ pub use agent::{Agent, AgentProfile, AgentState, Cordon, Drain, DrainStage};
 pub use archive::{
     ArchiveStep, Content, EventsRecord, Record, RecordKey, Retention, Segment, TaskRecord,
 };
+pub use backend::{Asking, BackendSettings, SetBackend};
 pub use blob::{
     Attachment, Blob, BlobDigest, BlobRef, Bulk, Held, NoDigest, OutcomeBlobs, SpecBlobs,
 };

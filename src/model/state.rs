@@ -12,17 +12,18 @@ use serde::{Deserialize, Serialize};
 use crate::agent::Agent;
 use crate::apply::blobs::Touched;
 use crate::archive::{Retention, Segment};
+use crate::backend::{BackendKey, BackendSettings};
 use crate::blob::{Blob, BlobDigest, BlobRef};
 use crate::entry::{DecodeError, decode, encode};
 use crate::hash::{Sum, digest};
 use crate::id::{AgentId, Fence, Generation, Incarnation, TaskId};
 use crate::index::{Index, Requirement, Waiting};
-use crate::join_token::Joining;
+use crate::join_token::{Joining, JoiningDump};
 use crate::label::Expression;
 use crate::limit;
 use crate::outcome::Outcome;
 use crate::spec::{Class, TaskSpec};
-use crate::table::{Rows, Table};
+use crate::table::{Dump, Rows, Table};
 use crate::task::{StateName, Task};
 use crate::time::Timestamp;
 use crate::version::StateVersion;
@@ -102,6 +103,7 @@ pub struct State {
     /// Closed segments of the archive, by the index that names them.
     pub(crate) segments: Table<u64, Segment>,
     pub(crate) joining: Joining,
+    pub(crate) backends: Table<BackendKey, BackendSettings>,
     /// What stands beside the log, and is referred to.
     pub(crate) blobs: Table<BlobDigest, Blob>,
     pub(crate) index: Index,
@@ -121,6 +123,7 @@ impl Default for State {
             requests: Table::new("request"),
             segments: Table::new("segment"),
             joining: Joining::default(),
+            backends: Table::new("backend"),
             blobs: Table::new("blob"),
             index: Index::default(),
             touched: Touched::default(),
@@ -359,10 +362,10 @@ impl State {
         self.hash_at
     }
 
-    fn summed(&self, sums: impl FnOnce([&dyn Summed; 9]) -> [Sum; 9]) -> [u8; 32] {
+    fn summed(&self, sums: impl FnOnce([&dyn Summed; 10]) -> [Sum; 10]) -> [u8; 32] {
         let mut total = Sum::default();
         total.add(digest("meta", &(), &self.meta));
-        let tables: [&dyn Summed; 9] = [
+        let tables: [&dyn Summed; 10] = [
             &self.tasks,
             &self.specs,
             &self.results,
@@ -371,6 +374,7 @@ impl State {
             &self.segments,
             &self.joining.tokens,
             &self.joining.holders,
+            &self.backends,
             &self.blobs,
         ];
         for sum in sums(tables) {
@@ -461,59 +465,85 @@ impl State {
     }
 }
 
+/// A snapshot at version 1, its fields by their places: the bytes are those of the release before, which can read them.
+/// What came later stands behind it.
+#[derive(Serialize)]
+struct Dumping<'a> {
+    meta: &'a Meta,
+    tasks: Dump<'a, TaskId, Task>,
+    specs: Dump<'a, TaskId, TaskSpec>,
+    results: Dump<'a, TaskId, Outcome>,
+    agents: Dump<'a, AgentId, Agent>,
+    requests: Dump<'a, RequestKey, Request>,
+    segments: Dump<'a, u64, Segment>,
+    joining: JoiningDump<'a>,
+    hash_at: (u64, &'a serde_bytes::Bytes),
+}
+
+/// What a snapshot decodes into.
+#[derive(Deserialize)]
+struct Dumped {
+    meta: Meta,
+    tasks: Rows<TaskId, Task>,
+    specs: Rows<TaskId, TaskSpec>,
+    results: Rows<TaskId, Outcome>,
+    agents: Rows<AgentId, Agent>,
+    requests: Rows<RequestKey, Request>,
+    segments: Rows<u64, Segment>,
+    joining: crate::join_token::Dumped,
+    hash_at: (u64, serde_bytes::ByteArray<32>),
+}
+
 /// Snapshots.
 impl State {
     pub fn encode(&self) -> Vec<u8> {
-        let before = (
-            &self.meta,
-            self.tasks.dump(),
-            self.specs.dump(),
-            self.results.dump(),
-            self.agents.dump(),
-            self.requests.dump(),
-            self.segments.dump(),
-            self.joining.dump(),
-            (self.hash_at.0, serde_bytes::Bytes::new(&self.hash_at.1)),
-        );
+        let dump = Dumping {
+            meta: &self.meta,
+            tasks: self.tasks.dump(),
+            specs: self.specs.dump(),
+            results: self.results.dump(),
+            agents: self.agents.dump(),
+            requests: self.requests.dump(),
+            segments: self.segments.dump(),
+            joining: self.joining.dump(),
+            hash_at: (self.hash_at.0, serde_bytes::Bytes::new(&self.hash_at.1)),
+        };
         match self.state_version() {
-            StateVersion::FIRST => encode(FORMAT, &before),
-            _ => encode(VERSIONED, &(before, self.blobs.dump())),
+            StateVersion::FIRST => encode(FORMAT, &dump),
+            _ => {
+                let later = (dump, self.backends.dump(), self.blobs.dump());
+                encode(VERSIONED, &later)
+            }
         }
     }
 
     /// The state, its indexes rebuilt.
     pub fn decode(bytes: &[u8]) -> Result<State, DecodeError> {
-        type Dumped = (
-            Meta,
-            Rows<TaskId, Task>,
-            Rows<TaskId, TaskSpec>,
-            Rows<TaskId, Outcome>,
-            Rows<AgentId, Agent>,
-            Rows<RequestKey, Request>,
-            Rows<u64, Segment>,
-            crate::join_token::Dumped,
-            (u64, serde_bytes::ByteArray<32>),
+        type Versioned = (
+            Dumped,
+            Rows<BackendKey, BackendSettings>,
+            Rows<BlobDigest, Blob>,
         );
-        type Versioned = (Dumped, Rows<BlobDigest, Blob>);
-        let (dumped, blobs) = match bytes.first() {
-            Some(&FORMAT) => (decode::<Dumped>(FORMAT, bytes)?, None),
-            _ => {
-                let (dumped, blobs): Versioned = decode(VERSIONED, bytes)?;
-                (dumped, Some(blobs))
-            }
+        let (dumped, backends, blobs) = match bytes.first() {
+            Some(&FORMAT) => (
+                decode::<Dumped>(FORMAT, bytes)?,
+                Rows::default(),
+                Rows::default(),
+            ),
+            _ => decode::<Versioned>(VERSIONED, bytes)?,
         };
-        let (meta, tasks, specs, results, agents, requests, segments, joining, hash_at) = dumped;
-        let (hash_index, hash) = hash_at;
+        let (hash_index, hash) = dumped.hash_at;
         let mut state = State {
-            meta,
-            tasks: Table::restore("task", tasks),
-            specs: Table::restore("spec", specs),
-            results: Table::restore("result", results),
-            agents: Table::restore("agent", agents),
-            requests: Table::restore("request", requests),
-            segments: Table::restore("segment", segments),
-            joining: Joining::restore(joining),
-            blobs: blobs.map_or_else(|| Table::new("blob"), |rows| Table::restore("blob", rows)),
+            meta: dumped.meta,
+            tasks: Table::restore("task", dumped.tasks),
+            specs: Table::restore("spec", dumped.specs),
+            results: Table::restore("result", dumped.results),
+            agents: Table::restore("agent", dumped.agents),
+            requests: Table::restore("request", dumped.requests),
+            segments: Table::restore("segment", dumped.segments),
+            joining: Joining::restore(dumped.joining),
+            backends: Table::restore("backend", backends),
+            blobs: Table::restore("blob", blobs),
             touched: Touched::default(),
             index: Index::default(),
             hash_at: (hash_index, hash.into_array()),

@@ -30,9 +30,11 @@ impl StateVersion {
     pub const OLDEST: StateVersion = StateVersion::FIRST;
     /// From which on something may stand beside the log.
     pub const BLOBS: StateVersion = StateVersion(2);
+    /// From which on back ends have settings.
+    pub const BACKENDS: StateVersion = StateVersion(2);
     /// The newest that this release understands, and the one that a new cluster begins with.
     ///
-    /// 2: the version is raised by an entry; blobs.
+    /// 2: the version is raised by an entry; blobs; settings of back ends.
     pub const NEWEST: StateVersion = StateVersion(2);
 }
 
@@ -125,6 +127,7 @@ impl Command {
             Command::SubmitTask(_) | Command::FinishAttempt(_) if !self.blobs().is_empty() => {
                 StateVersion::BLOBS
             }
+            Command::SetBackend(_) => StateVersion::BACKENDS,
             Command::SubmitTask(submit) if !submit.spec.blobs.is_empty() => StateVersion::BLOBS,
             Command::SubmitTask(_)
             | Command::CancelTask { .. }

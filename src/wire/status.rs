@@ -138,7 +138,9 @@ impl From<model::Rejected> for Failure {
             model::Rejected::AgentInUse { .. }
             | model::Rejected::NameTaken { .. }
             | model::Rejected::NotYet { .. } => Code::Refused,
-            model::Rejected::NoSuchJoinToken(_) => Code::NotFound,
+            model::Rejected::NoSuchJoinToken(_) | model::Rejected::NoSuchBackend { .. } => {
+                Code::NotFound
+            }
             model::Rejected::JoinTokenRefused { .. } => Code::Unauthenticated,
             model::Rejected::NotHeld => Code::Busy,
         };
@@ -157,6 +159,7 @@ impl From<model::Rejected> for Failure {
             | model::Rejected::NameTaken { .. }
             | model::Rejected::NotYet { .. }
             | model::Rejected::NoSuchJoinToken(_)
+            | model::Rejected::NoSuchBackend { .. }
             | model::Rejected::JoinTokenRefused { .. }
             | model::Rejected::NotHeld
             | model::Rejected::Stale(_) => Self::new(code, message),

@@ -7,7 +7,8 @@
 //! figure is the median of several rounds, with their spread.
 //!
 //! `--failover N` kills the leader N times and measures the time to the next commit; `--steady MINUTES`
-//! holds full load and counts elections, of which there must be none.
+//! holds full load and counts elections, of which there must be none; `--fleet AGENTS` (`make bench-fleet`)
+//! connects that many agents and shows what they cost and how soon they are back after the leader died.
 
 #![expect(
     clippy::print_stdout,
@@ -16,6 +17,7 @@
 
 mod cost;
 mod failover;
+mod fleet;
 mod floor;
 mod rounds;
 mod site;
@@ -57,6 +59,9 @@ pub struct Arguments {
     /// Instead: full load for so long, counting elections
     #[arg(long, value_name = "MINUTES", conflicts_with = "failover")]
     steady: Option<u64>,
+    /// Instead: so many agents at once; the leader is killed --rounds times
+    #[arg(long, value_name = "AGENTS", conflicts_with_all = ["failover", "steady"])]
+    fleet: Option<u32>,
 }
 
 fn main() -> ExitCode {
@@ -106,6 +111,9 @@ async fn measure(arguments: &Arguments) -> Result<(), Error> {
     }
     if let Some(minutes) = arguments.steady {
         return steady::measure(Duration::from_secs(minutes * 60)).await;
+    }
+    if let Some(agents) = arguments.fleet {
+        return fleet::measure(agents, arguments).await;
     }
     if !arguments.processes {
         throughput::no_ops(arguments).await?;

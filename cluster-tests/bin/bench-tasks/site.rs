@@ -31,7 +31,7 @@ pub type Client = TasksClient<tonic::transport::Channel>;
 impl Site {
     /// Controllers, and agents that answer at once.
     pub async fn with_bench_agents(name: &str) -> Result<Site, Error> {
-        let mut site = Site::start(Options::new(name).agents(0)).await?;
+        let mut site = Site::without_agents(name).await?;
         let (layout, addresses) = (site.cluster.layout()?, site.cluster.addresses()?);
         for number in 1..=BENCH_AGENTS {
             let id = format!("b{number}");
@@ -42,6 +42,11 @@ impl Site {
             site.agents.push(agent);
         }
         Ok(site)
+    }
+
+    /// Controllers, and no agent yet.
+    pub async fn without_agents(name: &str) -> Result<Site, Error> {
+        Site::start(Options::new(name).agents(0)).await
     }
 
     /// Controllers, and two real agents.

@@ -6,6 +6,7 @@
 //! confirmed before anything is taken up, verdicts are repeated until acknowledged, a known attempt is
 //! never taken twice. What it leaves out is the disk: its journal is in memory.
 
+mod fleet;
 mod protocol;
 mod session;
 
@@ -14,10 +15,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use security::Credentials;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use wire::v1;
 
+pub use fleet::Fleet;
 pub use protocol::{Counts, Journal, Key, Profile, exited};
 
 use crate::{Error, cluster, wait};
@@ -49,6 +51,18 @@ impl BenchAgent {
         slots: u32,
         conduct: Conduct,
     ) -> Result<BenchAgent, Error> {
+        let turns = Arc::new(Semaphore::new(controllers.len()));
+        BenchAgent::start_by_turns(credentials, controllers, slots, conduct, &turns)
+    }
+
+    /// The same; sessions are opened only by turns, which it may share with other agents.
+    fn start_by_turns(
+        credentials: &Credentials,
+        controllers: &[String],
+        slots: u32,
+        conduct: Conduct,
+        turns: &Arc<Semaphore>,
+    ) -> Result<BenchAgent, Error> {
         let tls = cluster::grpc_tls(credentials)?;
         let profile = Profile {
             agent: credentials.identity().id().to_owned(),
@@ -61,8 +75,8 @@ impl BenchAgent {
         let mut sessions = JoinSet::new();
         for (number, address) in controllers.iter().enumerate() {
             let (journal, changed) = (Arc::clone(&journal), Arc::clone(&changed));
-            let channel = cluster::channel(address, &tls);
-            sessions.spawn(session::keep_up(number, channel, journal, changed));
+            let (channel, turns) = (cluster::channel(address, &tls), Arc::clone(turns));
+            sessions.spawn(session::keep_up(number, channel, turns, journal, changed));
         }
         Ok(BenchAgent {
             journal,
@@ -128,6 +142,38 @@ impl BenchAgent {
             known.ok_or_else(|| journal.describe())
         })
         .await
+    }
+
+    /// Whether a leader of a term above `term` has confirmed its lease, so that it is given work by it.
+    pub fn is_leased_after(&self, term: u64) -> Result<(), String> {
+        let journal = lock(&self.journal);
+        match journal.has_lease(Instant::now()) && journal.leased_in() > term {
+            true => Ok(()),
+            false => Err(journal.describe()),
+        }
+    }
+
+    /// Whether it has a session with so many controllers.
+    pub fn has_sessions(&self, wanted: usize) -> Result<(), String> {
+        let journal = lock(&self.journal);
+        match journal.open_sessions() >= wanted {
+            true => Ok(()),
+            false => Err(journal.describe()),
+        }
+    }
+
+    /// Whether its lease was confirmed so often.
+    pub fn has_renewed(&self, times: u64) -> Result<(), String> {
+        let journal = lock(&self.journal);
+        match journal.counts().renewed >= times {
+            true => Ok(()),
+            false => Err(journal.describe()),
+        }
+    }
+
+    /// Every attempt that it took up.
+    pub fn taken(&self) -> Vec<Key> {
+        lock(&self.journal).taken().collect()
     }
 
     pub fn counts(&self) -> Counts {

@@ -3,7 +3,7 @@
 //! One journal serves all sessions, as on a real agent. A frame whose (generation, term) is below the
 //! highest seen on any session is ignored, and its session no longer leads.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
@@ -64,6 +64,8 @@ pub struct Counts {
     pub cancelled: u64,
     pub acknowledged: u64,
     pub sessions: u64,
+    /// Renewals that were confirmed.
+    pub renewed: u64,
 }
 
 #[derive(Debug)]
@@ -83,7 +85,11 @@ pub struct Journal {
     /// (generation, term)
     highest: (u64, u64),
     leading: Option<usize>,
+    /// Those whose controller said welcome.
+    welcomed: BTreeSet<usize>,
     lease_until: Option<Instant>,
+    /// The term whose leader confirmed it last.
+    leased_in: u64,
     next_nonce: u64,
     renewals: BTreeMap<u64, Instant>,
     last_renewal: Option<Instant>,
@@ -113,7 +119,9 @@ impl Journal {
             cluster_id: String::new(),
             highest: (0, 0),
             leading: None,
+            welcomed: BTreeSet::new(),
             lease_until: None,
+            leased_in: 0,
             next_nonce: 0,
             renewals: BTreeMap::new(),
             last_renewal: None,
@@ -171,6 +179,7 @@ impl Journal {
         match body {
             Heard::Welcome(welcome) => {
                 self.cluster_id = welcome.cluster_id;
+                self.welcomed.insert(from);
                 Vec::new()
             }
             Heard::Leader(leader) => self.on_leader(from, leader.leading, now),
@@ -192,7 +201,7 @@ impl Journal {
                 self.last_end = refused.reason;
                 Vec::new()
             }
-            Heard::Untail(_) => Vec::new(),
+            Heard::Untail(_) | Heard::BackendsSet(_) => Vec::new(),
         }
     }
 
@@ -232,6 +241,7 @@ impl Journal {
 
     pub fn note_end(&mut self, session: usize, why: String) {
         self.last_end = why;
+        self.welcomed.remove(&session);
         self.closed(session);
     }
 
@@ -258,6 +268,21 @@ impl Journal {
 
     pub fn has_lease(&self, now: Instant) -> bool {
         self.lease_until.is_some_and(|until| now < until)
+    }
+
+    /// The term in which its lease was confirmed last; 0 before the first time.
+    pub fn leased_in(&self) -> u64 {
+        self.leased_in
+    }
+
+    /// Controllers with which it has a session now.
+    pub fn open_sessions(&self) -> usize {
+        self.welcomed.len()
+    }
+
+    /// Every attempt that it took up.
+    pub fn taken(&self) -> impl Iterator<Item = Key> {
+        self.known.iter().copied()
     }
 
     pub fn dispositions(&self) -> &BTreeMap<Key, v1::Disposition> {
@@ -374,6 +399,8 @@ impl Journal {
         }
         if let Some(sent) = self.renewals.remove(&nonce) {
             self.lease_until = Some(sent + LEASE);
+            self.leased_in = self.highest.1;
+            self.counts.renewed += 1;
             self.renewals.retain(|later, _| *later > nonce);
         }
         if !self.has_lease(now) {

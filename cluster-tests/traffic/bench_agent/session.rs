@@ -3,7 +3,8 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, mpsc};
+use rand::Rng;
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Status, Streaming};
@@ -14,35 +15,52 @@ use wire::v1::sessions_client::SessionsClient;
 use super::lock;
 use super::protocol::Journal;
 
-/// Before a session is opened again: a controller that is down refuses at once.
-const PAUSE: Duration = Duration::from_millis(100);
-/// How often it is looked whether something is due; renewals are seconds apart.
-const TICK: Duration = Duration::from_millis(250);
+/// Before a session is opened again, doubled with each failure: as a real agent does it, so that a thousand
+/// of them knock as a thousand machines would.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// A session that lasted so long is no failure.
+const STEADY: Duration = Duration::from_secs(5);
+/// How often it is looked whether something is due; renewals are seconds apart, and there may be thousands
+/// of sessions in one process.
+const TICK: Duration = Duration::from_secs(1);
 
 /// Runs until it is aborted.
 pub async fn keep_up(
     number: usize,
     channel: Channel,
+    turns: Arc<Semaphore>,
     journal: Arc<Mutex<Journal>>,
     changed: Arc<Notify>,
 ) {
+    let mut pause = FIRST_PAUSE;
     loop {
-        let ended = once(number, channel.clone(), &journal, &changed).await;
+        let began = Instant::now();
+        let ended = once(number, channel.clone(), &turns, &journal, &changed).await;
         if let Err(status) = ended {
             lock(&journal).note_end(number, status.to_string());
         } else {
             lock(&journal).note_end(number, "the controller closed it".to_owned());
         }
-        tokio::time::sleep(PAUSE).await;
+        if began.elapsed() >= STEADY {
+            pause = FIRST_PAUSE;
+        }
+        // A quarter of it is random.
+        let waits = pause.mul_f64(rand::rng().random_range(0.75..1.0));
+        tokio::time::sleep(waits).await;
+        pause = LONGEST_PAUSE.min(pause * 2);
     }
 }
 
 async fn once(
     number: usize,
     channel: Channel,
+    turns: &Semaphore,
     journal: &Mutex<Journal>,
     changed: &Notify,
 ) -> Result<(), Status> {
+    // Until the controller has answered; a semaphore that nobody closes gives a turn.
+    let mut turn = turns.acquire().await.ok();
     let (say, said) = mpsc::unbounded_channel();
     let mut line = Line {
         say,
@@ -62,6 +80,7 @@ async fn once(
             frame = frames.message() => {
                 let Some(frame) = frame? else { return Ok(()) };
                 line.count(frame.seq)?;
+                drop(turn.take());
                 let answers = lock(journal).hear(number, frame, Instant::now());
                 line.send_all(answers)?;
                 // What is due by the clock can wait for the tick: this runs thousands of times a second.

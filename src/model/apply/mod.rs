@@ -6,7 +6,7 @@
 //! - [`finish`]: an agent's report, behind the fence; retries;
 //! - [`cancel`], [`agents`], [`expire`]: cancels, registrations, leases, deadlines;
 //! - [`blobs`]: who refers to what stands beside the log;
-//! - [`cordon`]: what people decide on an agent;
+//! - [`cordon`], [`backend`]: what people decide on an agent, and on its back ends;
 //! - [`archive`]: what leaves memory, and what the archive drops.
 //! - [`join_token`]: who may join, and who did.
 //!
@@ -15,6 +15,7 @@
 mod agents;
 mod archive;
 mod assign;
+mod backend;
 pub(crate) mod blobs;
 mod cancel;
 mod cordon;
@@ -131,6 +132,7 @@ impl State {
             Command::CreateJoinToken(token) => self.create_join_token(principal, token, step),
             Command::RevokeJoinToken { token } => self.revoke_join_token(token, step),
             Command::Enrol(enrolment) => self.enrol(enrolment, step),
+            Command::SetBackend(asked) => self.set_backend(asked, step),
         }
     }
 

@@ -3,15 +3,11 @@
 use super::world::{World, fence, finish_op, profile, spec, submit, submit_op};
 use crate::{
     Attachment, BLOB_MAX_BYTES, BLOBS_MAX_BYTES, BlobDigest, BlobRef, Bulk, Command, End, Held, Op,
-    Outcome, Rejected, Reply, Retention, State, StateVersion, SystemCommand, TaskId, TaskSpec,
+    Outcome, Rejected, Reply, Retention, State, SystemCommand, TaskId, TaskSpec,
 };
 
 fn world() -> World {
-    let mut world = World::new();
-    let raise = SystemCommand::RaiseVersion {
-        to: StateVersion::BLOBS,
-    };
-    world.system(raise).unwrap();
+    let mut world = World::today();
     world.register(profile("a1", 4, 1)).unwrap();
     world
 }

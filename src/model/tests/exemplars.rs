@@ -14,7 +14,7 @@ use crate::{
     Principal, Reason, Retention, Role, Scored, Stamped, State, StateName, StateVersion,
     SystemCommand, Task, TaskId, TaskSpec, Timestamp, Trace, Usage,
 };
-use crate::{Attachment, BlobRef, Bulk, OutcomeBlobs, SpecBlobs};
+use crate::{Attachment, BlobRef, Bulk, OutcomeBlobs, SetBackend, SpecBlobs};
 
 pub type Named<T> = Vec<(&'static str, T)>;
 
@@ -570,7 +570,38 @@ pub fn since_2() -> Named<Entry> {
         ("raise_version", entry(vec![Op::System(raise)])),
         ("submit_with_blobs", entry(vec![submit_with_blobs()])),
         ("finish_with_blobs", entry(vec![finish_with_blobs()])),
+        ("set_backend", entry(vec![set_backend()])),
+        (
+            "assign_past_full_back_ends",
+            entry(vec![assign_past_full()]),
+        ),
     ]
+}
+
+/// Events that came with version 2.
+pub fn events_since_2() -> Vec<Event> {
+    let agent = agent_id("a1");
+    vec![Event::BackendSet { agent }]
+}
+
+fn assign_past_full() -> Op {
+    let mut placement = placement("a1");
+    placement.trace.refusals = vec![(Reason::BackendsFull, 1)];
+    Op::System(SystemCommand::Assign(Assignment {
+        task: TaskId(7),
+        placement,
+    }))
+}
+
+fn set_backend() -> Op {
+    by_ann(Command::SetBackend(SetBackend {
+        agent: agent_id("a1"),
+        name: "local".into(),
+        weight: Some(3),
+        limit: Some(8),
+        max_fails: None,
+        fail_timeout: Some(Millis(30_000)),
+    }))
 }
 
 fn submit_with_blobs() -> Op {
@@ -605,7 +636,7 @@ pub fn lived_on() -> State {
     let raise = Op::System(SystemCommand::RaiseVersion {
         to: StateVersion(2),
     });
-    let entry = entry(vec![raise, submit_with_blobs()]);
+    let entry = entry(vec![raise, submit_with_blobs(), set_backend()]);
     let stamped = Stamped {
         index: state.last_applied() + 1,
         term: state.last_term(),

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use super::kept::Kept;
-use crate::Held;
 use crate::{
-    AgentId, AgentProfile, Applied, Assignment, Command, End, Entry, Epoch, Fence, Generation,
-    Incarnation, Namespace, Op, Outcome, Placement, Principal, Rejected, Reply, RequestId, Role,
-    Scored, Stamped, State, Submit, SystemCommand, TaskId, TaskSpec, Timestamp, Trace, Verdict,
-    invariant,
+    AgentId, AgentProfile, Applied, Assignment, Backend, Command, End, Endpoint, Entry, Epoch,
+    Fence, Generation, Incarnation, Inference, Namespace, Op, Outcome, Placement, Principal,
+    Rejected, Reply, RequestId, Role, Scored, Stamped, State, Submit, SystemCommand, TaskId,
+    TaskSpec, Timestamp, Trace, Verdict, invariant,
 };
+use crate::{Held, StateVersion};
 
 /// Where the world's clock starts: not at zero, so that a mistaken zero shows.
 pub const START: u64 = 1_000_000;
@@ -25,7 +25,18 @@ pub struct World {
 
 impl World {
     /// A founded cluster; its first entry is at index 1.
+    /// At the version of the first release.
     pub fn new() -> World {
+        World::founded_with(Vec::new())
+    }
+
+    /// At the newest version, as a cluster of this release begins.
+    pub fn today() -> World {
+        let to = StateVersion::NEWEST;
+        World::founded_with(vec![Op::System(SystemCommand::RaiseVersion { to })])
+    }
+
+    fn founded_with(more: Vec<Op>) -> World {
         let mut world = World {
             state: State::default(),
             index: 0,
@@ -37,7 +48,12 @@ impl World {
             cluster_id: "test".into(),
             generation: Generation(1),
         };
-        world.system(found).expect("a new cluster can be founded");
+        let ops = [vec![Op::System(found)], more].concat();
+        let founded = world.apply(ops).replies;
+        assert!(
+            founded.iter().all(Result::is_ok),
+            "a new cluster can be founded"
+        );
         world
     }
 
@@ -226,5 +242,26 @@ pub fn placement_on(agent: &str, inc: u8) -> Placement {
         agent: agent_id(agent),
         incarnation: incarnation(inc),
         trace,
+    }
+}
+
+/// A question for a model.
+pub fn inference(model: &str, request: &str) -> TaskSpec {
+    let inference = Inference {
+        model: model.into(),
+        endpoint: Endpoint::ChatCompletions,
+        request: request.into(),
+    };
+    TaskSpec::inference(Namespace::new("default").expect("it is a name"), inference)
+}
+
+/// `NAME:MODEL+MODEL`.
+pub fn backend(text: &str) -> Backend {
+    let (name, models) = text.split_once(':').unwrap_or((text, ""));
+    Backend {
+        name: name.into(),
+        url: format!("http://{name}"),
+        models: models.split_terminator('+').map(str::to_owned).collect(),
+        trouble: String::new(),
     }
 }
