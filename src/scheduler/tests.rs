@@ -19,7 +19,9 @@ fn cluster(agents: &[(&str, u32, &str)], tasks: &[TaskSpec]) -> State {
         cluster_id: "test".into(),
         generation: Generation(1),
     };
-    let mut ops = vec![Op::System(found)];
+    let to = model::StateVersion::NEWEST;
+    let raise = SystemCommand::RaiseVersion { to };
+    let mut ops = vec![Op::System(found), Op::System(raise)];
     ops.extend(
         agents
             .iter()
@@ -61,6 +63,7 @@ fn with_a_back_end(name: &str, slots: u32, limit: u32) -> Vec<Op> {
         principal,
         command: set,
         placement: None,
+        held: None,
     };
     vec![registration, set]
 }
