@@ -14,7 +14,7 @@ ARGS ?=
 # The crates that no clock, thread or file may enter.
 CORE := -p quorate-model -p quorate-scheduler -p quorate-dispatch
 
-.PHONY: help setup build test core power-cuts verify fix cluster demo demo-llm bench-tasks bench-fleet deny
+.PHONY: help setup build test core power-cuts verify fix cluster demo demo-llm bench-tasks bench-fleet deny record
 
 help: ## What there is to make
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-12s %s\n", $$1, $$2 }'
@@ -55,6 +55,9 @@ demo: build ## Real work on a real cluster whose leader is killed half-way; noth
 
 demo-llm: build ## Ask a real model through a cluster, the leader killed in mid-answer (python3; 250 MB, once)
 	scripts/demo-llm
+
+record: build ## Record the README's session anew, from a real cluster (python3)
+	QUORATE_BIN=$(RELEASE)/quorate scripts/record
 
 bench-tasks: build ## Tasks per second, latency and fsyncs at 1, 16, 64 and 256 in flight
 	$(RELEASE)/bench-tasks $(ARGS)

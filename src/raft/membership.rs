@@ -311,24 +311,24 @@ impl<R: AsyncRuntime, P: Peers> Members<R, P> {
     /// Who votes counts among those that have every blob.
     async fn wait_for_blobs(&self, id: NodeId) -> Result<(), Error> {
         let named = self.published.view().state.last_applied();
+        let mut why = String::new();
         let asking = async {
             loop {
                 let node = self.effective().get_node(&id).cloned();
                 let node = node.ok_or_else(|| self.stranger(controller(id)))?;
-                let lacks = self.peers.lacks(id, &node).await?;
-                if lacks.applied >= named && lacks.blobs == 0 {
-                    return Ok(());
+                match self.peers.lacks(id, &node).await {
+                    Ok(lacks) if lacks.applied >= named && lacks.blobs == 0 => return Ok(()),
+                    Ok(lacks) => why = format!("it lacks {} files of tasks", lacks.blobs),
+                    Err(error) => why = error.to_string(),
                 }
                 R::sleep(ASK_AGAIN).await;
             }
         };
-        R::timeout(CATCH_UP_TIMEOUT, asking)
-            .await
-            .unwrap_or_else(|_| {
-                let id = controller(id);
-                let text = format!("{id} has not fetched all that tasks refer to yet");
-                Err(Error::busy(text))
-            })
+        let asked = R::timeout(CATCH_UP_TIMEOUT, asking).await;
+        asked.unwrap_or_else(|_| {
+            let id = controller(id);
+            Err(Error::busy(format!("{id} has not caught up yet: {why}")))
+        })
     }
 
     /// Hands leadership to a voter: the given one, or the one whose log reaches furthest.

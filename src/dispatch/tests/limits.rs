@@ -1,7 +1,7 @@
 //! What the dispatcher must not do: spin, lose answers, do things twice, or trust an agent that the
 //! log does not know.
 
-use model::{AgentProfile, Incarnation, Op, StateName, StateVersion, SystemCommand};
+use model::{AgentProfile, Incarnation, Op, SetBackend, StateName, StateVersion, SystemCommand};
 
 use super::*;
 
@@ -361,29 +361,52 @@ fn room_that_counted_twice_is_used_once_the_proposal_is_answered() {
     assert_eq!(assignment.task, TaskId(4));
 }
 
-/// The same state at a version before all that there were: everything needs more. Only the bytes of a
-/// snapshot can say so, for no entry lowers it.
-fn before_all_versions(state: &State) -> State {
-    let mut bytes = state.encode();
-    // Behind the format, two arrays, the cluster's id (its length in one byte) and the generation.
-    let at = 4 + state.cluster_id().len() + 1;
-    bytes[at] = 0;
-    let state = State::decode(&bytes).unwrap();
-    assert_eq!(state.state_version(), StateVersion(0));
-    state
-}
-
 /// In an entry, a member of the release before could not even read it.
 #[test]
 fn what_the_state_s_version_does_not_admit_is_answered_and_never_proposed() {
     let mut leader = Leader::new();
-    leader.state = before_all_versions(&leader.state);
+    leader.state = at_version_1();
     leader.hold = true;
-    let ticket = leader.submit("true");
+    leader.tickets += 1;
+    let ticket = Ticket(leader.tickets);
+    leader.input(Input::Request {
+        ticket,
+        principal: principal("ann", Role::Client),
+        command: Command::SetBackend(SetBackend {
+            agent: model::AgentId::new("a1").expect("it is a name"),
+            name: "gpu".into(),
+            weight: Some(2),
+            limit: None,
+            max_fails: None,
+            fail_timeout: None,
+        }),
+        held: None,
+    });
     let refused = Refusal::Rejected(model::Rejected::NotYet {
-        needs: StateVersion(1),
-        version: StateVersion(0),
+        needs: StateVersion(2),
+        version: StateVersion(1),
     });
     assert_eq!(leader.answer(ticket), Some(&Err(refused)));
     assert!(held_ops(&leader).is_empty());
+}
+
+/// A cluster that the release before has founded.
+fn at_version_1() -> State {
+    let found = SystemCommand::Found {
+        cluster_id: "test".into(),
+        generation: model::Generation(1),
+    };
+    let entry = model::Entry {
+        stamp: Timestamp(1_000_000),
+        wall: Timestamp(1_000_000),
+        ops: vec![Op::System(found)],
+    };
+    let mut state = State::default();
+    state.apply(&model::Stamped {
+        index: 1,
+        term: 1,
+        membership: 0,
+        entry: &entry,
+    });
+    state
 }
