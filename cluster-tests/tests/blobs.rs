@@ -4,10 +4,17 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
+use cluster_tests::cluster::grpc_tls;
 use cluster_tests::faults;
 use cluster_tests::wait;
+use futures::stream;
 use serde_json::Value;
 use tokio::test;
+use wire::transport::{self, Timers};
+use wire::v1;
+use wire::v1::blobs_client::BlobsClient;
+use wire::v1::put_blob_part::Part;
 
 use crate::site::{PATIENCE, Site};
 
@@ -256,6 +263,63 @@ async fn an_upload_survives_the_death_of_the_leader_that_took_it() {
     site.restart(taking).await;
     until_everywhere(&site, &sum).await;
     site.converged().await;
+}
+
+#[test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upload_that_was_cut_goes_on_where_it_stopped_also_after_a_restart() {
+    let site = Site::start("blobs-resume", |options| options.agents(1)).await;
+    let (data, sum) = file(site.cluster.scratch(), "data.bin", 3 * MIB);
+    let bytes = fs::read(&data).unwrap();
+    let blob = v1::BlobRef::from(model::BlobRef::of(&bytes));
+    let tls = grpc_tls(&site.cluster.credentials().unwrap()).unwrap();
+    let first = site.cluster.layout().unwrap().controllers[0].clone();
+    let put = async |pieces: Vec<&[u8]>| {
+        let channel = transport::channel(&first.grpc, tls.clone(), Timers::default());
+        let head = Part::Blob(blob.clone());
+        let data = pieces
+            .into_iter()
+            .map(|it| Part::Data(Bytes::copy_from_slice(it)));
+        let parts: Vec<_> = [head].into_iter().chain(data).collect();
+        let parts = parts
+            .into_iter()
+            .map(|part| v1::PutBlobPart { part: Some(part) });
+        let replies = BlobsClient::new(channel).put(stream::iter(parts)).await;
+        let mut replies = replies.unwrap().into_inner();
+        let mut told = Vec::new();
+        loop {
+            match replies.message().await {
+                Ok(Some(reply)) => told.push((reply.offset, reply.held)),
+                Ok(None) => return Ok(told),
+                Err(status) => return Err((told, status)),
+            }
+        }
+    };
+    let (told, cut) = put(vec![&bytes[..MIB], &bytes[MIB..2 * MIB]])
+        .await
+        .unwrap_err();
+    let (one, two) = (MIB as u64, 2 * MIB as u64);
+    assert_eq!(told, [(0, false), (one, false), (two, false)]);
+    assert!(
+        cut.message().contains("2097152 of 3145728 bytes came"),
+        "{cut}"
+    );
+    faults::kill(&site.cluster, "c1").await.unwrap();
+    site.restart("c1").await;
+    site.converged().await;
+    // Bytes that are not those of the file are thrown away, with all that came before.
+    let (told, wrong) = put(vec![&bytes[..MIB]]).await.unwrap_err();
+    assert_eq!(told, [(two, false)]);
+    assert!(wrong.message().contains("not those of the blob"), "{wrong}");
+    let (_, cut) = put(vec![&bytes[..MIB]]).await.unwrap_err();
+    assert!(cut.message().contains("1048576 of"), "{cut}");
+    let told = put(vec![&bytes[MIB..]]).await.unwrap();
+    let all = 3 * MIB as u64;
+    assert_eq!(told, [(one, false), (all, false), (all, true)]);
+    let on = ["c1", "c2", "c3"].into_iter();
+    let on = on.filter(|id| blobs(&site, id).iter().any(|path| path.ends_with(&sum)));
+    assert!(on.count() >= 2, "held means by a majority");
+    let again = put(Vec::new()).await.unwrap();
+    assert_eq!(again, [(all, false), (all, true)], "nothing is sent twice");
 }
 
 #[test(flavor = "multi_thread", worker_threads = 2)]

@@ -17,7 +17,11 @@ const WORDS: usize = 20;
 
 /// One agent, whose back end is this server, and is known to be.
 async fn with_a_model(name: &'static str) -> (Site, ModelServer) {
-    let server = ModelServer::start(MODEL, WORDS).await.unwrap();
+    with_words(name, WORDS).await
+}
+
+async fn with_words(name: &'static str, words: usize) -> (Site, ModelServer) {
+    let server = ModelServer::start(MODEL, words).await.unwrap();
     let url = server.url.clone();
     let site = Site::start(name, |options| options.agents(1).backend(&url)).await;
     wait::until("the model to be offered", PATIENCE, || async {
@@ -164,6 +168,36 @@ async fn a_back_end_that_dies_in_the_middle_is_asked_again_and_one_that_stays_aw
     let named = list_one(&site).await;
     let shown = cli.expect(&["backend", "get", &named]).await.unwrap();
     assert!(shown.text().contains("refused"), "{}", shown.text());
+}
+
+#[test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_question_and_a_long_answer_are_whole_also_when_their_agent_is_gone() {
+    const LONG: usize = 30_000;
+    let (site, server) = with_words("inference-long", LONG).await;
+    let cli = site.cluster.cli();
+    server.say(LONG);
+    let question = "why ".repeat(150_000);
+    let input = site.cluster.scratch().join("question");
+    fs::write(&input, &question).unwrap();
+    let words = [
+        "task",
+        "run",
+        "--model",
+        MODEL,
+        "--input",
+        input.to_str().unwrap(),
+    ];
+    let done = cli.expect(&words).await.unwrap();
+    assert_eq!(done.text(), server.answer());
+    assert_eq!(server.asked(), [question]);
+    assert!(server.answer().len() > 200_000);
+    faults::kill(&site.cluster, "a1").await.unwrap();
+    fs::remove_dir_all(site.cluster.member("a1").unwrap().data_dir.join("logs")).unwrap();
+    let task = cli.json(&["task", "get", "t1"]).await.unwrap();
+    assert_eq!(task["result"]["output"], server.answer());
+    assert_eq!(task["result"]["truncated"], false);
+    let logs = cli.expect(&["task", "logs", "t1"]).await.unwrap();
+    assert_eq!(logs.text(), server.answer());
 }
 
 async fn list_one(site: &Site) -> String {

@@ -6,6 +6,7 @@ mod blobs;
 mod budget;
 mod endings;
 mod exemplars;
+mod exemplars_2;
 mod formats;
 mod golden;
 mod joining;

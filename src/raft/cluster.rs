@@ -37,7 +37,7 @@ use crate::core::{Core, Parts, Patience};
 use crate::durable;
 use crate::error::Error;
 use crate::fatal::FatalSignal;
-use crate::held::{Holder, collect, keep_blobs};
+use crate::held::{self, Holder};
 use crate::leadership::Leadership;
 use crate::machine::{EventStream, Machine, Published, Storage};
 use crate::member::{Member, Node, lost_log};
@@ -492,13 +492,8 @@ async fn assemble(
     let whole = keep_whole(segments, core.raft.clone(), published.clone());
     let watched = core.fatal.watch("completing the archive", whole);
     tasks.push(tokio::spawn(until(stopping.clone(), watched)));
-    let holder = Holder::start(exchange.clone(), core.raft.clone(), &core.fatal);
-    let fetching = keep_blobs(exchange.clone(), core.raft.clone(), published.clone());
-    let watched = core.fatal.watch("completing the blobs", fetching);
-    tasks.push(tokio::spawn(until(stopping.clone(), watched)));
-    let collecting = collect(exchange, core.clone(), published.clone());
-    let watched = core.fatal.watch("deleting blobs", collecting);
-    tasks.push(tokio::spawn(until(stopping.clone(), watched)));
+    let (holder, beside) = held::start(&exchange, &core, &published, &stopping);
+    tasks.extend(beside);
     let inner = Inner {
         core,
         archive,
@@ -526,7 +521,7 @@ fn patience(config: &Config) -> Patience {
 }
 
 /// Work that need not come to its end.
-async fn until(stopping: CancellationToken, work: impl Future<Output = ()>) {
+pub async fn until(stopping: CancellationToken, work: impl Future<Output = ()>) {
     stopping.run_until_cancelled(work).await;
 }
 

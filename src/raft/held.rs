@@ -23,9 +23,11 @@ use model::{BlobDigest, BlobRef, Held};
 use openraft::Raft;
 use openraft_rt_tokio::TokioRuntime;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use crate::blobs::{BlobStats, Progress};
-use crate::cluster::{Cluster, LocalCore};
+use crate::cluster::{Cluster, LocalCore, until};
 use crate::consensus::{NodeId, StoredMembership, Types};
 use crate::error::Error;
 use crate::fatal::FatalSignal;
@@ -100,6 +102,26 @@ impl Holder {
         drop(tokio::spawn(fatal.watch("holding blobs", rounds)));
         Self { asks, exchange }
     }
+}
+
+/// All that goes on by itself: rounds, what is missing, what may be deleted.
+pub fn start(
+    exchange: &Exchange,
+    core: &Arc<LocalCore>,
+    published: &Arc<Published>,
+    stopping: &CancellationToken,
+) -> (Holder, [JoinHandle<()>; 2]) {
+    let fatal = &core.fatal;
+    let holder = Holder::start(exchange.clone(), core.raft.clone(), fatal);
+    let fetching = keep_blobs(exchange.clone(), core.raft.clone(), published.clone());
+    let fetching = fatal.watch("completing the blobs", fetching);
+    let collecting = collect(exchange.clone(), core.clone(), published.clone());
+    let collecting = fatal.watch("deleting blobs", collecting);
+    let tasks = [
+        tokio::spawn(until(stopping.clone(), fetching)),
+        tokio::spawn(until(stopping.clone(), collecting)),
+    ];
+    (holder, tasks)
 }
 
 async fn rounds(exchange: Exchange, raft: LocalRaft, mut waiting: mpsc::Receiver<Ask>) {
@@ -334,7 +356,7 @@ impl Cluster {
 }
 
 /// What the state refers to and is not here comes from another member.
-pub async fn keep_blobs(exchange: Exchange, raft: LocalRaft, published: Arc<Published>) {
+async fn keep_blobs(exchange: Exchange, raft: LocalRaft, published: Arc<Published>) {
     let mut missing = exchange.blobs.missing();
     loop {
         if missing
@@ -364,7 +386,7 @@ pub async fn keep_blobs(exchange: Exchange, raft: LocalRaft, published: Arc<Publ
 
 /// Deletes what nothing refers to any more. Asked of a quorum first, after the pin has run out: an entry that was
 /// proposed while it lasted is in the log of whoever leads by then, and before what the quorum confirms.
-pub async fn collect(exchange: Exchange, core: Arc<LocalCore>, published: Arc<Published>) {
+async fn collect(exchange: Exchange, core: Arc<LocalCore>, published: Arc<Published>) {
     loop {
         tokio::time::sleep(COLLECT_EVERY).await;
         let view = published.view();

@@ -10,12 +10,13 @@ use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use futures::StreamExt;
 use futures::future::BoxFuture;
+use futures::stream::BoxStream;
 use model::{BlobDigest, BlobRef};
 use sha2::{Digest, Sha256};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
-use wire::v1;
 
 use crate::backoff::Backoff;
 use crate::error::Error;
@@ -24,15 +25,17 @@ use crate::error::Error;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Without a piece for so long, a controller is given up.
 const PIECE_PAUSE: Duration = Duration::from_secs(10);
+/// How often something else may come before it is given up.
+const WRONG_MAX: u32 = 3;
 /// Bytes read at once.
 const BUFFER: usize = 256 * 1024;
 
 /// Asks some controller for a blob from an offset on.
-pub(crate) type Source = Arc<
-    dyn Fn(v1::BlobRef, u64) -> BoxFuture<'static, Result<tonic::Streaming<v1::BlobPart>, Failed>>
-        + Send
-        + Sync,
->;
+pub(crate) type Source =
+    Arc<dyn Fn(BlobRef, u64) -> BoxFuture<'static, Result<Pieces, Failed>> + Send + Sync>;
+
+/// Its bytes as they come.
+pub(crate) type Pieces = BoxStream<'static, Result<Bytes, Failed>>;
 
 /// Why a blob did not come.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -40,6 +43,9 @@ pub(crate) enum Failed {
     /// Later it may.
     #[error("{0}")]
     Now(String),
+    /// It came, and is something else.
+    #[error("its bytes are not those that were named")]
+    Wrong,
     /// Nobody has it.
     #[error("{0}")]
     ForGood(String),
@@ -130,13 +136,16 @@ impl Cache {
         let part = self.path(blob).with_extension("part");
         let begun = Instant::now();
         let mut backoff = Backoff::default();
+        let mut wrong = 0;
         loop {
             let failed = match self.fetch_once(blob, &part).await {
                 Ok(()) => return Ok(()),
                 Err(failed) => failed,
             };
             tracing::debug!(%blob, error = %failed, "a file did not come");
-            if matches!(failed, Failed::ForGood(_)) || begun.elapsed() >= PATIENCE {
+            wrong += u32::from(failed == Failed::Wrong);
+            let hopeless = matches!(failed, Failed::ForGood(_)) || wrong >= WRONG_MAX;
+            if hopeless || begun.elapsed() >= PATIENCE {
                 return Err(format!("it can't be fetched: {failed}"));
             }
             tokio::time::sleep(backoff.next()).await;
@@ -157,16 +166,15 @@ impl Cache {
         let mut file = options().map_err(ours)?;
         file.set_len(here).map_err(ours)?;
         io::Seek::seek(&mut file, io::SeekFrom::End(0)).map_err(ours)?;
-        let mut parts = (self.source)((*blob).into(), here).await?;
+        let mut pieces = (self.source)(*blob, here).await?;
         let mut came = here;
         while came < blob.size {
-            let next = tokio::time::timeout(PIECE_PAUSE, parts.message()).await;
+            let next = tokio::time::timeout(PIECE_PAUSE, pieces.next()).await;
             let next = next.map_err(|_| Failed::Now("the controller is silent".to_owned()))?;
-            let piece = next.map_err(|status| Failed::Now(status.message().to_owned()))?;
-            let piece = piece.ok_or_else(|| Failed::Now("it broke off".to_owned()))?;
-            came += piece.data.len() as u64;
+            let piece = next.ok_or_else(|| Failed::Now("it broke off".to_owned()))??;
+            came += piece.len() as u64;
             let put = tokio::task::spawn_blocking(move || {
-                file.write_all(&piece.data)?;
+                file.write_all(&piece)?;
                 Ok(file)
             });
             file = put
@@ -178,16 +186,16 @@ impl Cache {
         let (from, to, blob) = (part.to_owned(), self.path(blob), *blob);
         let done = tokio::task::spawn_blocking(move || {
             if digest_of(File::open(&from)?)? != blob {
-                fs::remove_file(&from)?;
-                return Err(damaged());
+                return fs::remove_file(&from).map(|()| false);
             }
             file.sync_data()?;
-            fs::rename(&from, &to)
+            fs::rename(&from, &to).map(|()| true)
         });
-        done.await
-            .map_err(io::Error::from)
-            .and_then(|it| it)
-            .map_err(ours)
+        match done.await.map_err(io::Error::from).and_then(|it| it) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Failed::Wrong),
+            Err(error) => Err(ours(error)),
+        }
     }
 
     /// Removes what was not used for longest until this many bytes are left. Blocks.

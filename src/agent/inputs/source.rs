@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use futures::FutureExt;
+use futures::{FutureExt, StreamExt};
 use security::{Alpn, Credentials, Expected, KeyFiles, Role};
 use tokio::sync::watch;
 use wire::client::{Client, Settings};
@@ -24,13 +24,18 @@ pub fn controllers(identity: PathBuf, dialled: watch::Receiver<Vec<String>>) -> 
     Arc::new(move |blob, offset| {
         let client = client(&held, &identity, &dialled);
         async move {
-            let asked = client?.get_blob(&blob, offset).await;
-            asked.map_err(|error| match error.code().reaction() {
+            let asked = client?.get_blob(&blob.into(), offset).await;
+            let parts = asked.map_err(|error| match error.code().reaction() {
                 Reaction::Rejected => Failed::ForGood(error.to_string()),
                 Reaction::Unavailable | Reaction::Unknown | Reaction::Fatal => {
                     Failed::Now(error.to_string())
                 }
-            })
+            })?;
+            let pieces = parts.map(|part| match part {
+                Ok(part) => Ok(part.data),
+                Err(status) => Err(Failed::Now(status.message().to_owned())),
+            });
+            Ok(pieces.boxed())
         }
         .boxed()
     })

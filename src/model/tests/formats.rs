@@ -11,6 +11,7 @@ use serde::de::value::Error as Refused;
 use serde::de::{DeserializeOwned, Visitor};
 
 use super::exemplars::{self, Named};
+use super::exemplars_2;
 use crate::entry::{decode, encode};
 use crate::{
     AgentState, Class, Command, DrainStage, End, Endpoint, Entry, Event, EventsRecord, Expression,
@@ -109,12 +110,16 @@ fn entries_of_version_1_are_written_as_the_first_release_wrote_them() {
 
 #[test]
 fn entries_of_version_2_are_written_as_the_golden_data_has_them() {
-    assert_written("v2/entries.hex", ENTRIES_2, &encoded(&exemplars::since_2()));
+    assert_written(
+        "v2/entries.hex",
+        ENTRIES_2,
+        &encoded(&exemplars_2::since_2()),
+    );
 }
 
 #[test]
 fn entries_of_each_version_are_read_to_exactly_what_they_said() {
-    for (golden, named) in [(ENTRIES, entries()), (ENTRIES_2, exemplars::since_2())] {
+    for (golden, named) in [(ENTRIES, entries()), (ENTRIES_2, exemplars_2::since_2())] {
         let golden = parse(golden);
         assert_eq!(golden.len(), named.len());
         for (name, entry) in named {
@@ -143,12 +148,12 @@ fn records_are_written_and_read_as_the_first_release_did() {
 #[test]
 fn events_of_version_2_are_written_and_read_as_the_golden_data_has_them() {
     let wall = Timestamp(1_700_000_000_456);
-    let record = Record::of_events(9, wall, &exemplars::events_since_2());
+    let record = Record::of_events(9, wall, &exemplars_2::events_since_2());
     let named = vec![("events", record.bytes.to_vec())];
     assert_written("v2/records.hex", RECORDS_2, &named);
     let golden = parse(RECORDS_2);
     let events = EventsRecord::decode(&golden["events"]).unwrap();
-    assert_eq!(events.events, exemplars::events_since_2());
+    assert_eq!(events.events, exemplars_2::events_since_2());
 }
 
 #[test]
@@ -178,7 +183,7 @@ fn a_state_at_version_1_is_written_and_read_as_the_first_release_did() {
 /// Release 0.1.0 does not look at a state's version, so what it must not go on from has a format that it refuses.
 #[test]
 fn a_state_at_a_later_version_has_another_format() {
-    let state = exemplars::lived_on();
+    let state = exemplars_2::lived_on();
     assert!(state.blobs.len() > 0 && state.backends.len() > 0);
     let (bytes, hash) = (state.encode(), state.hash().to_vec());
     assert_eq!((parse(STATE)["state"][0], bytes[0]), (1, 2));

@@ -1,6 +1,7 @@
 //! Whole members in one process: real sockets, real TLS, real disks.
 
 mod archive;
+mod blobs;
 mod failover;
 mod formats;
 pub mod golden;

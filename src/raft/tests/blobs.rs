@@ -1,0 +1,70 @@
+//! Blobs between members: a majority has them, whoever is away, and a learner has them before it votes.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use model::{BlobRef, ControllerId};
+use tokio::time::{Instant, sleep};
+
+use super::harness::{Lab, PATIENCE, Running};
+use crate::{HoldError, Progress};
+
+async fn until_whole(member: &Running, blob: BlobRef) {
+    let begun = Instant::now();
+    while member.cluster.blob_progress(blob).await.unwrap() != Progress::Whole {
+        assert!(begun.elapsed() < PATIENCE, "{} never has it", member.id);
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_held_is_on_the_disks_of_a_majority_and_names_who_votes() {
+    let mut lab = Lab::new("held");
+    let mut members = lab.cluster(3).await;
+    let leader = members[0].cluster.clone();
+    let bytes = Bytes::from_static(b"an output");
+    let small = BlobRef::of(&bytes);
+    let held = leader
+        .hold(vec![(small, Some(bytes.clone()))])
+        .await
+        .unwrap();
+    let membership = leader.effective_membership().log_id().unwrap().index;
+    assert_eq!(held.0, membership);
+
+    // One that is not at hand comes from whoever has it, and goes to the others from there.
+    let large = Bytes::from(vec![7; 3 << 20]);
+    let named = BlobRef::of(&large);
+    let other = &members[1].cluster;
+    other.append_blob(named, 0, large).await.unwrap();
+    assert_eq!(leader.hold(vec![(named, None)]).await, Ok(held));
+    for member in &members {
+        until_whole(member, small).await;
+        until_whole(member, named).await;
+    }
+    let unknown = BlobRef::of(b"nobody has it");
+    let nowhere = leader.hold(vec![(named, None), (unknown, None)]).await;
+    assert_eq!(nowhere, Err(HoldError::Nowhere(unknown)));
+
+    // Another voter: the same blob is held by others than before.
+    let fourth = lab.start(4).await;
+    let addresses = lab.addresses(4);
+    leader.add_member(ControllerId(4), addresses).await.unwrap();
+    members.push(fourth);
+    let now = leader.hold(vec![(small, None)]).await.unwrap();
+    assert!(now > held, "{now:?} after {held:?}");
+
+    // Two of four are no majority; where one of them comes back, they are.
+    for _ in 0..2 {
+        members.pop().unwrap().cluster.shutdown().await;
+    }
+    let fresh = Bytes::from_static(b"another output");
+    let blob = BlobRef::of(&fresh);
+    let refused = leader.hold(vec![(blob, Some(fresh.clone()))]).await;
+    assert!(matches!(refused, Err(HoldError::Other(_))), "{refused:?}");
+    members.push(lab.start(3).await);
+    let begun = Instant::now();
+    while leader.hold(vec![(blob, Some(fresh.clone()))]).await != Ok(now) {
+        assert!(begun.elapsed() < PATIENCE, "never held again");
+        sleep(Duration::from_millis(50)).await;
+    }
+}
