@@ -50,7 +50,7 @@ pub(crate) enum Exit {
     NotStarted(String),
     /// The agent can't start anything, in plain words. Nothing of it ran.
     Unable(String),
-    /// What it needs could not be had, in plain words. Nothing of it ran.
+    /// What it needs could not be had, in plain words. Nothing of it ran; it need not be tried at once.
     Unfetched(String),
     /// It was told to end before anything of it ran.
     Prevented,

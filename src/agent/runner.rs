@@ -18,7 +18,7 @@ use tokio::task::{Id, JoinSet};
 use crate::clock;
 use crate::error::Error;
 use crate::executor::{Attempt, Executor, Exit, Hands, Urgency};
-use crate::inputs::Inputs;
+use crate::inputs::{Inputs, Unfetched};
 use crate::journal::{Journal, ProcessMark};
 use crate::openai::OpenAi;
 use crate::output::{Captured, Logs};
@@ -206,7 +206,10 @@ async fn fetched(
         biased;
         // The sender goes only with the runner.
         _ = stop.wait_for(|urgency| *urgency > Urgency::None) => return Err(Exit::Prevented),
-        fetched = fetching => fetched.map_err(Exit::Unfetched)?,
+        fetched = fetching => fetched.map_err(|why| match why {
+            Unfetched::Now(why) => Exit::Unfetched(why),
+            Unfetched::Never(why) => Exit::Impossible(why),
+        })?,
     };
     Ok(Attempt {
         spec: fetched.spec,

@@ -108,7 +108,7 @@ pub struct Attachment {
 }
 
 impl Attachment {
-    fn validate(&self) -> Result<(), Rejected> {
+    pub fn validate(&self) -> Result<(), Rejected> {
         if self.blob.size > 0 {
             self.blob.validate()?;
         }

@@ -32,9 +32,11 @@ impl StateVersion {
     pub const BLOBS: StateVersion = StateVersion(2);
     /// From which on back ends have settings.
     pub const BACKENDS: StateVersion = StateVersion(2);
+    /// From which on a task that is given back again waits before it goes on.
+    pub const DECLINES_WAIT: StateVersion = StateVersion(2);
     /// The newest that this release understands, and the one that a new cluster begins with.
     ///
-    /// 2: the version is raised by an entry; blobs; settings of back ends.
+    /// 2: the version is raised by an entry; blobs; settings of back ends; what is given back again waits.
     pub const NEWEST: StateVersion = StateVersion(2);
 }
 

@@ -8,8 +8,9 @@
 //! ```
 //!
 //! `apply` refuses the entry where another membership was in force at its index, so it never stands in the log without a
-//! majority of *its* voters having had the bytes. That they still have them then is the pin's doing: ten minutes, and
-//! nothing is deleted before a quorum has confirmed, after that, that no entry refers to it ([`collect`]).
+//! majority of *its* voters having had the bytes. That they still have them then is the pin's doing: ten minutes, after
+//! which a quorum has to confirm a read before anything is deleted ([`collect`]). An entry that takes longer than that from
+//! its proposal to its commit may find its blobs gone; its proposer has long been told that the outcome is unknown.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -58,9 +59,9 @@ pub enum HoldError {
     /// Nobody has it: it was never put, or too long ago.
     #[error("no controller has blob {0}")]
     Nowhere(BlobRef),
-    /// This controller's disk takes nothing more.
+    /// The disks take nothing more: this controller's, or too many of the others'.
     #[error("{0}")]
-    DiskFull(String),
+    NoRoom(String),
     #[error(transparent)]
     Other(#[from] Error),
 }
@@ -126,6 +127,7 @@ pub fn start(
 
 async fn rounds(exchange: Exchange, raft: LocalRaft, mut waiting: mpsc::Receiver<Ask>) {
     let turns = Arc::new(Semaphore::new(ROUNDS));
+    let fetching = Arc::new(Semaphore::new(ROUNDS));
     let mut next = None;
     loop {
         let first = match next.take() {
@@ -135,13 +137,22 @@ async fn rounds(exchange: Exchange, raft: LocalRaft, mut waiting: mpsc::Receiver
                 None => return,
             },
         };
-        let quick = first.is_quick();
+        let one = (exchange.clone(), raft.clone());
+        if !first.is_quick() {
+            let fetching = fetching.clone();
+            tokio::spawn(async move {
+                // It is never closed.
+                let _turn = fetching.acquire().await;
+                in_time(one, vec![first]).await;
+            });
+            continue;
+        }
         let Ok(turn) = turns.clone().acquire_owned().await else {
             return;
         };
         let (mut items, mut bytes) = first.size();
         let mut asks = vec![first];
-        while quick && let Ok(ask) = waiting.try_recv() {
+        while let Ok(ask) = waiting.try_recv() {
             let size = ask.size();
             items += size.0;
             bytes += size.1;
@@ -151,18 +162,24 @@ async fn rounds(exchange: Exchange, raft: LocalRaft, mut waiting: mpsc::Receiver
             }
             asks.push(ask);
         }
-        let (exchange, members) = (exchange.clone(), effective(&raft));
         tokio::spawn(async move {
-            let round = tokio::time::timeout(ROUND_LIMIT, round(exchange, &members, &mut asks));
-            if round.await.is_err() {
-                for ask in asks {
-                    let why = "too few controllers have what the task needs, after a minute";
-                    // Whoever asked may have gone.
-                    ask.answer.send(Err(Error::busy(why).into())).ok();
-                }
-            }
+            in_time(one, asks).await;
             drop(turn);
         });
+    }
+}
+
+/// A round that ends.
+async fn in_time((exchange, raft): (Exchange, LocalRaft), mut asks: Vec<Ask>) {
+    asks.retain(|ask| !ask.answer.is_closed());
+    let members = effective(&raft);
+    let round = tokio::time::timeout(ROUND_LIMIT, round(exchange, &members, &mut asks));
+    if round.await.is_err() {
+        for ask in asks {
+            let why = "too few controllers have what the task needs, after a minute";
+            // Whoever asked may have gone.
+            ask.answer.send(Err(Error::busy(why).into())).ok();
+        }
     }
 }
 
@@ -194,7 +211,7 @@ async fn round(exchange: Exchange, members: &StoredMembership, asks: &mut Vec<As
                 let held = held.inspect_err(|error| {
                     tracing::debug!(to = id, %error, "a member does not hold blobs");
                 });
-                held.map(|held| (id, held)).ok()
+                held.map(|reply| (id, reply)).ok()
             };
             tokio::spawn(asked)
         })
@@ -203,17 +220,28 @@ async fn round(exchange: Exchange, members: &StoredMembership, asks: &mut Vec<As
         return answer(members, &holders, asks, Some(&why));
     }
     answer(members, &holders, asks, None);
+    let mut full = false;
     while !asks.is_empty()
         && let Some(told) = answers.next().await
     {
-        let Ok(Some((id, held))) = told else { continue };
+        let Ok(Some((id, reply))) = told else {
+            continue;
+        };
+        full |= reply.full;
+        let held = reply.held;
         for (holders, _) in holders.iter_mut().zip(held).filter(|(_, held)| *held) {
             holders.insert(id);
         }
         answer(members, &holders, asks, None);
     }
-    let why = "too few controllers have on disk what belongs to this";
-    answer(members, &holders, asks, Some(&Error::no_quorum(why).into()));
+    let why = match full {
+        true => HoldError::NoRoom("the disks of other controllers take nothing more".to_owned()),
+        false => {
+            let why = "too few controllers have on disk what belongs to this";
+            HoldError::Other(Error::no_quorum(why))
+        }
+    };
+    answer(members, &holders, asks, Some(&why));
 }
 
 /// Has them on this controller's own disk, or says why not.
@@ -225,7 +253,12 @@ async fn here(
 ) -> Result<(), HoldError> {
     let had = exchange.have(items, peers).await.map_err(|error| {
         tracing::error!(%error, "blobs can't be kept here");
-        HoldError::DiskFull(error.to_string())
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                HoldError::NoRoom(error.to_string())
+            }
+            _ => HoldError::Other(Error::busy(error.to_string())),
+        }
     })?;
     for ((item, holders), had) in items.iter().zip(holders).zip(had) {
         match had {
@@ -368,17 +401,15 @@ async fn keep_blobs(exchange: Exchange, raft: LocalRaft, published: Arc<Publishe
         }
         tokio::time::sleep(MOMENT).await;
         let wanted = missing.borrow_and_update().clone();
-        // The entry that took the last mention of it came meanwhile.
+        // The entry that took the last mention of one may have come meanwhile.
         let state = published.view().state.clone();
+        exchange.blobs.give_up(&state);
         let known = state.blobs().filter(|blob| wanted.contains(&blob.digest));
         let known: Vec<BlobRef> = known.collect();
-        let given_up = wanted.iter().filter(|digest| !state.has_blob(digest));
-        exchange
-            .blobs
-            .give_up(&given_up.copied().collect::<Vec<_>>());
         let peers = others(&effective(&raft), exchange.me());
+        let came = known.len();
         let left = exchange.repair(known, &peers).await;
-        if !left.is_empty() {
+        if !left.is_empty() || came == 0 {
             tokio::time::sleep(PAUSE).await;
         }
     }

@@ -22,7 +22,7 @@ use std::io;
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use arc_swap::ArcSwap;
 use futures::{Stream, StreamExt};
@@ -84,6 +84,8 @@ pub struct Published {
     events: mpsc::Sender<Arc<AppliedBatch>>,
     /// Events flow once the member has started.
     live: AtomicBool,
+    /// What stands beside the state.
+    blobs: OnceLock<Arc<Blobs>>,
 }
 
 /// The state after some entry.
@@ -105,8 +107,14 @@ impl Published {
             trail: Mutex::default(),
             events,
             live: AtomicBool::new(false),
+            blobs: OnceLock::new(),
         };
         (Arc::new(published), stream)
+    }
+
+    /// Blobs that the state refers to and this member lacks.
+    pub fn lacks(&self) -> u64 {
+        self.blobs.get().map_or(0, |blobs| blobs.stats().missing)
     }
 
     pub fn view(&self) -> Arc<View> {
@@ -175,6 +183,8 @@ impl<R: AsyncRuntime> Machine<R> {
         blocking: Blocking,
         versions: Versions,
     ) -> Self {
+        // Another machine on the same would show the same directory.
+        published.blobs.set(storage.blobs.clone()).ok();
         Self {
             view: View::default(),
             state: State::default(),
@@ -220,7 +230,7 @@ impl<R: AsyncRuntime> Machine<R> {
             }
         }
         self.view.applied = Some(entry.log_id);
-        self.storage.blobs.expect(&done.blobs);
+        self.storage.blobs.expect(&done.blobs, index);
         if !done.archive.is_empty() {
             self.steps.push(done.archive);
         }

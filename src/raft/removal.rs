@@ -71,7 +71,32 @@ impl<R: AsyncRuntime, P: Peers> Members<R, P> {
              start those that are away, or remove them first",
             left.len()
         );
-        self.can_go_on([voters, &left], &why).await
+        self.can_go_on([voters, &left], &why).await?;
+        self.have_blobs(id, &left).await
+    }
+
+    /// What tasks refer to must be on the disks of a majority of those that are left.
+    async fn have_blobs(&self, id: ControllerId, left: &BTreeSet<NodeId>) -> Result<(), Error> {
+        let members = self.effective();
+        let mut whole = 0;
+        for voter in left {
+            let lacks = match members.get_node(voter) {
+                _ if *voter == self.me.id => self.published.lacks(),
+                Some(node) => match self.peers.lacks(*voter, node).await {
+                    Ok(lacks) => lacks.blobs,
+                    Err(_) => continue,
+                },
+                None => continue,
+            };
+            whole += usize::from(lacks == 0);
+        }
+        match 2 * whole > left.len() {
+            true => Ok(()),
+            false => Err(Error::busy(format!(
+                "without {id} too few controllers would have the files that tasks refer to; the others are \
+                 fetching them"
+            ))),
+        }
     }
 
     /// A change has to be agreed on by a majority of the voters before it, and by one of those after it. It is in

@@ -38,6 +38,8 @@ pub const FILLED_BYTES: u64 = 1 << 20;
 pub const CARRIED_BLOB_BYTES: usize = 256 * 1024;
 /// Answers of up to 64 MiB that are in memory at once, on their way from their agents to the disk.
 pub const LONG_ANSWERS: usize = 2;
+/// How long one may take to come.
+pub const LONG_ANSWER: Duration = Duration::from_secs(60);
 /// How long an upload may pause.
 pub const UPLOAD_PAUSE: Duration = Duration::from_secs(30);
 /// Tries of a submit whose voters changed meanwhile.

@@ -63,7 +63,7 @@ impl Controller {
                 );
                 Err(Failure::new(Code::NoSuchBlob, text))
             }
-            Err(raft::HoldError::DiskFull(why)) => {
+            Err(raft::HoldError::NoRoom(why)) => {
                 Err(Failure::new(Code::Busy, why).with_hint("free space on the controllers' disks"))
             }
             Err(raft::HoldError::Other(error)) => Err(failure::of_raft(&error)),
@@ -80,7 +80,8 @@ impl Controller {
         let outcome = &verdict.outcome;
         let long = |stream: &Vec<u8>| stream.len() > model::INLINE_MAX_BYTES;
         let payload = long(&outcome.stdout) || long(&outcome.stderr) || self.wants_whole(verdict);
-        payload && self.keeps_blobs()
+        // Of one that changes nothing nothing is kept.
+        payload && self.keeps_blobs() && self.cluster.view().awaits(verdict.fence)
     }
 
     /// A report as it goes to the log. None where it can't go there now: its agent sends it again.
@@ -90,14 +91,22 @@ impl Controller {
         session: &Arc<Session>,
     ) -> Option<(Verdict, Option<Held>)> {
         let mut payloads = Vec::new();
+        let told = verdict.outcome.clone();
         if self.wants_whole(&verdict) {
-            let whole = self.whole_answer(&verdict, session).await;
-            match whole.map(|bytes| (BlobRef::of(&bytes), bytes)) {
+            let whole = self.whole_answer(&verdict, session);
+            let whole = tokio::time::timeout(limit::LONG_ANSWER, whole).await;
+            match whole
+                .unwrap_or(Err(Ended::Gone))
+                .map(|bytes| (BlobRef::of(&bytes), bytes))
+            {
                 Ok((blob, bytes)) => {
                     let outcome = &mut verdict.outcome;
                     outcome.stdout = Vec::new();
                     outcome.blobs.stdout = Some(blob);
-                    payloads.push(self.kept_here(blob, bytes).await?);
+                    match self.kept_here(blob, bytes).await {
+                        Some(payload) => payloads.push(payload),
+                        None => return Some((without_blobs(verdict, told), None)),
+                    }
                 }
                 // What is kept of it is all there is.
                 Err(Ended::Gone) => {}
@@ -121,11 +130,10 @@ impl Controller {
         }
         match self.cluster.hold(payloads.clone()).await {
             Ok(held) => Some((verdict, Some(held))),
-            Err(raft::HoldError::DiskFull(why)) => {
+            Err(raft::HoldError::NoRoom(why)) => {
                 // An end that can't be told would hold its slot for ever; an output that is cut says so.
                 warn!(fence = %verdict.fence, %why, "an output is cut, for there is no room for it");
-                verdict.outcome = shortened(verdict.outcome, &payloads);
-                Some((verdict, None))
+                Some((without_blobs(verdict, told), None))
             }
             Err(error) => {
                 debug!(fence = %verdict.fence, %error, "a report waits");
@@ -138,8 +146,7 @@ impl Controller {
     fn wants_whole(&self, verdict: &Verdict) -> bool {
         let outcome = &verdict.outcome;
         let state = self.cluster.view();
-        let live = state.live_fence(verdict.fence.task) == Some(verdict.fence);
-        live && outcome.end == End::Exited { code: 0 }
+        outcome.end == End::Exited { code: 0 }
             && outcome.stdout_bytes > outcome.stdout.len() as u64
             && outcome.stdout_bytes <= model::BLOB_MAX_BYTES
             && state
@@ -243,17 +250,14 @@ impl Controller {
     }
 }
 
-/// A report without blobs: of each stream its last bytes.
-fn shortened(mut outcome: Outcome, payloads: &[Payload]) -> Outcome {
-    for (stream, blob) in [
-        (&mut outcome.stdout, outcome.blobs.stdout.take()),
-        (&mut outcome.stderr, outcome.blobs.stderr.take()),
-    ] {
-        let bytes = payloads.iter().find(|(named, _)| Some(*named) == blob);
-        if let Some((_, Some(bytes))) = bytes {
-            let from = bytes.len().saturating_sub(model::INLINE_MAX_BYTES);
-            *stream = bytes[from..].to_vec();
-        }
+/// A report as it came, of each stream its last bytes.
+fn without_blobs(verdict: Verdict, mut told: Outcome) -> Verdict {
+    for stream in [&mut told.stdout, &mut told.stderr] {
+        let from = stream.len().saturating_sub(model::INLINE_MAX_BYTES);
+        stream.drain(..from);
     }
-    outcome
+    Verdict {
+        outcome: told,
+        ..verdict
+    }
 }

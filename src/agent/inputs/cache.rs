@@ -123,6 +123,7 @@ impl Cache {
                 Ok(done) => return Ok(done),
                 Err(error) if !fetched && is_absent(&error) => {
                     tracing::warn!(%blob, %error, "a kept file is fetched again");
+                    let _nobody_fetches = turn.lock().await;
                     // Gone already is fine; what can't be removed shows at the next try.
                     fs::remove_file(&path).ok();
                 }

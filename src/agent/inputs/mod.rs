@@ -52,9 +52,21 @@ impl Staged {
 
 impl Drop for Staged {
     fn drop(&mut self) {
-        // The next start removes what stays.
-        fs::remove_dir_all(&self.dir).ok();
+        let dir = std::mem::take(&mut self.dir);
+        // Mostly it is empty. What stays is removed beside, for it may be large, and at the next start.
+        if fs::remove_dir(&dir).is_err() {
+            std::thread::spawn(move || fs::remove_dir_all(&dir));
+        }
     }
+}
+
+/// Why an attempt does not have what it needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Unfetched {
+    /// Later, or on another agent, it may.
+    Now(String),
+    /// It makes no sense.
+    Never(String),
 }
 
 /// What was fetched for an attempt.
@@ -87,18 +99,21 @@ impl Inputs {
     }
 
     /// All that this spec needs, or why it can't be had.
-    pub async fn fetch(&self, spec: Arc<TaskSpec>) -> Result<Fetched, String> {
+    pub async fn fetch(&self, spec: Arc<TaskSpec>) -> Result<Fetched, Unfetched> {
         let whole = match &spec.blobs.bulk {
             None => spec,
             Some(bulk) => {
-                let bytes = self.cache.read(&bulk.blob).await?;
+                let bytes = self.cache.read(&bulk.blob).await.map_err(Unfetched::Now)?;
                 let whole = wire::convert::restore(&spec, &bytes);
-                Arc::new(whole.map_err(|error| error.to_string())?)
+                Arc::new(whole.map_err(|error| Unfetched::Never(error.to_string()))?)
             }
         };
         let files = match whole.blobs.attachments.is_empty() {
             true => None,
-            false => Some(Arc::new(self.stage(&whole.blobs.attachments).await?)),
+            false => {
+                let staged = self.stage(&whole.blobs.attachments).await;
+                Some(Arc::new(staged.map_err(Unfetched::Now)?))
+            }
         };
         let spec = whole;
         Ok(Fetched { spec, files })
@@ -113,6 +128,8 @@ impl Inputs {
         let made = tokio::fs::create_dir(&staged.dir).await;
         made.map_err(|error| format!("{}: {error}", staged.dir.display()))?;
         for attachment in attachments {
+            // Who assigned it has looked; a path is made of it here.
+            attachment.validate().map_err(|error| error.to_string())?;
             let to = staged.dir.join(&attachment.name);
             let mode = if attachment.executable { 0o700 } else { 0o600 };
             let copied = match attachment.blob.size {

@@ -12,6 +12,8 @@ use crate::principal::Principal;
 use crate::rejected::Rejected;
 use crate::state::State;
 use crate::task::{Attempt, Cancellation, Phase, Task};
+use crate::time::Timestamp;
+use crate::version::StateVersion;
 
 /// Whether a task may be assigned again once it was.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -58,6 +60,14 @@ impl State {
         finished(Disposition::Accepted)
     }
 
+    /// Whether a report under this fence would still count.
+    pub fn awaits(&self, fence: Fence) -> bool {
+        let task = self.tasks.get(&fence.task);
+        let open = task.and_then(open_attempt);
+        fence.generation == self.meta.generation
+            && open.is_some_and(|attempt| attempt.epoch == fence.epoch)
+    }
+
     fn settle(&mut self, task: Task, attempt: &Attempt, outcome: Outcome, step: &mut Step<'_>) {
         let fence = Fence {
             task: task.id,
@@ -74,7 +84,10 @@ impl State {
         next.finished_at = Some(outcome.finished_at).filter(|at| at.0 > 0);
         next.phase = match &outcome.end {
             End::Exited { code: 0 } => Phase::Succeeded,
-            End::Declined { .. } => after_decline(&next, repeats, reason()),
+            End::Declined { .. } => {
+                let not_before = self.wait_after_decline(&next, step);
+                after_decline(&next, repeats, reason(), not_before)
+            }
             End::Interrupted { cause, .. } => {
                 if *cause == Interruption::AgentDied {
                     note_lost_agent(&mut next, &attempt.agent, repeats);
@@ -122,6 +135,13 @@ impl State {
             agent: attempt.agent,
         });
         self.write_ended(next, step);
+    }
+
+    /// The first time it goes on at once; what is given back again and again waits, or it would do nothing else.
+    fn wait_after_decline(&self, task: &Task, step: &Step<'_>) -> Option<Timestamp> {
+        let again = task.attempts.saturating_sub(task.failures + 1);
+        let waits = again > 0 && self.meta.state_version >= StateVersion::DECLINES_WAIT;
+        waits.then(|| step.now.plus(backoff(task.id, again)))
     }
 
     /// What is not known may have been begun for the last time.
@@ -198,15 +218,17 @@ fn after_failure(task: &mut Task, retries: u32, reason: String, step: &Step<'_>)
 }
 
 /// Nothing of it ran, so nothing is unknown; but a task that may be assigned only once was.
-fn after_decline(task: &Task, repeats: Repeats, reason: String) -> Phase {
+fn after_decline(
+    task: &Task,
+    repeats: Repeats,
+    reason: String,
+    not_before: Option<Timestamp>,
+) -> Phase {
     if let Some(cancel) = cancellation(task) {
         return Phase::Cancelled(cancel);
     }
     match repeats {
-        Repeats::Allowed => Phase::Queued {
-            not_before: None,
-            reason,
-        },
+        Repeats::Allowed => Phase::Queued { not_before, reason },
         Repeats::Never => Phase::Failed {
             reason: format!("{reason}; nothing ran"),
         },

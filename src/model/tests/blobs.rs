@@ -3,7 +3,7 @@
 use super::world::{World, fence, finish_op, profile, spec, submit, submit_op};
 use crate::{
     Attachment, BLOB_MAX_BYTES, BLOBS_MAX_BYTES, BlobDigest, BlobRef, Bulk, Command, End, Held, Op,
-    Outcome, Rejected, Reply, Retention, State, SystemCommand, TaskId, TaskSpec,
+    Outcome, Phase, Rejected, Reply, Retention, State, SystemCommand, TaskId, TaskSpec,
 };
 
 fn world() -> World {
@@ -184,6 +184,31 @@ fn what_is_retried_lets_go_of_the_result_before() {
         world.now += 60_000;
     }
     assert_eq!(blobs(&world.state), [second.digest]);
+}
+
+#[test]
+fn what_is_given_back_again_and_again_waits_longer_each_time() {
+    let mut world = world();
+    world.submit(submit(spec("true"), None)).unwrap();
+    let mut waits = Vec::new();
+    for _ in 0..4 {
+        world.assign(1, "a1").unwrap();
+        let epoch = world.index;
+        let reason = "it has no file".to_owned();
+        let given_back = world.finish(1, epoch, "a1", End::Declined { reason });
+        given_back.unwrap();
+        let queued = world.state.task(TaskId(1)).unwrap();
+        let Phase::Queued { not_before, .. } = &queued.phase else {
+            panic!("{queued:?}");
+        };
+        waits.push(not_before.map_or(0, |at| at.0 - world.now));
+        world.now += 60_000;
+    }
+    assert_eq!(waits[0], 0);
+    assert!(
+        waits.is_sorted() && waits[1] > 500 && waits[3] > 3_000,
+        "{waits:?}"
+    );
 }
 
 #[test]

@@ -28,9 +28,7 @@ pub fn list(dir: &Path) -> io::Result<Vec<BlobRef>> {
         if let Some(digest) = digest(path.file_name()) {
             let size = fs::metadata(&path).map_err(at(&path))?.len();
             found.push(BlobRef { digest, size });
-        } else if digest(path.file_stem()).is_some()
-            && path.extension().is_some_and(|it| it == TEMPORARY)
-        {
+        } else if path.extension().is_some_and(|it| it == TEMPORARY) {
             fs::remove_file(&path).map_err(at(&path))?;
         }
     }

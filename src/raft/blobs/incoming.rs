@@ -7,7 +7,6 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use model::{BlobDigest, BlobRef};
@@ -17,7 +16,7 @@ use crate::durable::{self, at};
 use crate::sync::lock;
 
 /// An upload that nobody went on with for so long is given up.
-const ABANDONED: Duration = Duration::from_secs(24 * 60 * 60);
+const ABANDONED: Duration = Duration::from_secs(6 * 60 * 60);
 
 pub fn dir(blobs: &Path) -> PathBuf {
     blobs.join("incoming")
@@ -51,16 +50,24 @@ impl Blobs {
         if self.pin(blob) {
             return Ok(Progress::Whole);
         }
+        let turn = self.turn(blob.digest);
+        let _one_writer = lock(&turn);
         let path = self.incoming(&blob.digest);
         let here = match fs::metadata(&path) {
             Ok(found) => found.len(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
             Err(error) => return Err(at(&path)(error)),
         };
-        if here > blob.size {
-            // Of whoever named another size under this digest; one of them is wrong.
-            fs::remove_file(&path).map_err(at(&path))?;
-            return self.progress(blob);
+        if here >= blob.size {
+            // All of it came, and then the process ended; or somebody named another size, and one of them is wrong.
+            let file = File::open(&path).map_err(at(&path))?;
+            match self.finish(blob, file, &path) {
+                Ok(()) => return Ok(Progress::Whole),
+                Err(error) if files::is_damage(&error) => {}
+                Err(error) => return Err(error),
+            }
+            self.has_room(blob.size)?;
+            return Ok(Progress::Partly(0));
         }
         self.has_room(blob.size - here)?;
         Ok(Progress::Partly(here))
@@ -92,7 +99,8 @@ impl Blobs {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
         let known = usize::try_from(here - offset).unwrap_or(usize::MAX);
-        if let Some(new) = bytes.get(known..) {
+        if let Some(new) = bytes.get(known..).filter(|new| !new.is_empty()) {
+            self.has_room(new.len() as u64)?;
             file.write_all(new).map_err(at(&path))?;
         }
         let here = here.max(end);
@@ -115,18 +123,10 @@ impl Blobs {
         fs::rename(path, files::path(&self.dir, &blob.digest)).map_err(at(path))?;
         durable::sync_dir(&self.dir)?;
         self.came([*blob].into_iter());
-        lock(&self.turns).remove(&blob.digest);
         Ok(())
     }
 
     fn incoming(&self, digest: &BlobDigest) -> PathBuf {
         files::path(&dir(&self.dir), digest)
-    }
-
-    fn turn(&self, digest: BlobDigest) -> Arc<Mutex<()>> {
-        let mut turns = lock(&self.turns);
-        // Nobody waits for the others.
-        turns.retain(|_, turn| Arc::strong_count(turn) > 1);
-        Arc::clone(turns.entry(digest).or_default())
     }
 }

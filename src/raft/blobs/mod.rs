@@ -51,10 +51,19 @@ const WRITERS: usize = 16;
 pub struct Blobs {
     dir: PathBuf,
     pinned: Duration,
-    here: Mutex<BTreeMap<BlobDigest, Here>>,
+    known: Mutex<Known>,
+    /// What is missing, for others to see.
     missing: watch::Sender<Arc<BTreeSet<BlobDigest>>>,
     /// One writer for each that is coming in.
     turns: Mutex<BTreeMap<BlobDigest, Arc<Mutex<()>>>>,
+}
+
+/// What is here, and what should be.
+#[derive(Debug, Default)]
+struct Known {
+    here: BTreeMap<BlobDigest, Here>,
+    /// Referred to, and not here; with the entry that says so.
+    missing: BTreeMap<BlobDigest, u64>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -89,8 +98,12 @@ impl Blobs {
             let size = blob.size;
             (blob.digest, Here { size, pinned: now })
         });
+        let known = Known {
+            here: here.collect(),
+            ..Known::default()
+        };
         Ok(Arc::new(Blobs {
-            here: Mutex::new(here.collect()),
+            known: Mutex::new(known),
             missing: watch::Sender::default(),
             turns: Mutex::default(),
             dir,
@@ -100,35 +113,35 @@ impl Blobs {
 
     /// What the state refers to and is not here, from now on.
     pub fn settle(&self, state: &State) {
-        let here = lock(&self.here);
-        let lacks = state.blobs().filter(|blob| !has(&here, blob));
-        let missing: BTreeSet<_> = lacks.map(|blob| blob.digest).collect();
-        drop(here);
-        self.missing.send_replace(Arc::new(missing));
+        let mut known = lock(&self.known);
+        known.missing.clear();
+        known.expect(state.blobs(), state.last_applied());
+        self.tell(&known);
     }
 
-    /// The state refers to these now, too.
-    pub fn expect(&self, blobs: &[BlobRef]) {
-        let here = lock(&self.here);
-        let lacks = blobs.iter().filter(|blob| !has(&here, blob));
-        let lacks: Vec<_> = lacks.map(|blob| blob.digest).collect();
-        drop(here);
-        if !lacks.is_empty() {
-            self.missing
-                .send_modify(|missing| Arc::make_mut(missing).extend(lacks));
+    /// The state refers to these now, too: since the entry at `index`.
+    pub fn expect(&self, blobs: &[BlobRef], index: u64) {
+        if blobs.is_empty() {
+            return;
+        }
+        let mut known = lock(&self.known);
+        if known.expect(blobs.iter().copied(), index) {
+            self.tell(&known);
         }
     }
 
-    /// The state does not refer to these any more.
-    pub fn give_up(&self, digests: &[BlobDigest]) {
-        self.missing.send_if_modified(|missing| {
-            let gone = digests.iter().any(|digest| missing.contains(digest));
-            if gone {
-                let missing = Arc::make_mut(missing);
-                missing.retain(|digest| !digests.contains(digest));
-            }
-            gone
-        });
+    /// What is not missing any more, because this state does not refer to it: of entries that it has not come to
+    /// nothing is known yet.
+    pub fn give_up(&self, state: &State) {
+        let mut known = lock(&self.known);
+        let before = known.missing.len();
+        let applied = state.last_applied();
+        known
+            .missing
+            .retain(|digest, index| *index > applied || state.has_blob(digest));
+        if known.missing.len() != before {
+            self.tell(&known);
+        }
     }
 
     /// What the state refers to and is not here, as it changes.
@@ -138,30 +151,35 @@ impl Blobs {
 
     /// Keeps a blob for a while, whoever refers to it. Whether it is here.
     pub fn pin(&self, blob: &BlobRef) -> bool {
-        let mut here = lock(&self.here);
-        match here.get_mut(&blob.digest) {
-            Some(known) if known.size == blob.size => {
-                known.pinned = Instant::now();
-                true
-            }
-            Some(_) | None => false,
+        let mut known = lock(&self.known);
+        let here = known.pin(blob);
+        if here && known.missing.remove(&blob.digest).is_some() {
+            self.tell(&known);
         }
+        here
     }
 
     /// Keeps these bytes: when it returns they are on disk. What is here already is not written again.
     pub fn put(&self, blobs: &[(BlobRef, &[u8])]) -> io::Result<()> {
-        let new = blobs.iter().filter(|(blob, _)| !self.pin(blob));
-        let new: Vec<_> = new.collect();
+        // Equal outputs are one blob.
+        let each: BTreeMap<_, _> = blobs.iter().map(|(blob, bytes)| (*blob, *bytes)).collect();
+        let new: Vec<_> = each
+            .into_iter()
+            .filter(|(blob, _)| !self.pin(blob))
+            .collect();
         if new.is_empty() {
             return Ok(());
         }
         self.has_room(new.iter().map(|(blob, _)| blob.size).sum())?;
-        let each = new.len().div_ceil(WRITERS);
+        let part = new.len().div_ceil(WRITERS);
         let written: io::Result<()> = thread::scope(|scope| {
-            let parts = new.chunks(each).map(|part| {
+            let parts = new.chunks(part).map(|part| {
                 scope.spawn(move || {
-                    part.iter()
-                        .try_for_each(|(blob, bytes)| files::write(&self.dir, blob, bytes))
+                    part.iter().try_for_each(|(blob, bytes)| {
+                        let turn = self.turn(blob.digest);
+                        let _one_writer = lock(&turn);
+                        files::write(&self.dir, blob, bytes)
+                    })
                 })
             });
             let parts: Vec<_> = parts.collect();
@@ -202,62 +220,87 @@ impl Blobs {
         Ok(Some(bytes))
     }
 
-    /// Deletes what was not asked for lately and is not to be kept. `keep` is asked with everything held back, so that
-    /// nothing comes back meanwhile.
+    /// Deletes what was not asked for lately and is not to be kept, and uploads that nobody went on with.
     pub fn collect(&self, keep: impl Fn(&BlobDigest) -> bool) -> io::Result<usize> {
-        let mut here = lock(&self.here);
-        let old = here
-            .iter()
-            .filter(|(_, it)| it.pinned.elapsed() >= self.pinned);
+        incoming::remove_old(&self.dir)?;
+        let is_old = |it: &Here| it.pinned.elapsed() >= self.pinned;
+        let known = lock(&self.known);
+        let old = known.here.iter().filter(|(_, it)| is_old(it));
         let old: Vec<_> = old.map(|(digest, _)| *digest).collect();
+        drop(known);
         let mut collected = 0;
         for digest in old.into_iter().filter(|digest| !keep(digest)) {
-            files::remove(&self.dir, &digest)?;
-            here.remove(&digest);
-            collected += 1;
+            // Nobody writes it meanwhile; and whoever asks for others does not wait for the disk.
+            let turn = self.turn(digest);
+            let _one_writer = lock(&turn);
+            let still_old = lock(&self.known)
+                .here
+                .extract_if(digest..=digest, |_, it| is_old(it))
+                .next();
+            if still_old.is_some() {
+                files::remove(&self.dir, &digest)?;
+                collected += 1;
+            }
         }
         Ok(collected)
     }
 
     /// Whether anything may be collected if nothing refers to it.
     pub fn has_old(&self, refers: impl Fn(&BlobDigest) -> bool) -> bool {
-        let here = lock(&self.here);
-        here.iter()
+        let known = lock(&self.known);
+        known
+            .here
+            .iter()
             .any(|(digest, it)| it.pinned.elapsed() >= self.pinned && !refers(digest))
     }
 
     pub fn stats(&self) -> BlobStats {
-        let here = lock(&self.here);
+        let known = lock(&self.known);
         BlobStats {
-            blobs: here.len() as u64,
-            bytes: here.values().map(|it| it.size).sum(),
-            missing: self.missing.borrow().len() as u64,
+            blobs: known.here.len() as u64,
+            bytes: known.here.values().map(|it| it.size).sum(),
+            missing: known.missing.len() as u64,
         }
     }
 
     fn came(&self, blobs: impl Iterator<Item = BlobRef>) {
         let pinned = Instant::now();
-        let mut digests = Vec::new();
-        let mut here = lock(&self.here);
+        let mut known = lock(&self.known);
+        let before = known.missing.len();
         for blob in blobs {
             let size = blob.size;
-            here.insert(blob.digest, Here { size, pinned });
-            digests.push(blob.digest);
+            known.here.insert(blob.digest, Here { size, pinned });
+            known.missing.remove(&blob.digest);
         }
-        drop(here);
-        self.give_up(&digests);
+        if known.missing.len() != before {
+            self.tell(&known);
+        }
     }
 
     /// A file that is not what it should be is put aside, in case it is all there is.
     fn lost(&self, digest: BlobDigest) -> io::Result<()> {
-        let mut here = lock(&self.here);
-        if here.remove(&digest).is_some() {
+        let turn = self.turn(digest);
+        let _one_writer = lock(&turn);
+        let mut known = lock(&self.known);
+        if known.here.remove(&digest).is_some() {
             files::put_aside(&self.dir, &digest)?;
         }
-        drop(here);
-        self.missing
-            .send_modify(|missing| Arc::make_mut(missing).extend([digest]));
+        // Whether the state refers to it is seen by whoever fetches.
+        known.missing.insert(digest, 0);
+        self.tell(&known);
         Ok(())
+    }
+
+    fn turn(&self, digest: BlobDigest) -> Arc<Mutex<()>> {
+        let mut turns = lock(&self.turns);
+        // Nobody waits for the others.
+        turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+        Arc::clone(turns.entry(digest).or_default())
+    }
+
+    fn tell(&self, known: &Known) {
+        let missing = known.missing.keys().copied().collect();
+        self.missing.send_replace(Arc::new(missing));
     }
 
     /// Whether so many bytes leave enough to what must not run out of space.
@@ -277,7 +320,27 @@ impl Blobs {
     }
 }
 
-fn has(here: &BTreeMap<BlobDigest, Here>, blob: &BlobRef) -> bool {
-    here.get(&blob.digest)
-        .is_some_and(|known| known.size == blob.size)
+impl Known {
+    /// Whether one is here; then it stays for a while.
+    fn pin(&mut self, blob: &BlobRef) -> bool {
+        match self.here.get_mut(&blob.digest) {
+            Some(here) if here.size == blob.size => {
+                here.pinned = Instant::now();
+                true
+            }
+            Some(_) | None => false,
+        }
+    }
+
+    /// Whether any of these is missing. What is here stays until whoever looks has come to this entry.
+    fn expect(&mut self, blobs: impl Iterator<Item = BlobRef>, index: u64) -> bool {
+        let mut lacks = false;
+        for blob in blobs {
+            if !self.pin(&blob) {
+                self.missing.insert(blob.digest, index);
+                lacks = true;
+            }
+        }
+        lacks
+    }
 }

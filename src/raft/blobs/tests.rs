@@ -111,7 +111,7 @@ fn one_that_is_gone_or_of_another_size_is_missing_too() {
     fs::write(file_of(dir.path(), &blob), b"some").unwrap();
     let blobs = opened(dir.path());
     assert!(!blobs.pin(&blob));
-    blobs.expect(&[blob]);
+    blobs.expect(&[blob], 1);
     assert_eq!(blobs.stats().missing, 1);
     blobs.put(&[(blob, b"something")]).unwrap();
     assert_eq!(blobs.stats().missing, 0);
@@ -151,4 +151,53 @@ fn many_are_written_at_once() {
         assert_eq!(blobs.read_whole(blob).unwrap().as_deref(), Some(*bytes));
     }
     assert_eq!(blobs.stats().blobs, 200);
+}
+
+/// As after a restart between the last byte and the name.
+#[test]
+fn what_came_whole_before_a_restart_is_finished_or_thrown_away() {
+    let dir = TempDir::new().unwrap();
+    let (right, wrong) = (BlobRef::of(b"right"), BlobRef::of(b"wrong"));
+    drop(opened(dir.path()));
+    let incoming = dir.path().join("blobs/incoming");
+    fs::write(incoming.join(right.digest.to_string()), b"right").unwrap();
+    fs::write(incoming.join(wrong.digest.to_string()), b"rigth").unwrap();
+    let blobs = opened(dir.path());
+    assert_eq!(blobs.progress(&right).unwrap(), Progress::Whole);
+    assert_eq!(blobs.progress(&wrong).unwrap(), Progress::Partly(0));
+    assert_eq!(blobs.read_whole(&right).unwrap().unwrap(), b"right");
+    assert_eq!(fs::read_dir(&incoming).unwrap().count(), 0);
+}
+
+#[test]
+fn equal_outputs_and_writers_side_by_side_leave_one_whole_file() {
+    let dir = TempDir::new().unwrap();
+    let blobs = opened(dir.path());
+    let bytes = vec![7; 100_000];
+    let blob = BlobRef::of(&bytes);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let many: Vec<_> = (0..20).map(|_| (blob, &*bytes)).collect();
+                blobs.put(&many).unwrap();
+            });
+        }
+    });
+    assert_eq!(blobs.read_whole(&blob).unwrap(), Some(bytes));
+    assert_eq!(blobs.stats().blobs, 1);
+}
+
+#[test]
+fn what_an_entry_names_that_the_state_has_not_come_to_is_not_given_up() {
+    let dir = TempDir::new().unwrap();
+    let blobs = opened(dir.path());
+    let blob = BlobRef::of(b"named by the entry under way");
+    blobs.expect(&[blob], 7);
+    let mut state = model::State::default();
+    state.note_index(6, 1);
+    blobs.give_up(&state);
+    assert_eq!(blobs.stats().missing, 1, "it may be in the next view");
+    state.note_index(7, 1);
+    blobs.give_up(&state);
+    assert_eq!(blobs.stats().missing, 0, "nothing refers to it any more");
 }

@@ -1,29 +1,30 @@
 //! Blobs between members: asked for, fetched, and known to be on the disks of a majority.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
 use model::{BlobDigest, BlobRef};
-use tokio::sync::mpsc;
+use tokio::sync::Semaphore;
 use tonic::Status;
+use tonic::transport::Channel;
 use wire::v1;
+use wire::v1::peer_client::PeerClient;
 
 use super::client::local_failure;
 use super::dial::{CallError, Dialer, within};
 use crate::blobs::{Blobs, Progress};
 use crate::consensus::NodeId;
 use crate::member::Node;
+use crate::sync::lock;
 
 /// Bytes in one message.
 const PART_BYTES: usize = 256 * 1024;
-
-/// Messages read ahead of the network.
-const READ_AHEAD: usize = 4;
 
 /// For the first message: the asked member looks at all the bytes before it sends one.
 const BEGIN_LIMIT: Duration = Duration::from_secs(20);
@@ -33,6 +34,9 @@ const PART_PAUSE: Duration = Duration::from_secs(10);
 
 /// For another member to have what it is asked to hold: it may have to fetch 64 MiB first.
 const HOLD_LIMIT: Duration = Duration::from_secs(60);
+
+/// Questions to one member at a time, of up to 1 MiB each.
+const ASKS: usize = 8;
 
 pub type Parts = Pin<Box<dyn Stream<Item = Result<v1::PeerBlobPart, Status>> + Send>>;
 
@@ -73,30 +77,20 @@ pub async fn pieces(
     let Some(mut file) = opened else {
         return Ok(None);
     };
-    let (parts, queue) = mpsc::channel(READ_AHEAD);
-    // It ends with the file, or when nobody takes its parts any more.
-    drop(tokio::task::spawn_blocking(move || {
-        if let Err(error) = file.seek(SeekFrom::Start(offset)) {
-            parts.blocking_send(Err(error)).ok();
-            return;
-        }
-        loop {
+    file.seek(SeekFrom::Start(offset))?;
+    // Read when it is wanted: who does not read it occupies no thread.
+    let pieces = stream::unfold(Some(file), async |file: Option<File>| {
+        let mut file = file?;
+        let read = blocking(move || {
             let mut part = Vec::with_capacity(PART_BYTES);
-            let read = (&mut file).take(PART_BYTES as u64).read_to_end(&mut part);
-            let part = match read {
-                Ok(0) => return,
-                Ok(_) => Ok(Bytes::from(part)),
-                Err(error) => Err(error),
-            };
-            let last = part.is_err();
-            if parts.blocking_send(part).is_err() || last {
-                return;
-            }
+            (&mut file).take(PART_BYTES as u64).read_to_end(&mut part)?;
+            Ok((part, file))
+        });
+        match read.await {
+            Ok((part, _)) if part.is_empty() => None,
+            Ok((part, file)) => Some((Ok(Bytes::from(part)), Some(file))),
+            Err(error) => Some((Err(error), None)),
         }
-    }));
-    let pieces = stream::unfold(queue, async |mut queue: mpsc::Receiver<_>| {
-        let part = queue.recv().await?;
-        Some((part, queue))
     });
     Ok(Some(pieces))
 }
@@ -106,6 +100,14 @@ pub async fn pieces(
 pub struct Exchange {
     dialer: Dialer,
     pub blobs: Arc<Blobs>,
+    asked: Arc<Mutex<BTreeMap<(NodeId, String), Asked>>>,
+}
+
+/// The way to one that is asked to hold blobs.
+#[derive(Clone)]
+struct Asked {
+    client: PeerClient<Channel>,
+    turns: Arc<Semaphore>,
 }
 
 impl Exchange {
@@ -113,7 +115,18 @@ impl Exchange {
         Self {
             dialer: dialer.clone(),
             blobs: blobs.clone(),
+            asked: Arc::default(),
         }
+    }
+
+    fn asked(&self, id: NodeId, address: &str) -> Asked {
+        let mut asked = lock(&self.asked);
+        let key = (id, address.to_owned());
+        let known = asked.entry(key).or_insert_with(|| Asked {
+            client: self.dialer.client(id, address),
+            turns: Arc::new(Semaphore::new(ASKS)),
+        });
+        known.clone()
     }
 
     pub fn me(&self) -> NodeId {
@@ -191,7 +204,11 @@ impl Exchange {
         items: &[Item],
         id: NodeId,
         node: &Node,
-    ) -> Result<Vec<bool>, CallError> {
+    ) -> Result<v1::PeerHoldReply, CallError> {
+        let Asked { mut client, turns } = self.asked(id, &node.addresses.raft);
+        // One that hangs has enough to do; it fetches what it lacks once it goes on.
+        let turn = turns.try_acquire();
+        let _turn = turn.map_err(|_| Status::unavailable("it has not answered the ones before"))?;
         let blobs = items.iter().map(|item| v1::PeerBlob {
             digest: Bytes::copy_from_slice(&item.blob.digest.0),
             size: item.blob.size,
@@ -201,10 +218,9 @@ impl Exchange {
             header: Some(self.dialer.header(id, node)),
             blobs: blobs.collect(),
         };
-        let mut client = self.dialer.client(id, &node.addresses.raft);
         let reply = within(HOLD_LIMIT, client.hold_blobs(request)).await?;
         match reply.held.len() == items.len() {
-            true => Ok(reply.held),
+            true => Ok(reply),
             false => Err(Status::internal("it answered for others than it was asked for").into()),
         }
     }
@@ -221,9 +237,14 @@ impl Exchange {
             Ok::<_, Status>(Item { blob, bytes })
         });
         let items: Vec<_> = items.collect::<Result<_, _>>()?;
-        let held = self.have(&items, peers).await;
-        let held = held.map_err(|error| Status::unavailable(error.to_string()))?;
-        Ok(v1::PeerHoldReply { held })
+        match self.have(&items, peers).await {
+            Ok(held) => Ok(v1::PeerHoldReply { held, full: false }),
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => Ok(v1::PeerHoldReply {
+                held: vec![false; items.len()],
+                full: true,
+            }),
+            Err(error) => Err(Status::unavailable(error.to_string())),
+        }
     }
 
     /// What is missing comes, from whoever has it. Says what is still missing.

@@ -85,7 +85,8 @@ impl Gateway {
         let cluster = &self.0.cluster;
         let progress = cluster.blob_progress(blob).await;
         let mut progress = progress.map_err(|error| refused(&error))?;
-        let mut offset = told(replies, blob, progress).await;
+        let begun = told(replies, blob, progress).await;
+        let mut offset = begun;
         while progress != Progress::Whole {
             let Some(part) = next(&mut parts).await? else {
                 let text = format!("{offset} of {} bytes came", blob.size);
@@ -96,7 +97,11 @@ impl Gateway {
             };
             let end = offset + data.len() as u64;
             let appended = cluster.append_blob(blob, offset, data).await;
-            progress = appended.map_err(|error| refused(&error))?;
+            progress = appended.map_err(|error| match begun {
+                0 => refused(&error),
+                // It may be what somebody else brought before.
+                _ => Failure::new(Code::Busy, error.to_string()),
+            })?;
             told(replies, blob, progress).await;
             offset = end;
         }
@@ -105,7 +110,7 @@ impl Gateway {
             Err(raft::HoldError::Nowhere(_)) => {
                 return Err(Failure::new(Code::Busy, "it is not here any more"));
             }
-            Err(raft::HoldError::DiskFull(why)) => return Err(Failure::new(Code::Busy, why)),
+            Err(raft::HoldError::NoRoom(why)) => return Err(Failure::new(Code::Busy, why)),
             Err(raft::HoldError::Other(error)) => return Err(failure::of_raft(&error)),
         }
         let done = v1::PutBlobReply {

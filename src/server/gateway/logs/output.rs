@@ -20,6 +20,7 @@ use wire::v1::OutputStream;
 
 use super::lines::{LastLines, holds_last_lines, last_lines};
 use super::{Begin, Found, Logs, Stop};
+use crate::gateway::failure;
 use crate::limit;
 use crate::sessions::{Ended, Next, Session, Tail, Wanted};
 
@@ -66,7 +67,7 @@ impl<'l> Output<'l> {
     }
 
     pub(super) async fn read(self, from: Begin) -> Result<(), Stop> {
-        if let Some(kept) = self.kept().await
+        if let Some(kept) = self.kept().await?
             && suffices(&kept, from)
         {
             return self.send_kept(kept, from).await;
@@ -139,7 +140,7 @@ impl<'l> Output<'l> {
     }
 
     async fn instead_of_lines(&self, ended: Ended, wanted: u32) -> Result<Option<u64>, Stop> {
-        if let Some(kept) = self.kept().await {
+        if let Some(kept) = self.kept().await? {
             self.send_kept(kept, Begin::LastLines(wanted)).await?;
             return Ok(None);
         }
@@ -180,7 +181,7 @@ impl<'l> Output<'l> {
 
     /// The agent can't be asked, or does not have it.
     async fn without(&self, ended: Ended, offset: u64) -> Result<Without, Stop> {
-        if let Some(kept) = self.kept().await {
+        if let Some(kept) = self.kept().await? {
             self.send_kept(kept, Begin::Offset(offset)).await?;
             return Ok(Without::Over);
         }
@@ -226,17 +227,22 @@ impl<'l> Output<'l> {
     }
 
     /// What the result keeps of this attempt, once its report was accepted.
-    async fn kept(&self) -> Option<Kept> {
+    async fn kept(&self) -> Result<Option<Kept>, Stop> {
         let cluster = &self.logs.gateway.0.cluster;
         let state = cluster.view();
         // Where the archive can't be read there is the agent.
-        let found = self.logs.gateway.find(&state, self.logs.id).await.ok()?;
+        let Ok(found) = self.logs.gateway.find(&state, self.logs.id).await else {
+            return Ok(None);
+        };
         if found.task().settled != Some(self.attempt.epoch) {
-            return None;
+            return Ok(None);
         }
         let outcome = match found {
-            Found::InMemory(task) => state.result(task.id)?,
-            Found::Archived(record) => Arc::new(record.result?),
+            Found::InMemory(task) => state.result(task.id),
+            Found::Archived(record) => record.result.map(Arc::new),
+        };
+        let Some(outcome) = outcome else {
+            return Ok(None);
         };
         let (bytes, blob, total) = match self.stream {
             OutputStream::Stderr => (&outcome.stderr, outcome.blobs.stderr, outcome.stderr_bytes),
@@ -245,10 +251,13 @@ impl<'l> Output<'l> {
             }
         };
         let bytes = match blob {
-            Some(blob) => cluster.read_small_blob(blob).await.ok()?,
+            Some(blob) => {
+                let read = cluster.read_small_blob(blob).await;
+                read.map_err(|error| Stop::Failed(failure::of_raft(&error)))?
+            }
             None => Bytes::copy_from_slice(bytes),
         };
-        Some(Kept { bytes, total })
+        Ok(Some(Kept { bytes, total }))
     }
 
     async fn send_kept(&self, kept: Kept, from: Begin) -> Result<(), Stop> {
