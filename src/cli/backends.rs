@@ -171,15 +171,12 @@ async fn set(cluster: &Connection, args: &SetArgs, global: &Global) -> Result<Ex
         fail_timeout_ms: args.fail_timeout.map(millis),
     });
     let agent = asked(cluster, agent, order).await?;
-    let backends = agent.backends.iter();
-    let found = backends.filter(|it| it.name == *name).map(|it| Backend {
-        agent: agent.clone(),
-        backend: it.clone(),
-    });
+    let backend = agent.backends.iter().find(|it| it.name == *name).cloned();
     // It may be gone by now, and what was said holds all the same.
-    let Some(found) = found.last() else {
+    let Some(backend) = backend else {
         return Ok(Exit::Ok);
     };
+    let found = Backend { agent, backend };
     Answer {
         json: backend_json(&found),
         ids: vec![found.id()],
