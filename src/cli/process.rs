@@ -24,6 +24,9 @@ use crate::failure::{Failure, Result};
 /// Set by `quorate dev` for its children. A variable and not a flag, so that the command line in
 /// `cluster.json` can be run by anybody.
 pub const TIED_TO_STDIN: &str = "QUORATE_TIED_TO_STDIN";
+/// Files that a server should be allowed to have open: a thousand agents, twice as many while all of them come back
+/// before their old connections are noticed to be dead, and as many again for clients, peers and data.
+const DESCRIPTORS: u64 = 4_096;
 /// How long tasks of the runtime may take once the process has stopped.
 const WIND_UP: Duration = Duration::from_secs(2);
 
@@ -78,10 +81,19 @@ pub fn log(args: &LogArgs, global: &Global) -> Result<()> {
 
 /// Each session of an agent takes a descriptor, and many systems allow a process 1,024 unless it asks.
 pub fn raise_descriptors() {
-    let raised = getrlimit(Resource::RLIMIT_NOFILE)
-        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
-    if let Err(error) = raised {
-        warn!(%error, "the limit of open files stays as it is");
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| {
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+        Ok(hard)
+    });
+    match raised {
+        Ok(limit) if limit < DESCRIPTORS => warn!(
+            limit,
+            wanted = DESCRIPTORS,
+            "few files may be open at once: raise the hard limit (`ulimit -Hn`, LimitNOFILE), or agents \
+             beyond that find no place"
+        ),
+        Ok(_) => {}
+        Err(error) => warn!(%error, "the limit of open files stays as it is"),
     }
 }
 
