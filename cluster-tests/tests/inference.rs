@@ -2,13 +2,15 @@
 
 use std::fs::{self, File};
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use cluster_tests::faults;
-use cluster_tests::traffic::ModelServer;
+use cluster_tests::traffic::{self, ModelServer};
 use cluster_tests::wait;
 use tokio::test;
+use wire::v1;
 
-use crate::site::{PATIENCE, Site};
+use crate::site::{PATIENCE, Site, assert_succeeded};
 
 const MODEL: &str = "tiny-1b";
 const WORDS: usize = 20;
@@ -220,4 +222,158 @@ async fn what_can_not_be_asked_is_said_at_once() {
         .await
         .unwrap();
     assert_eq!(listed.text(), "");
+}
+
+/// One agent with two back ends that have the same model, and their ids.
+async fn with_two_servers(name: &'static str) -> (Site, [ModelServer; 2], [String; 2]) {
+    let one = ModelServer::start(MODEL, 1).await.unwrap();
+    let other = ModelServer::start(MODEL, 1).await.unwrap();
+    let (first, second) = (one.url.clone(), other.url.clone());
+    let site = Site::start(name, |options| {
+        options.agents(1).backend(&first).backend(&second)
+    })
+    .await;
+    wait::until("both to offer the model", PATIENCE, || async {
+        let list = site.cluster.cli().json(&["backend", "list"]).await.unwrap();
+        let offers = |at: usize| list["items"][at]["models"][0] == MODEL;
+        match offers(0) && offers(1) {
+            true => Ok(()),
+            false => Err(list.to_string()),
+        }
+    })
+    .await
+    .unwrap();
+    let id = |url: &str| format!("a1/{}", url.trim_start_matches("http://"));
+    let ids = [id(&first), id(&second)];
+    (site, [one, other], ids)
+}
+
+impl Site {
+    async fn set(&self, id: &str, settings: &[&str]) {
+        let words = [&["backend", "set", id][..], settings].concat();
+        self.cluster.cli().expect(&words).await.unwrap();
+    }
+
+    /// Asks the model, and waits for the answer.
+    async fn ask(&self) {
+        let id = self.submit(question()).await;
+        assert_succeeded(&self.wait(id).await);
+    }
+}
+
+fn question() -> v1::TaskSpec {
+    v1::TaskSpec {
+        process: None,
+        inference: Some(Box::new(v1::InferenceSpec {
+            model: MODEL.to_owned(),
+            endpoint: v1::Endpoint::ChatCompletions.into(),
+            request: r#"{"messages":[{"role":"user","content":"Well?"}]}"#.to_owned(),
+        })),
+        retries: Some(5),
+        ..traffic::process(["none"])
+    }
+}
+
+#[test(flavor = "multi_thread", worker_threads = 2)]
+async fn back_ends_are_asked_by_their_weights_within_their_limits_and_left_alone_when_they_fail() {
+    let (site, servers, ids) = with_two_servers("backend-set").await;
+    let [one, other] = &servers;
+    let asked = || (one.asked().len(), other.asked().len());
+    one.say(1_000);
+    other.say(8);
+    site.set(&ids[0], &["--weight", "3"]).await;
+    for _ in 0..24 {
+        site.ask().await;
+    }
+    assert_eq!(asked(), (18, 6), "three to one");
+    site.progress.say("24 requests: 18 and 6");
+
+    // The settings stand in the log: another leader has them, and tells the agent.
+    let leader = site.cluster.leader().await.unwrap();
+    faults::kill(&site.cluster, &leader).await.unwrap();
+    site.restart(&leader).await;
+    site.set(&ids[0], &["--limit", "1"]).await;
+    site.set(&ids[1], &["--limit", "1"]).await;
+    let cli = site.cluster.cli();
+    let shown = cli.json(&["backend", "get", &ids[0]]).await.unwrap();
+    assert_eq!((&shown["weight"], &shown["limit"]), (&3.into(), &1.into()));
+
+    one.hush();
+    other.hush();
+    let mut tasks = Vec::new();
+    for _ in 0..6 {
+        tasks.push(site.submit(question()).await);
+    }
+    wait::until_now("one request at each", PATIENCE, || match asked() {
+        (19, 7) => Ok(()),
+        seen => Err(format!("{seen:?}")),
+    })
+    .await
+    .unwrap();
+    let waiting = format!("t{}", tasks[5]);
+    let why = cli.expect(&["task", "why", &waiting]).await.unwrap();
+    assert!(why.text().contains("at the limit"), "{}", why.text());
+    one.say(100);
+    other.say(100);
+    for task in tasks {
+        assert_succeeded(&site.wait(task).await);
+    }
+    assert_eq!((one.most_at_once(), other.most_at_once()), (1, 1));
+
+    let left_alone = Duration::from_secs(4);
+    for id in &ids {
+        let settings = ["--limit", "0", "--weight", "1", "--fail-timeout", "4s"];
+        site.set(id, &settings).await;
+    }
+    other.break_after(0);
+    let (_, before) = asked();
+    let mut began = Instant::now();
+    while asked().1 == before {
+        began = Instant::now();
+        site.ask().await;
+    }
+    let failed = asked().1;
+    while asked().1 == failed {
+        site.ask().await;
+    }
+    let returned = began.elapsed();
+    assert!(returned >= left_alone, "asked again after {returned:?}");
+    assert!(returned <= PATIENCE / 2, "asked again after {returned:?}");
+    site.progress.say(format!(
+        "one that failed was asked again {returned:?} later"
+    ));
+}
+
+#[test(flavor = "multi_thread", worker_threads = 2)]
+async fn nonsense_said_of_a_back_end_is_refused_in_words() {
+    let (site, _servers, ids) = with_two_servers("backend-set-input").await;
+    let id = ids[0].as_str();
+    for (words, code, part) in [
+        (vec![id], 1, "--weight"),
+        (vec![id, "--weight", "0"], 1, "weight is 1 to 1000"),
+        (vec![id, "--weight", "-1"], 1, "-1"),
+        (vec![id, "--weight", "NaN"], 1, "NaN"),
+        (vec![id, "--weight", "99999999999"], 1, "99999999999"),
+        (vec![id, "--limit", "70000"], 1, "limit is 65536"),
+        (vec![id, "--max-fails", "1001"], 1, "1000 at most"),
+        (vec![id, "--fail-timeout", "soon"], 1, "not a time"),
+        (vec![id, "--fail-timeout", "0"], 1, "`max_fails` 0"),
+        (vec![id, "--fail-timeout", "2d"], 1, "1 day at most"),
+        (vec!["a1", "--weight", "2"], 1, "such as a1/gpu"),
+        (vec!["a1/gpu", "--weight", "2"], 2, "no back end gpu"),
+        (vec!["a9/gpu", "--weight", "2"], 2, "no agent a9"),
+    ] {
+        let all = [&["backend", "set"][..], &words].concat();
+        let done = site.cluster.cli().run(&all).await.unwrap();
+        assert_eq!(done.code, Some(code), "{words:?}: {}", done.stderr);
+        assert!(done.stderr.contains(part), "{words:?}: {}", done.stderr);
+    }
+    let shown = site
+        .cluster
+        .cli()
+        .json(&["backend", "get", id])
+        .await
+        .unwrap();
+    let told = ["weight", "limit", "max_fails", "fail_timeout_ms"].map(|key| shown[key].clone());
+    assert_eq!(told, [1, 0, 1, 10_000].map(serde_json::Value::from));
 }

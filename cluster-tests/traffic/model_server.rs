@@ -34,6 +34,27 @@ struct Shared {
     breaks: Mutex<VecDeque<usize>>,
     /// Prompts, as they came.
     asked: Mutex<Vec<String>>,
+    /// Answers that are not done, and the most that there ever were at once.
+    at_once: Mutex<(usize, usize)>,
+}
+
+/// Counted as an answer that is not done.
+struct Answering(Arc<Shared>);
+
+impl Answering {
+    fn begin(shared: Arc<Shared>) -> Answering {
+        let mut at_once = lock(&shared.at_once);
+        at_once.0 += 1;
+        at_once.1 = at_once.1.max(at_once.0);
+        drop(at_once);
+        Answering(shared)
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        lock(&self.0.at_once).0 -= 1;
+    }
 }
 
 impl ModelServer {
@@ -44,6 +65,7 @@ impl ModelServer {
             gate: Semaphore::new(0),
             breaks: Mutex::default(),
             asked: Mutex::default(),
+            at_once: Mutex::default(),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("http://{}", listener.local_addr()?);
@@ -67,6 +89,11 @@ impl ModelServer {
         self.shared.gate.add_permits(words);
     }
 
+    /// Lets no more words go than were said.
+    pub fn hush(&self) {
+        self.shared.gate.forget_permits(Semaphore::MAX_PERMITS);
+    }
+
     /// The next answer that is not spoken for breaks off after so many words.
     pub fn break_after(&self, words: usize) {
         lock(&self.shared.breaks).push_back(words);
@@ -75,6 +102,11 @@ impl ModelServer {
     /// The whole answer.
     pub fn answer(&self) -> String {
         self.shared.words.concat()
+    }
+
+    /// The most answers that it ever gave at once.
+    pub fn most_at_once(&self) -> usize {
+        lock(&self.shared.at_once).1
     }
 
     pub fn asked(&self) -> Vec<String> {
@@ -102,9 +134,10 @@ async fn chat(State(shared): State<Arc<Shared>>, body: String) -> Response {
     let prompt = request["messages"][0]["content"].as_str();
     lock(&shared.asked).push(prompt.unwrap_or_default().to_owned());
     let breaks = lock(&shared.breaks).pop_front();
-    let words = stream::unfold((shared, 0), move |(shared, said)| async move {
-        let next = next(&shared, said, breaks).await?;
-        Some((next, (shared, said + 1)))
+    let answering = Answering::begin(shared);
+    let words = stream::unfold((answering, 0), move |(answering, said)| async move {
+        let next = next(&answering.0, said, breaks).await?;
+        Some((next, (answering, said + 1)))
     });
     let body = Body::from_stream(words);
     ([(CONTENT_TYPE, "text/event-stream")], body).into_response()

@@ -429,6 +429,7 @@ impl Agent {
             Effect::Open(fence) => drop(self.logs.open(fence)),
             Effect::Begin { fence, number } => self.journal.begun(fence, number),
             Effect::Start(attempt) => self.runner.start(attempt),
+            Effect::SetBackends(settings) => self.runner.set_backends(&settings),
             Effect::End { fence, urgency } => self.runner.end(fence, urgency),
             Effect::Record(verdict) => self.journal.ended(*verdict),
             Effect::Settle { fence, fate } => {

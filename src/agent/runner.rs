@@ -3,12 +3,12 @@
 //! Of its own, because tasks may print a lot, and renewing the lease must not wait for its turn among
 //! them. Nothing on it waits for a disk: a thread that did would not hear that the lease is lost.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::{Fence, Kind};
+use model::{BackendSettings, Fence, Kind};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
@@ -73,6 +73,11 @@ impl Runner {
     /// How limits are enforced.
     pub fn limits(&self) -> &'static str {
         self.processes.limits()
+    }
+
+    /// What administrators set for the back ends.
+    pub fn set_backends(&self, settings: &BTreeMap<String, BackendSettings>) {
+        self.inferences.set(settings);
     }
 
     pub fn start(&mut self, attempt: Attempt) {

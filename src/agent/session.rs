@@ -414,6 +414,7 @@ fn order(
         Some(Order::Cancel(cancel)) => cancelled(&cancel)?,
         Some(Order::RenewAck(v1::RenewAck { nonce })) => Said::Renewed { nonce },
         Some(Order::VerdictAck(ack)) => settled(&ack)?,
+        Some(Order::BackendsSet(told)) => Said::Backends(convert::backends_set_in(told)),
     };
     tell(
         context,

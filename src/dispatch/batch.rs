@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use model::{
-    AgentId, AgentProfile, Command, Fence, Op, Placement, Principal, Requirement, State,
+    AgentId, AgentProfile, Asking, Command, Fence, Op, Placement, Principal, Requirement, State,
     SystemCommand, TaskId,
 };
 use scheduler::{Clock, Fleet, Planner, Round};
@@ -28,11 +28,25 @@ const ASSIGNS_PER_ENTRY: usize = 256;
 /// Bytes of requests and reports in one entry: a follower must take it within a heartbeat or two.
 const BYTES_PER_ENTRY: usize = 1024 * 1024;
 
+/// A placement under way: its agent, and the model that it asks there.
+#[derive(Debug)]
+struct Placed {
+    agent: AgentId,
+    model: Option<String>,
+}
+
+/// What placements under way take of one agent.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Reserved {
+    pub attempts: u32,
+    pub asking: Asking,
+}
+
 /// A proposal under way.
 #[derive(Debug, Default)]
 pub(crate) struct Sent {
     pub origins: Vec<Origin>,
-    placed_on: Vec<AgentId>,
+    placed_on: Vec<Placed>,
     assigning: Vec<TaskId>,
     /// It carries what was due: nothing new is due before it is answered.
     has_due: bool,
@@ -53,7 +67,7 @@ pub(crate) struct Batch {
     under_way: BTreeMap<ProposalId, Sent>,
     last_proposal: u64,
     /// Placements under way, by agent.
-    reserved: BTreeMap<AgentId, u32>,
+    reserved: BTreeMap<AgentId, Reserved>,
     /// Queued tasks whose assignment is under way.
     assigning: BTreeSet<TaskId>,
     registering: BTreeSet<AgentId>,
@@ -164,8 +178,8 @@ impl Batch {
         (self.wants_plan && !state.queue_is_empty()) || self.pending.has_submits()
     }
 
-    pub fn reserved(&self, agent: &AgentId) -> u32 {
-        self.reserved.get(agent).copied().unwrap_or(0)
+    pub fn reserved(&self, agent: &AgentId) -> Reserved {
+        self.reserved.get(agent).cloned().unwrap_or_default()
     }
 
     /// Builds one entry's operations, if there are any. Without a fleet nothing is placed.
@@ -182,7 +196,7 @@ impl Batch {
         self.wants_plan = false;
         let mut planner = fleet.map(|fleet| Planner::new(state, fleet));
         if let Some(found) = &mut planner {
-            let reached_the_end = self.plan_queue(found, clock, &mut ops, &mut sent);
+            let reached_the_end = self.plan_queue(state, found, clock, (&mut ops, &mut sent));
             planner = planner.filter(|_| reached_the_end);
         }
         self.take_pending(planner, &mut ops, &mut sent);
@@ -208,10 +222,10 @@ impl Batch {
     /// Decides on queued tasks; true where those that are left can't use the room that is left.
     fn plan_queue(
         &mut self,
+        state: &State,
         planner: &mut Planner<'_>,
         clock: Clock,
-        ops: &mut Vec<Op>,
-        sent: &mut Sent,
+        (ops, sent): (&mut Vec<Op>, &mut Sent),
     ) -> bool {
         let plan = planner.round(Round {
             now: clock.state,
@@ -223,7 +237,12 @@ impl Batch {
         self.resume = plan.resume;
         for assignment in plan.assignments {
             sent.origins.push(Origin::Leader);
-            sent.placed_on.push(assignment.placement.agent.clone());
+            let spec = state.spec(assignment.task);
+            let inference = spec.as_ref().and_then(|spec| spec.inference.as_ref());
+            sent.placed_on.push(Placed {
+                agent: assignment.placement.agent.clone(),
+                model: inference.map(|asked| asked.model.clone()),
+            });
             sent.assigning.push(assignment.task);
             ops.push(Op::System(SystemCommand::Assign(assignment)));
         }
@@ -255,9 +274,14 @@ impl Batch {
             if let Some(placed) = planner
                 .as_mut()
                 .and_then(|planner| self.place(planner, &op))
-                && let Op::Client { placement, .. } = &mut op
+                && let Op::Client {
+                    placement, command, ..
+                } = &mut op
             {
-                sent.placed_on.push(placed.agent.clone());
+                sent.placed_on.push(Placed {
+                    agent: placed.agent.clone(),
+                    model: model_of(command),
+                });
                 *placement = Some(placed);
             }
             sent.origins.push(origin);
@@ -278,8 +302,12 @@ impl Batch {
     }
 
     fn reserve(&mut self, sent: &Sent) {
-        for agent in &sent.placed_on {
-            *self.reserved.entry(agent.clone()).or_insert(0) += 1;
+        for Placed { agent, model } in &sent.placed_on {
+            let reserved = self.reserved.entry(agent.clone()).or_default();
+            reserved.attempts += 1;
+            if let Some(model) = model {
+                *reserved.asking.entry(model.clone()).or_insert(0) += 1;
+            }
         }
         self.assigning.extend(&sent.assigning);
     }
@@ -290,13 +318,8 @@ impl Batch {
     /// A proposal was answered: what it reserved is now in the state, or not to be.
     pub fn answered(&mut self, proposal: ProposalId) -> Option<Sent> {
         let sent = self.under_way.remove(&proposal)?;
-        for agent in &sent.placed_on {
-            if let Some(reserved) = self.reserved.get_mut(agent) {
-                *reserved = reserved.saturating_sub(1);
-                if *reserved == 0 {
-                    self.reserved.remove(agent);
-                }
-            }
+        for placed in &sent.placed_on {
+            self.release(placed);
         }
         for task in &sent.assigning {
             self.assigning.remove(task);
@@ -311,6 +334,19 @@ impl Batch {
             }
         }
         Some(sent)
+    }
+
+    fn release(&mut self, Placed { agent, model }: &Placed) {
+        let Some(reserved) = self.reserved.get_mut(agent) else {
+            return;
+        };
+        reserved.attempts = reserved.attempts.saturating_sub(1);
+        if let Some(asking) = model.as_ref().and_then(|it| reserved.asking.get_mut(it)) {
+            *asking = asking.saturating_sub(1);
+        }
+        if reserved.attempts == 0 {
+            self.reserved.remove(agent);
+        }
     }
 
     /// A new term of ours: what is under way from an earlier one reserves nothing any more, though
@@ -346,5 +382,25 @@ impl Batch {
         self.due.clear();
         self.registering.clear();
         self.reporting.clear();
+    }
+}
+
+fn model_of(command: &Command) -> Option<String> {
+    match command {
+        Command::SubmitTask(submit) => {
+            let inference = submit.spec.inference.as_ref();
+            inference.map(|asked| asked.model.clone())
+        }
+        Command::CancelTask { .. }
+        | Command::RegisterAgent(_)
+        | Command::FinishAttempt(_)
+        | Command::CordonAgent { .. }
+        | Command::UncordonAgent { .. }
+        | Command::DrainAgent(_)
+        | Command::RemoveAgent { .. }
+        | Command::CreateJoinToken(_)
+        | Command::RevokeJoinToken { .. }
+        | Command::Enrol(_)
+        | Command::SetBackend(_) => None,
     }
 }

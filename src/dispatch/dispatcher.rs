@@ -34,12 +34,14 @@ impl Dispatcher {
     pub fn fleet(&self, state: &State, clock: Clock) -> Fleet {
         let mut fleet = Fleet::default();
         for (id, agent) in self.agents.iter() {
+            let reserved = self.batch.reserved(id);
             let view = AgentView {
                 connected: self.agents.takes_assignments(state, agent, clock.monotonic),
                 declining: self.agents.declines(agent),
                 suspect: agent.is_silent(clock.monotonic),
                 prefetch: agent.prefetch(),
-                reserved: self.batch.reserved(id),
+                reserved: reserved.attempts,
+                asking: reserved.asking,
             };
             fleet.agents.insert(id.clone(), view);
         }
@@ -219,6 +221,8 @@ impl Dispatcher {
         };
         let (agent, incarnation) = (session.profile.id.clone(), session.profile.incarnation);
         let over = self.agents.lease_is_over(id, clock.monotonic);
+        // Before anything that is to be asked there.
+        self.send_settings(state, &agent, out);
         let known: BTreeSet<Fence> = known.iter().copied().collect();
         for fence in &known {
             if state.live_fence(fence.task) != Some(*fence) {
@@ -316,6 +320,10 @@ impl Dispatcher {
                 Event::AgentRegistered { agent } => self.registered(state, agent, clock, out),
                 Event::TaskQueued { .. } | Event::TaskRequeued { .. } => self.batch.want_plan(),
                 Event::AgentUncordoned { .. } => self.batch.want_plan(),
+                Event::BackendSet { agent } => {
+                    self.batch.want_plan();
+                    self.send_settings(state, agent, out);
+                }
                 Event::AgentDraining { agent } | Event::DrainExpired { agent } if self.leading => {
                     drain::send(&self.agents, state, agent, out);
                 }
@@ -331,6 +339,20 @@ impl Dispatcher {
         }
     }
 
+    /// What holds of its back ends: all that was set, for what is not there is as it always was.
+    fn send_settings(&self, state: &State, id: &AgentId, out: &mut Vec<Output>) {
+        let session = self.agents.current(id);
+        let session = session.filter(|session| self.agents.is_reconciled(*session));
+        let (Some(session), Some(agent)) = (session, state.agent(id)) else {
+            return;
+        };
+        if self.leading && !agent.profile.backends.is_empty() {
+            let settings = state.set_backends(agent);
+            let message = Message::Backends(settings);
+            out.push(Output::Send { session, message });
+        }
+    }
+
     /// Its first lease begins: it can't have renewed one before.
     fn registered(&mut self, state: &State, id: &AgentId, clock: Clock, out: &mut Vec<Output>) {
         self.batch.want_plan();
@@ -342,6 +364,8 @@ impl Dispatcher {
         {
             self.renew(state, clock, (session, nonce, received), out);
         }
+        // It may have a back end that it did not have when it said what it knows.
+        self.send_settings(state, id, out);
     }
 
     fn send_assign(

@@ -1,10 +1,11 @@
 //! What goes in and what comes out.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use model::{
-    AgentProfile, Command, Disposition, Event, Fence, Millis, Op, Principal, Rejected, Reply,
-    TaskSpec, Verdict,
+    AgentProfile, BackendSettings, Command, Disposition, Event, Fence, Millis, Op, Principal,
+    Rejected, Reply, TaskSpec, Verdict,
 };
 
 /// A client's request, numbered by the shell.
@@ -188,6 +189,8 @@ pub enum Message {
     RenewAck {
         nonce: u64,
     },
+    /// What was set for its back ends, by name.
+    Backends(BTreeMap<String, BackendSettings>),
 }
 
 /// Why an attempt has to end.

@@ -1,6 +1,7 @@
 //! The dispatcher against a real state: proposals are applied by the test, in order, and agents
 //! are played by it.
 
+mod backends;
 mod drains;
 mod limits;
 

@@ -22,6 +22,7 @@ pub fn allows(principal: &Principal, command: &Command) -> Result<(), Rejected> 
         | Command::DrainAgent(_)
         | Command::RemoveAgent { .. }
         | Command::CreateJoinToken(_)
+        | Command::SetBackend(_)
         | Command::RevokeJoinToken { .. } => match principal.role {
             Role::Client => Ok(()),
             Role::Agent | Role::Controller => need("it needs a client's certificate"),

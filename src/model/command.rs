@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::agent::AgentProfile;
 use crate::archive::Retention;
+use crate::backend::SetBackend;
 use crate::id::{AgentId, Fence, Generation, Incarnation, JoinTokenId, TaskId};
 use crate::join_token::{Enrolled, Enrolment, NewJoinToken};
 use crate::limit;
@@ -82,6 +83,7 @@ pub enum Command {
     },
     /// A controller has seen that this machine knows the token's secret.
     Enrol(Enrolment),
+    SetBackend(SetBackend),
 }
 
 /// Closes an agent to new work, and has it give up what it holds: at once what has not begun, by the
@@ -132,6 +134,7 @@ impl Command {
             Command::DrainAgent(drain) => drain.validate(),
             Command::CreateJoinToken(token) => token.validate(),
             Command::Enrol(enrolment) => enrolment.validate(),
+            Command::SetBackend(asked) => asked.validate(),
             // A report is never refused: it is kept as far as the limits go.
             Command::FinishAttempt(_)
             | Command::UncordonAgent { .. }
@@ -155,6 +158,7 @@ impl Command {
             Command::DrainAgent(drain) => drain.reason.len(),
             Command::CreateJoinToken(token) => token.size(),
             Command::Enrol(enrolment) => enrolment.size(),
+            Command::SetBackend(asked) => asked.name.len(),
             Command::UncordonAgent { .. }
             | Command::RemoveAgent { .. }
             | Command::RevokeJoinToken { .. } => 0,

@@ -70,6 +70,10 @@ pub enum Event {
         agent: AgentId,
         incarnation: Incarnation,
     },
+    /// Something else holds of one of its back ends.
+    BackendSet {
+        agent: AgentId,
+    },
 }
 
 /// What an entry did: a reply for each of its operations, in their order, the events, and what goes to

@@ -228,11 +228,14 @@ impl Default for Joining {
     }
 }
 
+/// A dump of it.
+pub(crate) type JoiningDump<'a> = (Dump<'a, JoinTokenId, JoinToken>, Dump<'a, Holder, KeyHash>);
+
 /// What a dumped one decodes into.
 pub(crate) type Dumped = (Rows<JoinTokenId, JoinToken>, Rows<Holder, KeyHash>);
 
 impl Joining {
-    pub fn dump(&self) -> (Dump<'_, JoinTokenId, JoinToken>, Dump<'_, Holder, KeyHash>) {
+    pub fn dump(&self) -> JoiningDump<'_> {
         (self.tokens.dump(), self.holders.dump())
     }
 

@@ -14,6 +14,7 @@ mod address;
 mod agent;
 mod apply;
 mod archive;
+mod backend;
 mod backoff;
 mod command;
 mod entry;
@@ -44,6 +45,7 @@ pub use agent::{Agent, AgentProfile, AgentState, Cordon, Drain, DrainStage};
 pub use archive::{
     ArchiveStep, Content, EventsRecord, Record, RecordKey, Retention, Segment, TaskRecord,
 };
+pub use backend::{Asking, BackendSettings, SetBackend};
 pub use command::{
     Assignment, Command, DrainAgent, Op, Placement, Reply, RequestId, Submit, SystemCommand,
     Verdict,

@@ -31,6 +31,12 @@ pub const MODELS_MAX: usize = 512;
 pub const BACKENDS_MAX_BYTES: usize = 256 * 1024;
 /// Back ends of one agent.
 pub const BACKENDS_MAX: usize = 64;
+/// The largest weight of a back end: shares finer than a thousandth nobody sees.
+pub const BACKEND_WEIGHT_MAX: u32 = 1_000;
+/// The most failures that a back end may be allowed: the agent counts them one by one.
+pub const BACKEND_FAILS_MAX: u32 = 1_000;
+/// How long a back end may be left alone without another try.
+pub const BACKEND_FAIL_TIMEOUT_MAX: Millis = Millis(24 * 60 * 60 * 1000);
 /// Agents that a cluster registers.
 pub const AGENTS_MAX: usize = 10_000;
 /// Task records in memory, nearly all of them live: about 1 KiB each, and a thousand seconds of

@@ -38,6 +38,8 @@ pub enum Rejected {
     /// What the leader planned on is no longer so; it plans again.
     #[error("the plan is stale: {0}")]
     Stale(String),
+    #[error("agent {agent} has no back end {name}")]
+    NoSuchBackend { agent: AgentId, name: String },
 }
 
 impl Rejected {

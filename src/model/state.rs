@@ -11,16 +11,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::agent::Agent;
 use crate::archive::{Retention, Segment};
+use crate::backend::{BackendKey, BackendSettings};
 use crate::entry::{DecodeError, decode, encode};
 use crate::hash::{Sum, digest};
 use crate::id::{AgentId, Fence, Generation, Incarnation, TaskId};
 use crate::index::{Index, Requirement, Waiting};
-use crate::join_token::Joining;
+use crate::join_token::{Joining, JoiningDump};
 use crate::label::Expression;
 use crate::limit;
 use crate::outcome::Outcome;
 use crate::spec::{Class, TaskSpec};
-use crate::table::{Rows, Table};
+use crate::table::{Dump, Rows, Table};
 use crate::task::{StateName, Task};
 use crate::time::Timestamp;
 
@@ -96,6 +97,7 @@ pub struct State {
     /// Closed segments of the archive, by the index that names them.
     pub(crate) segments: Table<u64, Segment>,
     pub(crate) joining: Joining,
+    pub(crate) backends: Table<BackendKey, BackendSettings>,
     pub(crate) index: Index,
     hash_at: (u64, [u8; 32]),
 }
@@ -114,6 +116,7 @@ impl Default for State {
             requests: Table::new("request"),
             segments: Table::new("segment"),
             joining: Joining::default(),
+            backends: Table::new("backend"),
             index: Index::default(),
             hash_at: (0, [0; 32]),
         }
@@ -330,10 +333,10 @@ impl State {
         self.hash_at
     }
 
-    fn summed(&self, sums: impl FnOnce([&dyn Summed; 8]) -> [Sum; 8]) -> [u8; 32] {
+    fn summed(&self, sums: impl FnOnce([&dyn Summed; 9]) -> [Sum; 9]) -> [u8; 32] {
         let mut total = Sum::default();
         total.add(digest("meta", &(), &self.meta));
-        let tables: [&dyn Summed; 8] = [
+        let tables: [&dyn Summed; 9] = [
             &self.tasks,
             &self.specs,
             &self.results,
@@ -342,6 +345,7 @@ impl State {
             &self.segments,
             &self.joining.tokens,
             &self.joining.holders,
+            &self.backends,
         ];
         for sum in sums(tables) {
             total.merge(sum);
@@ -423,48 +427,72 @@ impl State {
     }
 }
 
+/// A snapshot, its fields by their places. What is added comes last, and is left out where there is none of it: so the
+/// bytes are those of the release before, which can read them.
+#[derive(Serialize)]
+struct Dumping<'a> {
+    meta: &'a Meta,
+    tasks: Dump<'a, TaskId, Task>,
+    specs: Dump<'a, TaskId, TaskSpec>,
+    results: Dump<'a, TaskId, Outcome>,
+    agents: Dump<'a, AgentId, Agent>,
+    requests: Dump<'a, RequestKey, Request>,
+    segments: Dump<'a, u64, Segment>,
+    joining: JoiningDump<'a>,
+    hash_at: (u64, &'a serde_bytes::Bytes),
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backends: Option<Dump<'a, BackendKey, BackendSettings>>,
+}
+
+/// What a snapshot decodes into.
+#[derive(Deserialize)]
+struct Dumped {
+    meta: Meta,
+    tasks: Rows<TaskId, Task>,
+    specs: Rows<TaskId, TaskSpec>,
+    results: Rows<TaskId, Outcome>,
+    agents: Rows<AgentId, Agent>,
+    requests: Rows<RequestKey, Request>,
+    segments: Rows<u64, Segment>,
+    joining: crate::join_token::Dumped,
+    hash_at: (u64, serde_bytes::ByteArray<32>),
+    #[serde(default)]
+    backends: Rows<BackendKey, BackendSettings>,
+}
+
 /// Snapshots.
 impl State {
     pub fn encode(&self) -> Vec<u8> {
-        let dump = (
-            &self.meta,
-            self.tasks.dump(),
-            self.specs.dump(),
-            self.results.dump(),
-            self.agents.dump(),
-            self.requests.dump(),
-            self.segments.dump(),
-            self.joining.dump(),
-            (self.hash_at.0, serde_bytes::Bytes::new(&self.hash_at.1)),
-        );
+        let backends = (self.backends.len() > 0).then(|| self.backends.dump());
+        let dump = Dumping {
+            meta: &self.meta,
+            tasks: self.tasks.dump(),
+            specs: self.specs.dump(),
+            results: self.results.dump(),
+            agents: self.agents.dump(),
+            requests: self.requests.dump(),
+            segments: self.segments.dump(),
+            joining: self.joining.dump(),
+            hash_at: (self.hash_at.0, serde_bytes::Bytes::new(&self.hash_at.1)),
+            backends,
+        };
         encode(FORMAT, &dump)
     }
 
     /// The state, its indexes rebuilt.
     pub fn decode(bytes: &[u8]) -> Result<State, DecodeError> {
-        type Dumped = (
-            Meta,
-            Rows<TaskId, Task>,
-            Rows<TaskId, TaskSpec>,
-            Rows<TaskId, Outcome>,
-            Rows<AgentId, Agent>,
-            Rows<RequestKey, Request>,
-            Rows<u64, Segment>,
-            crate::join_token::Dumped,
-            (u64, serde_bytes::ByteArray<32>),
-        );
         let dumped: Dumped = decode(FORMAT, bytes)?;
-        let (meta, tasks, specs, results, agents, requests, segments, joining, hash_at) = dumped;
-        let (hash_index, hash) = hash_at;
+        let (hash_index, hash) = dumped.hash_at;
         let mut state = State {
-            meta,
-            tasks: Table::restore("task", tasks),
-            specs: Table::restore("spec", specs),
-            results: Table::restore("result", results),
-            agents: Table::restore("agent", agents),
-            requests: Table::restore("request", requests),
-            segments: Table::restore("segment", segments),
-            joining: Joining::restore(joining),
+            meta: dumped.meta,
+            tasks: Table::restore("task", dumped.tasks),
+            specs: Table::restore("spec", dumped.specs),
+            results: Table::restore("result", dumped.results),
+            agents: Table::restore("agent", dumped.agents),
+            requests: Table::restore("request", dumped.requests),
+            segments: Table::restore("segment", dumped.segments),
+            joining: Joining::restore(dumped.joining),
+            backends: Table::restore("backend", dumped.backends),
             index: Index::default(),
             hash_at: (hash_index, hash.into_array()),
         };

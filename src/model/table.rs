@@ -87,6 +87,13 @@ impl<K: Ord + Clone + Serialize, V: Serialize> Table<K, V> {
             .map(|(key, row)| (key, &*row.value))
     }
 
+    /// Rows from a key on, the lowest first.
+    pub fn from(&self, start: K) -> impl Iterator<Item = (&K, &V)> {
+        self.rows
+            .range(start..)
+            .map(|(key, row)| (key, &*row.value))
+    }
+
     pub fn sum(&self) -> Sum {
         self.sum
     }
@@ -125,6 +132,12 @@ impl<K: Ord + Clone + Serialize, V: Serialize> Serialize for Dump<'_, K, V> {
 
 /// What a dumped table decodes into.
 pub struct Rows<K, V>(Vec<(K, V)>);
+
+impl<K, V> Default for Rows<K, V> {
+    fn default() -> Rows<K, V> {
+        Rows(Vec::new())
+    }
+}
 
 impl<'de, K: DeserializeOwned, V: DeserializeOwned> Deserialize<'de> for Rows<K, V> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -32,6 +32,8 @@ pub enum Reason {
     Draining,
     /// It said that it would give back whatever it were sent.
     Declining,
+    /// Its back ends with the task's model answer as many requests as they may.
+    BackendsFull,
 }
 
 impl fmt::Display for Reason {
@@ -47,6 +49,7 @@ impl fmt::Display for Reason {
             Reason::Cordoned => "it is cordoned",
             Reason::Draining => "it is being drained",
             Reason::Declining => "it takes nothing now: it is stopping, or can't start anything",
+            Reason::BackendsFull => "its back ends with the task's model are at their limit",
         })
     }
 }

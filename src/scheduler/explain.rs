@@ -3,7 +3,7 @@
 use model::{AgentId, Phase, Reason, State, Task, TaskId, Timestamp};
 
 use crate::filter;
-use crate::fleet::Fleet;
+use crate::fleet::{AgentView, Fleet};
 use crate::score;
 
 /// How one agent stands towards a waiting task now: its score, or why not.
@@ -111,11 +111,25 @@ fn verdict(state: &State, fleet: &Fleet, task: &Task, agent: &model::Agent) -> A
         .map_or(Ok(()), |spec| filter::fits(agent, &spec.require));
     let standing = fits
         .and_then(|()| filter::accepts_work(agent, &view, room))
+        .and_then(|()| has_room_to_ask(state, agent, &view, task))
         .map(|()| score::score(id, room));
     AgentVerdict {
         agent: id.clone(),
         standing,
     }
+}
+
+fn has_room_to_ask(
+    state: &State,
+    agent: &model::Agent,
+    view: &AgentView,
+    task: &Task,
+) -> Result<(), Reason> {
+    let asking = filter::asking(state, agent, view);
+    let spec = state.spec(task.id);
+    spec.map_or(Ok(()), |spec| {
+        filter::asks_room(state, agent, &asking, &spec.require)
+    })
 }
 
 fn summary(agents: &[AgentVerdict], position: usize) -> String {
@@ -142,6 +156,10 @@ fn summary(agents: &[AgentVerdict], position: usize) -> String {
         (Reason::Cordoned, "are cordoned"),
         (Reason::Draining, "are being drained"),
         (Reason::NoFreeSlot, "have no free slot"),
+        (
+            Reason::BackendsFull,
+            "have their back ends for it at the limit",
+        ),
         (Reason::Lost, "are lost"),
         (Reason::NotConnected, "are not connected"),
         (Reason::Suspect, "are suspect"),

@@ -1,6 +1,6 @@
 //! Filters: why an agent is no candidate for a task. Each refusal can be shown to a person.
 
-use model::{Agent, AgentState, Expression, Reason, State};
+use model::{Agent, AgentState, Asking, Expression, Reason, State};
 
 use crate::fleet::AgentView;
 
@@ -44,6 +44,32 @@ pub fn accepts_work(agent: &Agent, view: &AgentView, room: Room) -> Result<(), R
         return Err(Reason::NoFreeSlot);
     }
     Ok(())
+}
+
+/// What an agent's attempts ask its models, by the log and by what was reserved since.
+pub fn asking(state: &State, agent: &Agent, view: &AgentView) -> Asking {
+    let mut asking = state.asking(agent);
+    for (model, count) in &view.asking {
+        let known = asking.entry(model.clone()).or_insert(0);
+        *known = known.saturating_add(*count);
+    }
+    asking
+}
+
+/// Whether the models that a task requires can be asked there once more.
+pub fn asks_room(
+    state: &State,
+    agent: &Agent,
+    asking: &Asking,
+    require: &[Expression],
+) -> Result<(), Reason> {
+    require.iter().try_for_each(|expression| match expression {
+        Expression::Offers(model) => state.asks_room(agent, model, asking),
+        Expression::Equals(..)
+        | Expression::Differs(..)
+        | Expression::In(..)
+        | Expression::Exists(_) => Ok(()),
+    })
 }
 
 /// Whether an agent fits a task with this requirement.

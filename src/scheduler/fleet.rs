@@ -24,4 +24,6 @@ pub struct AgentView {
     pub prefetch: u32,
     /// Placements that are proposed but not applied yet: they count as taken.
     pub reserved: u32,
+    /// The models that those of them ask.
+    pub asking: model::Asking,
 }

@@ -9,8 +9,8 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use model::{
-    Agent, AgentId, Assignment, Class, Expression, Placement, Reason, Requirement, State, TaskId,
-    TaskSpec, Timestamp, Trace, Waiting,
+    Agent, AgentId, Asking, Assignment, Class, Expression, Placement, Reason, Requirement, State,
+    TaskId, TaskSpec, Timestamp, Trace, Waiting,
 };
 
 use crate::filter::{self, Room};
@@ -55,11 +55,27 @@ pub fn plan(state: &State, fleet: &Fleet, round: Round<'_>) -> Plan {
 #[derive(Debug)]
 pub struct Planner<'a> {
     state: &'a State,
-    candidates: BTreeMap<&'a AgentId, (&'a Agent, Room)>,
+    candidates: BTreeMap<&'a AgentId, Candidate<'a>>,
     /// Agents that can get no work now, by reason.
     refused: BTreeMap<Reason, u32>,
     /// Requirements of new tasks that no agent with room meets.
     hopeless: BTreeSet<Vec<Expression>>,
+}
+
+/// An agent with room.
+#[derive(Debug)]
+struct Candidate<'a> {
+    agent: &'a Agent,
+    room: Room,
+    /// What its attempts ask its models.
+    asking: Asking,
+}
+
+impl Candidate<'_> {
+    fn fits(&self, state: &State, require: &[Expression]) -> Result<(), Reason> {
+        filter::fits(self.agent, require)?;
+        filter::asks_room(state, self.agent, &self.asking, require)
+    }
 }
 
 impl<'a> Planner<'a> {
@@ -79,7 +95,12 @@ impl<'a> Planner<'a> {
             let room = filter::room(state, agent, &view);
             match filter::accepts_work(agent, &view, room) {
                 Ok(()) => {
-                    planner.candidates.insert(&agent.profile.id, (agent, room));
+                    let candidate = Candidate {
+                        agent,
+                        room,
+                        asking: filter::asking(state, agent, &view),
+                    };
+                    planner.candidates.insert(&agent.profile.id, candidate);
                 }
                 Err(reason) => *planner.refused.entry(reason).or_insert(0) += 1,
             }
@@ -130,7 +151,7 @@ impl<'a> Planner<'a> {
         for (requirement, waiting) in queues.by_ref().take(REQUIREMENTS_MAX) {
             last = Some(requirement);
             let mut candidates = self.candidates.values();
-            if candidates.any(|(agent, _)| filter::fits(agent, requirement).is_ok()) {
+            if candidates.any(|candidate| candidate.fits(self.state, requirement).is_ok()) {
                 lines.push(line(self.state, waiting, round.now));
             }
         }
@@ -165,10 +186,10 @@ impl<'a> Planner<'a> {
         let mut fitting = Ranking::new(seed);
         let mut shunned = Ranking::new(seed);
         let mut unfit: BTreeMap<Reason, u32> = BTreeMap::new();
-        for (id, (agent, room)) in &self.candidates {
-            match filter::fits(agent, &spec.require) {
-                Ok(()) if avoided.contains(id) => shunned.offer(id, *room),
-                Ok(()) => fitting.offer(id, *room),
+        for (id, candidate) in &self.candidates {
+            match candidate.fits(self.state, &spec.require) {
+                Ok(()) if avoided.contains(id) => shunned.offer(id, candidate.room),
+                Ok(()) => fitting.offer(id, candidate.room),
                 Err(reason) => *unfit.entry(reason).or_insert(0) += 1,
             }
         }
@@ -181,10 +202,16 @@ impl<'a> Planner<'a> {
             self.hopeless.insert(spec.require.clone());
             return None;
         }
-        self.take(&fitting, &unfit)
+        let model = spec.inference.as_ref().map(|asked| asked.model.as_str());
+        self.take(&fitting, &unfit, model)
     }
 
-    fn take(&mut self, ranked: &Ranking<'_>, unfit: &BTreeMap<Reason, u32>) -> Option<Placement> {
+    fn take(
+        &mut self,
+        ranked: &Ranking<'_>,
+        unfit: &BTreeMap<Reason, u32>,
+        model: Option<&str>,
+    ) -> Option<Placement> {
         let mut ranked = ranked.scored();
         let winner = ranked.next()?;
         let runners_up = ranked.collect();
@@ -198,9 +225,13 @@ impl<'a> Planner<'a> {
             runners_up,
         };
         let agent = trace.winner.agent.clone();
-        let (found, room) = self.candidates.get_mut(&agent)?;
-        let incarnation = found.profile.incarnation;
+        let candidate = self.candidates.get_mut(&agent)?;
+        let incarnation = candidate.agent.profile.incarnation;
+        let room = &mut candidate.room;
         room.taken = room.taken.saturating_add(1);
+        if let Some(model) = model {
+            *candidate.asking.entry(model.to_owned()).or_insert(0) += 1;
+        }
         if room.taken >= room.capacity {
             self.candidates.remove(&agent);
             *self.refused.entry(Reason::NoFreeSlot).or_insert(0) += 1;

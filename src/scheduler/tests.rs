@@ -31,6 +31,50 @@ fn cluster(agents: &[(&str, u32, &str)], tasks: &[TaskSpec]) -> State {
     state
 }
 
+/// An agent with one back end, `x`, that offers `m`; and what is set for it.
+fn with_a_back_end(name: &str, slots: u32, limit: u32) -> Vec<Op> {
+    let mut registration = registration(name, slots, "a");
+    if let Op::Client {
+        command: Command::RegisterAgent(profile),
+        ..
+    } = &mut registration
+    {
+        profile.backends = vec![model::Backend {
+            name: "x".into(),
+            url: "http://x".into(),
+            models: vec!["m".into()],
+            trouble: String::new(),
+        }];
+    }
+    let set = Command::SetBackend(model::SetBackend {
+        agent: id(name),
+        name: "x".into(),
+        weight: None,
+        limit: Some(limit),
+        max_fails: None,
+        fail_timeout: None,
+    });
+    let Op::Client { principal, .. } = submission(&task("")) else {
+        return vec![registration];
+    };
+    let set = Op::Client {
+        principal,
+        command: set,
+        placement: None,
+    };
+    vec![registration, set]
+}
+
+fn question() -> TaskSpec {
+    let namespace = Namespace::new("default").expect("it is a name");
+    let inference = model::Inference {
+        model: "m".into(),
+        endpoint: model::Endpoint::ChatCompletions,
+        request: "{}".into(),
+    };
+    TaskSpec::inference(namespace, inference)
+}
+
 /// In several entries: one has a limit of operations.
 fn submitted(mut state: State, tasks: &[TaskSpec]) -> State {
     for some in tasks.chunks(1_000) {
@@ -454,4 +498,44 @@ fn a_lease_ends_after_fifteen_seconds_and_a_new_leader_starts_it_anew() {
         [],
         "renewed with an earlier leader"
     );
+}
+
+#[test]
+fn an_agent_gets_no_more_questions_than_its_back_ends_may_answer_and_why_says_so() {
+    let mut state = cluster(&[], &[]);
+    apply(&mut state, with_a_back_end("a1", 8, 2));
+    apply(&mut state, with_a_back_end("a2", 3, 0));
+    let state = submitted(state, &vec![question(); 8]);
+    let mut fleet = fleet(&state);
+    // One is on its way there, and not in the log yet.
+    let view = fleet.agents.get_mut(&id("a1")).unwrap();
+    view.reserved = 1;
+    view.asking.insert("m".into(), 1);
+    let mut counts = BTreeMap::new();
+    for (_, agent) in chosen(&state, &fleet) {
+        *counts.entry(agent).or_insert(0) += 1;
+    }
+    assert_eq!(counts, BTreeMap::from([("a1".into(), 1), ("a2".into(), 3)]));
+    let view = fleet.agents.get_mut(&id("a1")).unwrap();
+    view.asking.insert("m".into(), 2);
+    fleet.agents.get_mut(&id("a2")).unwrap().connected = false;
+    let explained = explain(&state, &fleet, NOW, TaskId(1)).expect("it is known");
+    assert_eq!(explained.agents[0].standing, Err(Reason::BackendsFull));
+    assert!(
+        explained
+            .summary
+            .contains("1 have their back ends for it at the limit"),
+        "{}",
+        explained.summary
+    );
+}
+
+#[test]
+fn a_question_that_finds_no_back_end_free_holds_up_nothing_else() {
+    let mut state = cluster(&[], &[]);
+    apply(&mut state, with_a_back_end("a1", 8, 1));
+    let state = submitted(state, &[question(), question(), task(""), task("")]);
+    let chosen = chosen(&state, &fleet(&state));
+    let tasks: Vec<u64> = chosen.iter().map(|(task, _)| *task).collect();
+    assert_eq!(tasks, [1, 3, 4]);
 }

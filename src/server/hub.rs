@@ -204,6 +204,7 @@ impl Hub {
                 | Event::AgentDraining { .. }
                 | Event::DrainExpired { .. }
                 | Event::AgentRemoved { .. }
+                | Event::BackendSet { .. }
                 | Event::SegmentDropped { .. } => {}
             }
         }
@@ -301,6 +302,7 @@ fn step_of(event: &Event) -> Option<(TaskId, Wants)> {
         | Event::AgentDraining { .. }
         | Event::DrainExpired { .. }
         | Event::AgentRemoved { .. }
+        | Event::BackendSet { .. }
         | Event::SegmentDropped { .. } => None,
     }
 }

@@ -136,7 +136,9 @@ impl From<model::Rejected> for Failure {
             model::Rejected::Forbidden { .. } => Code::Forbidden,
             model::Rejected::Stale(_) => Code::Stale,
             model::Rejected::AgentInUse { .. } | model::Rejected::NameTaken { .. } => Code::Refused,
-            model::Rejected::NoSuchJoinToken(_) => Code::NotFound,
+            model::Rejected::NoSuchJoinToken(_) | model::Rejected::NoSuchBackend { .. } => {
+                Code::NotFound
+            }
             model::Rejected::JoinTokenRefused { .. } => Code::Unauthenticated,
         };
         let message = rejected.to_string();
@@ -153,6 +155,7 @@ impl From<model::Rejected> for Failure {
             | model::Rejected::AgentInUse { .. }
             | model::Rejected::NameTaken { .. }
             | model::Rejected::NoSuchJoinToken(_)
+            | model::Rejected::NoSuchBackend { .. }
             | model::Rejected::JoinTokenRefused { .. }
             | model::Rejected::Stale(_) => Self::new(code, message),
         }

@@ -201,7 +201,7 @@ impl Journal {
                 self.last_end = refused.reason;
                 Vec::new()
             }
-            Heard::Untail(_) => Vec::new(),
+            Heard::Untail(_) | Heard::BackendsSet(_) => Vec::new(),
         }
     }
 

@@ -57,7 +57,7 @@ async fn watch(backends: &Backends, known: &Known) {
             false => missed + 1,
         };
         // One that computes may be slow to say what it offers, and offers it all the same.
-        if known.is_busy() && (1..=MISSED_MAX).contains(&missed) {
+        if backends.is_busy(known) && (1..=MISSED_MAX).contains(&missed) {
             tokio::time::sleep(LOOK_AGAIN).await;
             continue;
         }

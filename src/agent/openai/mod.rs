@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  discover ──► Backends (what each offers, how busy it is) ──► the cluster, when that changes
-//!                  │ the least busy one with the model
+//!                  │ one with the model: by its share, within its limit, not while it is left alone
 //!                  ▼
 //!  attempt ──► request ──► answer, chunk by chunk ──► the attempt's stdout (kept, and read with offsets)
 //!                                     └──► tokens used ──► the verdict
@@ -14,21 +14,24 @@
 mod answer;
 mod api;
 mod backends;
+mod balance;
 mod discover;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use model::Backend;
+use model::{Backend, BackendSettings};
 use tokio::sync::watch;
 
 use crate::config::{BackendConfig, Invalid};
 use crate::executor::{Attempt, Executor, Exit, Hands, Urgency};
 
 use self::backends::Backends;
+use self::balance::Told;
 
 pub(crate) struct OpenAi {
     backends: Arc<Backends>,
@@ -44,6 +47,11 @@ impl OpenAi {
     /// Looks at what the back ends offer, until it is dropped.
     pub fn watch(&self) -> impl Future<Output = ()> + Send + 'static {
         discover::watch_all(Arc::clone(&self.backends))
+    }
+
+    /// What administrators set for them.
+    pub fn set(&self, settings: &BTreeMap<String, BackendSettings>) {
+        self.backends.set(settings);
     }
 
     /// What the cluster is told of them, as it changes.
@@ -74,14 +82,22 @@ async fn run(backends: Arc<Backends>, attempt: Attempt, hands: Hands) -> Exit {
         .spec
         .timeout
         .map(|span| Duration::from_millis(span.0));
+    // It has not begun, so its time does not run; and it does not fail for having to wait.
+    let chosen = tokio::select! {
+        biased;
+        _ = stop.wait_for(|urgency| *urgency > Urgency::None) => return Exit::Prevented,
+        chosen = backends.choose(&inference.model) => chosen,
+    };
+    let Some(mut chosen) = chosen else {
+        // Nothing was asked. The cluster is told that it is not offered any more, if it was not yet.
+        tracing::info!(model = %inference.model, "no back end offers it any more");
+        return Exit::Prevented;
+    };
     let answering = async {
-        let Some(chosen) = backends.choose(&inference.model) else {
-            // Nothing was asked. The cluster is told that it is not offered any more, if it was not yet.
-            tracing::info!(model = %inference.model, "no back end offers it any more");
-            return Exit::Prevented;
-        };
         started(None);
-        answer::ask(&chosen, inference, &output).await
+        let exit = answer::ask(&chosen, inference, &output).await;
+        chosen.tell(told_by(&exit));
+        exit
     };
     // What is dropped closes its connection, by which a back end hears that nobody waits for the answer.
     tokio::select! {
@@ -90,6 +106,23 @@ async fn run(backends: Arc<Backends>, attempt: Attempt, hands: Hands) -> Exit {
         _ = stop.wait_for(|urgency| *urgency > Urgency::None) => Exit::Stopped,
         () = after(limit) => Exit::TimedOut,
         exit = answering => exit,
+    }
+}
+
+/// What the end of a request tells of its back end. That it refused one says nothing of how it is.
+fn told_by(exit: &Exit) -> Told {
+    match exit {
+        Exit::Answered(_) => Told::Answered,
+        Exit::Failed(_) => Told::Failed,
+        Exit::Exited(_)
+        | Exit::Signalled(_)
+        | Exit::TimedOut
+        | Exit::Impossible(_)
+        | Exit::Stopped
+        | Exit::NotStarted(_)
+        | Exit::Unable(_)
+        | Exit::Prevented
+        | Exit::Lost(_) => Told::Nothing,
     }
 }
 

@@ -452,3 +452,35 @@ async fn a_key_goes_with_each_request_and_never_into_what_is_shown() {
     let error = OpenAi::new(&[config]).err().unwrap();
     assert!(error.to_string().contains("0644"), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_beyond_the_limit_waits_for_its_turn_and_its_time_does_not_run_meanwhile() {
+    let (url, mut requests) = server().await;
+    let bench = Bench::new(&url).await;
+    let name = bench.executor.offered().borrow()[0].name.clone();
+    let limited = |limit| {
+        let settings = model::BackendSettings {
+            limit,
+            ..model::BackendSettings::default()
+        };
+        std::collections::BTreeMap::from([(name.clone(), settings)])
+    };
+    bench.executor.set(&limited(1));
+    let first = bench.chat();
+    let seen = requests.recv().await.unwrap();
+    let request = r#"{"messages":[{"role":"user","content":"hi"}]}"#;
+    let second = bench.ask(Endpoint::ChatCompletions, request, Some(200));
+    let asked = tokio::time::timeout(Duration::from_millis(600), requests.recv()).await;
+    assert!(asked.is_err(), "asked beyond the limit: {asked:?}");
+    // One that waits ends when it is told to, and one more may go at once when the limit rises.
+    let third = bench.chat();
+    third.stop.send_replace(Urgency::Gently);
+    assert_eq!(third.end().await.0, Exit::Prevented);
+    bench.executor.set(&limited(2));
+    let text = r#"{"choices":[{"message":{"content":"ho"}}]}"#;
+    let other = requests.recv().await.unwrap();
+    other.answer("200 OK", "application/json", text).await;
+    assert_eq!(second.end().await.0, Exit::Answered(None));
+    seen.answer("200 OK", "application/json", text).await;
+    assert_eq!(first.end().await.0, Exit::Answered(None));
+}

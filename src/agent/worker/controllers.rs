@@ -87,6 +87,7 @@ impl Worker {
             Said::Evict { fence } => self.end_attempt(fence, Ending::Drained, out),
             Said::Renewed { nonce } => self.on_renewed(now, nonce, out),
             Said::Settled { fence, disposition } => self.on_settled(fence, disposition, out),
+            Said::Backends(settings) => out.push(Effect::SetBackends(settings)),
             Said::Leading | Said::Following => {}
         }
     }

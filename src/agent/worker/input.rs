@@ -1,8 +1,11 @@
 //! What a worker is told, and what it wants done.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use model::{Disposition, Fence, Generation, Millis, TaskSpec, Timestamp, Verdict};
+use model::{
+    BackendSettings, Disposition, Fence, Generation, Millis, TaskSpec, Timestamp, Verdict,
+};
 
 use crate::executor::{self, Exit, Urgency};
 use crate::output::{Captured, Fate};
@@ -52,6 +55,8 @@ pub(crate) enum Said {
         fence: Fence,
         disposition: Disposition,
     },
+    /// What was set for the back ends, by name.
+    Backends(BTreeMap<String, BackendSettings>),
 }
 
 /// The end of an attempt that ran.
@@ -119,6 +124,8 @@ pub(crate) enum Effect {
         fence: Fence,
         urgency: Urgency,
     },
+    /// What was set for the back ends, by name.
+    SetBackends(BTreeMap<String, BackendSettings>),
     Record(Box<Verdict>),
     Settle {
         fence: Fence,

@@ -7,6 +7,7 @@ mod list;
 mod order;
 mod run;
 
+pub use order::asked;
 pub use run::{Token, token};
 
 use clap::{Args, Subcommand};

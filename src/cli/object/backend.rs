@@ -1,5 +1,7 @@
 //! A back end, as a program and as a person sees it.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use wire::v1;
 
@@ -29,6 +31,7 @@ impl Backend {
 }
 
 pub fn backend_json(it: &Backend) -> Value {
+    let settings = settings_of(it);
     json!({
         "schema": SCHEMA,
         "id": it.id(),
@@ -38,13 +41,40 @@ pub fn backend_json(it: &Backend) -> Value {
         "state": it.state(),
         "models": it.backend.models,
         "reason": text(&it.backend.trouble),
+        "weight": settings.weight,
+        "limit": settings.limit,
+        "max_fails": settings.max_fails,
+        "fail_timeout_ms": settings.fail_timeout.0,
     })
+}
+
+/// Of those that an older controller did not tell, what always holds.
+fn settings_of(it: &Backend) -> model::BackendSettings {
+    let settings = it.backend.settings.map(model::BackendSettings::from);
+    settings.unwrap_or_default()
+}
+
+/// `8`, or `-` for none.
+fn limit(settings: &model::BackendSettings) -> String {
+    match settings.limit {
+        0 => "-".to_owned(),
+        limit => limit.to_string(),
+    }
+}
+
+fn patience(settings: &model::BackendSettings) -> String {
+    let span = humantime::format_duration(Duration::from_millis(settings.fail_timeout.0));
+    match settings.max_fails {
+        0 => "never left alone".to_owned(),
+        1 => format!("left alone for {span} after a failure"),
+        fails => format!("left alone for {span} after {fails} failures within {span}"),
+    }
 }
 
 pub fn backend_table(backends: &[Backend], width: Width) -> String {
     let mut table = match width {
         Width::Normal => Table::new(&["ID", "STATE", "MODELS"]),
-        Width::Wide => Table::new(&["ID", "STATE", "MODELS", "URL", "REASON"]),
+        Width::Wide => Table::new(&["ID", "STATE", "MODELS", "WEIGHT", "LIMIT", "URL", "REASON"]),
     };
     for it in backends {
         let mut row = vec![
@@ -53,7 +83,13 @@ pub fn backend_table(backends: &[Backend], width: Width) -> String {
             cell(&it.backend.models.join(", ")),
         ];
         if width == Width::Wide {
-            row.extend([it.backend.url.clone(), cell(&it.backend.trouble)]);
+            let settings = settings_of(it);
+            row.extend([
+                settings.weight.to_string(),
+                limit(&settings),
+                it.backend.url.clone(),
+                cell(&it.backend.trouble),
+            ]);
         }
         table.row(row);
     }
@@ -61,6 +97,7 @@ pub fn backend_table(backends: &[Backend], width: Width) -> String {
 }
 
 pub fn backend_detail(it: &Backend) -> String {
+    let settings = settings_of(it);
     let mut rows = vec![
         ("id", it.id()),
         ("state", it.state().to_owned()),
@@ -68,6 +105,9 @@ pub fn backend_detail(it: &Backend) -> String {
         ("models", it.backend.models.join(", ")),
         ("agent", it.agent.id.clone()),
         ("url", it.backend.url.clone()),
+        ("weight", settings.weight.to_string()),
+        ("limit", limit(&settings)),
+        ("failures", patience(&settings)),
     ];
     rows.retain(|(_, value)| !value.is_empty());
     fields(&rows)

@@ -75,6 +75,11 @@ impl State {
         if !satisfied {
             return stale("does not satisfy what the task requires");
         }
+        let spec = self.specs.get(&task.id);
+        if let Some(inference) = spec.and_then(|spec| spec.inference.as_ref()) {
+            let room = self.asks_room(agent, &inference.model, &self.asking(agent));
+            room.or_else(|reason| stale(&format!("has no room for it: {reason}")))?;
+        }
         Ok(())
     }
 }

@@ -97,6 +97,7 @@ impl State {
             return in_use("is at work".into());
         }
         self.agents.remove(id);
+        self.forget_backends(id);
         // The name is free again, for a machine with another key.
         self.joining.release_agent(id);
         step.events.push(Event::AgentRemoved {

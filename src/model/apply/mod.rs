@@ -5,7 +5,7 @@
 //! - [`assign`]: a queued task gets an agent and an epoch;
 //! - [`finish`]: an agent's report, behind the fence; retries;
 //! - [`cancel`], [`agents`], [`expire`]: cancels, registrations, leases, deadlines;
-//! - [`cordon`]: what people decide on an agent;
+//! - [`cordon`], [`backend`]: what people decide on an agent, and on its back ends;
 //! - [`archive`]: what leaves memory, and what the archive drops.
 //! - [`join_token`]: who may join, and who did.
 //!
@@ -14,6 +14,7 @@
 mod agents;
 mod archive;
 mod assign;
+mod backend;
 mod cancel;
 mod cordon;
 mod expire;
@@ -116,6 +117,7 @@ impl State {
             Command::CreateJoinToken(token) => self.create_join_token(principal, token, step),
             Command::RevokeJoinToken { token } => self.revoke_join_token(token, step),
             Command::Enrol(enrolment) => self.enrol(enrolment, step),
+            Command::SetBackend(asked) => self.set_backend(asked, step),
         }
     }
 

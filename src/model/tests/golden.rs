@@ -1,23 +1,23 @@
 //! Golden scripts: a task's life as a person would tell it, and what the model answers.
 //!
 //! The scripts are in `golden/`; `make fix` writes their outputs anew, and a diff shows what
-//! changed. Commands: `agent NAME slots=N inc=N KEY=VALUE…`, `submit [id=REQUEST] [retries=N]
-//! [once] [require=EXPRESSION] [on=AGENT] COMMAND…`, `assign TASK AGENT`, `finish TASK EPOCH AGENT
+//! changed. Commands: `agent NAME slots=N inc=N backends=NAME:MODEL+MODEL,… KEY=VALUE…`, `submit [id=REQUEST]
+//! [retries=N] [once] [require=EXPRESSION] [on=AGENT] [model=MODEL] COMMAND…`, `assign TASK AGENT`, `finish TASK EPOCH AGENT
 //! END`, `cancel TASK`, `expire AGENT INC`, `deadline TASK`, `cordon AGENT [REASON]`, `uncordon
 //! AGENT`, `drain AGENT MILLIS [REASON]`, `overdue AGENT`, `remove AGENT`, `retain [hot=N] [entries=N]
 //! [age=MILLIS]`, `pass MILLIS`, `task TASK`, `agents`, `segments`, `token ID role=ROLE uses=N ttl=MILLIS
-//! name=NAME`, `revoke TOKEN`, `enrol TOKEN KEY role=ROLE last=CONTROLLER [NAME]`, `tokens`.
+//! name=NAME`, `set AGENT NAME [weight=N] [limit=N] [max_fails=N] [fail_timeout=MILLIS]`, `revoke TOKEN`, `enrol TOKEN KEY role=ROLE last=CONTROLLER [NAME]`, `tokens`.
 
 use std::error::Error;
 use std::fmt::Write as _;
 
 use super::world::{
-    World, agent_id, client, fence, finish_op, incarnation, placement, profile, register_op, spec,
-    submit, submit_op,
+    World, agent_id, backend, client, fence, finish_op, incarnation, inference, placement, profile,
+    register_op, spec, submit, submit_op,
 };
 use crate::{
-    Command, Cordon, DrainAgent, End, Event, Interruption, Op, Outcome, Reply, SystemCommand,
-    TaskId,
+    BackendSettings, Command, Cordon, DrainAgent, End, Event, Interruption, Op, Outcome, Reply,
+    SetBackend, SystemCommand, TaskId,
 };
 
 struct Script(World);
@@ -86,6 +86,7 @@ fn op(name: &str, args: &mut Args<'_>) -> Result<Op, Box<dyn Error>> {
         }),
         "token" | "revoke" | "enrol" => super::joining::op(name, args)?,
         "cordon" | "uncordon" | "drain" | "remove" => asked(order(name, args)?),
+        "set" => asked(setting(args)?),
         other => return Err(format!("unknown command {other}").into()),
     })
 }
@@ -106,6 +107,21 @@ fn order(name: &str, args: &mut Args<'_>) -> Result<Command, Box<dyn Error>> {
         }),
         _ => Command::RemoveAgent { agent },
     })
+}
+
+/// What an administrator says of a back end.
+fn setting(args: &mut Args<'_>) -> Result<Command, Box<dyn Error>> {
+    let mut number = |key: &str| args.take_key(key).map(str::parse::<u32>).transpose();
+    let (weight, limit) = (number("weight")?, number("limit")?);
+    let (max_fails, span) = (number("max_fails")?, number("fail_timeout")?);
+    Ok(Command::SetBackend(SetBackend {
+        agent: agent_id(word(args)?),
+        name: word(args)?.to_owned(),
+        weight,
+        limit,
+        max_fails,
+        fail_timeout: span.map(|span| crate::Millis(span.into())),
+    }))
 }
 
 fn asked(command: Command) -> Op {
@@ -134,6 +150,8 @@ fn agent(args: &mut Args<'_>) -> Result<Op, Box<dyn Error>> {
     let slots = args.take_key("slots").map_or(Ok(1), str::parse)?;
     let inc = args.take_key("inc").map_or(Ok(1), str::parse)?;
     let mut profile = profile(word(args)?, slots, inc);
+    let backends = args.take_key("backends").unwrap_or_default();
+    profile.backends = backends.split_terminator(',').map(backend).collect();
     while let Some((key, value)) = args.next_key() {
         profile.labels.insert(key.to_owned(), value.to_owned());
     }
@@ -147,12 +165,16 @@ fn submission(args: &mut Args<'_>) -> Result<Op, Box<dyn Error>> {
     let deadline = args.take_key("deadline").map(str::parse).transpose()?;
     let require = args.take_key("require").map(str::parse).transpose()?;
     let place = args.take_key("on").map(placement);
+    let model = args.take_key("model");
     let words: Vec<&str> = std::iter::from_fn(|| args.next_pos()).collect();
-    let mut spec = spec(&words.join(" "));
+    let mut spec = match model {
+        Some(model) => inference(model, &words.join(" ")),
+        None => spec(&words.join(" ")),
+    };
     spec.retries = retries;
     spec.at_most_once = once;
     spec.deadline = deadline.map(crate::Millis);
-    spec.require = require.into_iter().collect();
+    spec.require.extend(require);
     Ok(submit_op(submit(spec, request), place))
 }
 
@@ -223,8 +245,10 @@ impl Script {
             let id = &agent.profile.id;
             let busy = self.0.state.busy(id);
             let cordon = agent.cordon.as_ref().map(cordon_words).unwrap_or_default();
+            let set = self.0.state.set_backends(agent);
+            let set: String = set.iter().map(setting_words).collect();
             format!(
-                "{id}: {:?}, {busy} of {} slots{cordon}",
+                "{id}: {:?}, {busy} of {} slots{cordon}{set}",
                 agent.state, agent.profile.slots
             )
         });
@@ -243,6 +267,13 @@ fn cordon_words(cordon: &Cordon) -> String {
     let drain = drain.map(|drain| format!(", {:?} until {}", drain.stage, drain.until.0));
     let drain = drain.unwrap_or_default();
     format!("\n    closed by {by} at {} ({reason}){drain}", since.0)
+}
+
+fn setting_words((name, set): (&String, &BackendSettings)) -> String {
+    format!(
+        "\n    {name}: weight {}, limit {}, {} fails in {} ms",
+        set.weight, set.limit, set.max_fails, set.fail_timeout.0
+    )
 }
 
 fn end(word: &str) -> Result<End, Box<dyn Error>> {
@@ -286,6 +317,7 @@ fn event_words(event: &Event) -> String {
         Event::DrainExpired { agent } => format!("{agent} has to end what it holds"),
         Event::AgentRemoved { agent, .. } => format!("{agent} forgotten"),
         Event::SegmentDropped { first } => format!("segment {first} dropped"),
+        Event::BackendSet { agent } => format!("something else holds of a back end of {agent}"),
     }
 }
 

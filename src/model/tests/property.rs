@@ -7,12 +7,13 @@ use proptest::prelude::*;
 
 use super::kept::Kept;
 use super::world::{
-    agent_id, client, fence, finish_op, incarnation, placement_on, profile, register_op, spec,
-    submit, submit_op,
+    agent_id, backend, client, fence, finish_op, incarnation, inference, placement_on, profile,
+    register_op, spec, submit, submit_op,
 };
 use crate::{
     Applied, Assignment, Command, DrainAgent, End, Entry, Event, Generation, Interruption, Millis,
-    Op, Outcome, Retention, Stamped, State, SystemCommand, TaskId, TaskSpec, Timestamp, invariant,
+    Op, Outcome, Retention, SetBackend, Stamped, State, SystemCommand, TaskId, TaskSpec, Timestamp,
+    invariant,
 };
 
 const AGENTS: [&str; 3] = ["a1", "a2", "a3"];
@@ -46,15 +47,18 @@ fn interrupted(cause: Interruption) -> End {
 fn wishes() -> impl Strategy<Value = TaskSpec> {
     let deadline = prop::option::of(prop::sample::select(&[500, 3_000u64][..]));
     let require = prop::option::weighted(0.3, prop::sample::select(&["zone=a", "zone!=a"][..]));
-    (0..3u32, any::<bool>(), deadline, require).prop_map(|(retries, once, deadline, require)| {
-        let mut spec = spec("true");
+    let asks = prop::bool::weighted(0.3);
+    let wishes = (0..3u32, any::<bool>(), deadline, require, asks);
+    wishes.prop_map(|(retries, once, deadline, require, asks)| {
+        let mut spec = match asks {
+            true => inference("m", "{}"),
+            false => spec("true"),
+        };
         spec.at_most_once = once;
         spec.retries = if once { 0 } else { retries };
         spec.deadline = deadline.map(crate::Millis);
-        spec.require = require
-            .iter()
-            .filter_map(|text| text.parse().ok())
-            .collect();
+        let require = require.iter().filter_map(|text| text.parse().ok());
+        spec.require.extend(require);
         spec
     })
 }
@@ -65,6 +69,7 @@ fn registration(inc: impl Strategy<Value = u8>) -> impl Strategy<Value = Op> {
     (agent(), 1..4u32, inc, zone).prop_map(|(agent, slots, inc, zone)| {
         let mut profile = profile(agent, slots, inc);
         profile.labels.insert("zone".into(), zone.into());
+        profile.backends = vec![backend("x:m"), backend("y:m+n")];
         register_op(profile)
     })
 }
@@ -72,7 +77,7 @@ fn registration(inc: impl Strategy<Value = u8>) -> impl Strategy<Value = Op> {
 /// What an administrator says of an agent, and the end of a drain.
 fn order() -> impl Strategy<Value = Op> {
     let deadline = prop::sample::select(&[0, 2_000u64][..]);
-    (agent(), 0..6u8, deadline).prop_map(|(agent, which, deadline)| {
+    (agent(), 0..8u8, deadline).prop_map(|(agent, which, deadline)| {
         let agent = agent_id(agent);
         let command = match which {
             0 => Command::CordonAgent {
@@ -86,6 +91,14 @@ fn order() -> impl Strategy<Value = Op> {
                 deadline: crate::Millis(deadline),
             }),
             4 => Command::RemoveAgent { agent },
+            5 | 6 => Command::SetBackend(SetBackend {
+                agent,
+                name: if which == 5 { "x" } else { "y" }.into(),
+                weight: Some(1 + u32::from(deadline > 0)),
+                limit: Some(1),
+                max_fails: None,
+                fail_timeout: None,
+            }),
             _ => return Op::System(SystemCommand::ExpireDrain { agent }),
         };
         Op::Client {

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use super::kept::Kept;
 use crate::{
-    AgentId, AgentProfile, Applied, Assignment, Command, End, Entry, Epoch, Fence, Generation,
-    Incarnation, Namespace, Op, Outcome, Placement, Principal, Rejected, Reply, RequestId, Role,
-    Scored, Stamped, State, Submit, SystemCommand, TaskId, TaskSpec, Timestamp, Trace, Verdict,
-    invariant,
+    AgentId, AgentProfile, Applied, Assignment, Backend, Command, End, Endpoint, Entry, Epoch,
+    Fence, Generation, Incarnation, Inference, Namespace, Op, Outcome, Placement, Principal,
+    Rejected, Reply, RequestId, Role, Scored, Stamped, State, Submit, SystemCommand, TaskId,
+    TaskSpec, Timestamp, Trace, Verdict, invariant,
 };
 
 /// Where the world's clock starts: not at zero, so that a mistaken zero shows.
@@ -218,5 +218,26 @@ pub fn placement_on(agent: &str, inc: u8) -> Placement {
         agent: agent_id(agent),
         incarnation: incarnation(inc),
         trace,
+    }
+}
+
+/// A question for a model.
+pub fn inference(model: &str, request: &str) -> TaskSpec {
+    let inference = Inference {
+        model: model.into(),
+        endpoint: Endpoint::ChatCompletions,
+        request: request.into(),
+    };
+    TaskSpec::inference(Namespace::new("default").expect("it is a name"), inference)
+}
+
+/// `NAME:MODEL+MODEL`.
+pub fn backend(text: &str) -> Backend {
+    let (name, models) = text.split_once(':').unwrap_or((text, ""));
+    Backend {
+        name: name.into(),
+        url: format!("http://{name}"),
+        models: models.split_terminator('+').map(str::to_owned).collect(),
+        trouble: String::new(),
     }
 }

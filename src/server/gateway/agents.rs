@@ -116,7 +116,7 @@ impl Gateway {
             slots: profile.slots,
             busy,
             labels: wire::convert::labels_out(&profile.labels),
-            backends: wire::convert::backends_out(&profile.backends),
+            backends: backends(state, profile),
             incarnation: profile.incarnation.to_string(),
             registered_index: agent.registered_index,
             version: profile.version.clone(),
@@ -127,6 +127,16 @@ impl Gateway {
             cordon: agent.cordon.as_ref().map(v1::Cordon::from),
         }
     }
+}
+
+/// What an agent says of its back ends, with what was set for them.
+fn backends(state: &State, profile: &model::AgentProfile) -> Vec<v1::Backend> {
+    let mut all = wire::convert::backends_out(&profile.backends);
+    for backend in &mut all {
+        let settings = state.backend_settings(&profile.id, &backend.name);
+        backend.settings = Some(settings.into());
+    }
+    all
 }
 
 /// A question for the leader, which has to answer soon: we could answer ourselves, if not as well.

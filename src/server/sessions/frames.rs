@@ -130,6 +130,7 @@ fn body_of(message: Message) -> Body {
             disposition: v1::Disposition::from(disposition).into(),
         }),
         Message::RenewAck { nonce } => Body::RenewAck(v1::RenewAck { nonce }),
+        Message::Backends(set) => Body::BackendsSet(wire::convert::backends_set_out(&set)),
     }
 }
 

@@ -187,6 +187,7 @@ impl Session {
             | Said::RenewAck(_)
             | Said::VerdictAck(_)
             | Said::Untail(_)
+            | Said::BackendsSet(_)
             | Said::Refused(_) => {}
         }
     }

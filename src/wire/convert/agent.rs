@@ -1,5 +1,7 @@
 //! Agents: what they say of themselves in `Hello`, and what administrators say of them.
 
+use std::collections::BTreeMap;
+
 use model::{AgentId, DrainStage, Incarnation, Millis};
 
 use super::{Malformed, labels_in, labels_out};
@@ -41,6 +43,14 @@ impl TryFrom<v1::AgentOrder> for model::Command {
                 deadline: Millis(drain.deadline_ms),
             }),
             Order::Remove(v1::RemoveAgent {}) => model::Command::RemoveAgent { agent },
+            Order::SetBackend(set) => model::Command::SetBackend(model::SetBackend {
+                agent,
+                name: set.name,
+                weight: set.weight,
+                limit: set.limit,
+                max_fails: set.max_fails,
+                fail_timeout: set.fail_timeout_ms.map(Millis),
+            }),
         })
     }
 }
@@ -88,8 +98,51 @@ pub fn backends_out(backends: &[model::Backend]) -> Vec<v1::Backend> {
         url: backend.url.clone(),
         models: backend.models.clone(),
         trouble: backend.trouble.clone(),
+        settings: None,
     };
     backends.iter().map(out).collect()
+}
+
+/// What was set for an agent's back ends, for the agent.
+pub fn backends_set_out(all: &BTreeMap<String, model::BackendSettings>) -> v1::BackendsSet {
+    let out = |(name, settings): (&String, &model::BackendSettings)| v1::BackendSet {
+        name: name.clone(),
+        settings: Some((*settings).into()),
+    };
+    let backends = all.iter().map(out).collect();
+    v1::BackendsSet { backends }
+}
+
+/// The same, as the agent reads it.
+pub fn backends_set_in(told: v1::BackendsSet) -> BTreeMap<String, model::BackendSettings> {
+    let all = told.backends.into_iter();
+    all.map(|one| {
+        let settings = one.settings.map(Into::into);
+        (one.name, settings.unwrap_or_default())
+    })
+    .collect()
+}
+
+impl From<model::BackendSettings> for v1::BackendSettings {
+    fn from(settings: model::BackendSettings) -> v1::BackendSettings {
+        v1::BackendSettings {
+            weight: settings.weight,
+            limit: settings.limit,
+            max_fails: settings.max_fails,
+            fail_timeout_ms: settings.fail_timeout.0,
+        }
+    }
+}
+
+impl From<v1::BackendSettings> for model::BackendSettings {
+    fn from(settings: v1::BackendSettings) -> model::BackendSettings {
+        model::BackendSettings {
+            weight: settings.weight,
+            limit: settings.limit,
+            max_fails: settings.max_fails,
+            fail_timeout: Millis(settings.fail_timeout_ms),
+        }
+    }
 }
 
 /// What an agent says of them; whether it may is `model`'s to say.

@@ -41,6 +41,7 @@ pub fn event(event: &Event, (index, n): (u64, u32), wall: Timestamp) -> v1::Even
         | Event::AgentUncordoned { agent }
         | Event::AgentDraining { agent }
         | Event::DrainExpired { agent }
+        | Event::BackendSet { agent }
         | Event::AgentRemoved { agent, .. } => shown.agent = agent.to_string(),
         Event::SegmentDropped { first } => shown.segment = Some(*first),
     }
@@ -63,5 +64,6 @@ fn name(event: &Event) -> &'static str {
         Event::DrainExpired { .. } => "drain_expired",
         Event::AgentRemoved { .. } => "agent_removed",
         Event::SegmentDropped { .. } => "segment_dropped",
+        Event::BackendSet { .. } => "backend_set",
     }
 }

@@ -14,7 +14,7 @@ use model::StateHashes;
 
 use crate::v1;
 
-pub use agent::{backends_in, backends_out, hello};
+pub use agent::{backends_in, backends_out, backends_set_in, backends_set_out, hello};
 pub use event::event;
 pub use joining::{enrolment_in, join_token_out, role_in, role_out};
 pub use task::{archived_task, state, states, task};

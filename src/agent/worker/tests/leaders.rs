@@ -1,5 +1,7 @@
 //! Whom it obeys, and what happens when nobody renews its lease.
 
+use std::collections::BTreeMap;
+
 use model::{End, Generation};
 use wire::v1::agent_frame::Body;
 
@@ -42,6 +44,15 @@ fn orders_of_a_controller_that_does_not_lead_are_refused() {
     }
     bench.say(C1, Said::Following);
     assert_eq!(bench.say(C1, assign(2)), [], "nor of one that led");
+}
+
+#[test]
+fn what_is_set_for_back_ends_counts_from_the_leader_alone() {
+    let mut bench = Bench::leased(2);
+    let settings = BTreeMap::from([("gpu".to_owned(), model::BackendSettings::default())]);
+    assert_eq!(bench.say(C2, Said::Backends(settings.clone())), []);
+    let told = bench.say(C1, Said::Backends(settings.clone()));
+    assert_eq!(told, [Effect::SetBackends(settings)]);
 }
 
 #[test]

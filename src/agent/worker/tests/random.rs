@@ -84,7 +84,7 @@ impl Judge {
                     );
                     self.settled.insert(*fence);
                 }
-                Effect::Open(_) | Effect::Leased { .. } => {}
+                Effect::Open(_) | Effect::Leased { .. } | Effect::SetBackends(_) => {}
             }
         }
         if lost {
