@@ -113,13 +113,7 @@ impl Agent {
         let marks = Marks::new(dir.instance().clone());
         let guard = start_guard(config, &marks)?;
         let lease = Until::default();
-        let settings = Settings {
-            marks,
-            lease: lease.clone(),
-            scratch: dir.scratch(),
-            path: config.path.clone(),
-            grace: config.grace(),
-        };
+        let settings = settings_of(config, marks, &lease, &dir);
         let (started_sender, started) = unbounded_channel();
         let inferences = OpenAi::new(&config.backends)?;
         let offered = inferences.offered();
@@ -489,6 +483,16 @@ impl Clocks {
             status: every(STATUS),
             sweep: every(SWEEP),
         }
+    }
+}
+
+fn settings_of(config: &Config, marks: Marks, lease: &Until, dir: &DataDir) -> Settings {
+    Settings {
+        marks,
+        lease: lease.clone(),
+        scratch: dir.scratch(),
+        path: config.path.clone(),
+        grace: config.grace(),
     }
 }
 

@@ -430,7 +430,7 @@ fn assigned(assign: v1::Assign) -> Result<Said, Malformed> {
     let spec = assign
         .spec
         .ok_or_else(|| Malformed("an assignment has no spec".into()))?;
-    let spec = Arc::new(model::TaskSpec::try_from(spec)?);
+    let spec = Arc::new(model::TaskSpec::try_from(*spec)?);
     Ok(Said::Assign {
         fence: convert::fence(assign.fence)?,
         number: assign.attempt,

@@ -133,7 +133,7 @@ impl Attachment {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Bulk {
-    /// Of a process its arguments and environment ([`crate::ProcessBulk`]), of an inference the body of its request.
+    /// Of a process its arguments and environment (`ProcessBulk` of the protocol), of an inference the body of its request.
     pub blob: BlobRef,
     /// Digest of the spec as it was asked for: what a request id stands for.
     #[serde(with = "serde_bytes")]
@@ -144,7 +144,7 @@ pub struct Bulk {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SpecBlobs {
-    pub bulk: Option<Bulk>,
+    pub bulk: Option<Box<Bulk>>,
     pub attachments: Vec<Attachment>,
 }
 
@@ -234,9 +234,9 @@ impl TaskSpec {
     /// A spec whose payload whoever asks has put beside the log.
     pub fn with_bulk(mut self, blob: BlobRef) -> TaskSpec {
         let whole = [0; 16];
-        self.blobs.bulk = Some(Bulk { blob, whole });
+        self.blobs.bulk = Some(Box::new(Bulk { blob, whole }));
         let whole = self.digest();
-        self.blobs.bulk = Some(Bulk { blob, whole });
+        self.blobs.bulk = Some(Box::new(Bulk { blob, whole }));
         self
     }
 }

@@ -75,7 +75,7 @@ pub struct Outcome {
     pub usage: Option<Usage>,
     /// The kept part of a stream that is too large for the log; it is empty then above.
     #[serde(default, skip_serializing_if = "OutcomeBlobs::is_empty")]
-    pub blobs: OutcomeBlobs,
+    pub blobs: Box<OutcomeBlobs>,
 }
 
 impl Outcome {
@@ -88,7 +88,7 @@ impl Outcome {
             stdout_bytes: 0,
             stderr_bytes: 0,
             usage: None,
-            blobs: OutcomeBlobs::default(),
+            blobs: Box::default(),
             started_at: Timestamp(0),
             finished_at: Timestamp(0),
         }
@@ -118,7 +118,7 @@ impl Outcome {
     pub(crate) fn drop_tails(&mut self) {
         self.stdout = Vec::new();
         self.stderr = Vec::new();
-        self.blobs = OutcomeBlobs::default();
+        *self.blobs = OutcomeBlobs::default();
     }
 
     /// Within the limits, whatever an agent sent.

@@ -27,8 +27,9 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::assembly::until;
 use crate::blobs::{BlobStats, Progress};
-use crate::cluster::{Cluster, LocalCore, until};
+use crate::cluster::{Cluster, LocalCore};
 use crate::consensus::{NodeId, StoredMembership, Types};
 use crate::error::Error;
 use crate::fatal::FatalSignal;

@@ -20,6 +20,7 @@
 
 mod archive;
 mod archived;
+mod assembly;
 mod blobs;
 mod blocking;
 mod clock;

@@ -22,6 +22,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         .bytes(".")
         // Few tasks have one, and each frame of a session would be as large as if it had.
         .boxed(".quorate.v1.TaskSpec.inference")
+        .boxed(".quorate.v1.TaskSpec.bulk")
+        .boxed(".quorate.v1.Assign.spec")
         // No generated `connect(address)`: channels come from `transport`, with its limits, and the name
         // would clash with the `Connect` method of a service.
         .build_transport(false)

@@ -42,7 +42,7 @@ pub(crate) struct Staged {
 
 impl Staged {
     /// Moves the files to where the attempt finds them. Blocks.
-    pub fn into_dir(&self, to: &Path) -> io::Result<()> {
+    pub fn move_to(&self, to: &Path) -> io::Result<()> {
         for name in &self.names {
             fs::rename(self.dir.join(name), to.join(name))?;
         }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, stream};
-use model::{Attachment, BlobRef, Bulk, Namespace, TaskSpec};
+use model::{Attachment, BlobRef, Namespace, TaskSpec};
 use tempfile::TempDir;
 
 use super::cache::{Failed, Source};
@@ -38,7 +38,7 @@ fn spec_with(name: &str, blob: BlobRef, executable: bool) -> Arc<TaskSpec> {
 }
 
 fn placed(fetched: &Fetched, dir: &Path) {
-    fetched.files.as_ref().unwrap().into_dir(dir).unwrap();
+    fetched.files.as_ref().unwrap().move_to(dir).unwrap();
 }
 
 #[tokio::test]
@@ -123,7 +123,8 @@ async fn an_empty_file_needs_nobody_and_a_long_command_comes_back_whole() {
     let (mut short, bulk) = wire::convert::shorten(whole.clone());
     let bulk = bulk.unwrap();
     assert_eq!(short.command, ["sort"]);
-    assert!(matches!(&short.blobs.bulk, Some(Bulk { blob, .. }) if *blob == BlobRef::of(&bulk)));
+    let named = short.blobs.bulk.as_ref().map(|it| it.blob);
+    assert_eq!(named, Some(BlobRef::of(&bulk)));
     let mut empty = BlobRef::of(b"");
     empty.size = 0;
     short.blobs.attachments = spec_with("empty", empty, false).blobs.attachments.clone();

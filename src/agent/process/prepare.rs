@@ -89,7 +89,7 @@ impl Order {
             }
         };
         if let Some(files) = &self.attempt.files
-            && let Err(error) = files.into_dir(&scratch)
+            && let Err(error) = files.move_to(&scratch)
         {
             let why = format!("can't put its files in place: {error}");
             return Prepared {

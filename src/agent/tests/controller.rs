@@ -232,7 +232,7 @@ impl Session {
     pub fn assign(&mut self, fence: v1::Fence, spec: &model::TaskSpec) {
         self.say(Order::Assign(v1::Assign {
             fence: Some(fence),
-            spec: Some(spec.into()),
+            spec: Some(Box::new(spec.into())),
             attempt: 1,
         }));
     }

@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use model::{
-    Disposition, End, Fence, Interruption, Millis, Outcome, OutcomeBlobs, TaskSpec, Verdict,
-};
+use model::{Disposition, End, Fence, Interruption, Millis, Outcome, TaskSpec, Verdict};
 use wire::v1;
 use wire::v1::agent_frame::Body;
 
@@ -268,7 +266,7 @@ impl Worker {
             started_at,
             finished_at,
             usage,
-            blobs: OutcomeBlobs::default(),
+            blobs: Box::default(),
         };
         self.free_slot(now, out);
         self.record(fence, outcome, out);

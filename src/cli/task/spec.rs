@@ -197,12 +197,8 @@ fn assemble(
     spec.retries = args.retries.or(file.retries).unwrap_or(spec.retries);
     spec.at_most_once = args.at_most_once || file.at_most_once.unwrap_or(false);
     spec.memory_mib = args.memory.or(memory.transpose()?);
-    let mut uploads = Vec::new();
-    for path in file.attach.iter().chain(&args.attach) {
-        let (attachment, upload) = attach(path)?;
-        spec.blobs.attachments.push(attachment);
-        uploads.extend(upload);
-    }
+    let paths = file.attach.iter().chain(&args.attach);
+    let mut uploads = attach_all(&mut spec, paths)?;
     let (spec, request) = beside(spec)?;
     uploads.extend(request);
     spec.validate()
@@ -212,6 +208,20 @@ fn assemble(
         request_id,
         uploads,
     })
+}
+
+/// Names the files in the spec, and says which have to be uploaded.
+fn attach_all<'a>(
+    spec: &mut model::TaskSpec,
+    paths: impl Iterator<Item = &'a PathBuf>,
+) -> Result<Vec<Upload>> {
+    let mut uploads = Vec::new();
+    for path in paths {
+        let (attachment, upload) = attach(path)?;
+        spec.blobs.attachments.push(attachment);
+        uploads.extend(upload);
+    }
+    Ok(uploads)
 }
 
 /// A request to a model that is too large for a spec goes beside it.

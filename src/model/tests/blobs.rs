@@ -248,10 +248,10 @@ fn a_request_id_stands_for_the_spec_as_it_was_asked_for() {
     let whole = spec("sort many arguments");
     let shortened = |bulk: &[u8]| {
         let mut short = spec("sort");
-        short.blobs.bulk = Some(Bulk {
+        short.blobs.bulk = Some(Box::new(Bulk {
             blob: BlobRef::of(bulk),
             whole: whole.identity(),
-        });
+        }));
         short
     };
     let accepted = |reply: Result<Reply, Rejected>| match reply {

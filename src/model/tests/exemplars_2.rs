@@ -54,10 +54,10 @@ fn set_backend() -> Op {
 fn submit_with_blobs() -> Op {
     let mut submit = submit(spec("sort"), Some("r9"));
     submit.spec.blobs = SpecBlobs {
-        bulk: Some(Bulk {
+        bulk: Some(Box::new(Bulk {
             blob: BlobRef::of(b"arguments"),
             whole: [7; 16],
-        }),
+        })),
         attachments: vec![Attachment {
             name: "data.csv".into(),
             blob: BlobRef::of(b"1,2,3"),
@@ -69,10 +69,10 @@ fn submit_with_blobs() -> Op {
 
 fn finish_with_blobs() -> Op {
     let mut outcome = Outcome::bare(End::Exited { code: 0 });
-    outcome.blobs = OutcomeBlobs {
+    outcome.blobs = Box::new(OutcomeBlobs {
         stdout: Some(BlobRef::of(b"a long output")),
         stderr: None,
-    };
+    });
     outcome.stdout_bytes = 13;
     finish_op(fence(1, 2), "a1", outcome)
 }

@@ -233,11 +233,13 @@ impl Blobs {
             // Nobody writes it meanwhile; and whoever asks for others does not wait for the disk.
             let turn = self.turn(digest);
             let _one_writer = lock(&turn);
-            let still_old = lock(&self.known)
-                .here
-                .extract_if(digest..=digest, |_, it| is_old(it))
-                .next();
-            if still_old.is_some() {
+            let mut known = lock(&self.known);
+            let still_old = known.here.get(&digest).is_some_and(is_old);
+            if still_old {
+                known.here.remove(&digest);
+            }
+            drop(known);
+            if still_old {
                 files::remove(&self.dir, &digest)?;
                 collected += 1;
             }

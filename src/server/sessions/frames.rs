@@ -113,7 +113,7 @@ fn body_of(message: Message) -> Body {
             spec,
         } => Body::Assign(v1::Assign {
             fence: Some(fence.into()),
-            spec: Some(v1::TaskSpec::from(&*spec)),
+            spec: Some(Box::new(v1::TaskSpec::from(&*spec))),
             attempt,
         }),
         Message::Cancel {

@@ -75,7 +75,7 @@ pub fn shorten(mut spec: TaskSpec) -> (TaskSpec, Option<Bytes>) {
         }
     };
     let blob = BlobRef::of(&bytes);
-    spec.blobs.bulk = Some(Bulk { blob, whole });
+    spec.blobs.bulk = Some(Box::new(Bulk { blob, whole }));
     (spec, Some(bytes))
 }
 

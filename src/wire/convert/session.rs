@@ -59,7 +59,7 @@ impl TryFrom<v1::Outcome> for model::Outcome {
             finished_at: Timestamp(outcome.finished_at),
             usage: outcome.usage.map(model::Usage::from),
             // Made by the controller that takes it to the log.
-            blobs: model::OutcomeBlobs::default(),
+            blobs: Box::default(),
         })
     }
 }

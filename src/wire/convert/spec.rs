@@ -38,7 +38,11 @@ impl From<&model::TaskSpec> for v1::TaskSpec {
                 .iter()
                 .map(v1::Attachment::from)
                 .collect(),
-            bulk: spec.blobs.bulk.as_ref().map(|bulk| bulk.blob.into()),
+            bulk: spec
+                .blobs
+                .bulk
+                .as_ref()
+                .map(|bulk| Box::new(bulk.blob.into())),
         }
     }
 }
@@ -115,7 +119,8 @@ impl TryFrom<v1::TaskSpec> for model::TaskSpec {
         let attachments = spec.attachments.into_iter();
         let attachments = attachments.map(model::Attachment::try_from);
         read.blobs.attachments = attachments.collect::<Result<_, _>>()?;
-        let bulk = spec.bulk.map(model::BlobRef::try_from).transpose()?;
+        let bulk = spec.bulk.map(|bulk| model::BlobRef::try_from(*bulk));
+        let bulk = bulk.transpose()?;
         let read = model::TaskSpec {
             name: spec.name,
             labels: labels_in(spec.labels)?,
