@@ -147,8 +147,9 @@ impl<R: AsyncRuntime, P: Peers> Members<R, P> {
         if votes(&self.effective()) && !self.is_joint() {
             return Ok(());
         }
-        self.check_version_of(id).await?;
         self.wait_caught_up(id.0).await?;
+        // It answers now.
+        self.check_version_of(id).await?;
         let _turn = self.turn()?;
         self.lead()?;
         self.finish_interrupted().await?;

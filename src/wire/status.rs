@@ -263,7 +263,7 @@ mod tests {
         let names = Code::ALL.map(Code::as_str).join(" ");
         assert_eq!(
             names,
-            "invalid over_limit no_such_task no_such_agent not_found request_id_reused \
+            "invalid over_limit no_such_task no_such_agent not_found no_such_blob request_id_reused \
              already_ended forbidden unauthenticated refused stale compacted unsupported not_leader \
              no_leader no_quorum busy shutting_down outcome_unknown unreachable not_trusted internal"
         );

@@ -99,6 +99,11 @@ impl Peers for Calls {
         let mut client = self.client(id, &node.addresses.raft);
         match within(LACKS_LIMIT, client.lacks(message)).await {
             Ok(v1::PeerLacksReply { applied, blobs }) => Ok(Lacks { applied, blobs }),
+            // A release that knows no blobs lacks none.
+            Err(CallError::Status(status)) if status.code() == tonic::Code::Unimplemented => {
+                let (applied, blobs) = (u64::MAX, 0);
+                Ok(Lacks { applied, blobs })
+            }
             Err(error) => Err(of_peer(error)),
         }
     }
