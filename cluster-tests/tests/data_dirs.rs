@@ -99,11 +99,19 @@ async fn a_log_that_was_cut_or_changed_is_refused_with_its_file_and_the_next_ste
     const MARK: &str = "this stands in the log as it is";
     let site = Site::start("damaged", |options| options.agents(1)).await;
     // Several times what the write-ahead files hold: they make good what the database lost of its end.
-    for _ in 0..60 {
-        let command = ["true".to_owned(), MARK.to_owned(), "x".repeat(LARGE)];
-        let task = site.submit(traffic::process(command)).await;
-        assert_succeeded(&site.wait(task).await);
+    let mut last = 0;
+    for _ in 0..400 {
+        let mut spec = traffic::process(["true".to_owned(), MARK.to_owned()]);
+        // What stands in the log itself, however large.
+        spec.labels = (0..60)
+            .map(|n| v1::Label {
+                key: format!("label{n}"),
+                value: "x".repeat(250),
+            })
+            .collect();
+        last = site.submit(spec).await;
     }
+    assert_succeeded(&site.wait(last).await);
     site.converged().await;
     let id = site.a_follower().await;
     faults::kill(&site.cluster, id).await.unwrap();

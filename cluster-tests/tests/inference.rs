@@ -355,6 +355,9 @@ async fn back_ends_are_asked_by_their_weights_within_their_limits_and_left_alone
     assert_eq!((one.most_at_once(), other.most_at_once()), (1, 1));
 
     let left_alone = Duration::from_secs(4);
+    // However many it takes until the time is over.
+    one.say(1_000_000);
+    other.say(1_000_000);
     for id in &ids {
         let settings = ["--limit", "0", "--weight", "1", "--fail-timeout", "4s"];
         site.set(id, &settings).await;
