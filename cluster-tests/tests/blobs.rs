@@ -40,6 +40,20 @@ fn text(path: &Path) -> &str {
     path.to_str().expect("it is text")
 }
 
+/// A task that says what its attached `data.bin` holds.
+fn summing(data: &Path) -> [&str; 7] {
+    let data = text(data);
+    [
+        "task",
+        "run",
+        "--attach",
+        data,
+        "--",
+        "sha256sum",
+        "data.bin",
+    ]
+}
+
 /// The blobs on a controller's disk, by name.
 fn blobs(site: &Site, controller: &str) -> Vec<PathBuf> {
     let dir = site.cluster.member(controller).unwrap().data_dir;
@@ -168,15 +182,7 @@ async fn a_file_that_changed_on_a_controllers_disk_is_found_and_fetched_again() 
     let site = Site::start("blobs-flip", |options| options.agents(1)).await;
     let cli = site.cluster.cli();
     let (data, sum) = file(site.cluster.scratch(), "data.bin", 2 * MIB);
-    let words = [
-        "task",
-        "run",
-        "--attach",
-        text(&data),
-        "--",
-        "sha256sum",
-        "data.bin",
-    ];
+    let words = summing(&data);
     cli.expect(&words).await.unwrap();
     until_everywhere(&site, &sum).await;
 
@@ -226,15 +232,7 @@ async fn an_upload_survives_the_death_of_the_leader_that_took_it() {
     let site = Site::start("blobs-kill", |options| options.agents(1)).await;
     let cli = site.cluster.cli();
     let (data, sum) = file(site.cluster.scratch(), "data.bin", 60 * MIB);
-    let words = [
-        "task",
-        "run",
-        "--attach",
-        text(&data),
-        "--",
-        "sha256sum",
-        "data.bin",
-    ];
+    let words = summing(&data);
     let running = cli.start(&words).unwrap();
     let leader = site.cluster.leader().await.unwrap();
     // Some controller takes it; the kill hits whoever that is, or the submit that follows.

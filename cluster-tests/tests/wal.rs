@@ -27,12 +27,6 @@ struct Place {
     length: usize,
 }
 
-fn crc32c(bytes: &[u8]) -> u32 {
-    let bit = |crc: u32, _| (crc >> 1) ^ (0x82f6_3b78 * (crc & 1));
-    let byte = |crc: u32, byte: &u8| (0..8).fold(crc ^ u32::from(*byte), bit);
-    !bytes.iter().fold(!0, byte)
-}
-
 fn number(bytes: &[u8]) -> usize {
     let digits = bytes.iter().rev();
     digits.fold(0, |sum, digit| (sum << 8) | usize::from(*digit))
@@ -43,7 +37,7 @@ fn entries(file: &[u8]) -> Vec<Place> {
     let (mut found, mut record) = (Vec::new(), SECTOR);
     while file.get(record..record + 4) == Some(&MAGIC[..]) {
         let end = record + RECORD_HEAD + number(&file[record + 8..record + 12]);
-        let sum = crc32c(&[&file[SALT], &file[record + 8..end]].concat());
+        let sum = crc32c::crc32c(&[&file[SALT], &file[record + 8..end]].concat());
         // Left over from an earlier life of the file.
         if sum.to_le_bytes() != file[record + 4..record + 8] {
             break;
@@ -81,9 +75,9 @@ fn spoil(file: &mut [u8], place: Place) {
     let value = place.value..place.value + place.length;
     let sealed = &mut file[value];
     sealed[SEAL + ENTRY_HEAD] = FORMAT;
-    let sum = crc32c(&sealed[SEAL..]);
+    let sum = crc32c::crc32c(&sealed[SEAL..]);
     sealed[1..5].copy_from_slice(&sum.to_le_bytes());
-    let sum = crc32c(&[&file[SALT], &file[place.record + 8..place.end]].concat());
+    let sum = crc32c::crc32c(&[&file[SALT], &file[place.record + 8..place.end]].concat());
     file[place.record + 4..place.record + 8].copy_from_slice(&sum.to_le_bytes());
 }
 

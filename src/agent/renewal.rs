@@ -33,8 +33,16 @@ pub(crate) async fn keep(identity: PathBuf, addresses: watch::Receiver<Vec<Strin
     }
 }
 
-fn credentials(identity: &Path) -> Result<Credentials, security::Error> {
+pub(crate) fn credentials(identity: &Path) -> Result<Credentials, security::Error> {
     Credentials::load(&KeyFiles::in_directory(identity))
+}
+
+/// A client of the controllers at these addresses, beside the sessions with them.
+pub(crate) fn client_as(held: &Credentials, addresses: &[String]) -> Result<Client, String> {
+    let tls = security::client_config(held, Expected::any(Role::Controller), Alpn::H2);
+    let tls = tls.map_err(|error| error.to_string())?;
+    let client = Client::connect(addresses, tls, Settings::default());
+    client.map_err(|error| error.to_string())
 }
 
 /// Somebody may have put another certificate there meanwhile: then that one is renewed, or is good as it is.
@@ -48,9 +56,7 @@ async fn renew(identity: &Path, addresses: &[String]) -> Result<Validity, String
     let request = v1::RenewRequest {
         request: key.request().map_err(text)?.into(),
     };
-    let tls = security::client_config(&held, Expected::any(Role::Controller), Alpn::H2);
-    let client = Client::connect(addresses, tls.map_err(text)?, Settings::default());
-    let client = client.map_err(|error| error.to_string())?;
+    let client = client_as(&held, addresses)?;
     let reply = client
         .renew(&request)
         .await

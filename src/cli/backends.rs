@@ -151,6 +151,10 @@ async fn get(cluster: &Connection, args: &GetArgs, global: &Global) -> Result<Ex
         let text = format!("there is no back end {}", args.id);
         Failure::not_found(text, "`quorate backend list` shows all")
     })?;
+    show(found, global)
+}
+
+fn show(found: Backend, global: &Global) -> Result<Exit> {
     Answer {
         json: backend_json(&found),
         ids: vec![found.id()],
@@ -177,11 +181,5 @@ async fn set(cluster: &Connection, args: &SetArgs, global: &Global) -> Result<Ex
         return Ok(Exit::Ok);
     };
     let found = Backend { agent, backend };
-    Answer {
-        json: backend_json(&found),
-        ids: vec![found.id()],
-        table: Box::new(move |_| backend_detail(&found)),
-    }
-    .print(global.output)?;
-    Ok(Exit::Ok)
+    show(found, global)
 }

@@ -126,14 +126,21 @@ impl Leader {
     }
 
     fn submit(&mut self, command: &str) -> Ticket {
-        self.tickets += 1;
-        let ticket = Ticket(self.tickets);
         let namespace = Namespace::new("default").expect("it is a name");
-        let spec = TaskSpec::process(namespace, vec![command.into()]);
-        let command = Command::SubmitTask(Submit {
+        self.submit_spec(TaskSpec::process(namespace, vec![command.into()]))
+    }
+
+    fn submit_spec(&mut self, spec: TaskSpec) -> Ticket {
+        self.request(Command::SubmitTask(Submit {
             spec,
             request_id: None,
-        });
+        }))
+    }
+
+    /// Somebody asks for it.
+    fn request(&mut self, command: Command) -> Ticket {
+        self.tickets += 1;
+        let ticket = Ticket(self.tickets);
         self.input(Input::Request {
             ticket,
             principal: principal("ann", Role::Client),

@@ -5,14 +5,17 @@
 //! gone from `State`, and a controller may delete it.
 
 use std::fmt;
+use std::io;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::limit;
 use crate::outcome::Outcome;
 use crate::rejected::Rejected;
 use crate::spec::TaskSpec;
+use crate::trailing::Unset;
 
 /// SHA-256 of a blob's bytes: its name.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -21,7 +24,7 @@ pub struct BlobDigest(#[serde(with = "serde_bytes")] pub [u8; 32]);
 
 impl fmt::Display for BlobDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        f.write_str(&hex::encode(self.0))
     }
 }
 
@@ -41,22 +44,12 @@ impl FromStr for BlobDigest {
 
     /// The form that `Display` writes; no other, for it is a file's name.
     fn from_str(text: &str) -> Result<BlobDigest, NoDigest> {
-        let digit = |c: u8| match c {
-            b'0'..=b'9' => Ok(c - b'0'),
-            b'a'..=b'f' => Ok(c - b'a' + 10),
-            _ => Err(NoDigest),
-        };
-        let (pairs, []) = text.as_bytes().as_chunks::<2>() else {
-            return Err(NoDigest);
-        };
         let mut bytes = [0; 32];
-        if pairs.len() != bytes.len() {
-            return Err(NoDigest);
+        hex::decode_to_slice(text, &mut bytes).map_err(|_| NoDigest)?;
+        match text.bytes().any(|digit| digit.is_ascii_uppercase()) {
+            true => Err(NoDigest),
+            false => Ok(BlobDigest(bytes)),
         }
-        for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
-            *byte = digit(*high)? << 4 | digit(*low)?;
-        }
-        Ok(BlobDigest(bytes))
     }
 }
 
@@ -71,11 +64,9 @@ pub struct BlobRef {
 impl BlobRef {
     /// The name of these bytes.
     pub fn of(bytes: &[u8]) -> BlobRef {
-        use sha2::Digest as _;
-        BlobRef {
-            digest: BlobDigest(sha2::Sha256::digest(bytes).into()),
-            size: bytes.len() as u64,
-        }
+        let mut hasher = BlobHasher::default();
+        hasher.update(bytes);
+        hasher.finish()
     }
 
     pub fn validate(&self) -> Result<(), Rejected> {
@@ -94,6 +85,38 @@ impl BlobRef {
 impl fmt::Display for BlobRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({} bytes)", self.digest, self.size)
+    }
+}
+
+/// Names bytes that come piece by piece: written to it, or copied into it.
+#[derive(Debug, Clone, Default)]
+pub struct BlobHasher {
+    hasher: Sha256,
+    size: u64,
+}
+
+impl BlobHasher {
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.hasher.update(bytes);
+        self.size += bytes.len() as u64;
+    }
+
+    pub fn finish(self) -> BlobRef {
+        BlobRef {
+            digest: BlobDigest(self.hasher.finalize().into()),
+            size: self.size,
+        }
+    }
+}
+
+impl io::Write for BlobHasher {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -148,6 +171,12 @@ pub struct SpecBlobs {
     pub attachments: Vec<Attachment>,
 }
 
+impl Unset for SpecBlobs {
+    fn is_unset(&self) -> bool {
+        self.is_empty()
+    }
+}
+
 impl SpecBlobs {
     pub fn is_empty(&self) -> bool {
         self.bulk.is_none() && self.attachments.is_empty()
@@ -196,6 +225,12 @@ impl SpecBlobs {
 pub struct OutcomeBlobs {
     pub stdout: Option<BlobRef>,
     pub stderr: Option<BlobRef>,
+}
+
+impl Unset for Box<OutcomeBlobs> {
+    fn is_unset(&self) -> bool {
+        self.is_empty()
+    }
 }
 
 impl OutcomeBlobs {

@@ -246,7 +246,7 @@ pub enum Op {
         command: Command,
         /// Only with a submit: the leader found room at once, so one commit does both.
         placement: Option<Placement>,
-        /// Who has the blobs that the command names.
+        /// Who has the blobs that the command names. The only field that came later, so the attribute may stand here.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         held: Option<Held>,
     },

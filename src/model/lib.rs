@@ -50,7 +50,8 @@ pub use archive::{
 };
 pub use backend::{Asking, BackendSettings, SetBackend};
 pub use blob::{
-    Attachment, Blob, BlobDigest, BlobRef, Bulk, Held, NoDigest, OutcomeBlobs, SpecBlobs,
+    Attachment, Blob, BlobDigest, BlobHasher, BlobRef, Bulk, Held, NoDigest, OutcomeBlobs,
+    SpecBlobs,
 };
 pub use command::{
     Assignment, Command, DrainAgent, Op, Placement, Reply, RequestId, Submit, SystemCommand,

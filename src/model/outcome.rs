@@ -6,6 +6,7 @@ use crate::blob::{BlobRef, OutcomeBlobs};
 use crate::inference::Usage;
 use crate::limit;
 use crate::time::Timestamp;
+use crate::trailing::positional;
 
 /// The end of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,7 +56,7 @@ pub enum Interruption {
 }
 
 /// What an agent reports of an attempt, and what is kept of it as the task's result.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Outcome {
     pub end: End,
@@ -74,9 +75,13 @@ pub struct Outcome {
     #[serde(default)]
     pub usage: Option<Usage>,
     /// The kept part of a stream that is too large for the log; it is empty then above.
-    #[serde(default, skip_serializing_if = "OutcomeBlobs::is_empty")]
+    #[serde(default)]
     pub blobs: Box<OutcomeBlobs>,
 }
+
+positional!(Outcome {
+    end, stdout: bytes, stderr: bytes, stdout_bytes, stderr_bytes, started_at, finished_at, usage
+} later { blobs });
 
 impl Outcome {
     /// An end without output.

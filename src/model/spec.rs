@@ -11,6 +11,7 @@ use crate::label::Expression;
 use crate::limit;
 use crate::rejected::Rejected;
 use crate::time::Millis;
+use crate::trailing::positional;
 
 /// What sort of work it is, and so which executor runs it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -68,7 +69,7 @@ impl Class {
 }
 
 /// What is to run on one agent: a process, or an inference.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TaskSpec {
     /// For people; empty where none was given.
@@ -96,9 +97,14 @@ pub struct TaskSpec {
     #[serde(default)]
     pub inference: Option<Inference>,
     /// What stands beside the log.
-    #[serde(default, skip_serializing_if = "SpecBlobs::is_empty")]
+    #[serde(default)]
     pub blobs: SpecBlobs,
 }
+
+positional!(TaskSpec {
+    name, namespace, command, env, cwd, labels, require, timeout, deadline, retries, at_most_once, memory_mib,
+    inference
+} later { blobs });
 
 impl TaskSpec {
     /// A spec with nothing but a command.

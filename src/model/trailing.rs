@@ -20,9 +20,12 @@ impl Unset for Option<Cordon> {
 }
 
 /// `Serialize` for a struct of which all fields are named: those of its first release, then those that came
-/// later, in the order of the declaration.
+/// later, in the order of the declaration. A field that `serde_bytes` reads is named as `field: bytes`.
 macro_rules! positional {
-    ($record:ident { $($field:ident),+ } later { $($later:ident),+ }) => {
+    (@value $field:ident) => { $field };
+    // Written as one run of bytes, as `serde_bytes` does it.
+    (@value $field:ident bytes) => { serde_bytes::Bytes::new($field) };
+    ($record:ident { $($field:ident $(: $form:ident)?),+ } later { $($later:ident),+ }) => {
         impl serde::Serialize for $record {
             fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 use serde::ser::SerializeStruct as _;
@@ -34,7 +37,10 @@ macro_rules! positional {
                 let always = [$(stringify!($field)),+].len();
                 let mut record =
                     serializer.serialize_struct(stringify!($record), always + given)?;
-                $(record.serialize_field(stringify!($field), $field)?;)+
+                $({
+                    let value = $crate::trailing::positional!(@value $field $($form)?);
+                    record.serialize_field(stringify!($field), value)?;
+                })+
                 let mut places = 0..given;
                 $(if places.next().is_some() {
                     record.serialize_field(stringify!($later), $later)?;

@@ -14,7 +14,7 @@ use crate::cluster::Cluster;
 use crate::consensus::Types;
 use crate::error::Error;
 use crate::machine::{Machine, Published};
-use crate::membership::effective;
+use crate::membership::{effective, others};
 use crate::network::segments::Fetcher;
 
 /// Pause before what the archive lacks is looked for again.
@@ -110,10 +110,7 @@ pub async fn keep_whole(
                 .ok();
             continue;
         }
-        let me = segments.dialer.me().id;
-        let nodes = effective(&raft);
-        let others = nodes.nodes().filter(|(id, _)| **id != me);
-        let others: Vec<_> = others.map(|(id, node)| (*id, node.clone())).collect();
+        let others = others(&effective(&raft), segments.dialer.me().id, None);
         if let Err(error) = segments.repair(lacks, &others).await {
             tracing::warn!(%error, "the archive is not complete here");
         }

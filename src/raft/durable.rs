@@ -72,3 +72,11 @@ pub fn read_optional(path: &Path) -> io::Result<Option<Vec<u8>>> {
         Err(error) => Err(at(path)(error)),
     }
 }
+
+/// Removes a file. None there is fine.
+pub fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at(path)(error)),
+        Err(_) | Ok(()) => Ok(()),
+    }
+}

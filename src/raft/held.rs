@@ -35,8 +35,9 @@ use crate::error::Error;
 use crate::fatal::FatalSignal;
 use crate::machine::{Machine, Published};
 use crate::member::Node;
-use crate::membership::effective;
-use crate::network::blobs::{Exchange, Item, blocking, pieces};
+use crate::membership::{effective, others};
+use crate::network::blobs::{Exchange, Item, pieces};
+use crate::network::blocking;
 
 /// What one round takes at most; small enough that it never fills a message.
 const ROUND_ITEMS: usize = 256;
@@ -193,7 +194,7 @@ async fn round(exchange: Exchange, members: &StoredMembership, asks: &mut Vec<As
     }
     let items: Arc<[Item]> = items.into();
     let me = exchange.me();
-    let peers = others(members, me);
+    let peers = others(members, me, None);
     let mut holders: Vec<BTreeSet<NodeId>> = vec![BTreeSet::new(); items.len()];
     let quick = items.iter().all(|item| item.bytes.is_some());
     // What has no bytes comes here first: the others fetch it from here.
@@ -306,11 +307,6 @@ pub fn membership_index(members: &StoredMembership) -> u64 {
     members.log_id().as_ref().map_or(0, |id| id.index)
 }
 
-fn others(members: &StoredMembership, me: NodeId) -> Vec<(NodeId, Node)> {
-    let nodes = members.nodes().filter(|(id, _)| **id != me);
-    nodes.map(|(id, node)| (*id, node.clone())).collect()
-}
-
 impl Cluster {
     /// Has blobs on the disks of a majority of the voters, from their bytes or from whoever has them. On any member.
     pub async fn hold(&self, blobs: Vec<(BlobRef, Option<Bytes>)>) -> Result<Held, HoldError> {
@@ -359,7 +355,7 @@ impl Cluster {
             if let Some(pieces) = read().await.map_err(unreadable)? {
                 return Ok(pieces);
             }
-            let peers = others(&effective(&raft), exchange.me());
+            let peers = others(&effective(&raft), exchange.me(), None);
             let fetched = exchange.fetch(&blob, &peers).await;
             fetched.map_err(|error| Error::busy(format!("blob {blob} is not here: {error}")))?;
             let pieces = read().await.map_err(unreadable)?;
@@ -407,10 +403,10 @@ async fn keep_blobs(exchange: Exchange, raft: LocalRaft, published: Arc<Publishe
         exchange.blobs.give_up(&state);
         let known = state.blobs().filter(|blob| wanted.contains(&blob.digest));
         let known: Vec<BlobRef> = known.collect();
-        let peers = others(&effective(&raft), exchange.me());
-        let came = known.len();
-        let left = exchange.repair(known, &peers).await;
-        if !left.is_empty() || came == 0 {
+        let peers = others(&effective(&raft), exchange.me(), None);
+        let came = exchange.repair(&known, &peers).await;
+        // Where all came there may be more.
+        if came == 0 || came < known.len() {
             tokio::time::sleep(PAUSE).await;
         }
     }

@@ -58,6 +58,18 @@ pub fn node_of<R: AsyncRuntime>(raft: &Raft<Types<R>, Machine<R>>, id: NodeId) -
     effective(raft).get_node(&id).cloned()
 }
 
+/// All members but one, `first` before the others.
+pub fn others(
+    members: &StoredMembership,
+    me: NodeId,
+    first: Option<NodeId>,
+) -> Vec<(NodeId, Node)> {
+    let nodes = members.nodes().filter(|(id, _)| **id != me);
+    let mut others: Vec<_> = nodes.map(|(id, node)| (*id, node.clone())).collect();
+    others.sort_by_key(|(id, _)| Some(*id) != first);
+    others
+}
+
 /// Which log a member has, as the membership in force here says.
 pub fn log_of<R: AsyncRuntime>(
     raft: &Raft<Types<R>, Machine<R>>,

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use model::{BlobRef, Command, End, Held, Outcome, StateVersion, Verdict};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
-use wire::status::{Code, Failure};
+use wire::status::Failure;
 use wire::v1;
 
 use crate::controller::Controller;
@@ -54,20 +54,8 @@ impl Controller {
         if payloads.is_empty() {
             return Ok(None);
         }
-        match self.cluster.hold(payloads).await {
-            Ok(held) => Ok(Some(held)),
-            Err(raft::HoldError::Nowhere(blob)) => {
-                let text = format!(
-                    "no controller has the file or request with digest {}",
-                    blob.digest
-                );
-                Err(Failure::new(Code::NoSuchBlob, text))
-            }
-            Err(raft::HoldError::NoRoom(why)) => {
-                Err(Failure::new(Code::Busy, why).with_hint("free space on the controllers' disks"))
-            }
-            Err(raft::HoldError::Other(error)) => Err(failure::of_raft(&error)),
-        }
+        let held = self.cluster.hold(payloads).await;
+        held.map(Some).map_err(failure::of_hold)
     }
 
     /// Not before every controller's release does.

@@ -20,6 +20,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let descriptors = protox::compile(&files, [&root])?;
     tonic_prost_build::configure()
         .bytes(".")
+        // Named by the digest of its bytes, so it needs an order.
+        .btree_map(".quorate.v1.ProcessBulk.env")
         // Few tasks have one, and each frame of a session would be as large as if it had.
         .boxed(".quorate.v1.TaskSpec.inference")
         .boxed(".quorate.v1.TaskSpec.bulk")

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
@@ -13,8 +13,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
-use model::{BlobDigest, BlobRef};
-use sha2::{Digest, Sha256};
+use model::{BlobDigest, BlobHasher, BlobRef};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
@@ -239,21 +238,10 @@ pub fn empty(to: &Path, mode: u32) -> Result<(), String> {
     made.map_err(|error| format!("{}: {error}", to.display()))
 }
 
-fn digest_of(mut file: File) -> io::Result<BlobRef> {
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; BUFFER];
-    let mut size = 0;
-    loop {
-        match file.read(&mut buffer)? {
-            0 => break,
-            read => {
-                hasher.update(&buffer[..read]);
-                size += read as u64;
-            }
-        }
-    }
-    let digest = BlobDigest(hasher.finalize().into());
-    Ok(BlobRef { digest, size })
+fn digest_of(file: File) -> io::Result<BlobRef> {
+    let mut hasher = BlobHasher::default();
+    io::copy(&mut BufReader::with_capacity(BUFFER, file), &mut hasher)?;
+    Ok(hasher.finish())
 }
 
 fn damaged() -> io::Error {

@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::{FutureExt, StreamExt};
-use security::{Alpn, Credentials, Expected, KeyFiles, Role};
 use tokio::sync::watch;
-use wire::client::{Client, Settings};
+use wire::client::Client;
 use wire::status::Reaction;
 
 use super::cache::{Failed, Source};
+use crate::renewal;
 
 /// Connections are used again for so long; after that a renewed certificate, or other controllers, are noticed.
 const FRESH: Duration = Duration::from_secs(60);
@@ -52,13 +52,9 @@ fn client(
     {
         return Ok(client.clone());
     }
-    let now = |error: &dyn std::fmt::Display| Failed::Now(error.to_string());
-    let credentials = Credentials::load(&KeyFiles::in_directory(identity));
-    let credentials = credentials.map_err(|error| now(&error))?;
-    let tls = security::client_config(&credentials, Expected::any(Role::Controller), Alpn::H2);
-    let tls = tls.map_err(|error| now(&error))?;
-    let made = Client::connect(&dialled.borrow(), tls, Settings::default());
-    let made = made.map_err(|error| now(&error))?;
+    let credentials = renewal::credentials(identity);
+    let credentials = credentials.map_err(|error| Failed::Now(error.to_string()))?;
+    let made = renewal::client_as(&credentials, &dialled.borrow()).map_err(Failed::Now)?;
     *held = Some((Instant::now(), made.clone()));
     Ok(made)
 }

@@ -6,8 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use model::{Attachment, BlobDigest, BlobRef};
-use sha2::{Digest, Sha256};
+use model::{Attachment, BlobHasher, BlobRef};
 
 use super::spec::invalid;
 use crate::client::Connection;
@@ -57,16 +56,13 @@ pub fn attach(path: &Path) -> Result<(Attachment, Option<Upload>)> {
         let next = "put large data where the agents can read it, and name it in the command";
         return Err(Failure::refused("over_limit", text, next));
     }
-    let mut hasher = Sha256::new();
-    let size = io::copy(
+    let mut hasher = BlobHasher::default();
+    io::copy(
         &mut io::BufReader::with_capacity(1 << 20, file),
         &mut hasher,
-    );
-    let size = size.map_err(unreadable)?;
-    let blob = BlobRef {
-        digest: BlobDigest(hasher.finalize().into()),
-        size,
-    };
+    )
+    .map_err(unreadable)?;
+    let blob = hasher.finish();
     let attachment = Attachment {
         name: name.to_owned(),
         blob,
@@ -77,7 +73,7 @@ pub fn attach(path: &Path) -> Result<(Attachment, Option<Upload>)> {
         blob,
         from: Origin::File(path.to_owned()),
     };
-    Ok((attachment, Some(upload).filter(|_| size > 0)))
+    Ok((attachment, Some(upload).filter(|_| blob.size > 0)))
 }
 
 /// Before the submit: what is interrupted here goes on where it stopped, if it is begun again soon.

@@ -6,42 +6,25 @@ use super::*;
 
 impl Leader {
     fn set_limit(&mut self, limit: u32) {
-        self.tickets += 1;
-        let ticket = Ticket(self.tickets);
-        let command = Command::SetBackend(SetBackend {
+        let ticket = self.request(Command::SetBackend(SetBackend {
             agent: AgentId::new("a1").expect("it is a name"),
             name: "x".into(),
             weight: None,
             limit: Some(limit),
             max_fails: None,
             fail_timeout: None,
-        });
-        self.input(Input::Request {
-            ticket,
-            principal: principal("ann", Role::Client),
-            command,
-            held: None,
-        });
+        }));
         assert_eq!(self.answer(ticket), Some(&Ok(Reply::Done)));
     }
 
     fn ask_model(&mut self) {
-        self.tickets += 1;
         let namespace = Namespace::new("default").expect("it is a name");
         let inference = Inference {
             model: "m".into(),
             endpoint: Endpoint::ChatCompletions,
             request: "{}".into(),
         };
-        self.input(Input::Request {
-            ticket: Ticket(self.tickets),
-            principal: principal("ann", Role::Client),
-            command: Command::SubmitTask(Submit {
-                spec: TaskSpec::inference(namespace, inference),
-                request_id: None,
-            }),
-            held: None,
-        });
+        self.submit_spec(TaskSpec::inference(namespace, inference));
     }
 
     /// Limits of `x` that were told since the last time; 0 where nothing was set.

@@ -6,14 +6,7 @@ use super::*;
 
 impl Leader {
     fn ask(&mut self, command: Command) {
-        self.tickets += 1;
-        let ticket = Ticket(self.tickets);
-        self.input(Input::Request {
-            ticket,
-            principal: principal("ann", Role::Client),
-            command,
-            held: None,
-        });
+        let ticket = self.request(command);
         assert_eq!(self.answer(ticket), Some(&Ok(Reply::Done)));
     }
 
@@ -29,16 +22,7 @@ impl Leader {
         let namespace = Namespace::new("default").expect("it is a name");
         let mut spec = TaskSpec::process(namespace, vec!["true".into()]);
         spec.at_most_once = true;
-        self.tickets += 1;
-        self.input(Input::Request {
-            ticket: Ticket(self.tickets),
-            principal: principal("ann", Role::Client),
-            command: Command::SubmitTask(Submit {
-                spec,
-                request_id: None,
-            }),
-            held: None,
-        });
+        self.submit_spec(spec);
     }
 
     /// Attempts that an agent was told to end since the last time, and why.
@@ -192,15 +176,9 @@ fn a_cancelled_task_is_cancelled_whatever_is_drained() {
     let mut leader = Leader::new();
     leader.agent("a1", 1, 4);
     leader.submit("one");
-    leader.tickets += 1;
-    leader.input(Input::Request {
-        ticket: Ticket(leader.tickets),
-        principal: principal("ann", Role::Client),
-        command: Command::CancelTask {
-            task: TaskId(1),
-            reason: String::new(),
-        },
-        held: None,
+    leader.request(Command::CancelTask {
+        task: TaskId(1),
+        reason: String::new(),
     });
     leader.told();
     leader.drain("a1", 0);

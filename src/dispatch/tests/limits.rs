@@ -247,15 +247,11 @@ fn a_cancel_counts_with_its_reason() {
     leader.hold = true;
     let reason = "x".repeat(3 * 1024 * 1024);
     for number in 1..=40 {
-        leader.input(Input::Request {
-            ticket: Ticket(number),
-            principal: principal("ann", Role::Client),
-            command: Command::CancelTask {
-                task: TaskId(1),
-                reason: reason.clone(),
-            },
-            held: None,
+        let ticket = leader.request(Command::CancelTask {
+            task: TaskId(1),
+            reason: reason.clone(),
         });
+        assert_eq!(ticket, Ticket(number));
     }
     let refused = (1..=40).filter(|number| leader.answer(Ticket(*number)).is_some());
     assert!(refused.count() > 10, "120 MiB do not wait where 64 may");
@@ -367,21 +363,14 @@ fn what_the_state_s_version_does_not_admit_is_answered_and_never_proposed() {
     let mut leader = Leader::new();
     leader.state = at_version_1();
     leader.hold = true;
-    leader.tickets += 1;
-    let ticket = Ticket(leader.tickets);
-    leader.input(Input::Request {
-        ticket,
-        principal: principal("ann", Role::Client),
-        command: Command::SetBackend(SetBackend {
-            agent: model::AgentId::new("a1").expect("it is a name"),
-            name: "gpu".into(),
-            weight: Some(2),
-            limit: None,
-            max_fails: None,
-            fail_timeout: None,
-        }),
-        held: None,
-    });
+    let ticket = leader.request(Command::SetBackend(SetBackend {
+        agent: model::AgentId::new("a1").expect("it is a name"),
+        name: "gpu".into(),
+        weight: Some(2),
+        limit: None,
+        max_fails: None,
+        fail_timeout: None,
+    }));
     let refused = Refusal::Rejected(model::Rejected::NotYet {
         needs: StateVersion(2),
         version: StateVersion(1),

@@ -12,7 +12,7 @@ use super::catalog::{Kept, name};
 use super::frame::{self, Scan};
 use super::index::{Footer, Index};
 use super::need::Need;
-use crate::durable::at;
+use crate::durable::{at, remove};
 
 /// The end of the name of a file that turned out not to be what it should be.
 const DAMAGED: &str = "damaged";
@@ -166,13 +166,6 @@ pub fn footer_of(path: &Path) -> io::Result<Footer> {
     let file = File::open(path).map_err(at(path))?;
     let footer = Footer::read(&file).map_err(at(path))?;
     footer.ok_or_else(|| at(path)(frame::damaged("it does not end as a complete segment does")))
-}
-
-pub fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at(path)(error)),
-        Err(_) | Ok(()) => Ok(()),
-    }
 }
 
 /// In case it is the last there is of it. What was put aside before stays: it may be more.

@@ -14,12 +14,12 @@ use model::{ArchiveStep, Record, Segment};
 
 use super::catalog::{Kept, Shared, fetched};
 use super::files::{
-    Tally, Trimmed, appended_to, create, footer_of, forget_aside, put_aside, remove, sweep, trimmed,
+    Tally, Trimmed, appended_to, create, footer_of, forget_aside, put_aside, sweep, trimmed,
 };
 use super::frame::{self, Scan};
 use super::index::Index;
 use super::need::Need;
-use crate::durable::{self, at};
+use crate::durable::{self, at, remove};
 
 /// Bytes after which what was appended is synced, so that a snapshot never waits for much.
 const SYNC_BYTES: u64 = 8 << 20;

@@ -1,11 +1,10 @@
 //! The files of blobs: whole, verified, or not there.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, BufReader, Seek, Write};
 use std::path::{Path, PathBuf};
 
-use model::{BlobDigest, BlobRef};
-use sha2::{Digest, Sha256};
+use model::{BlobDigest, BlobHasher, BlobRef};
 
 use crate::durable::at;
 
@@ -64,7 +63,7 @@ pub fn verified(dir: &Path, blob: &BlobRef) -> io::Result<File> {
         }
         opened => opened.map_err(at(&path))?,
     };
-    let found = digest_of(&mut file).map_err(at(&path))?;
+    let found = digest_of(&file).map_err(at(&path))?;
     if found != *blob {
         return Err(at(&path)(damaged("its bytes have changed")));
     }
@@ -73,23 +72,10 @@ pub fn verified(dir: &Path, blob: &BlobRef) -> io::Result<File> {
 }
 
 /// What a file holds, from where it stands on.
-pub fn digest_of(file: &mut File) -> io::Result<BlobRef> {
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; BUFFER];
-    let mut size = 0;
-    loop {
-        match file.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(read) => {
-                hasher.update(&buffer[..read]);
-                size += read as u64;
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    let digest = BlobDigest(hasher.finalize().into());
-    Ok(BlobRef { digest, size })
+pub fn digest_of(file: &File) -> io::Result<BlobRef> {
+    let mut hasher = BlobHasher::default();
+    io::copy(&mut BufReader::with_capacity(BUFFER, file), &mut hasher)?;
+    Ok(hasher.finish())
 }
 
 pub fn damaged(what: &str) -> io::Error {
@@ -98,14 +84,6 @@ pub fn damaged(what: &str) -> io::Error {
 
 pub fn is_damage(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::InvalidData
-}
-
-pub fn remove(dir: &Path, digest: &BlobDigest) -> io::Result<()> {
-    let path = path(dir, digest);
-    match fs::remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at(&path)(error)),
-        Err(_) | Ok(()) => Ok(()),
-    }
 }
 
 /// Takes its name from a damaged file. An earlier one that was put aside is written over: neither is the blob.

@@ -113,7 +113,7 @@ impl Blobs {
     /// All bytes are here; are they the right ones?
     fn finish(&self, blob: &BlobRef, mut file: File, path: &Path) -> io::Result<()> {
         file.rewind().map_err(at(path))?;
-        if files::digest_of(&mut file).map_err(at(path))? != *blob {
+        if files::digest_of(&file).map_err(at(path))? != *blob {
             fs::remove_file(path).map_err(at(path))?;
             return Err(files::damaged(
                 "the bytes that came are not those of the blob",

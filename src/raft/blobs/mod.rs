@@ -72,6 +72,13 @@ struct Here {
     pinned: Instant,
 }
 
+impl Here {
+    /// Nobody asked for it for so long.
+    fn is_old(&self, pinned: Duration) -> bool {
+        self.pinned.elapsed() >= pinned
+    }
+}
+
 /// How much is kept.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct BlobStats {
@@ -211,6 +218,7 @@ impl Blobs {
     }
 
     /// The same, all at once.
+    #[cfg(test)]
     pub fn read_whole(&self, blob: &BlobRef) -> io::Result<Option<Vec<u8>>> {
         let Some(mut file) = self.read(blob)? else {
             return Ok(None);
@@ -223,7 +231,7 @@ impl Blobs {
     /// Deletes what was not asked for lately and is not to be kept, and uploads that nobody went on with.
     pub fn collect(&self, keep: impl Fn(&BlobDigest) -> bool) -> io::Result<usize> {
         incoming::remove_old(&self.dir)?;
-        let is_old = |it: &Here| it.pinned.elapsed() >= self.pinned;
+        let is_old = |it: &Here| it.is_old(self.pinned);
         let known = lock(&self.known);
         let old = known.here.iter().filter(|(_, it)| is_old(it));
         let old: Vec<_> = old.map(|(digest, _)| *digest).collect();
@@ -240,7 +248,7 @@ impl Blobs {
             }
             drop(known);
             if still_old {
-                files::remove(&self.dir, &digest)?;
+                durable::remove(&files::path(&self.dir, &digest))?;
                 collected += 1;
             }
         }
@@ -250,10 +258,8 @@ impl Blobs {
     /// Whether anything may be collected if nothing refers to it.
     pub fn has_old(&self, refers: impl Fn(&BlobDigest) -> bool) -> bool {
         let known = lock(&self.known);
-        known
-            .here
-            .iter()
-            .any(|(digest, it)| it.pinned.elapsed() >= self.pinned && !refers(digest))
+        let mut here = known.here.iter();
+        here.any(|(digest, it)| it.is_old(self.pinned) && !refers(digest))
     }
 
     pub fn stats(&self) -> BlobStats {

@@ -1,6 +1,6 @@
 //! Blobs between members: asked for, fetched, and known to be on the disks of a majority.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::pin::Pin;
@@ -16,6 +16,7 @@ use tonic::transport::Channel;
 use wire::v1;
 use wire::v1::peer_client::PeerClient;
 
+use super::blocking;
 use super::client::local_failure;
 use super::dial::{CallError, Dialer, within};
 use crate::blobs::{Blobs, Progress};
@@ -247,25 +248,17 @@ impl Exchange {
         }
     }
 
-    /// What is missing comes, from whoever has it. Says what is still missing.
-    pub async fn repair(
-        &self,
-        missing: Vec<BlobRef>,
-        peers: &[(NodeId, Node)],
-    ) -> BTreeSet<BlobDigest> {
-        let mut left = BTreeSet::new();
+    /// What is missing comes, from whoever has it. Says how many came.
+    pub async fn repair(&self, missing: &[BlobRef], peers: &[(NodeId, Node)]) -> usize {
+        let mut came = 0;
         for blob in missing {
-            if let Err(error) = self.fetch(&blob, peers).await {
-                tracing::warn!(%blob, %error, "a blob is not here, and could not be fetched");
-                left.insert(blob.digest);
+            match self.fetch(blob, peers).await {
+                Ok(()) => came += 1,
+                Err(error) => {
+                    tracing::warn!(%blob, %error, "a blob is not here, and could not be fetched");
+                }
             }
         }
-        left
+        came
     }
-}
-
-pub async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await?
 }

@@ -19,3 +19,12 @@ pub mod segments;
 pub mod service;
 pub mod snapshots;
 pub mod tls;
+
+use std::io;
+
+/// Work on the disk, off the threads that serve the network.
+pub async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await?
+}

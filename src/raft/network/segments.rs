@@ -16,6 +16,7 @@ use tokio::sync::{Mutex, mpsc};
 use tonic::{Code, Status, Streaming};
 use wire::v1;
 
+use super::blocking;
 use super::client::local_failure;
 use super::dial::{CallError, Dialer, within};
 use crate::archive::Archive;
@@ -225,10 +226,4 @@ async fn next(
         Ok(part) => Ok(part?),
         Err(_) => Err(CallError::TimedOut(PART_PAUSE)),
     }
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await?
 }

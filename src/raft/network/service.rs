@@ -21,12 +21,11 @@ use super::codec;
 use super::guard::Guard;
 use super::segments::{self, Fetcher};
 use super::snapshots;
-use crate::consensus::{NodeId, Snapshot, Types};
+use crate::consensus::{Snapshot, Types};
 use crate::election::QuickElection;
 use crate::error::{Error, Hindrance};
 use crate::machine::{Machine, Published, Storage};
-use crate::member::Node;
-use crate::membership::effective;
+use crate::membership::{effective, others};
 use crate::read::Rounds;
 use crate::snapshot::Handle;
 use crate::store::log::LogStore;
@@ -62,16 +61,6 @@ fn unwrap_fatal(error: RaftError<C>) -> Status {
 }
 
 impl Service {
-    /// The other members, this one first.
-    fn others(&self, first: Option<NodeId>) -> Vec<(NodeId, Node)> {
-        let members = effective(&self.raft);
-        let nodes = members.nodes();
-        let others = nodes.filter(|(id, _)| **id != self.guard.me().id);
-        let mut others: Vec<_> = others.map(|(id, node)| (*id, node.clone())).collect();
-        others.sort_by_key(|(id, _)| Some(*id) != first);
-        others
-    }
-
     /// A snapshot becomes the state only where the archive that belongs to it is here. Done before consensus
     /// hears of it, so that nothing else waits for it; what came is kept for the next try.
     async fn fetch_segments(
@@ -84,11 +73,8 @@ impl Service {
             .position()
             .map_err(|damage| Status::invalid_argument(damage.to_string()))?;
         let sender = header.map(|header| header.from);
-        let nodes = position.membership.nodes();
-        let others = nodes.filter(|(id, _)| **id != self.guard.me().id);
-        let mut others: Vec<_> = others.map(|(id, node)| (*id, node.clone())).collect();
         // Who sends the snapshot has all of it.
-        others.sort_by_key(|(id, _)| Some(*id) != sender);
+        let others = others(&position.membership, self.guard.me().id, sender);
         let fetched = self.segments.complete(position.segments, &others).await;
         fetched.map_err(|error| Status::unavailable(format!("the archive is not here: {error}")))
     }
@@ -203,7 +189,8 @@ impl PeerApi for Service {
         let header = request.get_ref().header.as_ref();
         self.guard.check(origin(&request), header)?;
         // Who asks has them.
-        let peers = self.others(header.map(|header| header.from));
+        let sender = header.map(|header| header.from);
+        let peers = others(&effective(&self.raft), self.guard.me().id, sender);
         let reply = self.exchange.hold(request.into_inner(), &peers).await?;
         Ok(Response::new(reply))
     }

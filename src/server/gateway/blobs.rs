@@ -105,14 +105,12 @@ impl Gateway {
             told(replies, blob, progress).await;
             offset = end;
         }
-        match cluster.hold(vec![(blob, None)]).await {
-            Ok(_) => {}
-            Err(raft::HoldError::Nowhere(_)) => {
-                return Err(Failure::new(Code::Busy, "it is not here any more"));
-            }
-            Err(raft::HoldError::NoRoom(why)) => return Err(Failure::new(Code::Busy, why)),
-            Err(raft::HoldError::Other(error)) => return Err(failure::of_raft(&error)),
-        }
+        let held = cluster.hold(vec![(blob, None)]).await;
+        held.map_err(|error| match error {
+            // It was, a moment ago.
+            raft::HoldError::Nowhere(_) => Failure::new(Code::Busy, "it is not here any more"),
+            other => failure::of_hold(other),
+        })?;
         let done = v1::PutBlobReply {
             offset: blob.size,
             held: true,

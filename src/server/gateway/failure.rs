@@ -88,6 +88,21 @@ pub fn of_raft(error: &raft::Error) -> Failure {
     }
 }
 
+/// Of blobs that a majority should have.
+pub fn of_hold(error: raft::HoldError) -> Failure {
+    match error {
+        raft::HoldError::Nowhere(blob) => {
+            let digest = blob.digest;
+            let text = format!("no controller has the file or request with digest {digest}");
+            Failure::new(Code::NoSuchBlob, text)
+        }
+        raft::HoldError::NoRoom(why) => {
+            Failure::new(Code::Busy, why).with_hint("free space on the controllers' disks")
+        }
+        raft::HoldError::Other(error) => of_raft(&error),
+    }
+}
+
 /// What the leader, or the way to it, answered to a request that was passed on.
 pub fn of_leader(status: &tonic::Status) -> Failure {
     match wire::transport::dial_error(status) {

@@ -1,7 +1,5 @@
 //! Blobs, and what of a spec becomes one.
 
-use std::collections::BTreeMap;
-
 use bytes::Bytes;
 use model::{Attachment, BlobDigest, BlobRef, Bulk, TaskSpec};
 use prost::Message;
@@ -67,11 +65,11 @@ pub fn shorten(mut spec: TaskSpec) -> (TaskSpec, Option<Bytes>) {
             let program = spec.command.first().cloned();
             let bulk = v1::ProcessBulk {
                 command: std::mem::take(&mut spec.command),
-                env: std::mem::take(&mut spec.env).into_iter().collect(),
+                env: std::mem::take(&mut spec.env),
             };
             // What people see of it, and what makes the spec one of a process.
             spec.command = program.into_iter().collect();
-            canonical(&bulk)
+            bulk.encode_to_vec().into()
         }
     };
     let blob = BlobRef::of(&bytes);
@@ -93,28 +91,10 @@ pub fn restore(spec: &TaskSpec, bulk: &Bytes) -> Result<TaskSpec, Malformed> {
             let read = v1::ProcessBulk::decode(bulk.clone())
                 .map_err(|error| Malformed(format!("a command can't be read: {error}")))?;
             spec.command = read.command;
-            spec.env = read.env.into_iter().collect();
+            spec.env = read.env;
         }
     }
     Ok(spec)
-}
-
-/// The same bytes for the same command: it is named by their digest. Prost writes a map in no order.
-fn canonical(bulk: &v1::ProcessBulk) -> Bytes {
-    let mut bytes = v1::ProcessBulk {
-        command: bulk.command.clone(),
-        env: std::collections::HashMap::new(),
-    }
-    .encode_to_vec();
-    let sorted: BTreeMap<_, _> = bulk.env.iter().collect();
-    for (key, value) in sorted {
-        let one = v1::ProcessBulk {
-            command: Vec::new(),
-            env: [(key.clone(), value.clone())].into(),
-        };
-        bytes.extend_from_slice(&one.encode_to_vec());
-    }
-    bytes.into()
 }
 
 fn payload_bytes(spec: &TaskSpec) -> usize {
