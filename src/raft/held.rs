@@ -28,7 +28,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::assembly::until;
-use crate::blobs::{BlobStats, Progress};
+use crate::blobs::{BlobStats, Blobs, Progress};
 use crate::cluster::{Cluster, LocalCore};
 use crate::consensus::{NodeId, StoredMembership, Types};
 use crate::error::Error;
@@ -52,6 +52,11 @@ const ROUND_LIMIT: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_secs(1);
 /// What has just been named is mostly on its way already.
 const MOMENT: Duration = Duration::from_millis(500);
+/// Bytes a second that are read again by the way; and the least time for one blob.
+const SCRUB_BYTES: u64 = 8 << 20;
+const SCRUB_LEAST: Duration = Duration::from_millis(5);
+/// Between two rounds of that.
+const SCRUB_EVERY: Duration = Duration::from_secs(3_600);
 /// Between two looks at what may be deleted.
 const COLLECT_EVERY: Duration = Duration::from_secs(60);
 
@@ -113,14 +118,16 @@ pub fn start(
     core: &Arc<LocalCore>,
     published: &Arc<Published>,
     stopping: &CancellationToken,
-) -> (Holder, [JoinHandle<()>; 2]) {
+) -> (Holder, [JoinHandle<()>; 3]) {
     let fatal = &core.fatal;
     let holder = Holder::start(exchange.clone(), core.raft.clone(), fatal);
     let fetching = keep_blobs(exchange.clone(), core.raft.clone(), published.clone());
     let fetching = fatal.watch("completing the blobs", fetching);
     let collecting = collect(exchange.clone(), core.clone(), published.clone());
     let collecting = fatal.watch("deleting blobs", collecting);
+    let scrubbing = fatal.watch("reading blobs again", scrub(exchange.blobs.clone()));
     let tasks = [
+        tokio::spawn(until(stopping.clone(), scrubbing)),
         tokio::spawn(until(stopping.clone(), fetching)),
         tokio::spawn(until(stopping.clone(), collecting)),
     ];
@@ -409,6 +416,30 @@ async fn keep_blobs(exchange: Exchange, raft: LocalRaft, published: Arc<Publishe
         if came == 0 || came < known.len() {
             tokio::time::sleep(PAUSE).await;
         }
+    }
+}
+
+/// Reads all blobs again and again, slowly. What has changed is then missing, and comes from another member.
+async fn scrub(blobs: Arc<Blobs>) {
+    loop {
+        let mut last = None;
+        loop {
+            let blobs = blobs.clone();
+            let pause = match blocking(move || blobs.scrub_after(last)).await {
+                Ok(None) => break,
+                Ok(Some(blob)) => {
+                    last = Some(blob.digest);
+                    Duration::from_millis(blob.size.saturating_mul(1_000) / SCRUB_BYTES)
+                }
+                // Of the disk, not of a blob: it may pass, and says itself what it is.
+                Err(error) => {
+                    tracing::warn!(%error, "blobs could not be read again; the next round begins in an hour");
+                    break;
+                }
+            };
+            tokio::time::sleep(pause.max(SCRUB_LEAST)).await;
+        }
+        tokio::time::sleep(SCRUB_EVERY).await;
     }
 }
 

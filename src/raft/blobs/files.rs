@@ -5,8 +5,10 @@ use std::io::{self, BufReader, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use model::{BlobDigest, BlobHasher, BlobRef};
+use nix::errno::Errno;
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 
-use crate::durable::at;
+use crate::durable::{self, at};
 
 /// Bytes read at once.
 const BUFFER: usize = 256 * 1024;
@@ -57,18 +59,43 @@ pub fn write(dir: &Path, blob: &BlobRef, bytes: &[u8]) -> io::Result<()> {
 /// A file at its start, after all of its bytes were looked at.
 pub fn verified(dir: &Path, blob: &BlobRef) -> io::Result<File> {
     let path = path(dir, &blob.digest);
-    let mut file = match File::open(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(at(&path)(damaged("it is gone")));
-        }
-        opened => opened.map_err(at(&path))?,
-    };
-    let found = digest_of(&file).map_err(at(&path))?;
-    if found != *blob {
-        return Err(at(&path)(damaged("its bytes have changed")));
-    }
+    let mut file = opened(&path)?;
+    compare(&file, blob).map_err(at(&path))?;
     file.rewind().map_err(at(&path))?;
     Ok(file)
+}
+
+/// The same for one that nobody asked for: as it stands on the disk, and no longer in memory than before.
+pub fn verify_on_disk(dir: &Path, blob: &BlobRef) -> io::Result<()> {
+    let path = path(dir, &blob.digest);
+    let file = opened(&path)?;
+    // Advice: without it the copy in memory is looked at, which is what readers would get.
+    let out_of_memory = || posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED).ok();
+    out_of_memory();
+    let compared = compare(&file, blob).map_err(at(&path));
+    out_of_memory();
+    compared
+}
+
+fn opened(path: &Path) -> io::Result<File> {
+    match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(at(path)(damaged("it is gone")))
+        }
+        opened => opened.map_err(at(path)),
+    }
+}
+
+fn compare(file: &File, blob: &BlobRef) -> io::Result<()> {
+    match digest_of(file) {
+        Ok(found) if found == *blob => Ok(()),
+        Ok(_) => Err(damaged("its bytes have changed")),
+        // What the disk itself says of a bad sector: these bytes come back from elsewhere or not at all.
+        Err(error) if error.raw_os_error() == Some(Errno::EIO as i32) => {
+            Err(damaged("its bytes can't be read"))
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// What a file holds, from where it stands on.
@@ -92,6 +119,14 @@ pub fn put_aside(dir: &Path, digest: &BlobDigest) -> io::Result<()> {
     match fs::rename(&path, path.with_extension(DAMAGED)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at(&path)(error)),
         Err(_) | Ok(()) => Ok(()),
+    }
+}
+
+/// Removes what was put aside, the right one being here. What can't be removed only takes space.
+pub fn forget_damaged(dir: &Path, digest: &BlobDigest) {
+    let path = path(dir, digest).with_extension(DAMAGED);
+    if let Err(error) = durable::remove(&path) {
+        tracing::warn!(%error, "a damaged file stays beside the one that replaced it");
     }
 }
 

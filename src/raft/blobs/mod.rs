@@ -10,12 +10,13 @@
 //! A file gets its name only when its bytes are synced, so whatever has a name was whole once. What `State` refers to
 //! and is not here is *missing*: it comes from another controller. What nothing refers to is *pinned* for ten minutes,
 //! counted from when it came, was asked for last, or from the start of the process; after that it may be
-//! deleted. Everything here blocks.
+//! deleted. What nobody reads is looked at again ([`scrub`]), while others still have it. Everything here blocks.
 //!
 //! Left out: who else has a blob (`held`), and how it travels (`network`).
 
 mod files;
 mod incoming;
+mod scrub;
 
 #[cfg(test)]
 mod tests;
@@ -64,6 +65,8 @@ struct Known {
     here: BTreeMap<BlobDigest, Here>,
     /// Referred to, and not here; with the entry that says so.
     missing: BTreeMap<BlobDigest, u64>,
+    /// How often one was not what it should be.
+    damaged: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -86,6 +89,8 @@ pub struct BlobStats {
     pub bytes: u64,
     /// Referred to, and not here.
     pub missing: u64,
+    /// Found changed or gone on this disk since the start.
+    pub damaged: u64,
 }
 
 impl Blobs {
@@ -209,8 +214,7 @@ impl Blobs {
         match files::verified(&self.dir, blob) {
             Ok(file) => Ok(Some(file)),
             Err(error) if files::is_damage(&error) => {
-                tracing::error!(%blob, %error, "a blob is damaged here; another controller has it");
-                self.lost(blob.digest)?;
+                self.lost(blob, &error)?;
                 Ok(None)
             }
             Err(error) => Err(error),
@@ -268,29 +272,39 @@ impl Blobs {
             blobs: known.here.len() as u64,
             bytes: known.here.values().map(|it| it.size).sum(),
             missing: known.missing.len() as u64,
+            damaged: known.damaged,
         }
     }
 
     fn came(&self, blobs: impl Iterator<Item = BlobRef>) {
         let pinned = Instant::now();
         let mut known = lock(&self.known);
-        let before = known.missing.len();
+        let mut replaced = Vec::new();
         for blob in blobs {
             let size = blob.size;
             known.here.insert(blob.digest, Here { size, pinned });
-            known.missing.remove(&blob.digest);
+            if known.missing.remove(&blob.digest).is_some() {
+                replaced.push(blob.digest);
+            }
         }
-        if known.missing.len() != before {
+        if !replaced.is_empty() {
             self.tell(&known);
+        }
+        drop(known);
+        for digest in replaced {
+            files::forget_damaged(&self.dir, &digest);
         }
     }
 
-    /// A file that is not what it should be is put aside, in case it is all there is.
-    fn lost(&self, digest: BlobDigest) -> io::Result<()> {
+    /// A file that is not what it should be is put aside until the right one comes, in case it is all there is.
+    fn lost(&self, blob: &BlobRef, why: &io::Error) -> io::Result<()> {
+        tracing::error!(%blob, error = %why, "a blob is damaged here; it is fetched from another controller");
+        let digest = blob.digest;
         let turn = self.turn(digest);
         let _one_writer = lock(&turn);
         let mut known = lock(&self.known);
         if known.here.remove(&digest).is_some() {
+            known.damaged += 1;
             files::put_aside(&self.dir, &digest)?;
         }
         // Whether the state refers to it is seen by whoever fetches.

@@ -95,7 +95,35 @@ fn a_blob_that_was_changed_on_disk_is_missing_until_it_comes_again() {
     assert_eq!(fs::read(&aside).unwrap(), flipped);
     blobs.append(&blob, 0, &bytes).unwrap();
     assert_eq!(blobs.stats().missing, 0);
+    assert!(!aside.exists());
     assert_eq!(blobs.read_whole(&blob).unwrap(), Some(bytes));
+}
+
+#[test]
+fn what_nobody_reads_is_read_again_each_once_a_round() {
+    let dir = TempDir::new().unwrap();
+    let pinned = Duration::ZERO;
+    let blobs = Blobs::open_with(dir.path(), pinned).unwrap();
+    let outputs: Vec<Vec<u8>> = (0..20).map(|n| vec![n; 9_000]).collect();
+    let kept: Vec<BlobRef> = outputs.iter().map(|it| BlobRef::of(it)).collect();
+    let written = kept.iter().copied().zip(outputs.iter().map(Vec::as_slice));
+    blobs.put(&written.collect::<Vec<_>>()).unwrap();
+    fs::write(file_of(dir.path(), &kept[3]), &outputs[4]).unwrap();
+    fs::remove_file(file_of(dir.path(), &kept[7])).unwrap();
+
+    let (mut last, mut seen) = (None, Vec::new());
+    while let Some(blob) = blobs.scrub_after(last).unwrap() {
+        last = Some(blob.digest);
+        seen.push(blob);
+    }
+    let mut sorted = kept.clone();
+    sorted.sort_by_key(|blob| blob.digest);
+    assert_eq!(seen, sorted);
+    let lost = [kept[3].digest, kept[7].digest].into();
+    assert_eq!(**blobs.missing().borrow(), lost);
+    assert_eq!(blobs.stats().damaged, 2);
+    // A look is no use of it.
+    assert_eq!(blobs.collect(|_| false).unwrap(), 18);
 }
 
 #[test]

@@ -86,6 +86,11 @@ impl Now {
             "quorate_blobs_missing",
             "Blobs that tasks refer to and that are not here (yet)",
             stats.missing,
+        )?;
+        sheet.counter(
+            "quorate_blobs_damaged_total",
+            "Blobs found changed or gone on this controller's disk",
+            stats.damaged,
         )
     }
 

@@ -1,0 +1,42 @@
+//! Reading again what nobody reads, so that a change on this disk is found while another one still has the bytes.
+
+use std::io;
+use std::ops::Bound;
+
+use model::{BlobDigest, BlobRef};
+
+use super::{Blobs, files};
+use crate::sync::lock;
+
+impl Blobs {
+    /// Reads the next blob after this one, in the order of their digests, and says which that was; none after the last.
+    /// One that has changed counts as missing from now on. A look keeps nothing from being deleted.
+    pub fn scrub_after(&self, last: Option<BlobDigest>) -> io::Result<Option<BlobRef>> {
+        let from = last.map_or(Bound::Unbounded, Bound::Excluded);
+        let next = || {
+            let known = lock(&self.known);
+            let mut after = known.here.range((from, Bound::Unbounded));
+            after.next().map(|(digest, here)| BlobRef {
+                digest: *digest,
+                size: here.size,
+            })
+        };
+        let Some(blob) = next() else {
+            return Ok(None);
+        };
+        let turn = self.turn(blob.digest);
+        // It is neither deleted nor replaced meanwhile.
+        let one_writer = lock(&turn);
+        let is_here = lock(&self.known).here.contains_key(&blob.digest);
+        let seen = match is_here {
+            true => files::verify_on_disk(&self.dir, &blob),
+            false => Ok(()),
+        };
+        drop(one_writer);
+        match seen {
+            Err(error) if files::is_damage(&error) => self.lost(&blob, &error)?,
+            seen => seen?,
+        }
+        Ok(Some(blob))
+    }
+}
