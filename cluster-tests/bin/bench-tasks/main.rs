@@ -8,7 +8,9 @@
 //!
 //! `--failover N` kills the leader N times and measures the time to the next commit; `--steady MINUTES`
 //! holds full load and counts elections, of which there must be none; `--fleet AGENTS` (`make bench-fleet`)
-//! connects that many agents and shows what they cost and how soon they are back after the leader died.
+//! connects that many agents and shows what they cost and how soon they are back after the leader died;
+//! `--queued TASKS` (`make bench-scale`) lets that many wait, and `--sustained MINUTES` keeps a rate, for what
+//! that costs in memory, on disk and in latency.
 
 #![expect(
     clippy::print_stdout,
@@ -19,9 +21,12 @@ mod cost;
 mod failover;
 mod fleet;
 mod floor;
+mod footprint;
+mod queued;
 mod rounds;
 mod site;
 mod steady;
+mod sustained;
 mod throughput;
 
 use std::process::ExitCode;
@@ -62,6 +67,15 @@ pub struct Arguments {
     /// Instead: so many agents at once; the leader is killed --rounds times
     #[arg(long, value_name = "AGENTS", conflicts_with_all = ["failover", "steady"])]
     fleet: Option<u32>,
+    /// Instead: let so many tasks wait, and see how the cluster bears it
+    #[arg(long, value_name = "TASKS", conflicts_with_all = ["failover", "steady", "fleet"])]
+    queued: Option<u64>,
+    /// Instead: a fixed rate for so long, and what that leaves in memory and on disk
+    #[arg(long, value_name = "MINUTES", conflicts_with_all = ["failover", "steady", "fleet", "queued"])]
+    sustained: Option<u64>,
+    /// Tasks a minute of --sustained
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
+    rate: u64,
 }
 
 fn main() -> ExitCode {
@@ -114,6 +128,12 @@ async fn measure(arguments: &Arguments) -> Result<(), Error> {
     }
     if let Some(agents) = arguments.fleet {
         return fleet::measure(agents, arguments).await;
+    }
+    if let Some(tasks) = arguments.queued {
+        return queued::measure(tasks, arguments.seconds).await;
+    }
+    if let Some(minutes) = arguments.sustained {
+        return sustained::measure(minutes, arguments.rate).await;
     }
     if !arguments.processes {
         throughput::no_ops(arguments).await?;

@@ -30,11 +30,23 @@ impl Round {
 
 /// Runs the loop for `span`, and until the last of its tasks has ended.
 pub async fn run(clients: &[Client], in_flight: u32, span: Duration) -> Result<Round, Error> {
+    paced(clients, in_flight, span, Duration::ZERO).await
+}
+
+/// The same, one task begun after each `pause` at most.
+pub async fn paced(
+    clients: &[Client],
+    in_flight: u32,
+    span: Duration,
+    pause: Duration,
+) -> Result<Round, Error> {
     let begun = Instant::now();
+    let pace = pause * in_flight;
     let mut loops = JoinSet::new();
     for number in 0..in_flight as usize {
         let client = clients[number % clients.len()].clone();
-        loops.spawn(closed_loop(client, begun + span));
+        let first = begun + pause * u32::try_from(number).unwrap_or(0);
+        loops.spawn(closed_loop(client, first, pace, begun + span));
     }
     let mut latencies = Vec::new();
     while let Some(ended) = loops.join_next().await {
@@ -48,9 +60,20 @@ pub async fn run(clients: &[Client], in_flight: u32, span: Duration) -> Result<R
     })
 }
 
-async fn closed_loop(mut client: Client, end: Instant) -> Result<Vec<Duration>, Error> {
+/// A task each `pace` from `first` on, or as soon as the one before has ended.
+async fn closed_loop(
+    mut client: Client,
+    first: Instant,
+    pace: Duration,
+    end: Instant,
+) -> Result<Vec<Duration>, Error> {
     let mut latencies = Vec::new();
+    let mut next = first;
     while Instant::now() < end {
+        if !pace.is_zero() {
+            tokio::time::sleep_until(next.into()).await;
+            next += pace;
+        }
         let begun = Instant::now();
         let mut request = traffic::submit(traffic::process(["true"]));
         request.wait_ms = u64::try_from(PATIENCE.as_millis()).unwrap_or(u64::MAX);

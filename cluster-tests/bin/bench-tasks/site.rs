@@ -32,16 +32,22 @@ impl Site {
     /// Controllers, and agents that answer at once.
     pub async fn with_bench_agents(name: &str) -> Result<Site, Error> {
         let mut site = Site::without_agents(name).await?;
-        let (layout, addresses) = (site.cluster.layout()?, site.cluster.addresses()?);
+        site.add_bench_agents().await?;
+        Ok(site)
+    }
+
+    /// Agents that answer at once.
+    pub async fn add_bench_agents(&mut self) -> Result<(), Error> {
+        let (layout, addresses) = (self.cluster.layout()?, self.cluster.addresses()?);
         for number in 1..=BENCH_AGENTS {
             let id = format!("b{number}");
-            let directory = site.cluster.scratch().join(&id);
+            let directory = self.cluster.scratch().join(&id);
             let credentials = cluster::issue(&layout, Role::Agent, &id, &directory)?;
             let agent = BenchAgent::start(&credentials, &addresses, BENCH_SLOTS, Conduct::AtOnce)?;
             agent.until_leased(LEASED).await?;
-            site.agents.push(agent);
+            self.agents.push(agent);
         }
-        Ok(site)
+        Ok(())
     }
 
     /// Controllers, and no agent yet.

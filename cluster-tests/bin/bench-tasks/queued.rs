@@ -1,0 +1,204 @@
+//! A long queue: what it costs, and how a cluster with it answers, snapshots, restarts and fails over.
+//!
+//! Without agents, tasks are submitted until so many wait. Then, with all of them waiting, submits are timed, few at once,
+//! over at least one snapshot of each controller; a follower and the leader are killed and started again; and bench
+//! agents come and work the queue off for a while, submits being timed beside them.
+
+use std::time::{Duration, Instant};
+
+use cluster_tests::cluster::{self, Metrics};
+use cluster_tests::report::{Samples, grouped, span};
+use cluster_tests::{Error, faults, traffic, wait};
+use tokio::task::JoinSet;
+
+use crate::footprint::Footprint;
+use crate::site::{Client, Site};
+
+/// At once while the queue is filled.
+const FILLING: u64 = 128;
+/// At once while submits are timed.
+const TIMED: u64 = 8;
+/// The longest wait for a snapshot, a restart, or an election.
+const LIMIT: Duration = Duration::from_secs(300);
+const MIB: f64 = 1024.0 * 1024.0;
+const SNAPSHOT: &str = "quorate_raft_snapshot_index";
+/// Lines of progress while the queue is filled.
+const SLICES: u64 = 10;
+
+pub async fn measure(queued: u64, seconds: u64) -> Result<(), Error> {
+    let mut site = Site::without_agents("bench-queued").await?;
+    fill(&site, queued).await?;
+    footprint(&site, "all wait").await?;
+
+    let length = Duration::from_secs(seconds);
+    timed(&site, length, "with all of them waiting").await?;
+    over_a_snapshot(&site).await?;
+    restarts(&site).await?;
+    footprint(&site, "after the restarts").await?;
+
+    site.add_bench_agents().await?;
+    let (before, begun) = (site.assigned(), Instant::now());
+    timed(&site, length, "while agents work").await?;
+    let worked = (site.assigned() - before) as f64 / begun.elapsed().as_secs_f64();
+    println!("    meanwhile the agents were given {worked:.0} tasks a second");
+    footprint(&site, "after some work").await
+}
+
+async fn fill(site: &Site, queued: u64) -> Result<(), Error> {
+    for slice in 1..=SLICES {
+        let clients = site.clients().await?;
+        let begun = Instant::now();
+        let part = queued * slice / SLICES - queued * (slice - 1) / SLICES;
+        let samples = submits(&clients, FILLING, |number| number < part).await?;
+        println!(
+            "    {} wait: {:.0} submits/s, {FILLING} at once: p50 {}, p99 {}, longest {}",
+            grouped(queued * slice / SLICES),
+            samples.len() as f64 / begun.elapsed().as_secs_f64(),
+            span(samples.percentile(50)),
+            span(samples.percentile(99)),
+            span(samples.longest()),
+        );
+    }
+    Ok(())
+}
+
+async fn timed(site: &Site, length: Duration, when: &str) -> Result<(), Error> {
+    let end = Instant::now() + length;
+    let samples = submits(&site.clients().await?, TIMED, |_| Instant::now() < end).await?;
+    println!(
+        "    submits {when}, {TIMED} at once: {:.0}/s, p50 {}, p99 {}, longest {}",
+        samples.len() as f64 / length.as_secs_f64(),
+        span(samples.percentile(50)),
+        span(samples.percentile(99)),
+        span(samples.longest()),
+    );
+    Ok(())
+}
+
+/// One submit after the other until each controller has made a snapshot: whoever stops applying for it is felt in the longest.
+async fn over_a_snapshot(site: &Site) -> Result<(), Error> {
+    let (before, begun) = (snapshots(site).await?, Instant::now());
+    let mut all = Vec::new();
+    loop {
+        let end = Instant::now() + Duration::from_secs(5);
+        let samples = submits(&site.clients().await?, TIMED, |_| Instant::now() < end).await?;
+        all.push(samples);
+        let now = snapshots(site).await?;
+        if now.iter().zip(&before).all(|(now, before)| now > before) {
+            break;
+        }
+        if begun.elapsed() > LIMIT {
+            return Err(Error::Timeout {
+                what: "a snapshot of each controller".to_owned(),
+                waited: begun.elapsed(),
+                last: format!("snapshots at {now:?}"),
+            });
+        }
+    }
+    let longest = all.iter().map(Samples::longest).max();
+    println!(
+        "    submits over a snapshot of each controller ({}), {TIMED} at once: longest {}",
+        span(begun.elapsed()),
+        span(longest.unwrap_or_default())
+    );
+    Ok(())
+}
+
+async fn snapshots(site: &Site) -> Result<Vec<f64>, Error> {
+    let tls = cluster::https_tls(&site.cluster.credentials()?)?;
+    let mut found = Vec::new();
+    for controller in site.cluster.layout()?.controllers {
+        let metrics = Metrics::scrape(&controller.https, &tls).await?;
+        found.push(metrics.get(SNAPSHOT).unwrap_or_default());
+    }
+    Ok(found)
+}
+
+async fn restarts(site: &Site) -> Result<(), Error> {
+    let leader = site.cluster.leader().await?;
+    let controllers = site.cluster.layout()?.controllers;
+    let follower = controllers.into_iter().find(|it| it.id != leader);
+    let follower = follower.ok_or_else(|| Error::Invalid("no follower".to_owned()))?;
+    for (what, id) in [("a follower", follower.id), ("the leader", leader)] {
+        let killed = faults::kill(&site.cluster, &id).await?;
+        let end = killed.at + Duration::from_secs(3);
+        let mut first = None;
+        // Whom the clients ask is known once somebody leads.
+        let clients = site.clients().await?;
+        submits(&clients, 1, |number| {
+            if number == 1 {
+                first = Some(killed.at.elapsed());
+            }
+            Instant::now() < end
+        })
+        .await?;
+        let begun = Instant::now();
+        site.cluster.restart(&id).await?;
+        let ready = ready(site, &id).await?;
+        println!(
+            "    {what} killed: a submit is acknowledged after {}; started again: ready after {}",
+            span(first.unwrap_or_default()),
+            span(ready.duration_since(begun))
+        );
+        site.cluster.until_whole().await?;
+    }
+    Ok(())
+}
+
+async fn ready(site: &Site, id: &str) -> Result<Instant, Error> {
+    let tls = cluster::https_tls(&site.cluster.credentials()?)?;
+    let layout = site.cluster.layout()?;
+    let missing = || Error::Invalid(format!("cluster.json has no {id}"));
+    let address = layout.controller(id).ok_or_else(missing)?.https.clone();
+    wait::until(&format!("{id} to be ready"), LIMIT, || async {
+        match cluster::get(&address, "/readyz", &tls).await {
+            Ok((200, _)) => Ok(Instant::now()),
+            Ok((_, why)) => Err(why),
+            Err(error) => Err(error.to_string()),
+        }
+    })
+    .await
+}
+
+async fn footprint(site: &Site, when: &str) -> Result<(), Error> {
+    let found = Footprint::of(&site.cluster).await?;
+    println!(
+        "    {when}: {:.0} MiB of memory, {:.0} MiB on disk (the largest controller)",
+        found.resident as f64 / MIB,
+        found.on_disk as f64 / MIB
+    );
+    Ok(())
+}
+
+/// Submits as long as `more` says so of how many were begun, some at once. The time of each until it is acknowledged.
+async fn submits(
+    clients: &[Client],
+    at_once: u64,
+    mut more: impl FnMut(u64) -> bool,
+) -> Result<Samples, Error> {
+    let mut running = JoinSet::new();
+    let (mut begun, mut times) = (0, Vec::new());
+    loop {
+        while (running.len() as u64) < at_once && more(begun) {
+            let client = clients[usize::try_from(begun).unwrap_or(0) % clients.len()].clone();
+            running.spawn(submit(client));
+            begun += 1;
+        }
+        match running.join_next().await {
+            Some(ended) => {
+                times.push(ended.map_err(|error| Error::Invalid(error.to_string()))??);
+            }
+            None => return Ok(Samples::new(times)),
+        }
+    }
+}
+
+async fn submit(mut client: Client) -> Result<Duration, Error> {
+    let begun = Instant::now();
+    let request = traffic::submit(traffic::process(["true"]));
+    client
+        .submit(request)
+        .await
+        .map_err(Error::call("submit"))?;
+    Ok(begun.elapsed())
+}
