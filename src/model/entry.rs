@@ -5,6 +5,8 @@
 //! be decoded are never a refusal, for another build might decode them: the process must stop
 //! before it applies them.
 
+use std::io;
+
 use serde::{Deserialize, Serialize};
 
 use crate::command::Op;
@@ -56,9 +58,14 @@ impl Entry {
 }
 
 pub(crate) fn encode(format: u8, value: &impl Serialize) -> Vec<u8> {
-    let mut bytes = vec![format];
-    rmp_serde::encode::write(&mut bytes, value).expect("our own types encode into memory");
+    let mut bytes = Vec::new();
+    write(format, value, &mut bytes).expect("our own types encode into memory");
     bytes
+}
+
+pub(crate) fn write(format: u8, value: &impl Serialize, mut to: impl io::Write) -> io::Result<()> {
+    to.write_all(&[format])?;
+    rmp_serde::encode::write(&mut to, value).map_err(io::Error::other)
 }
 
 pub(crate) fn decode<T: for<'de> Deserialize<'de>>(
@@ -70,11 +77,18 @@ pub(crate) fn decode<T: for<'de> Deserialize<'de>>(
         let newest = format;
         return Err(DecodeError::Format { found, newest });
     }
-    let value = rmp_serde::decode::from_read(&mut body)
+    read_body(&mut body)
+}
+
+/// A value behind its format byte, and nothing after it.
+pub(crate) fn read_body<T: for<'de> Deserialize<'de>>(
+    mut from: impl io::Read,
+) -> Result<T, DecodeError> {
+    let value = rmp_serde::decode::from_read(&mut from)
         .map_err(|error| DecodeError::Body(error.to_string()))?;
-    if body.is_empty() {
-        Ok(value)
-    } else {
-        Err(DecodeError::Body(format!("{} bytes too many", body.len())))
+    match io::copy(&mut from, &mut io::sink()) {
+        Ok(0) => Ok(value),
+        Ok(more) => Err(DecodeError::Body(format!("{more} bytes too many"))),
+        Err(error) => Err(DecodeError::Body(error.to_string())),
     }
 }

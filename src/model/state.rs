@@ -4,6 +4,7 @@
 //! Writes are in `apply/`; every one goes through [`State::write_task`] or a table's `put`, which
 //! keep the hash and the indexes true.
 
+use std::io;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use crate::apply::blobs::Touched;
 use crate::archive::{Retention, Segment};
 use crate::backend::{BackendKey, BackendSettings};
 use crate::blob::{Blob, BlobDigest, BlobRef};
-use crate::entry::{DecodeError, decode, encode};
+use crate::entry::{DecodeError, read_body, write};
 use crate::hash::{Sum, digest};
 use crate::id::{AgentId, Fence, Generation, Incarnation, TaskId};
 use crate::index::{Index, Requirement, Waiting};
@@ -497,6 +498,18 @@ struct Dumped {
 /// Snapshots.
 impl State {
     pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.write(&mut bytes)
+            .expect("our own types encode into memory");
+        bytes
+    }
+
+    /// The same, piece by piece: a large state is never there twice.
+    ///
+    /// # Errors
+    ///
+    /// Those of the writer.
+    pub fn write(&self, to: impl io::Write) -> io::Result<()> {
         let dump = Dumping {
             meta: &self.meta,
             tasks: self.tasks.dump(),
@@ -509,28 +522,40 @@ impl State {
             hash_at: (self.hash_at.0, serde_bytes::Bytes::new(&self.hash_at.1)),
         };
         match self.state_version() {
-            StateVersion::FIRST => encode(FORMAT, &dump),
+            StateVersion::FIRST => write(FORMAT, &dump, to),
             _ => {
                 let later = (dump, self.backends.dump(), self.blobs.dump());
-                encode(VERSIONED, &later)
+                write(VERSIONED, &later, to)
             }
         }
     }
 
-    /// The state, its indexes rebuilt.
     pub fn decode(bytes: &[u8]) -> Result<State, DecodeError> {
+        State::read(bytes)
+    }
+
+    /// The state, its indexes rebuilt and its hash summed up from what was read.
+    ///
+    /// # Errors
+    ///
+    /// Where it was not written by [`State::write`] of a release that this one understands; those of the reader too,
+    /// in words only.
+    pub fn read(mut from: impl io::Read) -> Result<State, DecodeError> {
         type Versioned = (
             Dumped,
             Rows<BackendKey, BackendSettings>,
             Rows<BlobDigest, Blob>,
         );
-        let (dumped, backends, blobs) = match bytes.first() {
-            Some(&FORMAT) => (
-                decode::<Dumped>(FORMAT, bytes)?,
-                Rows::default(),
-                Rows::default(),
-            ),
-            _ => decode::<Versioned>(VERSIONED, bytes)?,
+        let mut format = [0];
+        from.read_exact(&mut format)
+            .map_err(|_| DecodeError::Empty)?;
+        let (dumped, backends, blobs) = match format {
+            [FORMAT] => (read_body::<Dumped>(from)?, Rows::default(), Rows::default()),
+            [VERSIONED] => read_body::<Versioned>(from)?,
+            [found] => {
+                let newest = VERSIONED;
+                return Err(DecodeError::Format { found, newest });
+            }
         };
         let (hash_index, hash) = dumped.hash_at;
         let mut state = State {

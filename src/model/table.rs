@@ -1,10 +1,12 @@
 //! A persistent map that keeps the sum of its records' digests. `put` and `remove` are the only
 //! functions that write, so the hash can't be forgotten. Cloning costs O(1).
 
+use std::fmt;
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use imbl::OrdMap;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::hash::{RecordDigest, Sum, digest};
@@ -52,15 +54,13 @@ impl<K: Ord + Clone + Serialize, V: Serialize> Table<K, V> {
     }
 
     pub fn put(&mut self, key: K, value: V) {
-        let digest = digest(self.name, &key, &value);
+        self.put_shared(key, Arc::new(value));
+    }
+
+    fn put_shared(&mut self, key: K, value: Arc<V>) {
+        let digest = digest(self.name, &key, &*value);
         self.sum.add(digest);
-        if let Some(old) = self.rows.insert(
-            key,
-            Row {
-                value: Arc::new(value),
-                digest,
-            },
-        ) {
+        if let Some(old) = self.rows.insert(key, Row { value, digest }) {
             self.sum.remove(old.digest);
         }
     }
@@ -115,7 +115,7 @@ impl<K: Ord + Clone + Serialize, V: Serialize> Table<K, V> {
     pub fn restore(name: &'static str, rows: Rows<K, V>) -> Table<K, V> {
         let mut table = Table::new(name);
         for (key, value) in rows.0 {
-            table.put(key, value);
+            table.put_shared(key, value);
         }
         table
     }
@@ -130,8 +130,8 @@ impl<K: Ord + Clone + Serialize, V: Serialize> Serialize for Dump<'_, K, V> {
     }
 }
 
-/// What a dumped table decodes into.
-pub struct Rows<K, V>(Vec<(K, V)>);
+/// What a dumped table decodes into. Shared from the start, so that no record is moved twice.
+pub struct Rows<K, V>(Vec<(K, Arc<V>)>);
 
 impl<K, V> Default for Rows<K, V> {
     fn default() -> Rows<K, V> {
@@ -141,6 +141,24 @@ impl<K, V> Default for Rows<K, V> {
 
 impl<'de, K: DeserializeOwned, V: DeserializeOwned> Deserialize<'de> for Rows<K, V> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Vec::deserialize(deserializer).map(Rows)
+        struct Pairs<K, V>(PhantomData<(K, V)>);
+
+        impl<'de, K: DeserializeOwned, V: DeserializeOwned> Visitor<'de> for Pairs<K, V> {
+            type Value = Rows<K, V>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the rows of a table")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut pairs: A) -> Result<Rows<K, V>, A::Error> {
+                let mut rows = Vec::new();
+                while let Some((key, value)) = pairs.next_element::<(K, V)>()? {
+                    rows.push((key, Arc::new(value)));
+                }
+                Ok(Rows(rows))
+            }
+        }
+
+        deserializer.deserialize_seq(Pairs(PhantomData))
     }
 }

@@ -408,12 +408,17 @@ fn tell_version(before: StateVersion, now: StateVersion) {
 fn load(handle: &Handle) -> io::Result<(State, Position)> {
     let invalid = |text: String| io::Error::new(io::ErrorKind::InvalidData, text);
     // Its checksums are right: it is not damaged, it is another release's.
-    let state = State::decode(&handle.read()?).map_err(|error| {
+    let mut body = handle.body()?;
+    let decoded = State::read(&mut body);
+    // Damage is one thing, what another release wrote another.
+    body.finish(&handle.manifest)?;
+    let state = decoded.map_err(|error| {
         invalid(format!(
             "its state can't be decoded: {error}; run the release that wrote it, or a later one"
         ))
     })?;
-    let hash = chunk::hex(&state.recompute_hash());
+    // It was summed up from the records, just now.
+    let hash = chunk::hex(&state.hash());
     if hash != handle.manifest.state_hash {
         let told = &handle.manifest.state_hash;
         return Err(invalid(format!(
@@ -474,7 +479,7 @@ impl<R: AsyncRuntime> RaftSnapshotBuilder<Types<R>> for Builder<R> {
         let (view, storage, fatal) = (self.view.clone(), self.storage.clone(), self.fatal.clone());
         let handle = self
             .blocking
-            .run::<R, _, _>(move || build(&view, &storage, &fatal))
+            .run_aside::<R, _, _>(move || build(&view, &storage, &fatal))
             .await?;
         snapshot(handle)
     }
@@ -499,5 +504,5 @@ pub fn build(view: &View, storage: &Storage, fatal: &FatalSignal) -> io::Result<
     };
     storage
         .shelf
-        .build(&position, &view.state.encode(), &chunk::hex(&hash))
+        .build(&position, &chunk::hex(&hash), |file| view.state.write(file))
 }

@@ -2,9 +2,10 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
-use std::path::Path;
+use std::mem;
+use std::path::{Path, PathBuf};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use sha2::{Digest, Sha256};
 
 use super::manifest::{Content, Manifest};
@@ -56,19 +57,61 @@ pub fn hex(bytes: &[u8]) -> String {
         })
 }
 
-/// Writes a data file and syncs it.
-pub fn write(path: &Path, state: &[u8]) -> io::Result<Content> {
-    let mut tally = Tally::default();
-    let mut run = || {
-        let mut file = File::create(path)?;
-        for body in state.chunks(CHUNK_BYTES) {
-            tally.add(body);
-            file.write_all(&codec::seal(body))?;
+/// Writes a data file, chunk by chunk.
+///
+/// What was written is synced every few MiB: one sync of a large state at its end would, on a journalling file system,
+/// hold up those of the log until all of it is on disk.
+pub struct Writer {
+    file: File,
+    chunk: Vec<u8>,
+    tally: Tally,
+}
+
+/// Chunks between two syncs.
+const SYNC_EVERY: u64 = 4;
+
+impl Writer {
+    pub fn create(path: &Path) -> io::Result<Self> {
+        Ok(Self {
+            file: File::create(path).map_err(at(path))?,
+            chunk: Vec::with_capacity(CHUNK_BYTES),
+            tally: Tally::default(),
+        })
+    }
+
+    /// Writes what is left, and syncs all of it.
+    pub fn finish(mut self) -> io::Result<Content> {
+        if !self.chunk.is_empty() {
+            self.end_chunk()?;
         }
-        file.sync_all()
-    };
-    run().map_err(at(path))?;
-    Ok(tally.finish())
+        self.file.sync_all()?;
+        Ok(self.tally.finish())
+    }
+
+    fn end_chunk(&mut self) -> io::Result<()> {
+        self.tally.add(&self.chunk);
+        self.file.write_all(&codec::seal(&self.chunk))?;
+        self.chunk.clear();
+        match self.tally.chunks.is_multiple_of(SYNC_EVERY) {
+            true => self.file.sync_data(),
+            false => Ok(()),
+        }
+    }
+}
+
+impl Write for Writer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let taken = bytes.len().min(CHUNK_BYTES - self.chunk.len());
+        self.chunk.extend_from_slice(&bytes[..taken]);
+        if self.chunk.len() == CHUNK_BYTES {
+            self.end_chunk()?;
+        }
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Reads the records of a data file one by one, each checked.
@@ -106,22 +149,75 @@ impl Reader {
     }
 }
 
-/// Reads a whole data file and compares it with its manifest.
-pub fn read(path: &Path, manifest: &Manifest) -> io::Result<Vec<u8>> {
-    let run = || {
-        let mut reader = Reader::open(path)?;
-        let mut tally = Tally::default();
-        let mut state = Vec::new();
-        while let Some((_, body)) = reader.next()? {
-            tally.add(&body);
-            state.extend_from_slice(&body);
-            if tally.bytes() > manifest.bytes {
-                break;
+/// The state in a data file, chunk by chunk. Each was checked; that it is what the manifest says is known at the end.
+pub struct Body {
+    path: PathBuf,
+    reader: Reader,
+    /// What is left of the present one.
+    chunk: Bytes,
+    tally: Tally,
+    /// More bytes than this are not read.
+    limit: u64,
+    /// Whoever decodes may know it only as words.
+    failed: Option<io::Error>,
+}
+
+impl Body {
+    pub fn open(path: &Path, manifest: &Manifest) -> io::Result<Self> {
+        Ok(Self {
+            path: path.to_owned(),
+            reader: Reader::open(path)?,
+            chunk: Bytes::new(),
+            tally: Tally::default(),
+            limit: manifest.bytes,
+            failed: None,
+        })
+    }
+
+    /// Reads what is left, and compares all with the manifest.
+    pub fn finish(mut self, manifest: &Manifest) -> io::Result<()> {
+        let mut run = || {
+            if let Some(error) = self.failed.take() {
+                return Err(error);
+            }
+            while self.next()? {}
+            compare(&mem::take(&mut self.tally).finish(), manifest)
+        };
+        run().map_err(at(&self.path))
+    }
+
+    /// Takes the next chunk; false where there is none.
+    fn next(&mut self) -> io::Result<bool> {
+        if self.tally.bytes() > self.limit {
+            return Ok(false);
+        }
+        let Some((_, chunk)) = self.reader.next()? else {
+            return Ok(false);
+        };
+        self.tally.add(&chunk);
+        self.chunk = chunk;
+        Ok(true)
+    }
+}
+
+impl Read for Body {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        while self.chunk.is_empty() {
+            match self.next() {
+                Ok(true) => {}
+                Ok(false) => return Ok(0),
+                Err(error) => {
+                    let told = io::Error::new(error.kind(), error.to_string());
+                    self.failed = Some(error);
+                    return Err(told);
+                }
             }
         }
-        compare(&tally.finish(), manifest).map(|()| state)
-    };
-    run().map_err(at(path))
+        self.chunk
+            .as_ref()
+            .read(into)
+            .inspect(|read| self.chunk.advance(*read))
+    }
 }
 
 pub fn compare(content: &Content, manifest: &Manifest) -> io::Result<()> {

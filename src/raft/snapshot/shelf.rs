@@ -59,9 +59,14 @@ impl Handle {
         chunk::Reader::open(&self.dir().join("data"))
     }
 
-    /// The encoded state, checked as a whole.
-    pub fn read(&self) -> io::Result<Vec<u8>> {
-        chunk::read(&self.dir().join("data"), &self.manifest)
+    /// The encoded state, from its beginning.
+    pub fn body(&self) -> io::Result<chunk::Body> {
+        chunk::Body::open(&self.dir().join("data"), &self.manifest)
+    }
+
+    /// Reads all of it, and compares it with its manifest.
+    pub fn verify(&self) -> io::Result<()> {
+        self.body()?.finish(&self.manifest)
     }
 }
 
@@ -96,13 +101,21 @@ impl Shelf {
     }
 
     /// Writes a snapshot, reads it back, and makes it current. Blocks.
-    pub fn build(&self, position: &Position, state: &[u8], hash: &str) -> io::Result<Handle> {
+    pub fn build(
+        &self,
+        position: &Position,
+        hash: &str,
+        write: impl FnOnce(&mut chunk::Writer) -> io::Result<()>,
+    ) -> io::Result<Handle> {
         let dir = self.incoming_dir()?;
-        let content = chunk::write(&dir.join("data"), state)?;
+        let path = dir.join("data");
+        let mut file = chunk::Writer::create(&path)?;
+        let content = write(&mut file).and_then(|()| file.finish());
+        let content = content.map_err(at(&path))?;
         let manifest = Manifest::new(position, &content, hash.to_owned());
         durable::write_synced(&dir.join("manifest.json"), &manifest.encode())?;
         let handle = Handle::new(dir, manifest);
-        handle.read()?;
+        handle.verify()?;
         self.adopt(&handle)?;
         Ok(handle)
     }
@@ -190,7 +203,7 @@ impl Incoming {
         chunk::compare(&tally.finish(), &handle.manifest)?;
         file.sync_all().map_err(at(&dir))?;
         durable::write_synced(&dir.join("manifest.json"), &handle.manifest.encode())?;
-        handle.read()?;
+        handle.verify()?;
         Ok(handle)
     }
 }

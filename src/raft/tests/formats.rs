@@ -140,7 +140,9 @@ fn a_snapshot_is_written_and_read_as_the_first_release_did() {
         used_ids: BTreeSet::from([1, 2, 3, 4]),
     };
     let hash = chunk::hex(&state.recompute_hash());
-    shelf.build(&position, &state.encode(), &hash).unwrap();
+    shelf
+        .build(&position, &hash, |file| state.write(file))
+        .unwrap();
     let place = |name: &str| only_directory(&dir.path().join("snapshots")).join(name);
     let written = |name: &str| fs::read(place(name)).unwrap();
     assert_written(&[("snapshot_data.hex", DATA, written("data"))]);
@@ -156,7 +158,7 @@ fn a_snapshot_is_written_and_read_as_the_first_release_did() {
     let manifest = MANIFEST.trim_end();
     fs::write(place("manifest.json"), manifest).unwrap();
     let found = Shelf::open(dir.path()).unwrap().current().unwrap();
-    let read = State::decode(&found.read().unwrap()).unwrap();
+    let read = State::read(found.body().unwrap()).unwrap();
     assert_eq!(read.hash(), state.hash());
     let read = found.manifest.position().unwrap();
     assert_eq!(read.membership, position.membership);

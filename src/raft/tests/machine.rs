@@ -35,7 +35,9 @@ async fn a_snapshot_whose_state_stands_elsewhere_than_its_manifest_says_is_refus
         used_ids: BTreeSet::new(),
     };
     let hash = chunk::hex(&state.recompute_hash());
-    let handle = shelf.build(&position, &state.encode(), &hash).unwrap();
+    let handle = shelf
+        .build(&position, &hash, |file| state.write(file))
+        .unwrap();
     let meta = handle.manifest.meta().unwrap();
     let storage = Storage {
         shelf,

@@ -86,7 +86,7 @@ fn falsify(data_dir: &Path) {
     let shelf = Shelf::open(data_dir).unwrap();
     let snapshot = shelf.current().unwrap();
     let mut position = snapshot.manifest.position().unwrap();
-    let right = State::decode(&snapshot.read().unwrap()).unwrap();
+    let right = State::read(snapshot.body().unwrap()).unwrap();
     let found = SystemCommand::Found {
         cluster_id: right.cluster_id().to_owned(),
         generation: Generation(1),
@@ -108,7 +108,9 @@ fn falsify(data_dir: &Path) {
     let shelf = Shelf::open(data_dir).unwrap();
     position.segments = Need::of(&wrong);
     let hash = hex::encode(wrong.hash());
-    shelf.build(&position, &wrong.encode(), &hash).unwrap();
+    shelf
+        .build(&position, &hash, |file| wrong.write(file))
+        .unwrap();
 }
 
 fn register(agent: &str) -> Op {

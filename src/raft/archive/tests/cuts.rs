@@ -39,7 +39,7 @@ fn log_to(
 fn opened(dir: &Path) -> io::Result<(Storage, State)> {
     let shelf = Arc::new(Shelf::open(dir)?);
     let state = match shelf.current() {
-        Some(snapshot) => State::decode(&snapshot.read()?).map_err(io::Error::other)?,
+        Some(snapshot) => State::read(snapshot.body()?).map_err(io::Error::other)?,
         None => State::default(),
     };
     let archive = opened_at(dir, &state);

@@ -2,12 +2,12 @@
 //!
 //! Every other one is received instead of built, as a member that was away gets it.
 
-use std::io;
+use std::io::{self, Write};
 use std::path::Path;
 
 use crash::{Cuts, Life};
 
-use super::{directories, position};
+use super::{directories, position, read};
 use crate::snapshot::chunk::{CHUNK_BYTES, Tally};
 use crate::snapshot::manifest::Manifest;
 use crate::snapshot::shelf::{Handle, Shelf};
@@ -38,7 +38,11 @@ fn shelve(life: &Life) -> io::Result<()> {
         .map_or(1, |last| index_of(last) + 1);
     for index in first.. {
         match index.is_multiple_of(2) {
-            true => drop(shelf.build(&position(index), &state(index), HASH)?),
+            true => {
+                let written =
+                    shelf.build(&position(index), HASH, |file| file.write_all(&state(index)));
+                drop(written?);
+            }
             false => receive(&shelf, index)?,
         }
         life.acknowledge(index)?;
@@ -70,7 +74,7 @@ fn check(data: &Path, acknowledged: Option<u64>) -> Result<(), String> {
         ));
     }
     if let Some(current) = &current {
-        let read = current.read().map_err(|error| error.to_string())?;
+        let read = read(current).map_err(|error| error.to_string())?;
         if read != state(index_of(current)) {
             return Err(format!("{found:?} holds another state"));
         }
