@@ -10,6 +10,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use thin_vec::ThinVec;
 
 use crate::limit;
 use crate::outcome::Outcome;
@@ -168,7 +169,7 @@ pub struct Bulk {
 #[serde(deny_unknown_fields)]
 pub struct SpecBlobs {
     pub bulk: Option<Box<Bulk>>,
-    pub attachments: Vec<Attachment>,
+    pub attachments: ThinVec<Attachment>,
 }
 
 impl Unset for SpecBlobs {

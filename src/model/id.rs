@@ -111,13 +111,13 @@ macro_rules! named_id {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(transparent)]
-        pub struct $name(String);
+        pub struct $name(Box<str>);
 
         impl $name {
             /// Lower-case letters, digits, `.`, `_` and `-`, beginning with a letter or digit.
             pub fn new(given: &str) -> Result<Self, ParseIdError> {
                 if is_name(given) {
-                    Ok($name(given.to_owned()))
+                    Ok($name(given.into()))
                 } else {
                     Err(ParseIdError { given: given.to_owned(), wanted: $wanted })
                 }

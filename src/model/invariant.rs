@@ -81,7 +81,7 @@ fn check_request(state: &State, task: &Task, found: &mut Vec<String>) {
 }
 
 fn check_attempts(state: &State, task: &Task, found: &mut Vec<String>) {
-    let Some(attempt) = &task.latest else {
+    let Some(attempt) = task.latest.as_deref() else {
         if task.attempts > 0 {
             found.push(format!("{} lost sight of its attempts", task.id));
         }
@@ -113,7 +113,7 @@ fn check_once(state: &State, task: &Task, latest: &Attempt, found: &mut Vec<Stri
         if !at_most_once {
             found.push(format!("{} is unknown, but may be tried again", task.id));
         }
-        if attempt != latest {
+        if **attempt != *latest {
             found.push(format!("{} waits for the end of another attempt", task.id));
         }
     }

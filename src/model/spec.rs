@@ -95,11 +95,14 @@ pub struct TaskSpec {
     pub memory_mib: Option<u64>,
     /// Of an inference; then there is no command, environment, directory or memory limit.
     #[serde(default)]
-    pub inference: Option<Inference>,
+    pub inference: Option<Box<Inference>>,
     /// What stands beside the log.
     #[serde(default)]
     pub blobs: SpecBlobs,
 }
+
+// As of a task's record.
+const _: () = assert!(size_of::<TaskSpec>() <= 240);
 
 positional!(TaskSpec {
     name, namespace, command, env, cwd, labels, require, timeout, deadline, retries, at_most_once, memory_mib,
@@ -132,7 +135,7 @@ impl TaskSpec {
         TaskSpec {
             require: vec![Expression::Offers(inference.model.clone())],
             retries: Kind::Inference.default_retries(),
-            inference: Some(inference),
+            inference: Some(Box::new(inference)),
             ..TaskSpec::process(namespace, Vec::new())
         }
     }
@@ -257,7 +260,7 @@ impl TaskSpec {
     /// About how many bytes it takes in the log: the texts, and a little for each field.
     pub fn size(&self) -> usize {
         let pairs = self.env.iter().chain(&self.labels);
-        let inference = self.inference.as_ref().map_or(0, Inference::size);
+        let inference = self.inference.as_ref().map_or(0, |it| it.size());
         64 + inference
             + self.blobs.size()
             + self.name.len()

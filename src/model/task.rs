@@ -4,6 +4,7 @@
 //! task's life rewrites (and hashes) only this small record.
 
 use serde::{Deserialize, Serialize};
+use thin_vec::ThinVec;
 
 use crate::id::{AgentId, Epoch, Incarnation, TaskId};
 use crate::spec::{Class, Kind};
@@ -38,17 +39,17 @@ pub enum Phase {
     Assigned {
         attempt: Attempt,
         /// The agent was told; the slot is free once it reports the end.
-        cancel: Option<Cancellation>,
+        cancel: Option<Box<Cancellation>>,
     },
     Succeeded,
     Failed {
         reason: String,
     },
-    Cancelled(Cancellation),
+    Cancelled(Box<Cancellation>),
     /// At most once, and it was not seen to its end. The late result under that epoch may still
     /// settle it.
     Unknown {
-        attempt: Attempt,
+        attempt: Box<Attempt>,
         /// Why nobody saw its end.
         reason: String,
     },
@@ -119,7 +120,7 @@ pub struct Task {
     pub kind: Kind,
     pub class: Class,
     /// The name of the principal that submitted it.
-    pub user: String,
+    pub user: Box<str>,
     pub phase: Phase,
     pub submit_index: u64,
     /// The entry that changed it last.
@@ -138,15 +139,18 @@ pub struct Task {
     /// Attempts that failed, and so used up a retry.
     pub failures: u32,
     /// The agents that were lost under it, each once, oldest first (at most [`crate::LOST_AGENTS_MAX`]).
-    pub lost_agents: Vec<AgentId>,
+    pub lost_agents: ThinVec<AgentId>,
     /// The attempt whose report was accepted last, so that the same report is known again.
     pub settled: Option<Epoch>,
     /// The agent and epoch of the latest attempt, kept after its end.
-    pub latest: Option<Attempt>,
+    pub latest: Option<Box<Attempt>>,
     /// How the latest attempt was decided.
-    pub trace: Option<Trace>,
-    pub request_id: Option<String>,
+    pub trace: Option<Box<Trace>>,
+    pub request_id: Option<Box<str>>,
 }
+
+// There may be millions of them in memory: what most of them lack stands behind a pointer.
+const _: () = assert!(size_of::<Task>() <= 240);
 
 impl Task {
     pub fn state(&self) -> StateName {

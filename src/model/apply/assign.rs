@@ -33,8 +33,8 @@ impl State {
         let mut task = task.clone();
         task.attempts = task.attempts.saturating_add(1);
         task.last_index = step.index;
-        task.latest = Some(attempt.clone());
-        task.trace = Some(placement.trace.clone());
+        task.latest = Some(Box::new(attempt.clone()));
+        task.trace = Some(Box::new(placement.trace.clone()));
         task.phase = Phase::Assigned {
             attempt,
             cancel: None,

@@ -26,7 +26,7 @@ impl State {
         match &task.phase {
             Phase::Queued { .. } => {
                 let mut task = task.clone();
-                task.phase = Phase::Cancelled(cancel);
+                task.phase = Phase::Cancelled(Box::new(cancel));
                 self.write_ended(task, step);
             }
             Phase::Assigned {
@@ -75,7 +75,7 @@ impl State {
         task.last_index = step.index;
         task.phase = Phase::Assigned {
             attempt: attempt.clone(),
-            cancel: Some(cancel),
+            cancel: Some(Box::new(cancel)),
         };
         self.write_task(task);
     }

@@ -174,7 +174,8 @@ impl State {
 /// The attempt that a report may still settle: the live one, or that of an unknown task.
 fn open_attempt(task: &Task) -> Option<&Attempt> {
     match &task.phase {
-        Phase::Assigned { attempt, .. } | Phase::Unknown { attempt, .. } => Some(attempt),
+        Phase::Assigned { attempt, .. } => Some(attempt),
+        Phase::Unknown { attempt, .. } => Some(attempt),
         Phase::Queued { .. }
         | Phase::Succeeded
         | Phase::Failed { .. }
@@ -183,7 +184,7 @@ fn open_attempt(task: &Task) -> Option<&Attempt> {
     }
 }
 
-fn cancellation(task: &Task) -> Option<Cancellation> {
+fn cancellation(task: &Task) -> Option<Box<Cancellation>> {
     match &task.phase {
         Phase::Assigned { cancel, .. } => cancel.clone(),
         Phase::Queued { .. }
@@ -250,7 +251,7 @@ fn after_interruption(
     }
     if repeats == Repeats::Never {
         return Phase::Unknown {
-            attempt: attempt.clone(),
+            attempt: Box::new(attempt.clone()),
             reason,
         };
     }

@@ -146,7 +146,7 @@ fn new_task(id: TaskId, principal: &Principal, submit: &Submit, step: &Step<'_>)
         id,
         kind,
         class: kind.default_class(),
-        user: principal.name.clone(),
+        user: principal.name.as_str().into(),
         phase: Phase::Queued {
             not_before: None,
             reason: String::new(),
@@ -160,10 +160,10 @@ fn new_task(id: TaskId, principal: &Principal, submit: &Submit, step: &Step<'_>)
         ended: None,
         attempts: 0,
         failures: 0,
-        lost_agents: Vec::new(),
+        lost_agents: [].into(),
         settled: None,
         latest: None,
         trace: None,
-        request_id: submit.request_id.as_ref().map(|id| id.0.clone()),
+        request_id: submit.request_id.as_ref().map(|id| id.0.as_str().into()),
     }
 }

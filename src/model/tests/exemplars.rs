@@ -489,7 +489,7 @@ fn bare(phase: Phase, class: Class) -> Task {
         ended: None,
         attempts: 0,
         failures: 0,
-        lost_agents: Vec::new(),
+        lost_agents: [].into(),
         settled: None,
         latest: None,
         trace: None,
@@ -518,7 +518,7 @@ pub fn tasks() -> Named<Task> {
         cancel,
     };
     let unknown = Phase::Unknown {
-        attempt: attempt(),
+        attempt: Box::new(attempt()),
         reason: reason(),
     };
     let full = Task {
@@ -529,10 +529,10 @@ pub fn tasks() -> Named<Task> {
         ended: Some(Timestamp(1_700_000_000_610)),
         attempts: 3,
         failures: 2,
-        lost_agents: vec![agent_id("a2")],
+        lost_agents: [agent_id("a2")].into(),
         settled: Some(Epoch(9)),
-        latest: Some(attempt()),
-        trace: Some(full_placement().trace),
+        latest: Some(Box::new(attempt())),
+        trace: Some(Box::new(full_placement().trace)),
         request_id: Some("r1".into()),
         ..bare(Phase::Succeeded, Class::Interactive)
     };
@@ -541,7 +541,7 @@ pub fn tasks() -> Named<Task> {
         ("assigned", bare(assigned(None), Class::Standard)),
         (
             "assigned_and_cancelled",
-            bare(assigned(Some(cancellation())), Class::Batch),
+            bare(assigned(Some(Box::new(cancellation()))), Class::Batch),
         ),
         ("succeeded", full),
         (
@@ -550,7 +550,7 @@ pub fn tasks() -> Named<Task> {
         ),
         (
             "cancelled",
-            bare(Phase::Cancelled(cancellation()), Class::Standard),
+            bare(Phase::Cancelled(Box::new(cancellation())), Class::Standard),
         ),
         ("unknown", bare(unknown, Class::Standard)),
         (

@@ -58,11 +58,12 @@ fn submit_with_blobs() -> Op {
             blob: BlobRef::of(b"arguments"),
             whole: [7; 16],
         })),
-        attachments: vec![Attachment {
+        attachments: [Attachment {
             name: "data.csv".into(),
             blob: BlobRef::of(b"1,2,3"),
             executable: true,
-        }],
+        }]
+        .into(),
     };
     submit_op(submit, None)
 }

@@ -33,7 +33,7 @@ use crate::watched::Watched;
 pub const READ_BYTES: usize = 1 << 20;
 
 /// The recent end of the log that stays in memory.
-pub const CACHE_BYTES: usize = 64 << 20;
+pub const CACHE_BYTES: usize = 24 << 20;
 
 /// The state that readers, the store and the journal share.
 pub struct Shared {

@@ -24,7 +24,7 @@ use crate::durable::{self, at};
 use crate::sync::lock;
 
 /// sled takes about twice what it is told. Recent entries are cached above it, so it needs little.
-const CACHE_BYTES: u64 = 64 << 20;
+const CACHE_BYTES: u64 = 16 << 20;
 
 /// Dropping a database does not wait for its file lock: somebody who reopens may find it taken.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);

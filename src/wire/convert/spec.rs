@@ -31,7 +31,7 @@ impl From<&model::TaskSpec> for v1::TaskSpec {
             retries: Some(spec.retries),
             at_most_once: spec.at_most_once,
             memory_mib: spec.memory_mib.unwrap_or(0),
-            inference: spec.inference.as_ref().map(|it| Box::new(it.into())),
+            inference: spec.inference.as_deref().map(|it| Box::new(it.into())),
             attachments: spec
                 .blobs
                 .attachments

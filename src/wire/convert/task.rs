@@ -39,7 +39,7 @@ fn message(
         id: task.id.0,
         spec: spec.map(v1::TaskSpec::from),
         kind: task.kind.as_str().into(),
-        user: task.user.clone(),
+        user: task.user.as_ref().to_owned(),
         class: task.class.as_str().into(),
         state: shown_state(task, running).into(),
         not_before,
@@ -57,7 +57,7 @@ fn message(
         result: outcome
             .filter(|_| task.is_terminal() && reported(task))
             .map(result),
-        request_id: task.request_id.clone().unwrap_or_default(),
+        request_id: task.request_id.as_deref().unwrap_or_default().to_owned(),
         generation: generation.0,
         lost_agents: u32::try_from(task.lost_agents.len()).unwrap_or(u32::MAX),
         cancel_requested: matches!(
