@@ -4,8 +4,8 @@
 //! one request alone pays one commit, and many share one.
 //!
 //! Within an entry what is due comes first, for a lease that has ended must end before anything is
-//! decided on it; then the decisions on queued tasks, then the requests in their order. A submit is
-//! placed at once where the round reached the end of the queue and left room, so of older tasks that
+//! decided on it; then the decisions on queued tasks, then requests and reports in turns, each in their order. A submit
+//! is placed at once where the round reached the end of the queue and left room, so of older tasks that
 //! could have run there it overtakes at most those whose own entry is still on its way.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -265,7 +265,7 @@ impl Batch {
         !plan.cut
     }
 
-    /// In their order; placed where there is a planner.
+    /// In the queue's order; placed where there is a planner.
     fn take_pending(
         &mut self,
         mut planner: Option<Planner<'_>>,

@@ -1,4 +1,4 @@
-//! Operations that wait for a place in an entry, in the order in which they came.
+//! Operations that wait for a place in an entry.
 
 use std::collections::VecDeque;
 
@@ -28,10 +28,14 @@ pub(crate) struct Pending {
     pub bytes: usize,
 }
 
-/// First in, first out.
+/// What people asked for, and what agents report, each first in, first out; where both wait they take turns. So a
+/// request does not wait behind all the reports of a busy fleet, nor a slot that is free behind all requests.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
-    waiting: VecDeque<Pending>,
+    requests: VecDeque<Pending>,
+    reports: VecDeque<Pending>,
+    /// Whose turn it is.
+    reports_next: bool,
     bytes: usize,
     submits: usize,
 }
@@ -39,23 +43,34 @@ pub(crate) struct Queue {
 impl Queue {
     /// Whether a request of so many bytes is one too many.
     pub fn is_full_for(&self, bytes: usize) -> bool {
-        self.waiting.len() >= PENDING_MAX || self.bytes + bytes > PENDING_MAX_BYTES
+        self.len() >= PENDING_MAX || self.bytes + bytes > PENDING_MAX_BYTES
     }
 
     /// The same for what an agent reports. A report frees a slot and ends somebody's wait, so there is
     /// room left for reports where requests have none.
     pub fn is_full_for_report(&self, bytes: usize) -> bool {
-        self.waiting.len() >= 2 * PENDING_MAX || self.bytes + bytes > 2 * PENDING_MAX_BYTES
+        self.len() >= 2 * PENDING_MAX || self.bytes + bytes > 2 * PENDING_MAX_BYTES
     }
 
     pub fn push(&mut self, pending: Pending) {
         self.bytes += pending.bytes;
         self.submits += usize::from(is_submit(&pending.op));
-        self.waiting.push_back(pending);
+        match pending.origin {
+            Origin::Ticket(_) => self.requests.push_back(pending),
+            Origin::Verdict { .. } | Origin::Registration(_) | Origin::Leader => {
+                self.reports.push_back(pending);
+            }
+        }
     }
 
     pub fn pop(&mut self) -> Option<Pending> {
-        let pending = self.waiting.pop_front()?;
+        let of_reports = self.takes_report();
+        let lane = match of_reports {
+            true => &mut self.reports,
+            false => &mut self.requests,
+        };
+        let pending = lane.pop_front()?;
+        self.reports_next = !of_reports;
         self.bytes -= pending.bytes;
         self.submits -= usize::from(is_submit(&pending.op));
         Some(pending)
@@ -63,11 +78,26 @@ impl Queue {
 
     /// The bytes of the one that is next.
     pub fn next_bytes(&self) -> Option<usize> {
-        self.waiting.front().map(|pending| pending.bytes)
+        let lane = match self.takes_report() {
+            true => &self.reports,
+            false => &self.requests,
+        };
+        lane.front().map(|pending| pending.bytes)
     }
 
     pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
+        self.len() == 0
+    }
+
+    fn len(&self) -> usize {
+        self.requests.len() + self.reports.len()
+    }
+
+    fn takes_report(&self) -> bool {
+        match (self.requests.is_empty(), self.reports.is_empty()) {
+            (false, false) => self.reports_next,
+            (no_request, _) => no_request,
+        }
     }
 
     /// Whether any of them could be placed.

@@ -4,6 +4,7 @@
 mod backends;
 mod drains;
 mod limits;
+mod pending;
 
 use std::collections::BTreeMap;
 
