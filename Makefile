@@ -14,7 +14,7 @@ ARGS ?=
 # The crates that no clock, thread or file may enter.
 CORE := -p quorate-model -p quorate-scheduler -p quorate-dispatch
 
-.PHONY: help setup build test core power-cuts verify fix cluster demo demo-llm bench-tasks bench-fleet deny record
+.PHONY: help setup build test core power-cuts verify fix cluster demo demo-llm bench-tasks bench-fleet bench-scale deny record
 
 help: ## What there is to make
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-12s %s\n", $$1, $$2 }'
@@ -64,6 +64,9 @@ bench-tasks: build ## Tasks per second, latency and fsyncs at 1, 16, 64 and 256 
 
 bench-fleet: build ## 1,000 agents on one cluster: what they cost, and how soon they are back after the leader died
 	$(RELEASE)/bench-tasks --fleet 1000 $(ARGS)
+
+bench-scale: build ## A million queued tasks: memory, latency, snapshots, restarts; ARGS='--sustained 10' for a steady rate
+	$(RELEASE)/bench-tasks $(or $(ARGS),--queued 1000000)
 
 deny: ## Licences, sources and banned crates (needs cargo-deny)
 	@$(CARGO) deny --version >/dev/null 2>&1 || { echo "make deny needs cargo-deny: cargo install --locked cargo-deny" >&2; exit 1; }
