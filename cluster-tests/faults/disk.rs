@@ -13,6 +13,8 @@ use crate::Error;
 
 /// Written at a time until there is no room left.
 const PIECE_BYTES: usize = 64 * 1024;
+/// What is written in pieces; all before it is taken at once.
+const LAST_BYTES: u64 = 1 << 20;
 
 /// An ext4 file system in a file.
 #[derive(Debug)]
@@ -44,11 +46,10 @@ impl SmallDisk {
 
     /// Leaves no room on the disk of the process `pid`, until the next start.
     pub fn fill(&self, pid: i32) -> Result<(), Error> {
-        let inside = self.directory.strip_prefix("/").unwrap_or(&self.directory);
-        let path = PathBuf::from(format!("/proc/{pid}/root"))
-            .join(inside)
-            .join("filler");
-        let mut filler = fs::File::create(&path).map_err(Error::file("creating", &path))?;
+        self.leave(pid, LAST_BYTES)?;
+        let path = self.filler(pid);
+        let filler = fs::OpenOptions::new().append(true).open(&path);
+        let mut filler = filler.map_err(Error::file("opening", &path))?;
         let mut piece = vec![0; PIECE_BYTES];
         // The last pages count: the log may need no more than one.
         while !piece.is_empty() {
@@ -61,6 +62,43 @@ impl SmallDisk {
             }
         }
         Ok(())
+    }
+}
+
+impl SmallDisk {
+    /// Leaves about so many bytes on the disk of the process `pid`, or all that there are if these are fewer.
+    pub fn leave(&self, pid: i32, bytes: u64) -> Result<(), Error> {
+        self.make_room(pid)?;
+        let path = self.filler(pid);
+        let create = || {
+            let filler = fs::File::create(&path)?;
+            let disk = nix::sys::statvfs::fstatvfs(&filler)?;
+            let free = disk.blocks_available().saturating_mul(disk.fragment_size());
+            match i64::try_from(free.saturating_sub(bytes)) {
+                Ok(taken) if taken > 0 => nix::fcntl::posix_fallocate(&filler, 0, taken)?,
+                Ok(_) | Err(_) => {}
+            }
+            filler.sync_all()
+        };
+        create().map_err(Error::file("filling", &path))
+    }
+
+    /// Gives back what was taken.
+    pub fn make_room(&self, pid: i32) -> Result<(), Error> {
+        let path = self.filler(pid);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::file("removing", &path)(error))
+            }
+            Err(_) | Ok(()) => Ok(()),
+        }
+    }
+
+    /// As the process `pid` has it mounted.
+    fn filler(&self, pid: i32) -> PathBuf {
+        let inside = self.directory.strip_prefix("/").unwrap_or(&self.directory);
+        let root = PathBuf::from(format!("/proc/{pid}/root"));
+        root.join(inside).join("filler")
     }
 }
 

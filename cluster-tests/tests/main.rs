@@ -30,6 +30,8 @@ mod fleet;
 #[cfg(test)]
 mod following;
 #[cfg(test)]
+mod full_disks;
+#[cfg(test)]
 mod history;
 #[cfg(test)]
 mod identity;

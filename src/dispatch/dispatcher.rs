@@ -4,13 +4,13 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use model::{AgentId, BlobDigest, Event, Fence, Incarnation, State};
+use model::{AgentId, BlobDigest, Command, Event, Fence, Incarnation, Principal, State};
 use scheduler::{AgentView, Clock, Fleet};
 
 use crate::agents::{Agents, Session};
 use crate::batch::Batch;
 use crate::drain;
-use crate::io::{Cause, Input, Message, Output, Refusal, SessionId};
+use crate::io::{Cause, Hindrance, Input, Message, Output, Refusal, SessionId};
 
 /// The leader's soft state, and what a follower keeps ready for the day it leads.
 #[derive(Debug, Default)]
@@ -22,6 +22,8 @@ pub struct Dispatcher {
     heard: u64,
     /// What this controller does not have of what tasks need.
     lacks: Arc<BTreeSet<BlobDigest>>,
+    /// Why nothing new is taken or begun now.
+    shortage: Option<String>,
 }
 
 impl Dispatcher {
@@ -37,6 +39,7 @@ impl Dispatcher {
     pub fn fleet(&self, state: &State, clock: Clock) -> Fleet {
         let mut fleet = Fleet {
             lacks: Arc::clone(&self.lacks),
+            shortage: self.shortage.clone(),
             ..Fleet::default()
         };
         for (id, agent) in self.agents.iter() {
@@ -63,20 +66,13 @@ impl Dispatcher {
                 principal,
                 command,
                 held,
-            } if self.leading => match state.admits(&command) {
+            } => match self.takes(state, &principal, &command) {
                 Ok(()) => self.batch.request(ticket, principal, (command, held)),
-                // Alone: in an entry it could not even be read everywhere.
-                Err(rejected) => out.push(Output::Answer {
+                Err(refusal) => out.push(Output::Answer {
                     ticket,
-                    result: Err(Refusal::Rejected(rejected)),
+                    result: Err(refusal),
                 }),
             },
-            Input::Request { ticket, .. } => {
-                out.push(Output::Answer {
-                    ticket,
-                    result: Err(Refusal::NotLeader),
-                });
-            }
             Input::SessionOpened {
                 session,
                 profile,
@@ -116,12 +112,40 @@ impl Dispatcher {
                 self.lacks = lacks;
                 self.batch.want_plan();
             }
+            Input::Shortage(shortage) => {
+                self.shortage = shortage;
+                self.batch.want_plan();
+            }
             Input::Applied { index, events } => {
                 self.applied(state, &events, clock, out);
                 self.heard = self.heard.max(index);
             }
             Input::Proposed { proposal, result } => self.proposed(proposal, result, out),
             Input::Tick => self.batch.want_due(),
+        }
+    }
+
+    /// Whether a request may go to the log.
+    fn takes(
+        &self,
+        state: &State,
+        principal: &Principal,
+        command: &Command,
+    ) -> Result<(), Refusal> {
+        if !self.leading {
+            return Err(Refusal::NotLeader);
+        }
+        // Alone: in an entry it could not even be read everywhere.
+        state.admits(command).map_err(Refusal::Rejected)?;
+        match &self.shortage {
+            // A submit that was accepted before is told so: a refusal would mean that it was not.
+            Some(why) if command.brings_new() && !state.knows_request(principal, command) => {
+                Err(Refusal::Unavailable {
+                    hindrance: Hindrance::NoRoom,
+                    why: why.clone(),
+                })
+            }
+            Some(_) | None => Ok(()),
         }
     }
 
@@ -138,7 +162,8 @@ impl Dispatcher {
             self.register_unknown(state);
         }
         if self.batch.wants_proposal() {
-            let places = self.batch.places_something(state);
+            // What would begin now takes the room in which what runs is to end.
+            let places = self.shortage.is_none() && self.batch.places_something(state);
             let fleet = places.then(|| self.fleet(state, clock));
             self.batch.propose(state, fleet.as_ref(), clock, out);
         }

@@ -95,6 +95,8 @@ pub enum Input {
     },
     /// Blobs that are not on this controller's disk: who needs one waits.
     Lacks(Arc<BTreeSet<BlobDigest>>),
+    /// Why nothing new is taken: the disks are nearly full. Nothing: they are not.
+    Shortage(Option<String>),
     /// Events of the applied entry at this index, in log order. None is left out.
     Applied {
         index: u64,
@@ -117,6 +119,8 @@ pub enum Hindrance {
     NoQuorum,
     /// There is too much to do.
     Busy,
+    /// The disks are nearly full.
+    NoRoom,
     /// This controller is on its way out.
     Stopping,
 }

@@ -5,6 +5,7 @@ mod backends;
 mod drains;
 mod limits;
 mod pending;
+mod shortage;
 
 use std::collections::BTreeMap;
 

@@ -145,6 +145,24 @@ impl Command {
         }
     }
 
+    /// Whether it brings something new to do or to keep. What ends or closes something does not, nor what agents say.
+    pub fn brings_new(&self) -> bool {
+        match self {
+            Command::SubmitTask(_)
+            | Command::CreateJoinToken(_)
+            | Command::Enrol(_)
+            | Command::SetBackend(_) => true,
+            Command::CancelTask { .. }
+            | Command::RegisterAgent(_)
+            | Command::FinishAttempt(_)
+            | Command::CordonAgent { .. }
+            | Command::UncordonAgent { .. }
+            | Command::DrainAgent(_)
+            | Command::RemoveAgent { .. }
+            | Command::RevokeJoinToken { .. } => false,
+        }
+    }
+
     /// The blobs that it names.
     pub fn blobs(&self) -> Vec<BlobRef> {
         match self {

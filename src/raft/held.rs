@@ -38,6 +38,7 @@ use crate::member::Node;
 use crate::membership::{effective, others};
 use crate::network::blobs::{Exchange, Item, pieces};
 use crate::network::blocking;
+use crate::space::Space;
 
 /// What one round takes at most; small enough that it never fills a message.
 const ROUND_ITEMS: usize = 256;
@@ -385,6 +386,12 @@ impl Cluster {
     /// What the state refers to and this controller lacks, as it changes.
     pub fn missing_blobs(&self) -> watch::Receiver<Arc<BTreeSet<BlobDigest>>> {
         self.holder().exchange.blobs.missing()
+    }
+
+    /// What is left of the disk of the data directory.
+    pub async fn disk_space(&self) -> io::Result<Space> {
+        let blobs = self.holder().exchange.blobs.clone();
+        blocking(move || blobs.space()).await
     }
 
     pub fn blob_stats(&self) -> BlobStats {

@@ -92,11 +92,8 @@ fn waiting(
                 task.reason()
             )
         }
-        None => match state.spec(task.id).and_then(|spec| fleet.lacked_by(&spec)) {
-            Some(blob) => format!(
-                "It waits as number {position} in the queue until the leader has fetched what it needs \
-                 from another controller: blob {blob}."
-            ),
+        None => match held_up(state, fleet, task) {
+            Some(until) => format!("It waits as number {position} in the queue until {until}."),
             None => summary(&agents, position),
         },
     };
@@ -105,6 +102,17 @@ fn waiting(
         position: Some(position),
         agents,
     }
+}
+
+/// What it waits for, whatever the agents are like.
+fn held_up(state: &State, fleet: &Fleet, task: &Task) -> Option<String> {
+    if let Some(why) = &fleet.shortage {
+        return Some(format!("there is room on the controllers' disks: {why}"));
+    }
+    let blob = fleet.lacked_by(&*state.spec(task.id)?)?;
+    Some(format!(
+        "the leader has fetched what it needs from another controller: blob {blob}"
+    ))
 }
 
 fn verdict(state: &State, fleet: &Fleet, task: &Task, agent: &model::Agent) -> AgentVerdict {

@@ -12,6 +12,8 @@ pub struct Fleet {
     pub agents: BTreeMap<AgentId, AgentView>,
     /// Blobs that the leader lacks: a task that needs one waits until it is there, for agents fetch it from the leader.
     pub lacks: Arc<BTreeSet<BlobDigest>>,
+    /// Why nothing is begun now: the controllers' disks are nearly full.
+    pub shortage: Option<String>,
 }
 
 impl Fleet {

@@ -20,7 +20,7 @@ use crate::metrics::Metrics;
 use crate::others::Others;
 use crate::pace::Pace;
 use crate::sessions::{Era, Registry, Renewals};
-use crate::vigil::Clocks;
+use crate::vigil::{Clocks, Disks};
 
 /// One running controller.
 pub struct Controller {
@@ -42,6 +42,7 @@ pub struct Controller {
     pub long_answers: Semaphore,
     pub metrics: Arc<Metrics>,
     pub clocks: Clocks,
+    pub disks: Disks,
     /// Another member said that this one was removed: it ends.
     pub removed: CancellationToken,
     /// Since when agents could be heard here.

@@ -101,6 +101,12 @@ pub const CLOCK_SKEW_SLACK: Duration = Duration::from_millis(500);
 pub const CLOCK_ROUND_TRIP: Duration = Duration::from_millis(500);
 /// How long a measurement counts where no other one follows: ten rounds.
 pub const CLOCK_FRESH: Duration = Duration::from_secs(30);
+/// Between two looks at how full this controller's disk is: far less than it takes to fill what is kept.
+pub const DISK_LOOK: Duration = Duration::from_secs(1);
+/// There is room again this part of the limit above it.
+pub const DISK_SLACK_PART: u64 = 4;
+/// How long what a controller said of its disk counts where nothing else follows: ten rounds.
+pub const DISK_FRESH: Duration = Duration::from_secs(30);
 /// How long readiness waits for a quorum, and for how long its answer is used again.
 pub const READY_ANSWER: Duration = Duration::from_secs(1);
 pub const READY_FRESH: Duration = Duration::from_millis(250);

@@ -44,7 +44,7 @@ use crate::others::Others;
 use crate::pace::Pace;
 use crate::ports::Ports;
 use crate::sessions::{self, Registry};
-use crate::vigil::{self, Clocks};
+use crate::vigil::{self, Clocks, Disks};
 use crate::{https, limit, payloads, renewal, retention};
 
 /// Runs a controller until `shutdown`, or until it can't go on.
@@ -111,6 +111,7 @@ impl Node {
             long_answers: Semaphore::new(limit::LONG_ANSWERS),
             metrics: Arc::new(Metrics::default()),
             clocks: Clocks::default(),
+            disks: Disks::default(),
             removed: CancellationToken::new(),
             started: tokio::time::Instant::now(),
             background: TaskTracker::new(),
@@ -242,6 +243,7 @@ fn spawn_helpers(
     let identity = start.data_dir.join("identity");
     helpers.spawn(bootstrap::enter(controller(), start, halt()));
     helpers.spawn(vigil::keep(controller(), halt()));
+    helpers.spawn(vigil::disks::keep(controller(), halt()));
     helpers.spawn(payloads::tell_missing(controller(), halt()));
     helpers.spawn(authority::keep(controller(), halt()));
     helpers.spawn(renewal::keep(controller(), identity, halt()));

@@ -265,7 +265,7 @@ mod tests {
             names,
             "invalid over_limit no_such_task no_such_agent not_found no_such_blob request_id_reused \
              already_ended forbidden unauthenticated refused stale compacted unsupported not_leader \
-             no_leader no_quorum busy shutting_down outcome_unknown unreachable not_trusted internal"
+             no_leader no_quorum busy no_room shutting_down outcome_unknown unreachable not_trusted internal"
         );
     }
 

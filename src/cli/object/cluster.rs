@@ -46,6 +46,8 @@ fn member_fields(member: &v1::Member) -> Value {
         "hash_index": heard.then_some(member.hash_index),
         "hash_at": text(&member.hash_at),
         "version": text(&member.version),
+        "disk_free_bytes": member.disk.map(|disk| disk.free_bytes),
+        "disk_nearly_full": member.disk.map(|disk| disk.nearly_full),
     })
 }
 
@@ -74,6 +76,7 @@ pub fn status_table(status: &v1::StatusReply, width: Width) -> String {
             .push("stale: no quorum could be reached, so this is what one member last knew".into());
     }
     lines.extend(status.members.iter().filter_map(clock_alarm));
+    lines.extend(status.members.iter().filter_map(disk_alarm));
     format!(
         "{}\n\n{}",
         lines.join("\n"),
@@ -99,6 +102,7 @@ pub fn members_table(members: &[v1::Member], width: Width) -> String {
             "VERSION",
             "STATE VERSIONS",
             "CLOCK",
+            "DISK FREE",
         ]),
     };
     for member in members {
@@ -130,6 +134,9 @@ pub fn members_table(members: &[v1::Member], width: Width) -> String {
                 cell(&member.version),
                 versions_cell(member),
                 member.clock_skew_ms.map_or_else(|| "-".to_owned(), skew),
+                member
+                    .disk
+                    .map_or_else(|| "-".to_owned(), |disk| mebibytes(disk.free_bytes)),
             ]);
         }
         table.row(row);
@@ -157,6 +164,21 @@ fn clock_alarm(member: &v1::Member) -> Option<String> {
             most.as_secs()
         )
     })
+}
+
+/// What to say where a disk has no room for new work.
+fn disk_alarm(member: &v1::Member) -> Option<String> {
+    let disk = member.disk.filter(|disk| disk.nearly_full)?;
+    Some(format!(
+        "disk alarm: {} has {} left, and keeps {} for what runs: make room there",
+        member.id,
+        mebibytes(disk.free_bytes),
+        mebibytes(disk.kept_bytes)
+    ))
+}
+
+fn mebibytes(bytes: u64) -> String {
+    format!("{} MiB", bytes >> 20)
 }
 
 fn skew(milliseconds: i64) -> String {
@@ -200,6 +222,11 @@ mod tests {
             version: if heard { "0.1.0".into() } else { String::new() },
             clock_skew_ms: heard.then_some(0),
             state_versions: None,
+            disk: heard.then_some(v1::Disk {
+                free_bytes: 9 << 30,
+                kept_bytes: 1 << 29,
+                nearly_full: false,
+            }),
         }
     }
 
@@ -270,5 +297,23 @@ mod tests {
             !near.contains("alarm") && near.contains("+2.000 s"),
             "{near}"
         );
+    }
+
+    #[test]
+    fn a_disk_that_is_nearly_full_is_an_alarm_in_words() {
+        let mut status = status();
+        let text = status_table(&status, Width::Wide);
+        assert!(
+            !text.contains("alarm") && text.contains("9216 MiB"),
+            "{text}"
+        );
+        status.members[0].disk = Some(v1::Disk {
+            free_bytes: 100 << 20,
+            kept_bytes: 1 << 29,
+            nearly_full: true,
+        });
+        let text = status_table(&status, Width::Normal);
+        let alarm = "disk alarm: c1 has 100 MiB left, and keeps 512 MiB for what runs";
+        assert!(text.contains(alarm), "{text}");
     }
 }

@@ -123,6 +123,8 @@ fn again(failure: Failure, request_id: &str) -> Failure {
             "it may or may not have been accepted: once a majority of controllers runs (see \
              `quorate cluster status`), {with_id}, which never makes a second task"
         ),
+        // Its own hint says whether it may have been accepted.
+        "no_room" => format!("{}; {with_id}", failure.hint),
         _ if failure.exit == Exit::Unknown => format!(
             "it may or may not have been accepted: {with_id}, which never makes a second task"
         ),
@@ -185,6 +187,11 @@ mod tests {
         assert!(
             failure.hint.contains("cluster status") && failure.hint.contains("--request-id r1"),
             "{failure}"
+        );
+        let failure = again(Failure::unknown("no_room", "full", "make room"), "r1");
+        assert_eq!(
+            failure.hint,
+            "make room; submit the same again with --request-id r1"
         );
         let failure = again(Failure::refused("invalid", "bad", "mend it"), "r1");
         assert_eq!(failure.hint, "mend it");

@@ -4,7 +4,7 @@
 use sha2::{Digest, Sha256};
 
 use crate::apply::{Outcome, Step};
-use crate::command::{Placement, Reply, RequestId, Submit};
+use crate::command::{Command, Placement, Reply, RequestId, Submit};
 use crate::entry::encode;
 use crate::event::Event;
 use crate::id::{Namespace, TaskId};
@@ -64,6 +64,16 @@ impl State {
             task: id,
             duplicate: false,
         })
+    }
+
+    /// Whether this submit, or another one under its request id, was accepted before.
+    pub fn knows_request(&self, principal: &Principal, command: &Command) -> bool {
+        let Command::SubmitTask(Submit { spec, request_id }) = command else {
+            return false;
+        };
+        let key = |id: &RequestId| request_key(&spec.namespace, &principal.name, &id.0);
+        let id = request_id.as_ref();
+        id.is_some_and(|id| self.requests.get(&key(id)).is_some())
     }
 
     fn has_room_for(&self, spec: &TaskSpec) -> Result<(), Rejected> {

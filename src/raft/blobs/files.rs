@@ -129,19 +129,3 @@ pub fn forget_damaged(dir: &Path, digest: &BlobDigest) {
         tracing::warn!(%error, "a damaged file stays beside the one that replaced it");
     }
 }
-
-/// Bytes of a file system.
-pub struct Space {
-    pub all: u64,
-    /// What a process like this one may still write.
-    pub free: u64,
-}
-
-pub fn space(dir: &Path) -> io::Result<Space> {
-    let disk = nix::sys::statvfs::statvfs(dir).map_err(|error| at(dir)(error.into()))?;
-    let bytes = |blocks: u64| blocks.saturating_mul(disk.fragment_size());
-    Ok(Space {
-        all: bytes(disk.blocks()),
-        free: bytes(disk.blocks_available()),
-    })
-}

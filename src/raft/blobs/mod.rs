@@ -33,17 +33,13 @@ use model::{BlobDigest, BlobRef, State};
 use tokio::sync::watch;
 
 use crate::durable;
+use crate::space::Space;
 use crate::sync::lock;
 
 pub use incoming::Progress;
 
 /// How long a blob stays that nothing refers to (yet): an upload, and the proposal that follows it.
 const PINNED: Duration = Duration::from_secs(600);
-
-/// Space that blobs leave on the disk, or a twentieth of a small one: the log needs it, and a log that finds none ends
-/// the process.
-const RESERVE_BYTES: u64 = 1 << 30;
-const RESERVE_PART: u64 = 20;
 
 /// Files that are written at once: their syncs share the file system's own.
 const WRITERS: usize = 16;
@@ -325,10 +321,15 @@ impl Blobs {
         self.missing.send_replace(Arc::new(missing));
     }
 
+    /// What is left of the disk, which the log is on as well.
+    pub fn space(&self) -> io::Result<Space> {
+        Space::of(&self.dir)
+    }
+
     /// Whether so many bytes leave enough to what must not run out of space.
     fn has_room(&self, bytes: u64) -> io::Result<()> {
-        let space = files::space(&self.dir)?;
-        let (free, reserve) = (space.free, RESERVE_BYTES.min(space.all / RESERVE_PART));
+        let space = self.space()?;
+        let (free, reserve) = (space.free, space.kept_from_blobs());
         match free.saturating_sub(bytes) >= reserve {
             true => Ok(()),
             false => Err(io::Error::new(

@@ -151,8 +151,7 @@ fn refused(error: &std::io::Error) -> Failure {
         std::io::ErrorKind::InvalidData | std::io::ErrorKind::InvalidInput => {
             Failure::new(Code::Invalid, error.to_string())
         }
-        std::io::ErrorKind::StorageFull => Failure::new(Code::Busy, error.to_string())
-            .with_hint("free space on the controller's disk"),
+        std::io::ErrorKind::StorageFull => Failure::new(Code::NoRoom, error.to_string()),
         _ => Failure::new(Code::Busy, error.to_string()),
     }
 }

@@ -153,6 +153,7 @@ impl Gateway {
                 version: env!("CARGO_PKG_VERSION").into(),
                 clock_skew_ms: Some(0),
                 state_versions: Some(model::Versions::OF_THIS_RELEASE.into()),
+                disk: self.0.disks.of(self.0.id).map(Into::into),
             }),
             term: leadership.term,
             leader: leadership

@@ -68,6 +68,7 @@ fn code_of(hindrance: Hindrance) -> Code {
         Hindrance::NoLeader => Code::NoLeader,
         Hindrance::NoQuorum => Code::NoQuorum,
         Hindrance::Busy => Code::Busy,
+        Hindrance::NoRoom => Code::NoRoom,
         Hindrance::Stopping => Code::ShuttingDown,
     }
 }
@@ -96,9 +97,7 @@ pub fn of_hold(error: raft::HoldError) -> Failure {
             let text = format!("no controller has the file or request with digest {digest}");
             Failure::new(Code::NoSuchBlob, text)
         }
-        raft::HoldError::NoRoom(why) => {
-            Failure::new(Code::Busy, why).with_hint("free space on the controllers' disks")
-        }
+        raft::HoldError::NoRoom(why) => Failure::new(Code::NoRoom, why),
         raft::HoldError::Other(error) => of_raft(&error),
     }
 }
@@ -134,6 +133,7 @@ mod tests {
         assert_eq!(refused(Hindrance::NoLeader), Code::NoLeader);
         assert_eq!(refused(Hindrance::NoQuorum), Code::NoQuorum);
         assert_eq!(refused(Hindrance::Busy), Code::Busy);
+        assert_eq!(refused(Hindrance::NoRoom), Code::NoRoom);
         assert_eq!(refused(Hindrance::Stopping), Code::ShuttingDown);
         let handover = raft::Error::no_leader("leadership is being handed over");
         assert_eq!(of_raft(&handover).code, Code::NoLeader);

@@ -269,7 +269,8 @@ impl Gateway {
                 Err(failure) => return Err(unknown.unwrap_or(failure)),
             };
             if !may_pass(&failure) {
-                return Err(failure);
+                let is_answer = failure.code != Code::NoRoom;
+                return Err(unknown.filter(|_| !is_answer).unwrap_or(failure));
             }
             if failure.code.reaction() == Reaction::Unknown {
                 unknown = Some(failure::unknown());
@@ -328,6 +329,8 @@ impl Gateway {
 /// Whether the same request may fare better in a moment.
 fn may_pass(failure: &Failure) -> bool {
     match failure.code.reaction() {
+        // Not in a moment: somebody has to make room first.
+        _ if failure.code == Code::NoRoom => false,
         Reaction::Unavailable | Reaction::Unknown => true,
         Reaction::Rejected | Reaction::Fatal => false,
     }

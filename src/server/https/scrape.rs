@@ -43,6 +43,7 @@ impl Collector for Now {
         let mut sheet = Sheet(encoder);
         self.work(&mut sheet)?;
         self.blobs(&mut sheet)?;
+        self.disk(&mut sheet)?;
         self.agents(&mut sheet)?;
         self.shell(&mut sheet)?;
         self.clocks(&mut sheet)?;
@@ -91,6 +92,22 @@ impl Now {
             "quorate_blobs_damaged_total",
             "Blobs found changed or gone on this controller's disk",
             stats.damaged,
+        )
+    }
+
+    fn disk(&self, sheet: &mut Sheet<'_>) -> fmt::Result {
+        let Some(disk) = self.0.disks.of(self.0.id) else {
+            return Ok(());
+        };
+        sheet.gauge(
+            "quorate_disk_free_bytes",
+            "What is left of the disk of this controller's data directory",
+            disk.free,
+        )?;
+        sheet.gauge(
+            "quorate_disk_kept_bytes",
+            "With less than that left it has no room for new work",
+            disk.kept,
         )
     }
 

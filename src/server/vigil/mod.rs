@@ -3,14 +3,15 @@
 //! ```text
 //!                                          ┌─► clocks: too far apart? an alarm, until they are not
 //!   tick ─► ask the others, side by side ──┼─► removed? this one stops
+//!                                          ├─► disks: too many nearly full? no new work, until there is room
 //!                                          └─► hashes: a majority holds another state? this one stops
 //! ```
 //!
 //! Nobody is told to stop: each member judges itself alone, by what it was told, so that one that is
-//! wrong can't take the others along. What to think of the answers is in `clocks` and `hashes`, which
-//! know neither sockets nor time.
+//! wrong can't take the others along. What to think of the answers is in `clocks`, `disks` and `hashes`.
 
 mod clocks;
+pub mod disks;
 mod hashes;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,6 +28,7 @@ use tracing::{error, info, warn};
 use wire::v1;
 
 pub use clocks::{Clocks, Skew};
+pub use disks::Disks;
 
 use crate::controller::Controller;
 use crate::dispatcher::wall_now;
@@ -84,6 +86,10 @@ async fn round(controller: &Controller) -> Finding {
     let removed = |it: &Answer| it.reply.removed && it.reply.generation == generation.0;
     if answers.values().any(removed) {
         controller.removed.cancel();
+    }
+    for (id, answer) in &answers {
+        let disk = answer.reply.member.as_ref().and_then(|it| it.disk);
+        controller.disks.told(*id, disk, Instant::now());
     }
     let skews = answers.iter().filter_map(|(id, it)| Some((*id, it.skew?)));
     for (id, change) in controller.clocks.measured(skews.collect(), Instant::now()) {

@@ -90,8 +90,9 @@ impl<'a> Course<'a> {
         } else {
             Duration::ZERO
         };
-        // That all certificates are refused does not mend itself, nor does what is broken.
-        let hopeless = round_is_over && matches!(met.code, Code::NotTrusted | Code::Internal);
+        // That all certificates are refused does not mend itself, nor does what is broken, nor a disk that is full.
+        let lasts = matches!(met.code, Code::NotTrusted | Code::Internal | Code::NoRoom);
+        let hopeless = round_is_over && lasts;
         if hopeless || Instant::now() + pause + SHORTEST_ATTEMPT >= self.deadline {
             return Err(self.error(met));
         }

@@ -40,6 +40,8 @@ pub enum Code {
     NoLeader,
     NoQuorum,
     Busy,
+    /// Too little is left on the controllers' disks.
+    NoRoom,
     ShuttingDown,
     OutcomeUnknown,
     /// Made by clients: no connection to any controller.
@@ -51,7 +53,7 @@ pub enum Code {
 
 impl Code {
     /// In the order in which they are declared.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::Invalid,
         Self::OverLimit,
         Self::NoSuchTask,
@@ -70,6 +72,7 @@ impl Code {
         Self::NoLeader,
         Self::NoQuorum,
         Self::Busy,
+        Self::NoRoom,
         Self::ShuttingDown,
         Self::OutcomeUnknown,
         Self::Unreachable,
@@ -102,6 +105,7 @@ impl Code {
             Self::NoLeader => "no_leader",
             Self::NoQuorum => "no_quorum",
             Self::Busy => "busy",
+            Self::NoRoom => "no_room",
             Self::ShuttingDown => "shutting_down",
             Self::OutcomeUnknown => "outcome_unknown",
             Self::Unreachable => "unreachable",
@@ -120,6 +124,7 @@ impl Code {
             | Self::NoLeader
             | Self::NoQuorum
             | Self::Busy
+            | Self::NoRoom
             | Self::ShuttingDown
             | Self::Unreachable => Reaction::Unavailable,
             Self::OutcomeUnknown => Reaction::Unknown,
@@ -160,6 +165,7 @@ impl Code {
             | Self::NoLeader
             | Self::NoQuorum
             | Self::Busy
+            | Self::NoRoom
             | Self::ShuttingDown
             | Self::Unreachable => tonic::Code::Unavailable,
             Self::OutcomeUnknown => tonic::Code::DeadlineExceeded,
@@ -182,6 +188,7 @@ impl Code {
             | Self::NoLeader
             | Self::NoQuorum
             | Self::Busy
+            | Self::NoRoom
             | Self::ShuttingDown
             | Self::Unreachable => 503,
             Self::OutcomeUnknown => 504,
@@ -206,6 +213,9 @@ impl Code {
                  controllers must run and reach each other",
             ),
             Self::Busy => Some("try again in a moment"),
+            Self::NoRoom => Some(
+                "make room on the controllers' disks, then try again; see `quorate cluster status -o wide`",
+            ),
             Self::ShuttingDown => Some("ask another controller"),
             Self::OutcomeUnknown => Some(Self::IT_MAY_HAVE_HAPPENED),
             Self::Unreachable => {
