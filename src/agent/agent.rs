@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
-use model::{AgentId, AgentProfile, Backend, Fence, Millis};
+use model::{AgentId, AgentProfile, AgentProtocol, Backend, Fence, Millis};
 use security::{Credentials, KeyFiles, Role};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::watch;
@@ -527,6 +527,7 @@ fn profile_of(config: &Config, recovered: &Recovered, limits: &str) -> Result<Ag
         version: env!("CARGO_PKG_VERSION").to_owned(),
         limits: limits.to_owned(),
         backends: Vec::new(),
+        protocol: AgentProtocol::NEWEST,
     })
 }
 

@@ -101,9 +101,8 @@ impl Agents {
         let session = agent.current.and_then(|id| self.sessions.get(&id));
         session.is_some_and(|session| {
             let profile = &session.profile;
-            let known = state.agent(&profile.id);
             session.reconciled
-                && known.is_some_and(|known| known.profile == *profile)
+                && state.knows_as(profile)
                 && !self.leases.expired(&profile.id, profile.incarnation, now)
         })
     }

@@ -4,7 +4,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use model::{AgentId, BlobDigest, Command, Event, Fence, Incarnation, Principal, State};
+use model::{
+    AgentId, BlobDigest, Command, End, Event, Fence, Incarnation, Outcome, Principal, State,
+    Verdict,
+};
 use scheduler::{AgentView, Clock, Fleet};
 
 use crate::agents::{Agents, Session};
@@ -232,12 +235,11 @@ impl Dispatcher {
         let Some(session) = self.agents.session(id) else {
             return;
         };
-        let ready = state.agent(&session.profile.id).is_some_and(|agent| {
-            agent.profile == session.profile && agent.state == model::AgentState::Ready
-        });
-        if !ready {
-            self.batch
-                .register(session.principal.clone(), session.profile.clone());
+        let known = state.agent(&session.profile.id);
+        let ready = known.is_some_and(|agent| agent.state == model::AgentState::Ready);
+        if !(ready && state.knows_as(&session.profile)) {
+            let profile = state.recordable(&session.profile);
+            self.batch.register(session.principal.clone(), profile);
         }
     }
 
@@ -414,7 +416,7 @@ impl Dispatcher {
     }
 
     fn send_assign(
-        &self,
+        &mut self,
         state: &State,
         fence: Fence,
         agent: &AgentId,
@@ -430,6 +432,14 @@ impl Dispatcher {
         let (Some(task), Some(spec)) = (state.task(fence.task), state.spec(fence.task)) else {
             return;
         };
+        let told = self.agents.session(session);
+        let understands = told.map_or(Ok(()), |told| told.profile.understands(&spec));
+        if let Err(reason) = understands {
+            // It came back as an older release than the one that it was assigned to, and would run a part of it.
+            let reason = reason.to_string();
+            let outcome = Outcome::bare(End::Declined { reason });
+            return self.verdict(session, Verdict { fence, outcome }, None);
+        }
         let message = Message::Assign {
             fence,
             attempt: task.attempts,

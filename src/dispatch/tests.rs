@@ -5,6 +5,7 @@ mod backends;
 mod drains;
 mod limits;
 mod pending;
+mod releases;
 mod shortage;
 
 use std::collections::BTreeMap;
@@ -38,6 +39,21 @@ struct Leader {
 
 impl Leader {
     fn new() -> Leader {
+        let mut leader = Leader::at_version_1();
+        leader.raise();
+        leader
+    }
+
+    fn raise(&mut self) {
+        let to = model::StateVersion::NEWEST;
+        let raise = SystemCommand::RaiseVersion { to };
+        self.commit(vec![Op::System(raise)]);
+        let index = self.index;
+        let events = vec![];
+        self.input(Input::Applied { index, events });
+    }
+
+    fn at_version_1() -> Leader {
         let mut leader = Leader {
             state: State::default(),
             dispatcher: Dispatcher::new(),
@@ -53,9 +69,7 @@ impl Leader {
             cluster_id: "test".into(),
             generation: Generation(1),
         };
-        let to = model::StateVersion::NEWEST;
-        let raise = SystemCommand::RaiseVersion { to };
-        leader.commit(vec![Op::System(found), Op::System(raise)]);
+        leader.commit(vec![Op::System(found)]);
         leader.input(Input::Lead { term: 1 });
         leader
     }
@@ -227,6 +241,7 @@ fn profile(name: &str, slots: u32) -> AgentProfile {
         version: "test".into(),
         limits: "rlimit".into(),
         backends: Vec::new(),
+        protocol: model::AgentProtocol::NEWEST,
     }
 }
 

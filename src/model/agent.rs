@@ -8,13 +8,39 @@ use crate::id::{AgentId, Incarnation};
 use crate::inference::{Backend, size_of_backends, validate_backends};
 use crate::limit;
 use crate::rejected::Rejected;
-use crate::spec::validate_labels;
+use crate::spec::{TaskSpec, validate_labels};
 use crate::time::Timestamp;
 use crate::trace::Reason;
-use crate::trailing::positional;
+use crate::trailing::{Unset, positional};
+
+/// What an agent understands of what it is sent. A newer one understands all that an older one does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct AgentProtocol(pub u32);
+
+impl AgentProtocol {
+    /// That of release 0.1.0, which does not say.
+    pub const FIRST: AgentProtocol = AgentProtocol(1);
+    /// From which on it fetches what stands beside a spec: attached files, and what was too long to stand in it.
+    pub const BLOBS: AgentProtocol = AgentProtocol(2);
+    /// That of this release's agent.
+    pub const NEWEST: AgentProtocol = AgentProtocol(2);
+}
+
+impl Default for AgentProtocol {
+    fn default() -> AgentProtocol {
+        AgentProtocol::FIRST
+    }
+}
+
+impl Unset for AgentProtocol {
+    fn is_unset(&self) -> bool {
+        *self == AgentProtocol::FIRST
+    }
+}
 
 /// What an agent says of itself when it opens a session.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AgentProfile {
     pub id: AgentId,
@@ -27,7 +53,11 @@ pub struct AgentProfile {
     /// The model servers that it reaches, and what they offer now.
     #[serde(default)]
     pub backends: Vec<Backend>,
+    #[serde(default)]
+    pub protocol: AgentProtocol,
 }
+
+positional!(AgentProfile { id, incarnation, slots, labels, version, limits, backends } later { protocol });
 
 impl AgentProfile {
     /// What can be said of it without the state.
@@ -59,6 +89,14 @@ impl AgentProfile {
     pub fn offers(&self, model: &str) -> bool {
         let mut models = self.backends.iter().flat_map(|backend| &backend.models);
         models.any(|offered| offered == model)
+    }
+
+    /// Whether it understands all of a task. One that does not would run a part of it.
+    pub fn understands(&self, spec: &TaskSpec) -> Result<(), Reason> {
+        match spec.blobs.is_empty() || self.protocol >= AgentProtocol::BLOBS {
+            true => Ok(()),
+            false => Err(Reason::TooOld),
+        }
     }
 
     /// About how many bytes it takes in the log.

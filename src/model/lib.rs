@@ -44,7 +44,7 @@ mod version;
 mod tests;
 
 pub use address::Addresses;
-pub use agent::{Agent, AgentProfile, AgentState, Cordon, Drain, DrainStage};
+pub use agent::{Agent, AgentProfile, AgentProtocol, AgentState, Cordon, Drain, DrainStage};
 pub use archive::{
     ArchiveStep, Content, EventsRecord, Record, RecordKey, Retention, Segment, TaskRecord,
 };

@@ -34,6 +34,8 @@ pub enum Reason {
     Declining,
     /// Its back ends with the task's model answer as many requests as they may.
     BackendsFull,
+    /// It would not fetch what stands beside the task's spec.
+    TooOld,
 }
 
 impl fmt::Display for Reason {
@@ -50,6 +52,7 @@ impl fmt::Display for Reason {
             Reason::Draining => "it is being drained",
             Reason::Declining => "it takes nothing now: it is stopping, or can't start anything",
             Reason::BackendsFull => "its back ends with the task's model are at their limit",
+            Reason::TooOld => "it is of an older release, which can't fetch files: upgrade it",
         })
     }
 }

@@ -13,6 +13,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::agent::{AgentProfile, AgentProtocol};
 use crate::command::{Command, Op, SystemCommand};
 use crate::entry::Entry;
 use crate::rejected::Rejected;
@@ -32,11 +33,14 @@ impl StateVersion {
     pub const BLOBS: StateVersion = StateVersion(2);
     /// From which on back ends have settings.
     pub const BACKENDS: StateVersion = StateVersion(2);
+    /// From which on it is known what agents understand.
+    pub const AGENT_PROTOCOLS: StateVersion = StateVersion(2);
     /// From which on a task that is given back again waits before it goes on.
     pub const DECLINES_WAIT: StateVersion = StateVersion(2);
     /// The newest that this release understands, and the one that a new cluster begins with.
     ///
-    /// 2: the version is raised by an entry; blobs; settings of back ends; what is given back again waits.
+    /// 2: the version is raised by an entry; blobs; settings of back ends; what is given back again waits; what agents
+    /// understand.
     pub const NEWEST: StateVersion = StateVersion(2);
 }
 
@@ -130,6 +134,9 @@ impl Command {
                 StateVersion::BLOBS
             }
             Command::SetBackend(_) => StateVersion::BACKENDS,
+            Command::RegisterAgent(profile) if profile.protocol > AgentProtocol::FIRST => {
+                StateVersion::AGENT_PROTOCOLS
+            }
             Command::SubmitTask(submit) if !submit.spec.blobs.is_empty() => StateVersion::BLOBS,
             Command::SubmitTask(_)
             | Command::CancelTask { .. }
@@ -185,6 +192,27 @@ impl State {
         ops.iter().try_for_each(|op| {
             version = raised_by(op).unwrap_or(version).max(version);
             admit(op.needs(), version)
+        })
+    }
+
+    /// What an agent says of itself, as far as the log may say it now.
+    pub fn recordable(&self, told: &AgentProfile) -> AgentProfile {
+        let protocol = match self.state_version() >= StateVersion::AGENT_PROTOCOLS {
+            true => told.protocol,
+            false => AgentProtocol::FIRST,
+        };
+        AgentProfile {
+            protocol,
+            ..told.clone()
+        }
+    }
+
+    /// Whether an agent is known as just that.
+    pub fn knows_as(&self, told: &AgentProfile) -> bool {
+        let known = self.agent(&told.id);
+        known.is_some_and(|known| {
+            let old = self.state_version() < StateVersion::AGENT_PROTOCOLS;
+            known.profile == *told || (old && known.profile == self.recordable(told))
         })
     }
 

@@ -120,9 +120,10 @@ fn verdict(state: &State, fleet: &Fleet, task: &Task, agent: &model::Agent) -> A
     let view = fleet.agents.get(id).cloned().unwrap_or_default();
     let room = filter::room(state, agent, &view);
     // What can't change by waiting comes first: it is the better answer.
-    let fits = state
-        .spec(task.id)
-        .map_or(Ok(()), |spec| filter::fits(agent, &spec.require));
+    let fits = state.spec(task.id).map_or(Ok(()), |spec| {
+        filter::fits(agent, &spec.require)?;
+        agent.profile.understands(&spec)
+    });
     let standing = fits
         .and_then(|()| filter::accepts_work(agent, &view, room))
         .and_then(|()| has_room_to_ask(state, agent, &view, task))
@@ -167,6 +168,10 @@ fn summary(agents: &[AgentVerdict], position: usize) -> String {
     for (reason, words) in [
         (Reason::LabelMismatch, "do not satisfy its `require`"),
         (Reason::NotOffered, "do not offer its model"),
+        (
+            Reason::TooOld,
+            "are of an older release, which can't fetch files: upgrade them",
+        ),
         (Reason::Cordoned, "are cordoned"),
         (Reason::Draining, "are being drained"),
         (Reason::NoFreeSlot, "have no free slot"),

@@ -24,6 +24,9 @@ const REQUIREMENTS_MAX: usize = 4_096;
 /// pipeline may hold, so that those behind come up as these go.
 const RIPE_MAX: usize = 2_048;
 
+/// Tasks that one round passes over because the agents with room are too old for them; bounds its time as well.
+const NOT_UNDERSTOOD_MAX: usize = 4_096;
+
 /// What a round starts from.
 #[derive(Debug, Clone, Copy)]
 pub struct Round<'r> {
@@ -73,6 +76,12 @@ struct Candidate<'a> {
 }
 
 impl Candidate<'_> {
+    /// Its requirement, and all else that is in it.
+    fn runs(&self, state: &State, spec: &TaskSpec) -> Result<(), Reason> {
+        self.fits(state, &spec.require)?;
+        self.agent.profile.understands(spec)
+    }
+
     fn fits(&self, state: &State, require: &[Expression]) -> Result<(), Reason> {
         filter::fits(self.agent, require)?;
         filter::asks_room(state, self.agent, &self.asking, require)
@@ -126,6 +135,7 @@ impl<'a> Planner<'a> {
         }
         let mut lines = self.lines(round, &mut plan);
         let mut heads: BinaryHeap<_> = lines.iter_mut().enumerate().filter_map(head).collect();
+        let mut not_understood = 0;
         while let Some(Reverse(((_, task), at))) = heads.pop() {
             if !self.has_room() {
                 break;
@@ -137,6 +147,9 @@ impl<'a> Planner<'a> {
             match self.next(task, round.taken) {
                 Next::Assigned(assignment) => plan.assignments.push(assignment),
                 Next::Passed => {}
+                Next::NotUnderstood if not_understood < NOT_UNDERSTOOD_MAX => not_understood += 1,
+                // Those behind it come up when newer agents have taken some.
+                Next::NotUnderstood => continue,
                 // Nor for those behind it in its line.
                 Next::Hopeless => continue,
             }
@@ -175,7 +188,10 @@ impl<'a> Planner<'a> {
                 task: id,
                 placement,
             }),
-            None => Next::Hopeless,
+            None if spec.blobs.is_empty() || self.hopeless.contains(&spec.require) => {
+                Next::Hopeless
+            }
+            None => Next::NotUnderstood,
         }
     }
 
@@ -190,7 +206,7 @@ impl<'a> Planner<'a> {
         let mut shunned = Ranking::new(seed);
         let mut unfit: BTreeMap<Reason, u32> = BTreeMap::new();
         for (id, candidate) in &self.candidates {
-            match candidate.fits(self.state, &spec.require) {
+            match candidate.runs(self.state, spec) {
                 Ok(()) if avoided.contains(id) => shunned.offer(id, candidate.room),
                 Ok(()) => fitting.offer(id, candidate.room),
                 Err(reason) => *unfit.entry(reason).or_insert(0) += 1,
@@ -202,7 +218,10 @@ impl<'a> Planner<'a> {
             unfit.insert(Reason::LostBefore, shunned.offered());
         }
         if fitting.is_empty() {
-            self.hopeless.insert(spec.require.clone());
+            // Agents that are too old for this one may be good enough for others with the same requirement.
+            if !unfit.contains_key(&Reason::TooOld) {
+                self.hopeless.insert(spec.require.clone());
+            }
             return None;
         }
         let model = spec.inference.as_ref().map(|asked| asked.model.as_str());
@@ -252,6 +271,8 @@ enum Next {
     Assigned(Assignment),
     /// It is on its way already, or what it needs is on its way to the leader.
     Passed,
+    /// Agents with room fit it, and are too old for it.
+    NotUnderstood,
     /// No agent with room fits it.
     Hopeless,
 }

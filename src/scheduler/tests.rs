@@ -119,6 +119,7 @@ fn registration(name: &str, slots: u32, zone: &str) -> Op {
         version: "test".into(),
         limits: "rlimit".into(),
         backends: Vec::new(),
+        protocol: model::AgentProtocol::FIRST,
     };
     let principal = Principal {
         name: name.into(),
@@ -547,4 +548,24 @@ fn a_question_that_finds_no_back_end_free_holds_up_nothing_else() {
     let chosen = chosen(&state, &fleet(&state));
     let tasks: Vec<u64> = chosen.iter().map(|(task, _)| *task).collect();
     assert_eq!(tasks, [1, 3, 4]);
+}
+
+#[test]
+fn a_task_that_the_agents_are_too_old_for_holds_up_nothing_else_in_its_line() {
+    let mut state = cluster(&[("a1", 4, "a")], &[]);
+    let mut with_file = task("");
+    with_file.blobs.attachments.push(model::Attachment {
+        name: "data".into(),
+        blob: model::BlobRef::of(b"data"),
+        executable: false,
+    });
+    let mut op = submission(&with_file);
+    if let Op::Client { held, .. } = &mut op {
+        *held = Some(model::Held(0));
+    }
+    apply(&mut state, vec![op.clone(), op, submission(&task(""))]);
+    let fleet = fleet(&state);
+    assert_eq!(chosen(&state, &fleet), [(3, "a1".to_owned())]);
+    let explained = explain(&state, &fleet, NOW, TaskId(1)).expect("it is known");
+    assert_eq!(explained.agents[0].standing, Err(Reason::TooOld));
 }

@@ -423,6 +423,7 @@ mod tests {
             version: String::new(),
             limits: String::new(),
             backends: Vec::new(),
+            protocol: model::AgentProtocol::FIRST,
         };
         let principal = |name: &str, role| model::Principal {
             name: name.into(),

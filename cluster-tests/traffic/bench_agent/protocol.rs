@@ -145,6 +145,7 @@ impl Journal {
         } = self.profile.clone();
         Said::Hello(v1::Hello {
             backends: Vec::new(),
+            protocol: model::AgentProtocol::NEWEST.0,
             agent,
             incarnation: incarnation.to_vec().into(),
             slots,

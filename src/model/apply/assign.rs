@@ -76,6 +76,8 @@ impl State {
             return stale("does not satisfy what the task requires");
         }
         let spec = self.specs.get(&task.id);
+        let understood = spec.map_or(Ok(()), |spec| agent.profile.understands(spec));
+        understood.or_else(|reason| stale(&format!("can't run it: {reason}")))?;
         if let Some(inference) = spec.and_then(|spec| spec.inference.as_ref()) {
             let room = self.asks_room(agent, &inference.model, &self.asking(agent));
             room.or_else(|reason| stale(&format!("has no room for it: {reason}")))?;

@@ -1,10 +1,19 @@
 //! What stands beside the log: who has to have it, and for how long it is referred to.
 
-use super::world::{World, fence, finish_op, profile, spec, submit, submit_op};
+use super::world::{self, World, fence, finish_op, spec, submit, submit_op};
 use crate::{
-    Attachment, BLOB_MAX_BYTES, BLOBS_MAX_BYTES, BlobDigest, BlobRef, Bulk, Command, End, Held, Op,
-    Outcome, Phase, Rejected, Reply, Retention, State, SystemCommand, TaskId, TaskSpec,
+    AgentProfile, AgentProtocol, Attachment, BLOB_MAX_BYTES, BLOBS_MAX_BYTES, BlobDigest, BlobRef,
+    Bulk, Command, End, Held, Op, Outcome, Phase, Rejected, Reply, Retention, State, SystemCommand,
+    TaskId, TaskSpec,
 };
+
+/// One that fetches files.
+fn profile(name: &str, slots: u32, inc: u8) -> AgentProfile {
+    AgentProfile {
+        protocol: AgentProtocol::BLOBS,
+        ..world::profile(name, slots, inc)
+    }
+}
 
 fn world() -> World {
     let mut world = World::today();
@@ -296,4 +305,31 @@ fn files_have_names_that_stay_in_their_directory() {
             .validate()
             .is_ok()
     );
+}
+
+#[test]
+fn a_task_with_files_or_a_shortened_command_is_assigned_only_to_an_agent_that_fetches_them() {
+    let mut world = World::today();
+    world.register(world::profile("a1", 4, 1)).unwrap();
+    let blob = BlobRef::of(b"data");
+    world.submit(submit(with_file(blob), None)).unwrap();
+    let shortened = spec("sort").with_bulk(blob);
+    world.submit(submit(shortened, None)).unwrap();
+    // Without a blob, but a file all the same.
+    let mut empty = with_file(blob);
+    empty.blobs.attachments[0].blob.size = 0;
+    world.submit(submit(empty, None)).unwrap();
+    world.submit(submit(spec("sort"), None)).unwrap();
+    for task in 1..=3 {
+        let why =
+            "agent a1 can't run it: it is of an older release, which can't fetch files: upgrade it";
+        let refused = Err(Rejected::Stale(why.to_owned()));
+        assert_eq!(world.assign(task, "a1"), refused, "t{task}");
+    }
+    assert_eq!(world.assign(4, "a1"), Ok(Reply::Done));
+    // Upgraded, it says so with its next hello.
+    world.register(profile("a1", 4, 1)).unwrap();
+    for task in 1..=3 {
+        assert_eq!(world.assign(task, "a1"), Ok(Reply::Done), "t{task}");
+    }
 }

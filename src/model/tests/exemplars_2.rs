@@ -1,11 +1,13 @@
 //! The same as `exemplars`, of what came with state version 2.
 
 use super::exemplars::{Named, by_ann, entry, lived};
-use super::world::{agent_id, fence, finish_op, placement, spec, submit, submit_op};
+use super::world::{
+    agent_id, fence, finish_op, placement, profile, register_op, spec, submit, submit_op,
+};
 use crate::{
-    Assignment, Attachment, BlobRef, Bulk, Command, End, Entry, Event, Millis, Op, Outcome,
-    OutcomeBlobs, Reason, SetBackend, SpecBlobs, Stamped, State, StateVersion, SystemCommand,
-    TaskId,
+    AgentProfile, AgentProtocol, Assignment, Attachment, BlobRef, Bulk, Command, End, Entry, Event,
+    Millis, Op, Outcome, OutcomeBlobs, Reason, SetBackend, SpecBlobs, Stamped, State, StateVersion,
+    SystemCommand, TaskId,
 };
 
 /// What came with version 2.
@@ -20,7 +22,12 @@ pub fn since_2() -> Named<Entry> {
         ("set_backend", entry(vec![set_backend()])),
         (
             "assign_past_full_back_ends",
-            entry(vec![assign_past_full()]),
+            entry(vec![assign_past(Reason::BackendsFull)]),
+        ),
+        ("register_newer_agent", entry(vec![register_newer()])),
+        (
+            "assign_past_too_old",
+            entry(vec![assign_past(Reason::TooOld)]),
         ),
     ]
 }
@@ -31,9 +38,16 @@ pub fn events_since_2() -> Vec<Event> {
     vec![Event::BackendSet { agent }]
 }
 
-fn assign_past_full() -> Op {
+fn register_newer() -> Op {
+    register_op(AgentProfile {
+        protocol: AgentProtocol(2),
+        ..profile("a1", 4, 1)
+    })
+}
+
+fn assign_past(reason: Reason) -> Op {
     let mut placement = placement("a1");
-    placement.trace.refusals = vec![(Reason::BackendsFull, 1)];
+    placement.trace.refusals = vec![(reason, 1)];
     Op::System(SystemCommand::Assign(Assignment {
         task: TaskId(7),
         placement,
@@ -84,7 +98,12 @@ pub fn lived_on() -> State {
     let raise = Op::System(SystemCommand::RaiseVersion {
         to: StateVersion(2),
     });
-    let entry = entry(vec![raise, submit_with_blobs(), set_backend()]);
+    let entry = entry(vec![
+        raise,
+        submit_with_blobs(),
+        set_backend(),
+        register_newer(),
+    ]);
     let stamped = Stamped {
         index: state.last_applied() + 1,
         term: state.last_term(),

@@ -11,9 +11,9 @@ use super::world::{
     register_op, spec, submit, submit_op,
 };
 use crate::{
-    Applied, Assignment, Attachment, BlobRef, Command, DrainAgent, End, Entry, Event, Generation,
-    Interruption, Millis, Op, Outcome, Retention, SetBackend, Stamped, State, StateVersion,
-    SystemCommand, TaskId, TaskSpec, Timestamp, invariant,
+    AgentProtocol, Applied, Assignment, Attachment, BlobRef, Command, DrainAgent, End, Entry,
+    Event, Generation, Interruption, Millis, Op, Outcome, Retention, SetBackend, Stamped, State,
+    StateVersion, SystemCommand, TaskId, TaskSpec, Timestamp, invariant,
 };
 
 const AGENTS: [&str; 3] = ["a1", "a2", "a3"];
@@ -77,8 +77,10 @@ fn file() -> impl Strategy<Value = Option<BlobRef>> {
 /// An agent that registers, now and then with other slots or in another zone.
 fn registration(inc: impl Strategy<Value = u8>) -> impl Strategy<Value = Op> {
     let zone = prop::sample::select(&["a", "b"][..]);
-    (agent(), 1..4u32, inc, zone).prop_map(|(agent, slots, inc, zone)| {
+    let protocol = (1..3u32).prop_map(AgentProtocol);
+    (agent(), 1..4u32, inc, zone, protocol).prop_map(|(agent, slots, inc, zone, protocol)| {
         let mut profile = profile(agent, slots, inc);
+        profile.protocol = protocol;
         profile.labels.insert("zone".into(), zone.into());
         profile.backends = vec![backend("x:m"), backend("y:m+n")];
         register_op(profile)

@@ -2,7 +2,8 @@
 
 use super::world::{World, agent_id, profile, register_op, spec, submit, submit_op};
 use crate::{
-    Command, Entry, Op, Rejected, Reply, State, StateVersion, SystemCommand, Timestamp, Versions,
+    AgentProfile, AgentProtocol, Command, Entry, Op, Rejected, Reply, State, StateVersion,
+    SystemCommand, Timestamp, Versions,
 };
 
 fn raise(to: u32) -> SystemCommand {
@@ -101,4 +102,27 @@ fn a_raise_to_any_version_is_a_value_and_no_panic() {
     let mut world = World::new();
     assert_eq!(world.system(raise(u32::MAX)), Ok(Reply::Done));
     assert_eq!(world.state.state_version(), StateVersion(u32::MAX));
+}
+
+#[test]
+fn what_an_agent_understands_is_left_out_until_the_version_has_a_place_for_it() {
+    let mut world = World::new();
+    let told = AgentProfile {
+        protocol: AgentProtocol::NEWEST,
+        ..profile("a1", 1, 1)
+    };
+    let refused = Err(Rejected::NotYet {
+        needs: StateVersion(2),
+        version: StateVersion(1),
+    });
+    assert_eq!(world.register(told.clone()), refused);
+    assert!(!world.state.knows_as(&told), "it is not registered");
+    assert_eq!(world.state.recordable(&told), profile("a1", 1, 1));
+    world.register(world.state.recordable(&told)).unwrap();
+    assert!(world.state.knows_as(&told), "as well as it can be");
+    world.system(raise(2)).unwrap();
+    assert!(!world.state.knows_as(&told), "it can be known better");
+    assert_eq!(world.state.recordable(&told), told);
+    world.register(told.clone()).unwrap();
+    assert!(world.state.knows_as(&told));
 }

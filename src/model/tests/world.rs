@@ -166,6 +166,7 @@ pub fn profile(name: &str, slots: u32, inc: u8) -> AgentProfile {
         version: "test".into(),
         limits: "rlimit".into(),
         backends: Vec::new(),
+        protocol: crate::AgentProtocol::FIRST,
     }
 }
 

@@ -175,6 +175,7 @@ fn profile(name: &str) -> AgentProfile {
         version: "test".to_owned(),
         limits: "rlimit".to_owned(),
         backends: Vec::new(),
+        protocol: model::AgentProtocol::FIRST,
     }
 }
 

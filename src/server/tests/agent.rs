@@ -76,6 +76,7 @@ pub fn hello(id: &str) -> v1::Hello {
         slots: 4,
         version: "test".into(),
         limits: "rlimit".into(),
+        protocol: model::AgentProtocol::NEWEST.0,
         ..v1::Hello::default()
     }
 }

@@ -128,6 +128,7 @@ fn register(agent: &str) -> Op {
             version: "test".to_owned(),
             limits: "rlimit".to_owned(),
             backends: Vec::new(),
+            protocol: model::AgentProtocol::FIRST,
         }),
         placement: None,
         held: None,

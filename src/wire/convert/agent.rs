@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use model::{AgentId, DrainStage, Incarnation, Millis};
+use model::{AgentId, AgentProtocol, DrainStage, Incarnation, Millis};
 
 use super::{Malformed, labels_in, labels_out};
 use crate::v1;
@@ -21,6 +21,7 @@ impl TryFrom<&v1::Hello> for model::AgentProfile {
             version: hello.version.clone(),
             limits: hello.limits.clone(),
             backends: backends_in(hello.backends.clone()),
+            protocol: AgentProtocol(hello.protocol).max(AgentProtocol::FIRST),
         })
     }
 }
@@ -88,6 +89,7 @@ pub fn hello(
         cluster_id,
         generation: generation.0,
         backends: backends_out(&profile.backends),
+        protocol: profile.protocol.0,
     }
 }
 

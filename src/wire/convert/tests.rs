@@ -179,6 +179,7 @@ fn the_result_of_an_earlier_try_is_not_shown_under_a_later_epoch() {
         version: "test".into(),
         limits: "rlimit".into(),
         backends: Vec::new(),
+        protocol: model::AgentProtocol::FIRST,
     };
     let register = Command::RegisterAgent(profile);
     let mut state = State::default();
@@ -210,4 +211,26 @@ fn the_result_of_an_earlier_try_is_not_shown_under_a_later_epoch() {
     let shown = super::task::task(&state, state.task(TaskId(1)).unwrap(), false);
     assert_eq!(shown.state(), v1::TaskState::Cancelled);
     assert_eq!((shown.attempt, shown.result), (2, None));
+}
+
+#[test]
+fn what_an_agent_understands_survives_its_hello_and_an_old_one_that_does_not_say_speaks_the_first()
+{
+    let said = v1::Hello {
+        agent: "a1".into(),
+        incarnation: vec![7; 16].into(),
+        slots: 1,
+        ..v1::Hello::default()
+    };
+    let old = model::AgentProfile::try_from(&said).unwrap();
+    assert_eq!(old.protocol, model::AgentProtocol::FIRST);
+    for protocol in [1, 2, 3] {
+        let profile = model::AgentProfile {
+            protocol: model::AgentProtocol(protocol),
+            ..old.clone()
+        };
+        let hello = super::hello(&profile, String::new(), model::Generation(0));
+        assert_eq!(hello.protocol, protocol);
+        assert_eq!(model::AgentProfile::try_from(&hello), Ok(profile));
+    }
 }
