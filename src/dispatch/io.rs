@@ -39,10 +39,6 @@ pub enum Intake {
 }
 
 /// What happened.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "nearly all are the large one; boxing it would cost an allocation each"
-)]
 #[derive(Debug)]
 pub enum Input {
     /// This controller leads, and has applied an entry of its own term.

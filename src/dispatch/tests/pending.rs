@@ -1,6 +1,8 @@
 //! Who goes first of those that wait for a place in an entry.
 
-use model::{AgentId, AgentProfile, Command, Incarnation, Op, Principal, Role, TaskId};
+use model::{
+    AgentId, AgentProfile, AgentProtocol, Command, Incarnation, Op, Principal, Role, TaskId,
+};
 
 use crate::io::Ticket;
 use crate::pending::{Origin, Pending, Queue};
@@ -41,6 +43,7 @@ fn report(number: u64) -> Pending {
         version: String::new(),
         limits: String::new(),
         backends: Vec::new(),
+        protocol: AgentProtocol::NEWEST,
     };
     Pending {
         op: op(Command::RegisterAgent(profile)),

@@ -14,7 +14,7 @@
 use std::io;
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -76,6 +76,9 @@ const REMOVALS_PER_BATCH: usize = 256;
 
 /// Bytes after which readers of `Shared::appended` hear of more: seldom enough to cost nothing.
 const APPENDED_STEP: u64 = 64 << 10;
+
+/// A write to the log that takes this long is worth a line: elections begin after little more.
+const SLOW: Duration = Duration::from_millis(500);
 
 pub struct Journal {
     shared: Arc<Shared>,
@@ -185,9 +188,18 @@ impl Journal {
             .map(|write| write.change.entries() as u64)
             .sum();
         let bytes = group.iter().map(|write| write.change.bytes() as u64).sum();
+        let took = started.elapsed();
+        if took >= SLOW {
+            tracing::warn!(
+                ?took,
+                entries,
+                bytes,
+                "the log's disk is slow: everything waits for it"
+            );
+        }
         self.shared
             .stats
-            .record_commit(started.elapsed(), entries, bytes, self.live_bytes);
+            .record_commit(took, entries, bytes, self.live_bytes);
         let told = self.appended / APPENDED_STEP;
         self.appended += bytes;
         if self.appended / APPENDED_STEP > told {
