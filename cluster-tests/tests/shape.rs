@@ -39,7 +39,7 @@ const RESULT: [&str; 6] = [
     "usage",
 ];
 pub const STATUS: [&str; 6] = ["schema", "cluster_id", "leader", "term", "stale", "members"];
-pub const MEMBER: [&str; 10] = [
+pub const MEMBER: [&str; 12] = [
     "id",
     "role",
     "address",
@@ -47,6 +47,8 @@ pub const MEMBER: [&str; 10] = [
     "applied",
     "lag",
     "state_hash",
+    "disk_free_bytes",
+    "disk_nearly_full",
     "hash_index",
     "hash_at",
     "version",
