@@ -37,12 +37,12 @@ impl Cuts {
         } else if apart::is_here() {
             match Disk::create() {
                 Ok(disk) => self.run_on(&disk, check),
-                Err(why) => skip(&why),
+                Err(why) => skip("power cuts", &why),
             }
         } else {
             match apart::is_possible() {
                 Ok(()) => apart::run(self.test),
-                Err(why) => skip(&why),
+                Err(why) => skip("power cuts", &why),
             }
         }
     }
@@ -83,13 +83,14 @@ fn data_on(disk: &Disk) -> PathBuf {
     disk.path().join("data")
 }
 
-fn skip(why: &str) {
+/// A test that can't be run here says so, and fails where all have to run.
+pub fn skip(what: &str, why: &str) {
     assert!(
         std::env::var_os("QUORATE_REQUIRE_ALL").is_none(),
-        "power cuts: {why}"
+        "{what}: {why}"
     );
     // Past the runner, which shows what a passing test prints to nobody.
-    writeln!(io::stderr(), "\nSKIPPED power cuts: {why}").ok();
+    writeln!(io::stderr(), "\nSKIPPED {what}: {why}").ok();
 }
 
 /// Told at the end, also of a test that fails; `scripts/power-cuts` adds these lines up.

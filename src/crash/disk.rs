@@ -23,6 +23,7 @@ const SHUTDOWN: &str = "import fcntl, os, struct, sys\n\
 /// Sparse: it takes what is written.
 const BYTES: u64 = 1 << 30;
 
+/// An ext4 file system of its own, on a loop device.
 pub struct Disk {
     dir: TempDir,
     image: PathBuf,
@@ -118,6 +119,7 @@ fn shown(path: &Path) -> String {
     path.display().to_string()
 }
 
+/// Runs a program to its end; what it said if it failed.
 pub fn tool(program: &str, arguments: &[&str]) -> Result<(), String> {
     let output = Command::new(program).args(arguments).output();
     let output = output.map_err(|error| format!("{program}: {error}"))?;

@@ -22,7 +22,8 @@ mod writer;
 
 use std::str::FromStr;
 
-pub use cuts::Cuts;
+pub use cuts::{Cuts, skip};
+pub use disk::{Disk, tool};
 pub use writer::{Life, Writer};
 
 /// How often something is done: what the variable says, else `default`.

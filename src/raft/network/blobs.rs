@@ -145,9 +145,22 @@ impl Exchange {
         .await?;
         let mut here = Vec::with_capacity(items.len());
         for item in items {
-            here.push(self.blobs.pin(&item.blob) || self.fetch(&item.blob, peers).await.is_ok());
+            here.push(self.blobs.pin(&item.blob) || self.came(item.blob, peers).await?);
         }
         Ok(here)
+    }
+
+    /// Whether a blob came from others. Where it did not for lack of room here, that is said: nobody else is at fault.
+    async fn came(&self, blob: BlobRef, peers: &[(NodeId, Node)]) -> io::Result<bool> {
+        if self.fetch(&blob, peers).await.is_ok() {
+            return Ok(true);
+        }
+        let blobs = self.blobs.clone();
+        let progress = blocking(move || blobs.progress(&blob)).await;
+        match progress {
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => Err(error),
+            progress => Ok(progress.is_ok_and(|it| it == Progress::Whole)),
+        }
     }
 
     /// Fetches a blob from the first of these that has it.

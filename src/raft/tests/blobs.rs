@@ -1,12 +1,16 @@
 //! Blobs between members: a majority has them, whoever is away, and a learner has them before it votes.
 
+use std::fs;
+use std::os::unix::fs::symlink;
 use std::time::Duration;
 
 use bytes::Bytes;
+use crash::{Disk, tool};
 use model::{BlobRef, ControllerId};
 use tokio::time::{Instant, sleep};
 
 use super::harness::{Lab, PATIENCE, Running};
+use crate::space::Space;
 use crate::{HoldError, Progress};
 
 async fn until_whole(member: &Running, blob: BlobRef) {
@@ -66,5 +70,46 @@ async fn what_is_held_is_on_the_disks_of_a_majority_and_names_who_votes() {
     while leader.hold(vec![(blob, Some(fresh.clone()))]).await != Ok(now) {
         assert!(begun.elapsed() < PATIENCE, "never held again");
         sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// A file system whose blobs' share is used up.
+fn full_disk() -> Result<Disk, String> {
+    let disk = Disk::create()?;
+    disk.mount();
+    let space = Space::of(disk.path()).unwrap();
+    let filler = (space.free - space.kept_from_blobs() / 2).to_string();
+    let path = disk.path().join("filler");
+    tool("fallocate", &["-l", &filler, path.to_str().unwrap()]).map(|()| disk)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_could_not_be_fetched_for_lack_of_room_is_not_said_to_be_nowhere() {
+    let mut lab = Lab::new("no-room");
+    let mut disks = Vec::new();
+    for id in [2, 3] {
+        let disk = match full_disk() {
+            Ok(disk) => disk,
+            Err(why) => return crash::skip("full disks", &why),
+        };
+        fs::create_dir(lab.data_dir(id)).unwrap();
+        symlink(disk.path(), lab.data_dir(id).join("blobs")).unwrap();
+        disks.push(disk);
+    }
+    let members = lab.cluster(3).await;
+    let bytes = Bytes::from(vec![7; 1 << 20]);
+    let blob = BlobRef::of(&bytes);
+    let with_room = &members[0].cluster;
+    with_room.append_blob(blob, 0, bytes).await.unwrap();
+    // Asked for by its name alone: whoever lacks it fetches it. By one with room, and by one without.
+    for member in &members[..2] {
+        let held = member.cluster.hold(vec![(blob, None)]).await;
+        assert!(matches!(held, Err(HoldError::NoRoom(_))), "{held:?}");
+    }
+    for member in members {
+        member.cluster.shutdown().await;
+    }
+    for disk in disks {
+        disk.unmount();
     }
 }
