@@ -56,7 +56,7 @@ const MOMENT: Duration = Duration::from_millis(500);
 /// Bytes a second that are read again by the way; and the least time for one blob.
 const SCRUB_BYTES: u64 = 8 << 20;
 const SCRUB_LEAST: Duration = Duration::from_millis(5);
-/// Between two rounds of that.
+/// From the end of one round of that to the next.
 const SCRUB_EVERY: Duration = Duration::from_secs(3_600);
 /// Between two looks at what may be deleted.
 const COLLECT_EVERY: Duration = Duration::from_secs(60);
@@ -432,18 +432,12 @@ async fn scrub(blobs: Arc<Blobs>) {
         let mut last = None;
         loop {
             let blobs = blobs.clone();
-            let pause = match blocking(move || blobs.scrub_after(last)).await {
-                Ok(None) => break,
-                Ok(Some(blob)) => {
-                    last = Some(blob.digest);
-                    Duration::from_millis(blob.size.saturating_mul(1_000) / SCRUB_BYTES)
-                }
-                // Of the disk, not of a blob: it may pass, and says itself what it is.
-                Err(error) => {
-                    tracing::warn!(%error, "blobs could not be read again; the next round begins in an hour");
-                    break;
-                }
+            // No thread for it: this process is ending.
+            let Ok(Some(blob)) = blocking(move || Ok(blobs.scrub_after(last))).await else {
+                break;
             };
+            last = Some(blob.digest);
+            let pause = Duration::from_millis(blob.size.saturating_mul(1_000) / SCRUB_BYTES);
             tokio::time::sleep(pause.max(SCRUB_LEAST)).await;
         }
         tokio::time::sleep(SCRUB_EVERY).await;

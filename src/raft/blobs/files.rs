@@ -1,5 +1,6 @@
 //! The files of blobs: whole, verified, or not there.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, BufReader, Seek, Write};
 use std::path::{Path, PathBuf};
@@ -15,6 +16,12 @@ const BUFFER: usize = 256 * 1024;
 /// What a file is called while it is written, and when it was found damaged.
 const TEMPORARY: &str = "tmp";
 const DAMAGED: &str = "damaged";
+/// What disks and file systems say of a bad sector or a damaged structure.
+const BAD: [i32; 3] = [
+    Errno::EIO as i32,
+    Errno::EUCLEAN as i32,
+    Errno::EBADMSG as i32,
+];
 
 pub fn path(dir: &Path, digest: &BlobDigest) -> PathBuf {
     dir.join(digest.to_string())
@@ -31,6 +38,21 @@ pub fn list(dir: &Path) -> io::Result<Vec<BlobRef>> {
             found.push(BlobRef { digest, size });
         } else if path.extension().is_some_and(|it| it == TEMPORARY) {
             fs::remove_file(&path).map_err(at(&path))?;
+        }
+    }
+    Ok(found)
+}
+
+/// What was put aside, and not removed since.
+pub fn put_aside_before(dir: &Path) -> io::Result<BTreeSet<BlobDigest>> {
+    let mut found = BTreeSet::new();
+    for entry in fs::read_dir(dir).map_err(at(dir))? {
+        let path = entry.map_err(at(dir))?.path();
+        let digest = path
+            .file_stem()
+            .and_then(|it| it.to_str()?.parse::<BlobDigest>().ok());
+        if path.extension().is_some_and(|it| it == DAMAGED) {
+            found.extend(digest);
         }
     }
     Ok(found)
@@ -90,8 +112,8 @@ fn compare(file: &File, blob: &BlobRef) -> io::Result<()> {
     match digest_of(file) {
         Ok(found) if found == *blob => Ok(()),
         Ok(_) => Err(damaged("its bytes have changed")),
-        // What the disk itself says of a bad sector: these bytes come back from elsewhere or not at all.
-        Err(error) if error.raw_os_error() == Some(Errno::EIO as i32) => {
+        // These bytes come back from elsewhere or not at all.
+        Err(error) if error.raw_os_error().is_some_and(|it| BAD.contains(&it)) => {
             Err(damaged("its bytes can't be read"))
         }
         Err(error) => Err(error),
@@ -122,10 +144,10 @@ pub fn put_aside(dir: &Path, digest: &BlobDigest) -> io::Result<()> {
     }
 }
 
-/// Removes what was put aside, the right one being here. What can't be removed only takes space.
+/// Removes what was put aside. What can't be removed only takes space.
 pub fn forget_damaged(dir: &Path, digest: &BlobDigest) {
     let path = path(dir, digest).with_extension(DAMAGED);
     if let Err(error) = durable::remove(&path) {
-        tracing::warn!(%error, "a damaged file stays beside the one that replaced it");
+        tracing::warn!(%error, "a damaged file stays");
     }
 }

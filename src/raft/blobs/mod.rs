@@ -63,6 +63,8 @@ struct Known {
     missing: BTreeMap<BlobDigest, u64>,
     /// How often one was not what it should be.
     damaged: u64,
+    /// Damaged files that are kept until the right one comes, or nobody wants it.
+    aside: BTreeSet<BlobDigest>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -108,6 +110,7 @@ impl Blobs {
         });
         let known = Known {
             here: here.collect(),
+            aside: files::put_aside_before(&dir)?,
             ..Known::default()
         };
         Ok(Arc::new(Blobs {
@@ -210,7 +213,7 @@ impl Blobs {
         match files::verified(&self.dir, blob) {
             Ok(file) => Ok(Some(file)),
             Err(error) if files::is_damage(&error) => {
-                self.lost(blob, &error)?;
+                self.lost(blob, &error);
                 Ok(None)
             }
             Err(error) => Err(error),
@@ -235,7 +238,12 @@ impl Blobs {
         let known = lock(&self.known);
         let old = known.here.iter().filter(|(_, it)| is_old(it));
         let old: Vec<_> = old.map(|(digest, _)| *digest).collect();
+        let aside = known.aside.clone();
         drop(known);
+        for digest in aside.into_iter().filter(|digest| !keep(digest)) {
+            files::forget_damaged(&self.dir, &digest);
+            lock(&self.known).aside.remove(&digest);
+        }
         let mut collected = 0;
         for digest in old.into_iter().filter(|digest| !keep(digest)) {
             // Nobody writes it meanwhile; and whoever asks for others does not wait for the disk.
@@ -259,7 +267,9 @@ impl Blobs {
     pub fn has_old(&self, refers: impl Fn(&BlobDigest) -> bool) -> bool {
         let known = lock(&self.known);
         let mut here = known.here.iter();
+        let mut aside = known.aside.iter();
         here.any(|(digest, it)| it.is_old(self.pinned) && !refers(digest))
+            || aside.any(|digest| !refers(digest))
     }
 
     pub fn stats(&self) -> BlobStats {
@@ -275,15 +285,15 @@ impl Blobs {
     fn came(&self, blobs: impl Iterator<Item = BlobRef>) {
         let pinned = Instant::now();
         let mut known = lock(&self.known);
+        let before = known.missing.len();
         let mut replaced = Vec::new();
         for blob in blobs {
             let size = blob.size;
             known.here.insert(blob.digest, Here { size, pinned });
-            if known.missing.remove(&blob.digest).is_some() {
-                replaced.push(blob.digest);
-            }
+            known.missing.remove(&blob.digest);
+            replaced.extend(known.aside.take(&blob.digest));
         }
-        if !replaced.is_empty() {
+        if known.missing.len() != before {
             self.tell(&known);
         }
         drop(known);
@@ -293,20 +303,25 @@ impl Blobs {
     }
 
     /// A file that is not what it should be is put aside until the right one comes, in case it is all there is.
-    fn lost(&self, blob: &BlobRef, why: &io::Error) -> io::Result<()> {
-        tracing::error!(%blob, error = %why, "a blob is damaged here; it is fetched from another controller");
+    fn lost(&self, blob: &BlobRef, why: &io::Error) {
         let digest = blob.digest;
         let turn = self.turn(digest);
         let _one_writer = lock(&turn);
-        let mut known = lock(&self.known);
-        if known.here.remove(&digest).is_some() {
-            known.damaged += 1;
-            files::put_aside(&self.dir, &digest)?;
+        // The right one may have come since.
+        if files::verified(&self.dir, blob).is_ok() {
+            return;
         }
+        tracing::error!(%blob, error = %why, "a blob is damaged here; it is fetched from another controller");
+        let mut known = lock(&self.known);
+        known.damaged += u64::from(known.here.remove(&digest).is_some());
         // Whether the state refers to it is seen by whoever fetches.
         known.missing.insert(digest, 0);
+        match files::put_aside(&self.dir, &digest) {
+            Ok(()) => drop(known.aside.insert(digest)),
+            // Then the right one is written over it.
+            Err(error) => tracing::warn!(%error, "a damaged file can't be put aside"),
+        }
         self.tell(&known);
-        Ok(())
     }
 
     fn turn(&self, digest: BlobDigest) -> Arc<Mutex<()>> {

@@ -1,6 +1,5 @@
 //! Reading again what nobody reads, so that a change on this disk is found while another one still has the bytes.
 
-use std::io;
 use std::ops::Bound;
 
 use model::{BlobDigest, BlobRef};
@@ -11,7 +10,7 @@ use crate::sync::lock;
 impl Blobs {
     /// Reads the next blob after this one, in the order of their digests, and says which that was; none after the last.
     /// One that has changed counts as missing from now on. A look keeps nothing from being deleted.
-    pub fn scrub_after(&self, last: Option<BlobDigest>) -> io::Result<Option<BlobRef>> {
+    pub fn scrub_after(&self, last: Option<BlobDigest>) -> Option<BlobRef> {
         let from = last.map_or(Bound::Unbounded, Bound::Excluded);
         let next = || {
             let known = lock(&self.known);
@@ -21,9 +20,7 @@ impl Blobs {
                 size: here.size,
             })
         };
-        let Some(blob) = next() else {
-            return Ok(None);
-        };
+        let blob = next()?;
         let turn = self.turn(blob.digest);
         // It is neither deleted nor replaced meanwhile.
         let one_writer = lock(&turn);
@@ -34,9 +31,11 @@ impl Blobs {
         };
         drop(one_writer);
         match seen {
-            Err(error) if files::is_damage(&error) => self.lost(&blob, &error)?,
-            seen => seen?,
+            Ok(()) => {}
+            Err(error) if files::is_damage(&error) => self.lost(&blob, &error),
+            // It says nothing of the others.
+            Err(error) => tracing::warn!(%blob, %error, "a blob could not be read again"),
         }
-        Ok(Some(blob))
+        Some(blob)
     }
 }
