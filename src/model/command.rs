@@ -148,11 +148,11 @@ impl Command {
     /// Whether it brings something new to do or to keep. What ends or closes something does not, nor what agents say.
     pub fn brings_new(&self) -> bool {
         match self {
-            Command::SubmitTask(_)
-            | Command::CreateJoinToken(_)
+            Command::SubmitTask(_) | Command::SetBackend(_) => true,
+            // A machine that joins may be the way out of a shortage.
+            Command::CreateJoinToken(_)
             | Command::Enrol(_)
-            | Command::SetBackend(_) => true,
-            Command::CancelTask { .. }
+            | Command::CancelTask { .. }
             | Command::RegisterAgent(_)
             | Command::FinishAttempt(_)
             | Command::CordonAgent { .. }

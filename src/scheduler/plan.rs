@@ -64,6 +64,8 @@ pub struct Planner<'a> {
     refused: BTreeMap<Reason, u32>,
     /// Requirements of new tasks that no agent with room meets.
     hopeless: BTreeSet<Vec<Expression>>,
+    /// Those that none meets which understands more than plain tasks: agents with room only become fewer.
+    only_old: BTreeSet<Vec<Expression>>,
 }
 
 /// An agent with room.
@@ -96,6 +98,7 @@ impl<'a> Planner<'a> {
             candidates: BTreeMap::new(),
             refused: BTreeMap::new(),
             hopeless: BTreeSet::new(),
+            only_old: BTreeSet::new(),
         };
         for agent in state.agents() {
             let view = fleet
@@ -199,7 +202,8 @@ impl<'a> Planner<'a> {
     /// agents that were lost under it: taken only where there is no other.
     pub fn place(&mut self, spec: &TaskSpec, seed: u64, avoided: &[AgentId]) -> Option<Placement> {
         let waits = !self.has_room() || self.fleet.lacked_by(spec).is_some();
-        if waits || self.hopeless.contains(&spec.require) {
+        let too_old = !spec.blobs.is_empty() && self.only_old.contains(&spec.require);
+        if waits || too_old || self.hopeless.contains(&spec.require) {
             return None;
         }
         let mut fitting = Ranking::new(seed);
@@ -219,9 +223,11 @@ impl<'a> Planner<'a> {
         }
         if fitting.is_empty() {
             // Agents that are too old for this one may be good enough for others with the same requirement.
-            if !unfit.contains_key(&Reason::TooOld) {
-                self.hopeless.insert(spec.require.clone());
-            }
+            let requirements = match unfit.contains_key(&Reason::TooOld) {
+                true => &mut self.only_old,
+                false => &mut self.hopeless,
+            };
+            requirements.insert(spec.require.clone());
             return None;
         }
         let model = spec.inference.as_ref().map(|asked| asked.model.as_str());
