@@ -53,8 +53,11 @@ impl Blocking {
                     work()
                 };
                 // A thread of its own: one of the pool could not be given its priority back.
-                let ended = thread::scope(|scope| scope.spawn(aside).join());
-                ended.unwrap_or_else(|_| Err(io::Error::other("work beside panicked")))
+                thread::scope(|scope| {
+                    let running = thread::Builder::new().spawn_scoped(scope, aside)?;
+                    let ended = running.join();
+                    ended.unwrap_or_else(|_| Err(io::Error::other("work beside panicked")))
+                })
             }),
         }
     }

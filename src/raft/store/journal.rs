@@ -194,7 +194,7 @@ impl Journal {
                 ?took,
                 entries,
                 bytes,
-                "the log's disk is slow: everything waits for it"
+                "a write to the log is slow: everything waits for it"
             );
         }
         self.shared
