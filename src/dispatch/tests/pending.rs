@@ -1,20 +1,14 @@
 //! Who goes first of those that wait for a place in an entry.
 
-use model::{
-    AgentId, AgentProfile, AgentProtocol, Command, Incarnation, Op, Principal, Role, TaskId,
-};
+use model::{Command, Op, Role, TaskId};
 
+use super::{principal, profile};
 use crate::io::Ticket;
 use crate::pending::{Origin, Pending, Queue};
 
 fn op(command: Command) -> Op {
-    let principal = Principal {
-        name: "somebody".into(),
-        role: Role::Client,
-        fingerprint: [0; 32],
-    };
     Op::Client {
-        principal,
+        principal: principal("ann", Role::Client),
         command,
         placement: None,
         held: None,
@@ -34,17 +28,8 @@ fn request(number: u64) -> Pending {
 }
 
 fn report(number: u64) -> Pending {
-    let id = AgentId::new(&format!("a{number}")).unwrap();
-    let profile = AgentProfile {
-        id: id.clone(),
-        incarnation: Incarnation([1; 16]),
-        slots: 1,
-        labels: [].into(),
-        version: String::new(),
-        limits: String::new(),
-        backends: Vec::new(),
-        protocol: AgentProtocol::NEWEST,
-    };
+    let profile = profile(&format!("a{number}"), 1);
+    let id = profile.id.clone();
     Pending {
         op: op(Command::RegisterAgent(profile)),
         origin: Origin::Registration(id),
