@@ -27,32 +27,29 @@ pub fn path(dir: &Path, digest: &BlobDigest) -> PathBuf {
     dir.join(digest.to_string())
 }
 
-/// What is there. Files that were not finished are removed.
-pub fn list(dir: &Path) -> io::Result<Vec<BlobRef>> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(dir).map_err(at(dir))? {
-        let path = entry.map_err(at(dir))?.path();
-        let digest = |name: Option<&std::ffi::OsStr>| name?.to_str()?.parse::<BlobDigest>().ok();
-        if let Some(digest) = digest(path.file_name()) {
-            let size = fs::metadata(&path).map_err(at(&path))?.len();
-            found.push(BlobRef { digest, size });
-        } else if path.extension().is_some_and(|it| it == TEMPORARY) {
-            fs::remove_file(&path).map_err(at(&path))?;
-        }
-    }
-    Ok(found)
+/// What is in the directory.
+#[derive(Default)]
+pub struct Found {
+    pub blobs: Vec<BlobRef>,
+    /// What was put aside, and not removed since.
+    pub aside: BTreeSet<BlobDigest>,
 }
 
-/// What was put aside, and not removed since.
-pub fn put_aside_before(dir: &Path) -> io::Result<BTreeSet<BlobDigest>> {
-    let mut found = BTreeSet::new();
+/// What is there. Files that were not finished are removed.
+pub fn list(dir: &Path) -> io::Result<Found> {
+    let mut found = Found::default();
     for entry in fs::read_dir(dir).map_err(at(dir))? {
         let path = entry.map_err(at(dir))?.path();
-        let digest = path
-            .file_stem()
-            .and_then(|it| it.to_str()?.parse::<BlobDigest>().ok());
-        if path.extension().is_some_and(|it| it == DAMAGED) {
-            found.extend(digest);
+        let stem = path.file_stem().and_then(|stem| stem.to_str());
+        let digest = stem.and_then(|stem| stem.parse().ok());
+        match (digest, path.extension().and_then(|it| it.to_str())) {
+            (Some(digest), None) => {
+                let size = fs::metadata(&path).map_err(at(&path))?.len();
+                found.blobs.push(BlobRef { digest, size });
+            }
+            (Some(digest), Some(DAMAGED)) => drop(found.aside.insert(digest)),
+            (_, Some(TEMPORARY)) => fs::remove_file(&path).map_err(at(&path))?,
+            (_, _) => {}
         }
     }
     Ok(found)

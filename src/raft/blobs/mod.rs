@@ -103,14 +103,14 @@ impl Blobs {
         durable::create_dir(&incoming::dir(&dir))?;
         incoming::remove_old(&dir)?;
         let now = Instant::now();
-        let found = files::list(&dir)?.into_iter();
-        let here = found.map(|blob| {
+        let found = files::list(&dir)?;
+        let here = found.blobs.into_iter().map(|blob| {
             let size = blob.size;
             (blob.digest, Here { size, pinned: now })
         });
         let known = Known {
             here: here.collect(),
-            aside: files::put_aside_before(&dir)?,
+            aside: found.aside,
             ..Known::default()
         };
         Ok(Arc::new(Blobs {
@@ -235,14 +235,15 @@ impl Blobs {
     pub fn collect(&self, keep: impl Fn(&BlobDigest) -> bool) -> io::Result<usize> {
         incoming::remove_old(&self.dir)?;
         let is_old = |it: &Here| it.is_old(self.pinned);
-        let known = lock(&self.known);
+        let mut known = lock(&self.known);
         let old = known.here.iter().filter(|(_, it)| is_old(it));
         let old: Vec<_> = old.map(|(digest, _)| *digest).collect();
-        let aside = known.aside.clone();
+        let (kept, unwanted) = known.aside.iter().copied().partition(&keep);
+        known.aside = kept;
         drop(known);
-        for digest in aside.into_iter().filter(|digest| !keep(digest)) {
-            files::forget_damaged(&self.dir, &digest);
-            lock(&self.known).aside.remove(&digest);
+        let unwanted: BTreeSet<BlobDigest> = unwanted;
+        for digest in &unwanted {
+            files::forget_damaged(&self.dir, digest);
         }
         let mut collected = 0;
         for digest in old.into_iter().filter(|digest| !keep(digest)) {

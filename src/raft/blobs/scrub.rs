@@ -12,15 +12,11 @@ impl Blobs {
     /// One that has changed counts as missing from now on. A look keeps nothing from being deleted.
     pub fn scrub_after(&self, last: Option<BlobDigest>) -> Option<BlobRef> {
         let from = last.map_or(Bound::Unbounded, Bound::Excluded);
-        let next = || {
-            let known = lock(&self.known);
-            let mut after = known.here.range((from, Bound::Unbounded));
-            after.next().map(|(digest, here)| BlobRef {
-                digest: *digest,
-                size: here.size,
-            })
-        };
-        let blob = next()?;
+        let known = lock(&self.known);
+        let (digest, here) = known.here.range((from, Bound::Unbounded)).next()?;
+        let (digest, size) = (*digest, here.size);
+        drop(known);
+        let blob = BlobRef { digest, size };
         let turn = self.turn(blob.digest);
         // It is neither deleted nor replaced meanwhile.
         let one_writer = lock(&turn);
