@@ -42,7 +42,7 @@ use crate::fatal::FatalSignal;
 use crate::held::membership_index;
 use crate::payload::{Payload, Response};
 use crate::snapshot::manifest::Position;
-use crate::snapshot::{Handle, Shelf, chunk};
+use crate::snapshot::{Handle, Shelf};
 use crate::sync::lock;
 use crate::trail::Trail;
 use crate::watched::{Follower, Watched};
@@ -411,14 +411,14 @@ fn load(handle: &Handle) -> io::Result<(State, Position)> {
     let mut body = handle.body()?;
     let decoded = State::read(&mut body);
     // Damage is one thing, what another release wrote another.
-    body.finish(&handle.manifest)?;
+    body.finish()?;
     let state = decoded.map_err(|error| {
         invalid(format!(
             "its state can't be decoded: {error}; run the release that wrote it, or a later one"
         ))
     })?;
     // It was summed up from the records, just now.
-    let hash = chunk::hex(&state.hash());
+    let hash = hex::encode(state.hash());
     if hash != handle.manifest.state_hash {
         let told = &handle.manifest.state_hash;
         return Err(invalid(format!(
@@ -504,5 +504,5 @@ pub fn build(view: &View, storage: &Storage, fatal: &FatalSignal) -> io::Result<
     };
     storage
         .shelf
-        .build(&position, &chunk::hex(&hash), |file| view.state.write(file))
+        .build(&position, &hex::encode(hash), |file| view.state.write(file))
 }

@@ -57,23 +57,15 @@ impl Need {
 mod hexadecimal {
     use serde::{Deserialize, Deserializer, Serializer, de};
 
-    use crate::snapshot::chunk::hex;
-
     pub fn serialize<S: Serializer>(digest: &[u8; 32], out: S) -> Result<S::Ok, S::Error> {
-        out.serialize_str(&hex(digest))
+        out.serialize_str(&hex::encode(digest))
     }
 
     pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<[u8; 32], D::Error> {
         let text = String::deserialize(from)?;
         let mut digest = [0; 32];
-        let pairs = text.as_bytes().chunks_exact(2);
-        if text.len() != 64 || !text.is_ascii() {
-            return Err(de::Error::custom("a digest has 64 hexadecimal digits"));
-        }
-        for (byte, pair) in digest.iter_mut().zip(pairs) {
-            let pair = std::str::from_utf8(pair).map_err(de::Error::custom)?;
-            *byte = u8::from_str_radix(pair, 16).map_err(de::Error::custom)?;
-        }
-        Ok(digest)
+        let decoded = hex::decode_to_slice(text, &mut digest);
+        let wrong = |_| de::Error::custom("a digest has 64 hexadecimal digits");
+        decoded.map_err(wrong).map(|()| digest)
     }
 }

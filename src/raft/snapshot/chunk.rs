@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
 use std::mem;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
@@ -40,23 +41,13 @@ impl Tally {
     }
 
     pub fn finish(self) -> Content {
-        let sha256 = hex(&self.sha256.finalize());
+        let sha256 = hex::encode(self.sha256.finalize());
         Content {
             chunks: self.chunks,
             bytes: self.bytes,
             sha256,
         }
     }
-}
-
-pub fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes
-        .iter()
-        .fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-            write!(text, "{byte:02x}").expect("writing to a string never fails");
-            text
-        })
 }
 
 /// Writes a data file, chunk by chunk.
@@ -161,39 +152,39 @@ pub struct Body {
     /// What is left of the present one.
     chunk: Bytes,
     tally: Tally,
-    /// More bytes than this are not read.
-    limit: u64,
+    manifest: Arc<Manifest>,
     /// Whoever decodes may know it only as words.
     failed: Option<io::Error>,
 }
 
 impl Body {
-    pub fn open(path: &Path, manifest: &Manifest) -> io::Result<Self> {
+    pub fn open(path: &Path, manifest: Arc<Manifest>) -> io::Result<Self> {
         Ok(Self {
             path: path.to_owned(),
             reader: Reader::open(path)?,
             chunk: Bytes::new(),
             tally: Tally::default(),
-            limit: manifest.bytes,
+            manifest,
             failed: None,
         })
     }
 
     /// Reads what is left, and compares all with the manifest.
-    pub fn finish(mut self, manifest: &Manifest) -> io::Result<()> {
+    pub fn finish(mut self) -> io::Result<()> {
         let mut run = || {
             if let Some(error) = self.failed.take() {
                 return Err(error);
             }
             while self.next()? {}
-            compare(&mem::take(&mut self.tally).finish(), manifest)
+            compare(&mem::take(&mut self.tally).finish(), &self.manifest)
         };
         run().map_err(at(&self.path))
     }
 
     /// Takes the next chunk; false where there is none.
     fn next(&mut self) -> io::Result<bool> {
-        if self.tally.bytes() > self.limit {
+        // One that holds more is not this one: no need to read on.
+        if self.tally.bytes() > self.manifest.bytes {
             return Ok(false);
         }
         let Some((_, chunk)) = self.reader.next()? else {

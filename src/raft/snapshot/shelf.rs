@@ -61,12 +61,12 @@ impl Handle {
 
     /// The encoded state, from its beginning.
     pub fn body(&self) -> io::Result<chunk::Body> {
-        chunk::Body::open(&self.dir().join("data"), &self.manifest)
+        chunk::Body::open(&self.dir().join("data"), Arc::clone(&self.manifest))
     }
 
     /// Reads all of it, and compares it with its manifest.
     pub fn verify(&self) -> io::Result<()> {
-        self.body()?.finish(&self.manifest)
+        self.body()?.finish()
     }
 }
 
@@ -223,7 +223,7 @@ struct Pointer {
 
 impl Pointer {
     fn to(name: String, manifest: &[u8]) -> Self {
-        let sha256 = chunk::hex(&Sha256::digest(manifest));
+        let sha256 = hex::encode(Sha256::digest(manifest));
         Self { name, sha256 }
     }
 
@@ -247,7 +247,7 @@ impl Pointer {
         let dir = root.join(&self.name);
         let path = dir.join("manifest.json");
         let bytes = fs::read(&path).map_err(at(&path))?;
-        if chunk::hex(&Sha256::digest(&bytes)) != self.sha256 {
+        if hex::encode(Sha256::digest(&bytes)) != self.sha256 {
             return Err(damaged(&path, "is not the manifest that CURRENT names"));
         }
         let manifest =

@@ -39,7 +39,7 @@ fn read(handle: &Handle) -> io::Result<Vec<u8>> {
     let mut state = Vec::new();
     // What hinders it is told at the end, too.
     body.read_to_end(&mut state).ok();
-    body.finish(&handle.manifest)?;
+    body.finish()?;
     Ok(state)
 }
 

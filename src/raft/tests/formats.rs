@@ -16,8 +16,8 @@ use crate::archive::need::Need;
 use crate::consensus::{Entry, Membership, StoredMembership, Vote, log_id};
 use crate::member::{LogIdentity, Node};
 use crate::payload::Payload;
+use crate::snapshot::Shelf;
 use crate::snapshot::manifest::Position;
-use crate::snapshot::{Shelf, chunk};
 use crate::store::codec::{Meta, decode_entry, decode_meta, encode_entry, encode_meta};
 use crate::store::key::PartKey;
 
@@ -139,7 +139,7 @@ fn a_snapshot_is_written_and_read_as_the_first_release_did() {
         membership: StoredMembership::new(Some(log_id(2, 6)), membership()),
         used_ids: BTreeSet::from([1, 2, 3, 4]),
     };
-    let hash = chunk::hex(&state.recompute_hash());
+    let hash = hex::encode(state.recompute_hash());
     shelf
         .build(&position, &hash, |file| state.write(file))
         .unwrap();

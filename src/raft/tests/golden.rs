@@ -1,18 +1,12 @@
 //! Golden data: hex, wrapped, under `golden/v1`. Nothing rewrites them; a test that finds a difference prints what
 //! would be written now (`docs/how-to/add-a-command.md` says when that may take the old one's place).
 
-use crate::snapshot::chunk::hex;
-
 /// Bytes on one line.
 const LINE: usize = 48;
 
 pub fn bytes(golden: &str) -> Vec<u8> {
     let digits: Vec<u8> = golden.bytes().filter(u8::is_ascii_hexdigit).collect();
-    let byte = |pair: &[u8]| {
-        let text = std::str::from_utf8(pair).unwrap();
-        u8::from_str_radix(text, 16).unwrap()
-    };
-    digits.chunks(2).map(byte).collect()
+    hex::decode(digits).unwrap()
 }
 
 /// What is written now is what was written then, each under its file's name.
@@ -22,7 +16,7 @@ pub fn assert_written(files: &[(&str, &str, Vec<u8>)]) {
         .filter(|(_, golden, now)| bytes(golden) != *now);
     let texts: Vec<String> = differs
         .map(|(file, _, now)| {
-            let lines: Vec<String> = now.chunks(LINE).map(hex).collect();
+            let lines: Vec<String> = now.chunks(LINE).map(hex::encode).collect();
             let text = lines.join("\n");
             format!("golden/v1/{file} differs; today it would be:\n{text}\n<<end\n")
         })

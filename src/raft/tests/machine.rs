@@ -18,8 +18,8 @@ use crate::consensus::{Entry, StoredMembership, log_id};
 use crate::fatal::FatalSignal;
 use crate::machine::{Machine, Published, Storage};
 use crate::payload::Payload;
+use crate::snapshot::Shelf;
 use crate::snapshot::manifest::Position;
-use crate::snapshot::{Shelf, chunk};
 
 #[tokio::test]
 async fn a_snapshot_whose_state_stands_elsewhere_than_its_manifest_says_is_refused() {
@@ -34,7 +34,7 @@ async fn a_snapshot_whose_state_stands_elsewhere_than_its_manifest_says_is_refus
         membership: StoredMembership::default(),
         used_ids: BTreeSet::new(),
     };
-    let hash = chunk::hex(&state.recompute_hash());
+    let hash = hex::encode(state.recompute_hash());
     let handle = shelf
         .build(&position, &hash, |file| state.write(file))
         .unwrap();
