@@ -143,6 +143,17 @@ impl Cluster {
         Layout::read(&self.directory().join("cluster.json"))
     }
 
+    pub fn controller(&self, id: &str) -> Result<Controller, Error> {
+        let missing = || Error::Invalid(format!("cluster.json has no controller {id}"));
+        self.layout()?.controller(id).cloned().ok_or_else(missing)
+    }
+
+    /// What a controller's `/metrics` say now.
+    pub async fn metrics(&self, id: &str) -> Result<Metrics, Error> {
+        let tls = https_tls(&self.credentials()?)?;
+        Metrics::scrape(&self.controller(id)?.https, &tls).await
+    }
+
     pub fn member(&self, id: &str) -> Result<Member, Error> {
         let missing = || Error::Invalid(format!("cluster.json has no member {id}"));
         self.layout()?.member(id).ok_or_else(missing)

@@ -33,6 +33,11 @@ pub fn count(number: usize, noun: &str) -> String {
     }
 }
 
+/// Bytes as `12 MiB`.
+pub fn mebibytes(bytes: u64) -> String {
+    format!("{:.0} MiB", bytes as f64 / 1024.0 / 1024.0)
+}
+
 /// With thousands apart: `12,345`.
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();

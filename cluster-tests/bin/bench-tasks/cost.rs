@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use cluster_tests::Error;
-use cluster_tests::cluster::{self, Cluster, Metrics};
+use cluster_tests::cluster::{Cluster, Metrics};
 use cluster_tests::faults::process::Process;
 
 /// Ticks of processor time in a second, as Linux shows them to programs on every machine.
@@ -37,10 +37,7 @@ impl Reading {
     pub async fn take(cluster: &Cluster) -> Result<Reading, Error> {
         let leader = cluster.leader().await?;
         let layout = cluster.layout()?;
-        let missing = || Error::Invalid(format!("cluster.json has no {leader}"));
-        let controller = layout.controller(&leader).ok_or_else(missing)?;
-        let tls = cluster::https_tls(&cluster.credentials()?)?;
-        let metrics = Metrics::scrape(&controller.https, &tls).await?;
+        let metrics = cluster.metrics(&leader).await?;
         let processes = layout
             .controllers
             .iter()

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use cluster_tests::Error;
 use cluster_tests::cluster::Cluster;
 use cluster_tests::faults::{self, process::Process};
-use cluster_tests::report::{Samples, Spread, grouped, span};
+use cluster_tests::report::{Samples, Spread, grouped, mebibytes, span};
 use cluster_tests::traffic::bench_agent::Fleet;
 use cluster_tests::traffic::{self, Caller, Load};
 
@@ -33,7 +33,6 @@ const LIMIT: Duration = Duration::from_secs(60);
 const BEATS: u64 = 3;
 /// Ticks of processor time in a second, as Linux shows them to programs on every machine.
 const TICKS_PER_SECOND: f64 = 100.0;
-const MIB: f64 = 1024.0 * 1024.0;
 
 pub async fn measure(agents: u32, arguments: &Arguments) -> Result<(), Error> {
     let site = Site::without_agents("bench-fleet").await?;
@@ -96,10 +95,10 @@ async fn idle(cluster: &Cluster, fleet: &Fleet) -> Result<(), Error> {
     fleet.until_renewed(BEATS, LIMIT).await?;
     let (after, took) = (ticks(cluster)?, begun.elapsed().as_secs_f64());
     for ((id, pid, from), (_, _, until)) in before.into_iter().zip(after) {
-        let memory = Process::resident_bytes(pid).unwrap_or_default() as f64 / MIB;
+        let memory = mebibytes(Process::resident_bytes(pid).unwrap_or_default());
         let cores = until.saturating_sub(from) as f64 / TICKS_PER_SECOND / took;
         let role = if id == leader { "leads" } else { "follows" };
-        println!("    idle for {took:.0} s: {id} ({role}) {memory:.0} MiB, {cores:.3} cores");
+        println!("    idle for {took:.0} s: {id} ({role}) {memory}, {cores:.3} cores");
     }
     same_term(cluster, term).await
 }

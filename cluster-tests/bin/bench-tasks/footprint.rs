@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use cluster_tests::Error;
-use cluster_tests::cluster::{self, Cluster, Metrics};
+use cluster_tests::cluster::Cluster;
 use cluster_tests::faults::process::Process;
 
 /// Bytes of entries that a controller has written to its log since it started.
@@ -21,7 +21,6 @@ pub struct Footprint {
 
 impl Footprint {
     pub async fn of(cluster: &Cluster) -> Result<Footprint, Error> {
-        let tls = cluster::https_tls(&cluster.credentials()?)?;
         let mut found = Footprint::default();
         for controller in cluster.layout()?.controllers {
             let pid = controller.pid.unwrap_or_default();
@@ -29,7 +28,7 @@ impl Footprint {
             found.resident = found.resident.max(resident);
             let on_disk = bytes_below(&controller.data_dir);
             found.on_disk = found.on_disk.max(on_disk);
-            let metrics = Metrics::scrape(&controller.https, &tls).await?;
+            let metrics = cluster.metrics(&controller.id).await?;
             let written = metrics.get(WRITTEN).unwrap_or_default();
             #[expect(
                 clippy::cast_possible_truncation,

@@ -6,8 +6,8 @@
 
 use std::time::{Duration, Instant};
 
-use cluster_tests::cluster::{self, Metrics};
-use cluster_tests::report::{Samples, grouped, span};
+use cluster_tests::cluster;
+use cluster_tests::report::{Samples, grouped, mebibytes, span};
 use cluster_tests::{Error, faults, traffic, wait};
 use tokio::task::JoinSet;
 
@@ -20,7 +20,6 @@ const FILLING: u64 = 128;
 const TIMED: u64 = 8;
 /// The longest wait for a snapshot, a restart, or an election.
 const LIMIT: Duration = Duration::from_secs(300);
-const MIB: f64 = 1024.0 * 1024.0;
 const SNAPSHOT: &str = "quorate_raft_snapshot_index";
 /// Lines of progress while the queue is filled.
 const SLICES: u64 = 10;
@@ -105,10 +104,9 @@ async fn over_a_snapshot(site: &Site) -> Result<(), Error> {
 }
 
 async fn snapshots(site: &Site) -> Result<Vec<f64>, Error> {
-    let tls = cluster::https_tls(&site.cluster.credentials()?)?;
     let mut found = Vec::new();
     for controller in site.cluster.layout()?.controllers {
-        let metrics = Metrics::scrape(&controller.https, &tls).await?;
+        let metrics = site.cluster.metrics(&controller.id).await?;
         found.push(metrics.get(SNAPSHOT).unwrap_or_default());
     }
     Ok(found)
@@ -147,9 +145,7 @@ async fn restarts(site: &Site) -> Result<(), Error> {
 
 async fn ready(site: &Site, id: &str) -> Result<Instant, Error> {
     let tls = cluster::https_tls(&site.cluster.credentials()?)?;
-    let layout = site.cluster.layout()?;
-    let missing = || Error::Invalid(format!("cluster.json has no {id}"));
-    let address = layout.controller(id).ok_or_else(missing)?.https.clone();
+    let address = site.cluster.controller(id)?.https;
     wait::until(&format!("{id} to be ready"), LIMIT, || async {
         match cluster::get(&address, "/readyz", &tls).await {
             Ok((200, _)) => Ok(Instant::now()),
@@ -163,9 +159,9 @@ async fn ready(site: &Site, id: &str) -> Result<Instant, Error> {
 async fn footprint(site: &Site, when: &str) -> Result<(), Error> {
     let found = Footprint::of(&site.cluster).await?;
     println!(
-        "    {when}: {:.0} MiB of memory, {:.0} MiB on disk (the largest controller)",
-        found.resident as f64 / MIB,
-        found.on_disk as f64 / MIB
+        "    {when}: {} of memory, {} on disk (the largest controller)",
+        mebibytes(found.resident),
+        mebibytes(found.on_disk)
     );
     Ok(())
 }

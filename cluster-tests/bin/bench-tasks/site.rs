@@ -85,9 +85,7 @@ impl Site {
     /// Connections to the present leader: the load does not measure forwarding.
     pub async fn clients(&self) -> Result<Vec<Client>, Error> {
         let leader = self.cluster.leader().await?;
-        let layout = self.cluster.layout()?;
-        let missing = || Error::Invalid(format!("cluster.json has no {leader}"));
-        let address = layout.controller(&leader).ok_or_else(missing)?.grpc.clone();
+        let address = self.cluster.controller(&leader)?.grpc;
         let client = |_| TasksClient::new(cluster::channel(&address, &self.tls));
         Ok((0..CONNECTIONS).map(client).collect())
     }

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use cluster_tests::Error;
-use cluster_tests::report::{Spread, grouped, span};
+use cluster_tests::report::{Spread, grouped, mebibytes, span};
 
 use crate::footprint::Footprint;
 use crate::rounds;
@@ -17,7 +17,6 @@ const SLICE: Duration = Duration::from_secs(60);
 const FULL_LOAD: u32 = 256;
 const FULL_ROUNDS: u32 = 3;
 const FULL_LENGTH: Duration = Duration::from_secs(5);
-const MIB: f64 = 1024.0 * 1024.0;
 
 /// `per_minute` finished tasks a minute.
 pub async fn measure(minutes: u64, per_minute: u64) -> Result<(), Error> {
@@ -37,14 +36,14 @@ pub async fn measure(minutes: u64, per_minute: u64) -> Result<(), Error> {
         finished += round.tasks;
         let found = Footprint::of(&site.cluster).await?;
         println!(
-            "    {}: {} tasks, p99 {}; {:.0} MiB of memory, {:.0} MiB on disk, {:.1} times the {:.0} MiB of its entries",
+            "    {}: {} tasks, p99 {}; {} of memory, {} on disk, {:.1} times the {} of its entries",
             span(begun.elapsed()),
             grouped(finished),
             span(round.latencies.percentile(99)),
-            found.resident as f64 / MIB,
-            found.on_disk as f64 / MIB,
+            mebibytes(found.resident),
+            mebibytes(found.on_disk),
             found.on_disk as f64 / found.logical as f64,
-            found.logical as f64 / MIB,
+            mebibytes(found.logical),
         );
     }
     let old = full_load(&clients).await?;
