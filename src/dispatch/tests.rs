@@ -89,11 +89,11 @@ impl Leader {
             wall: stamp,
             ops,
         };
-        self.state.apply(&Stamped {
+        self.state.apply(Stamped {
             index: self.index,
             term: self.term,
             membership: 0,
-            entry: &entry,
+            entry,
         })
     }
 

@@ -1,6 +1,8 @@
 //! What may be proposed. A gateway can build a [`Command`]; only the leader's own code builds a
 //! [`SystemCommand`], so no request can ask for an assignment or an expiry.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::agent::AgentProfile;
@@ -211,7 +213,7 @@ impl Command {
 pub struct Placement {
     pub agent: AgentId,
     pub incarnation: Incarnation,
-    pub trace: Trace,
+    pub trace: Arc<Trace>,
 }
 
 /// A placement of a task that is queued.

@@ -10,6 +10,7 @@ use std::io;
 use serde::{Deserialize, Serialize};
 
 use crate::command::Op;
+use crate::hash::ROOM;
 use crate::time::Timestamp;
 
 /// The format that this release writes.
@@ -27,13 +28,13 @@ pub struct Entry {
 }
 
 /// An entry at its place in the log.
-#[derive(Debug, Clone, Copy)]
-pub struct Stamped<'a> {
+#[derive(Debug)]
+pub struct Stamped {
     pub index: u64,
     pub term: u64,
     /// Index of the last membership entry of the log before this one; 0 where there is none.
     pub membership: u64,
-    pub entry: &'a Entry,
+    pub entry: Entry,
 }
 
 /// Bytes that this release can't read.
@@ -58,7 +59,7 @@ impl Entry {
 }
 
 pub(crate) fn encode(format: u8, value: &impl Serialize) -> Vec<u8> {
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(ROOM);
     write(format, value, &mut bytes).expect("our own types encode into memory");
     bytes
 }

@@ -18,17 +18,25 @@ pub type StateHashes = BTreeMap<u64, [u8; 32]>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RecordDigest(pub [u8; 32]);
 
+/// Most records are shorter: they are encoded without a look for more memory.
+pub(crate) const ROOM: usize = 1024;
+
 /// The digest of a record under its table's name and its key.
 pub fn digest(table: &str, key: &impl Serialize, record: &impl Serialize) -> RecordDigest {
     let mut hasher = Sha256::new();
     hasher.update(table.as_bytes());
-    let key = rmp_serde::to_vec(key).expect("ids and records encode into memory");
-    let record = rmp_serde::to_vec(record).expect("ids and records encode into memory");
-    for part in [&key, &record] {
-        hasher.update((part.len() as u64).to_be_bytes());
-        hasher.update(part);
-    }
+    let mut part = Vec::with_capacity(ROOM);
+    prefixed(key, &mut part, &mut hasher);
+    prefixed(record, &mut part, &mut hasher);
     RecordDigest(hasher.finalize().into())
+}
+
+/// Hashes a value behind its length; `part` is used again.
+fn prefixed(value: &impl Serialize, part: &mut Vec<u8>, hasher: &mut Sha256) {
+    part.clear();
+    rmp_serde::encode::write(part, value).expect("ids and records encode into memory");
+    hasher.update((part.len() as u64).to_be_bytes());
+    hasher.update(part);
 }
 
 /// A sum modulo 2^256, as four little-endian limbs.

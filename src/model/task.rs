@@ -3,6 +3,8 @@
 //! The spec and the result stand in tables of their own, written once each, so that a step of a
 //! task's life rewrites (and hashes) only this small record.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use thin_vec::ThinVec;
 
@@ -112,7 +114,7 @@ impl Phase {
     }
 }
 
-/// A task's record.
+/// A task's record. Each step of a task's life makes a new one, so what stays the same is shared.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Task {
@@ -120,7 +122,7 @@ pub struct Task {
     pub kind: Kind,
     pub class: Class,
     /// The name of the principal that submitted it.
-    pub user: Box<str>,
+    pub user: Arc<str>,
     pub phase: Phase,
     pub submit_index: u64,
     /// The entry that changed it last.
@@ -143,10 +145,10 @@ pub struct Task {
     /// The attempt whose report was accepted last, so that the same report is known again.
     pub settled: Option<Epoch>,
     /// The agent and epoch of the latest attempt, kept after its end.
-    pub latest: Option<Box<Attempt>>,
+    pub latest: Option<Arc<Attempt>>,
     /// How the latest attempt was decided.
-    pub trace: Option<Box<Trace>>,
-    pub request_id: Option<Box<str>>,
+    pub trace: Option<Arc<Trace>>,
+    pub request_id: Option<Arc<str>>,
 }
 
 // There may be millions of them in memory: what most of them lack stands behind a pointer.

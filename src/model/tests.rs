@@ -13,5 +13,6 @@ mod joining;
 mod kept;
 mod property;
 mod rules;
+mod speed;
 mod versions;
 mod world;

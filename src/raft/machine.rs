@@ -219,10 +219,10 @@ impl<R: AsyncRuntime> Machine<R> {
                     index,
                     term,
                     membership: membership_index(&self.view.membership),
-                    entry: &decoded,
+                    entry: decoded,
                 };
                 // A panic would leave the state half changed, and openraft without its worker.
-                let applied = catch_unwind(AssertUnwindSafe(|| self.state.apply(&stamped)));
+                let applied = catch_unwind(AssertUnwindSafe(|| self.state.apply(stamped)));
                 done = applied.map_err(|_| {
                     self.stop(format!("applying entry {index} panicked; this is a defect"))
                 })?;

@@ -267,7 +267,7 @@ impl<'a> Planner<'a> {
         Some(Placement {
             agent,
             incarnation,
-            trace,
+            trace: trace.into(),
         })
     }
 }

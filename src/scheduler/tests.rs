@@ -97,11 +97,11 @@ fn apply_at(state: &mut State, now: Timestamp, ops: Vec<Op>) {
         ops,
     };
     let index = state.last_applied() + 1;
-    let applied = state.apply(&Stamped {
+    let applied = state.apply(Stamped {
         index,
         term: 1,
         membership: 0,
-        entry: &entry,
+        entry,
     });
     assert!(
         applied.replies.iter().all(Result::is_ok),

@@ -438,7 +438,7 @@ mod tests {
         let placement = model::Placement {
             agent: agent(),
             incarnation: Incarnation::default(),
-            trace: model::Trace {
+            trace: Arc::new(model::Trace {
                 policy_version: 1,
                 winner: model::Scored {
                     agent: agent(),
@@ -447,7 +447,7 @@ mod tests {
                 },
                 runners_up: vec![],
                 refusals: vec![],
-            },
+            }),
         };
         let register = model::Op::Client {
             principal: principal("a1", model::Role::Agent),
@@ -472,9 +472,9 @@ mod tests {
                 index,
                 term: 1,
                 membership: 0,
-                entry: &entry,
+                entry,
             };
-            state.apply(&stamped);
+            state.apply(stamped);
         }
         state
     }

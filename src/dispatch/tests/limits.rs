@@ -391,11 +391,11 @@ fn at_version_1() -> State {
         ops: vec![Op::System(found)],
     };
     let mut state = State::default();
-    state.apply(&model::Stamped {
+    state.apply(model::Stamped {
         index: 1,
         term: 1,
         membership: 0,
-        entry: &entry,
+        entry,
     });
     state
 }

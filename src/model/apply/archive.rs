@@ -20,13 +20,13 @@ use super::{Outcome, Step};
 
 impl State {
     /// How much is kept, from here on.
-    pub(super) fn retain(&mut self, retention: &Retention, step: &mut Step<'_>) -> Outcome {
+    pub(super) fn retain(&mut self, retention: Retention, step: &mut Step<'_>) -> Outcome {
         retention.validate()?;
-        self.meta.retention = retention.clone();
         // Shorter segments begin with the one that is open.
         if let Some(open) = &mut self.meta.open {
             open.end = open.end.min(retention.cut_after(step.index));
         }
+        self.meta.retention = retention;
         Ok(Reply::Done)
     }
 

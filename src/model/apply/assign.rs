@@ -1,55 +1,72 @@
 //! A queued task gets an agent. The plan may be stale by now, so everything is checked again, and
 //! the epoch is the index of this entry.
 
+use std::sync::Arc;
+
 use crate::agent::{Agent, AgentState};
 use crate::apply::{Outcome, Step};
-use crate::command::{Placement, Reply};
+use crate::command::{Assignment, Placement, Reply};
 use crate::event::Event;
-use crate::id::{Epoch, Fence, TaskId};
+use crate::id::{Epoch, Fence};
 use crate::limit;
 use crate::rejected::Rejected;
 use crate::state::State;
 use crate::task::{Attempt, Phase, Task};
 
 impl State {
-    pub(super) fn assign(
-        &mut self,
-        id: TaskId,
-        placement: &Placement,
-        step: &mut Step<'_>,
-    ) -> Outcome {
+    pub(super) fn assign(&mut self, assignment: Assignment, step: &mut Step<'_>) -> Outcome {
+        let Assignment {
+            task: id,
+            placement,
+        } = assignment;
         let task = self.tasks.get(&id).ok_or(Rejected::NoSuchTask(id))?;
+        let mut task = task.clone();
+        self.place(&mut task, placement, step)?;
+        self.write_task(task);
+        Ok(Reply::Done)
+    }
+
+    /// Gives a task its agent where that is possible; else the task is as it was. Writing it is the caller's.
+    pub(super) fn place(
+        &self,
+        task: &mut Task,
+        placement: Placement,
+        step: &mut Step<'_>,
+    ) -> Result<(), Rejected> {
         assignable(task, step)?;
         let agent = self
             .agents
             .get(&placement.agent)
             .ok_or_else(|| Rejected::NoSuchAgent(placement.agent.clone()))?;
-        self.accepts(agent, task, placement)?;
+        self.accepts(agent, task, &placement)?;
+        let Placement {
+            agent,
+            incarnation,
+            trace,
+        } = placement;
         let attempt = Attempt {
-            agent: placement.agent.clone(),
-            incarnation: placement.incarnation,
+            agent: agent.clone(),
+            incarnation,
             epoch: Epoch(step.index),
         };
-        let mut task = task.clone();
         task.attempts = task.attempts.saturating_add(1);
         task.last_index = step.index;
-        task.latest = Some(Box::new(attempt.clone()));
-        task.trace = Some(Box::new(placement.trace.clone()));
+        task.latest = Some(Arc::new(attempt.clone()));
+        task.trace = Some(trace);
         task.phase = Phase::Assigned {
             attempt,
             cancel: None,
         };
-        self.write_task(task);
         step.events.push(Event::TaskAssigned {
             fence: Fence {
-                task: id,
+                task: task.id,
                 generation: self.meta.generation,
                 epoch: Epoch(step.index),
             },
-            agent: placement.agent.clone(),
-            incarnation: placement.incarnation,
+            agent,
+            incarnation,
         });
-        Ok(Reply::Done)
+        Ok(())
     }
 
     fn accepts(&self, agent: &Agent, task: &Task, placement: &Placement) -> Result<(), Rejected> {

@@ -15,13 +15,13 @@ impl State {
         &mut self,
         principal: &Principal,
         id: TaskId,
-        reason: &str,
+        reason: String,
         step: &mut Step<'_>,
     ) -> Outcome {
         let task = self.tasks.get(&id).ok_or(Rejected::NoSuchTask(id))?;
         let cancel = Cancellation {
             by: principal.name.clone(),
-            reason: reason.to_owned(),
+            reason,
         };
         match &task.phase {
             Phase::Queued { .. } => {

@@ -26,10 +26,10 @@ impl State {
     pub(super) fn finish_attempt(
         &mut self,
         principal: &Principal,
-        verdict: &Verdict,
+        verdict: Verdict,
         step: &mut Step<'_>,
     ) -> Answer {
-        let fence = verdict.fence;
+        let Verdict { fence, outcome } = verdict;
         let finished = |disposition| {
             Ok(Reply::Finished {
                 task: fence.task,
@@ -56,7 +56,7 @@ impl State {
             });
         }
         let (task, attempt) = (task.clone(), attempt.clone());
-        self.settle(task, &attempt, verdict.outcome.clone().bounded(), step);
+        self.settle(task, &attempt, outcome.bounded(), step);
         finished(Disposition::Accepted)
     }
 

@@ -55,13 +55,13 @@ pub(crate) struct Step<'a> {
 impl State {
     /// Applies an entry at its index. An entry at or below the last applied index changes
     /// nothing: Raft never does that, and it must not count twice if a bug did.
-    pub fn apply(&mut self, stamped: &Stamped<'_>) -> Applied {
+    pub fn apply(&mut self, stamped: Stamped) -> Applied {
         let Stamped {
             index,
             term,
             membership,
             entry,
-        } = *stamped;
+        } = stamped;
         let mut applied = Applied::default();
         if index <= self.meta.last_applied {
             let stale = Err(Rejected::Stale(format!("index {index} is applied already")));
@@ -72,7 +72,7 @@ impl State {
         self.meta.time = entry.stamp.max(self.meta.time);
         self.meta.last_applied = index;
         self.meta.last_term = self.meta.last_term.max(term);
-        for (position, op) in entry.ops.iter().enumerate() {
+        for (position, op) in entry.ops.into_iter().enumerate() {
             let mut step = Step {
                 index,
                 membership,
@@ -93,8 +93,8 @@ impl State {
         applied
     }
 
-    fn apply_op(&mut self, op: &Op, step: &mut Step<'_>) -> Outcome {
-        self.admits_op(op)?;
+    fn apply_op(&mut self, op: Op, step: &mut Step<'_>) -> Outcome {
+        self.admits_op(&op)?;
         match op {
             Op::Client {
                 principal,
@@ -102,10 +102,10 @@ impl State {
                 placement,
                 held,
             } => {
-                access::allows(principal, command)?;
+                access::allows(&principal, &command)?;
                 command.validate()?;
-                blobs::is_held(command, *held, step)?;
-                self.apply_command(principal, command, placement.as_ref(), step)
+                blobs::is_held(&command, held, step)?;
+                self.apply_command(&principal, command, placement, step)
             }
             Op::System(command) => self.apply_system(command, step),
         }
@@ -114,44 +114,42 @@ impl State {
     fn apply_command(
         &mut self,
         principal: &Principal,
-        command: &Command,
-        placement: Option<&Placement>,
+        command: Command,
+        placement: Option<Placement>,
         step: &mut Step<'_>,
     ) -> Outcome {
         match command {
             Command::SubmitTask(submit) => self.submit(principal, submit, placement, step),
-            Command::CancelTask { task, reason } => self.cancel(principal, *task, reason, step),
-            Command::RegisterAgent(profile) => self.register_agent(profile, step),
+            Command::CancelTask { task, reason } => self.cancel(principal, task, reason, step),
+            Command::RegisterAgent(profile) => self.register_agent(&profile, step),
             Command::FinishAttempt(verdict) => self.finish_attempt(principal, verdict, step),
             Command::CordonAgent { agent, reason } => {
-                self.cordon_agent(principal, agent, reason, step)
+                self.cordon_agent(principal, &agent, &reason, step)
             }
-            Command::UncordonAgent { agent } => self.uncordon_agent(agent, step),
-            Command::DrainAgent(drain) => self.drain_agent(principal, drain, step),
-            Command::RemoveAgent { agent } => self.remove_agent(agent, step),
-            Command::CreateJoinToken(token) => self.create_join_token(principal, token, step),
-            Command::RevokeJoinToken { token } => self.revoke_join_token(token, step),
-            Command::Enrol(enrolment) => self.enrol(enrolment, step),
-            Command::SetBackend(asked) => self.set_backend(asked, step),
+            Command::UncordonAgent { agent } => self.uncordon_agent(&agent, step),
+            Command::DrainAgent(drain) => self.drain_agent(principal, &drain, step),
+            Command::RemoveAgent { agent } => self.remove_agent(&agent, step),
+            Command::CreateJoinToken(token) => self.create_join_token(principal, &token, step),
+            Command::RevokeJoinToken { token } => self.revoke_join_token(&token, step),
+            Command::Enrol(enrolment) => self.enrol(&enrolment, step),
+            Command::SetBackend(asked) => self.set_backend(&asked, step),
         }
     }
 
-    fn apply_system(&mut self, command: &SystemCommand, step: &mut Step<'_>) -> Outcome {
+    fn apply_system(&mut self, command: SystemCommand, step: &mut Step<'_>) -> Outcome {
         match command {
             SystemCommand::Found {
                 cluster_id,
                 generation,
-            } => self.found(cluster_id, *generation, step),
-            SystemCommand::Assign(assignment) => {
-                self.assign(assignment.task, &assignment.placement, step)
-            }
+            } => self.found(cluster_id, generation, step),
+            SystemCommand::Assign(assignment) => self.assign(assignment, step),
             SystemCommand::ExpireLease { agent, incarnation } => {
-                self.expire_lease(agent, *incarnation, step)
+                self.expire_lease(&agent, incarnation, step)
             }
-            SystemCommand::ExpireDeadline { task } => self.expire_deadline(*task, step),
-            SystemCommand::ExpireDrain { agent } => self.expire_drain(agent, step),
+            SystemCommand::ExpireDeadline { task } => self.expire_deadline(task, step),
+            SystemCommand::ExpireDrain { agent } => self.expire_drain(&agent, step),
             SystemCommand::Retain(retention) => self.retain(retention, step),
-            SystemCommand::RaiseVersion { to } => self.raise_version(*to),
+            SystemCommand::RaiseVersion { to } => self.raise_version(to),
         }
     }
 
@@ -168,14 +166,14 @@ impl State {
 
     /// The first entry of a cluster, or of a new generation of it. Attempts of an older
     /// generation can't report any more, so they are lost.
-    fn found(&mut self, cluster_id: &str, generation: Generation, step: &mut Step<'_>) -> Outcome {
+    fn found(&mut self, cluster_id: String, generation: Generation, step: &mut Step<'_>) -> Outcome {
         if generation <= self.meta.generation {
             return Err(Rejected::Stale(format!(
                 "the cluster is at generation {}",
                 self.meta.generation.0
             )));
         }
-        self.meta.cluster_id = cluster_id.to_owned();
+        self.meta.cluster_id = cluster_id;
         let registered = self
             .agents
             .iter()

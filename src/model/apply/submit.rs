@@ -19,21 +19,21 @@ impl State {
     pub(super) fn submit(
         &mut self,
         principal: &Principal,
-        submit: &Submit,
-        placement: Option<&Placement>,
+        submit: Submit,
+        placement: Option<Placement>,
         step: &mut Step<'_>,
     ) -> Outcome {
-        let request = submit
-            .request_id
+        let Submit { spec, request_id } = submit;
+        let request = request_id
             .as_ref()
-            .map(|id| request_of(principal, id, &submit.spec));
+            .map(|id| request_of(principal, id, &spec));
         if let Some((key, spec)) = &request
             && let Some(known) = self.requests.get(key)
         {
-            return same_request(known, *spec, submit.request_id.as_ref());
+            return same_request(known, *spec, request_id.as_ref());
         }
-        self.has_room_for(&submit.spec)?;
-        self.has_room_for_blobs(&submit.spec)?;
+        self.has_room_for(&spec)?;
+        self.has_room_for_blobs(&spec)?;
         if request.is_some() && self.requests.len() >= limit::REQUESTS_MAX {
             return Err(Rejected::over(
                 "the window of request ids",
@@ -53,13 +53,14 @@ impl State {
                 },
             );
         }
-        self.write_spec(id, submit.spec.clone());
-        self.write_task(new_task(id, principal, submit, step));
+        let mut task = new_task(id, principal, (&spec, request_id), step);
+        self.write_spec(id, spec);
         step.events.push(Event::TaskQueued { task: id });
         if let Some(placement) = placement {
             // The submit stands whatever becomes of the assignment: it then waits in the queue.
-            let _refused_or_done = self.assign(id, placement, step);
+            let _refused_or_done = self.place(&mut task, placement, step);
         }
+        self.write_task(task);
         Ok(Reply::Submitted {
             task: id,
             duplicate: false,
@@ -150,8 +151,13 @@ fn half(digest: [u8; 32]) -> [u8; 16] {
     half
 }
 
-fn new_task(id: TaskId, principal: &Principal, submit: &Submit, step: &Step<'_>) -> Task {
-    let kind = submit.spec.kind();
+fn new_task(
+    id: TaskId,
+    principal: &Principal,
+    (spec, request_id): (&TaskSpec, Option<RequestId>),
+    step: &Step<'_>,
+) -> Task {
+    let kind = spec.kind();
     Task {
         id,
         kind,
@@ -166,7 +172,7 @@ fn new_task(id: TaskId, principal: &Principal, submit: &Submit, step: &Step<'_>)
         submitted_at: step.wall,
         started_at: None,
         finished_at: None,
-        deadline: submit.spec.deadline.map(|span| step.now.plus(span)),
+        deadline: spec.deadline.map(|span| step.now.plus(span)),
         ended: None,
         attempts: 0,
         failures: 0,
@@ -174,6 +180,6 @@ fn new_task(id: TaskId, principal: &Principal, submit: &Submit, step: &Step<'_>)
         settled: None,
         latest: None,
         trace: None,
-        request_id: submit.request_id.as_ref().map(|id| id.0.as_str().into()),
+        request_id: request_id.map(|id| id.0.into()),
     }
 }

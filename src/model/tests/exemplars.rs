@@ -2,6 +2,7 @@
 //! `golden/formats` stands for. Never changed, only added to.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::world::{
     agent_id, client, fence, finish_op, incarnation, placement, profile, register_op, spec, submit,
@@ -110,7 +111,7 @@ fn full_placement() -> Placement {
     Placement {
         agent: agent_id("a1"),
         incarnation: incarnation(1),
-        trace,
+        trace: Arc::new(trace),
     }
 }
 
@@ -462,9 +463,9 @@ pub fn lived() -> (State, Vec<crate::Record>) {
             index,
             term,
             membership: 0,
-            entry: &entry,
+            entry,
         };
-        let applied = state.apply(&stamped);
+        let applied = state.apply(stamped);
         for reply in applied.replies {
             reply.expect("the exemplar's life has no refusal");
         }
@@ -531,8 +532,8 @@ pub fn tasks() -> Named<Task> {
         failures: 2,
         lost_agents: [agent_id("a2")].into(),
         settled: Some(Epoch(9)),
-        latest: Some(Box::new(attempt())),
-        trace: Some(Box::new(full_placement().trace)),
+        latest: Some(Arc::new(attempt())),
+        trace: Some(full_placement().trace),
         request_id: Some("r1".into()),
         ..bare(Phase::Succeeded, Class::Interactive)
     };

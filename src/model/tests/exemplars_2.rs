@@ -1,5 +1,7 @@
 //! The same as `exemplars`, of what came with state version 2.
 
+use std::sync::Arc;
+
 use super::exemplars::{Named, by_ann, entry, lived};
 use super::world::{
     agent_id, fence, finish_op, placement, profile, register_op, spec, submit, submit_op,
@@ -47,7 +49,7 @@ fn register_newer() -> Op {
 
 fn assign_past(reason: Reason) -> Op {
     let mut placement = placement("a1");
-    placement.trace.refusals = vec![(reason, 1)];
+    Arc::make_mut(&mut placement.trace).refusals = vec![(reason, 1)];
     Op::System(SystemCommand::Assign(Assignment {
         task: TaskId(7),
         placement,
@@ -108,9 +110,9 @@ pub fn lived_on() -> State {
         index: state.last_applied() + 1,
         term: state.last_term(),
         membership: 0,
-        entry: &entry,
+        entry,
     };
-    for reply in state.apply(&stamped).replies {
+    for reply in state.apply(stamped).replies {
         reply.expect("nothing of it is refused");
     }
     state

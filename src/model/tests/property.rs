@@ -220,11 +220,11 @@ fn step(state: &mut State, index: u64, (term, entry): &(u64, Option<Entry>)) -> 
         state.note_index(index, *term);
         return Applied::default();
     };
-    state.apply(&Stamped {
+    state.apply(Stamped {
         index,
         term: *term,
         membership: 0,
-        entry,
+        entry: entry.clone(),
     })
 }
 
@@ -240,11 +240,11 @@ fn founded() -> State {
         wall: stamp,
         ops: vec![Op::System(found)],
     };
-    state.apply(&Stamped {
+    state.apply(Stamped {
         index: 1,
         term: 1,
         membership: 0,
-        entry: &entry,
+        entry,
     });
     state
 }
@@ -340,7 +340,7 @@ proptest! {
         nearly[at] ^= bytes.first().copied().unwrap_or(1);
         if let Ok(entry) = Entry::decode(&nearly) {
             let mut state = founded();
-            state.apply(&Stamped { index: 2, term: 1, membership: 0, entry: &entry });
+            state.apply(Stamped { index: 2, term: 1, membership: 0, entry });
             prop_assert_eq!(invariant::check(&state), Vec::<String>::new());
         }
     }

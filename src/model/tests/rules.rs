@@ -326,9 +326,9 @@ fn an_entry_that_was_applied_changes_nothing_when_it_comes_again() {
         index: world.index,
         term: world.term,
         membership: 0,
-        entry: &entry,
+        entry,
     };
-    let applied = world.state.apply(&stamped);
+    let applied = world.state.apply(stamped);
     assert!(matches!(applied.replies[0], Err(Rejected::Stale(_))));
     assert_eq!(world.state.hash(), before);
 }

@@ -1,6 +1,7 @@
 //! A small world for tests: a client, three agents, and a log that counts by itself.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::kept::Kept;
 use crate::{
@@ -79,15 +80,15 @@ impl World {
             Ok(&entry),
             "an entry survives its encoding"
         );
-        let stamped = Stamped {
+        let operations = entry.ops.len();
+        let applied = self.state.apply(Stamped {
             index: self.index,
             term: self.term,
             membership: 0,
-            entry: &entry,
-        };
-        let applied = self.state.apply(&stamped);
+            entry,
+        });
         self.kept.take(&applied);
-        assert_eq!(applied.replies.len(), entry.ops.len());
+        assert_eq!(applied.replies.len(), operations);
         applied
     }
 
@@ -242,7 +243,7 @@ pub fn placement_on(agent: &str, inc: u8) -> Placement {
     Placement {
         agent: agent_id(agent),
         incarnation: incarnation(inc),
-        trace,
+        trace: Arc::new(trace),
     }
 }
 

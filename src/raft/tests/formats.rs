@@ -112,11 +112,11 @@ fn what_the_log_says_of_itself_is_written_and_read_as_the_first_release_did() {
 fn state() -> State {
     let mut state = State::default();
     let entry = model_entry();
-    state.apply(&model::Stamped {
+    state.apply(model::Stamped {
         index: 7,
         term: 2,
         membership: 0,
-        entry: &entry,
+        entry,
     });
     state
 }

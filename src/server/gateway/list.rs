@@ -284,11 +284,11 @@ mod tests {
                 wall: at,
                 ops: vec![op],
             };
-            state.apply(&Stamped {
+            state.apply(Stamped {
                 index,
                 term: 1,
                 membership: 0,
-                entry: &entry,
+                entry,
             });
         }
         assert_eq!(state.task_count(), 10);

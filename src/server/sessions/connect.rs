@@ -370,11 +370,11 @@ mod tests {
             ops: vec![Op::System(found)],
         };
         let mut state = State::default();
-        state.apply(&Stamped {
+        state.apply(Stamped {
             index: 1,
             term: 1,
             membership: 0,
-            entry: &entry,
+            entry,
         });
         state
     }

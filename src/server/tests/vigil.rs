@@ -97,11 +97,11 @@ fn falsify(data_dir: &Path) {
         ops: vec![Op::System(found), register("a-ghost")],
     };
     let mut wrong = State::default();
-    wrong.apply(&Stamped {
+    wrong.apply(Stamped {
         index: right.last_applied(),
         term: right.last_term(),
         membership: 0,
-        entry: &entry,
+        entry,
     });
     assert_ne!(wrong.hash(), right.hash());
     std::fs::remove_dir_all(data_dir.join("snapshots")).unwrap();

@@ -117,11 +117,11 @@ fn apply(state: &mut State, ops: Vec<Op>) {
             ops: vec![op],
         };
         let index = state.last_applied() + 1;
-        let applied = state.apply(&Stamped {
+        let applied = state.apply(Stamped {
             index,
             term: 1,
             membership: 0,
-            entry: &entry,
+            entry,
         });
         assert!(applied.replies[0].is_ok(), "{:?}", applied.replies);
     }
@@ -156,7 +156,7 @@ fn assignment(agent: &AgentId) -> Op {
     let placement = Placement {
         agent: agent.clone(),
         incarnation: Incarnation::default(),
-        trace,
+        trace: trace.into(),
     };
     let task = TaskId(1);
     Op::System(SystemCommand::Assign(Assignment { task, placement }))

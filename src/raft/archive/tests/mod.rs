@@ -57,9 +57,9 @@ impl Log {
             index,
             term: 1,
             membership: 0,
-            entry: &entry,
+            entry,
         };
-        self.state.apply(&stamped).archive
+        self.state.apply(stamped).archive
     }
 
     /// A task whose record has about so many bytes.
