@@ -49,13 +49,18 @@ impl Sum {
     }
 
     pub fn remove(&mut self, digest: RecordDigest) {
-        // Two's complement: −x = !x + 1.
-        self.add_limbs(limbs(digest.0).map(|limb| !limb));
-        self.add_limbs([1, 0, 0, 0]);
+        self.take_off(Sum(limbs(digest.0)));
     }
 
     pub fn merge(&mut self, other: Sum) {
         self.add_limbs(other.0);
+    }
+
+    /// The opposite of [`Sum::merge`].
+    pub fn take_off(&mut self, other: Sum) {
+        // Two's complement: −x = !x + 1.
+        self.add_limbs(other.0.map(|limb| !limb));
+        self.add_limbs([1, 0, 0, 0]);
     }
 
     /// The sum whose [`Sum::bytes`] these are.

@@ -12,7 +12,6 @@ use crate::blob::{Blob, BlobDigest};
 use crate::id::{AgentId, Incarnation, TaskId};
 use crate::label::Expression;
 use crate::spec::Class;
-use crate::state::RequestKey;
 use crate::task::{Phase, StateName, Task};
 use crate::time::Timestamp;
 
@@ -41,8 +40,6 @@ pub struct Index {
     pub ended: OrdSet<(Timestamp, TaskId)>,
     /// Ended, but a person or a late result may still change them: by the same time.
     pub undecided: OrdSet<(Timestamp, TaskId)>,
-    /// Request ids of tasks in the archive, by the entry with which they left.
-    pub left: OrdSet<(u64, RequestKey)>,
     pub counts: OrdMap<StateName, u64>,
     /// Bytes of all specs and results.
     pub kept_bytes: u64,

@@ -31,6 +31,7 @@ mod limit;
 mod outcome;
 mod principal;
 mod rejected;
+mod requests;
 mod spec;
 mod state;
 mod table;

@@ -23,6 +23,7 @@ use crate::join_token::{Joining, JoiningDump};
 use crate::label::Expression;
 use crate::limit;
 use crate::outcome::Outcome;
+use crate::requests::{self, Requests};
 use crate::spec::{Class, TaskSpec};
 use crate::table::{Dump, Rows, Table};
 use crate::task::{StateName, Task};
@@ -31,37 +32,11 @@ use crate::version::StateVersion;
 
 /// The format of a state at version 1, which release 0.1.0 reads.
 const FORMAT: u8 = 1;
-/// Of one at any later version: the same, and the blobs behind it. Release 0.1.0 does not look at the version, and
+/// Of one at any later version: the same, and the back ends, the blobs and the packed request ids behind it. Release 0.1.0 does not look at the version, and
 /// must not go on from a state that it does not understand.
 const VERSIONED: u8 = 2;
 /// How often the hash is kept for comparison under load, in log indexes.
 const HASH_EVERY: u64 = 256;
-
-/// Which task a request id stands for. The key is a 16-byte hash of namespace, principal and id.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Request {
-    pub task: TaskId,
-    /// Digest of the spec, so that the same id with another spec is refused.
-    #[serde(with = "serde_bytes")]
-    pub spec: [u8; 16],
-    /// Once its task is in the archive: since when.
-    pub left: Option<Left>,
-}
-
-/// When a task left memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Left {
-    pub index: u64,
-    /// State time.
-    pub at: Timestamp,
-}
-
-/// The key of a request in the dedupe window.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct RequestKey(#[serde(with = "serde_bytes")] pub [u8; 16]);
 
 /// What is neither task nor agent.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -100,7 +75,7 @@ pub struct State {
     pub(crate) specs: Table<TaskId, TaskSpec>,
     pub(crate) results: Table<TaskId, Outcome>,
     pub(crate) agents: Table<AgentId, Agent>,
-    pub(crate) requests: Table<RequestKey, Request>,
+    pub(crate) requests: Requests,
     /// Closed segments of the archive, by the index that names them.
     pub(crate) segments: Table<u64, Segment>,
     pub(crate) joining: Joining,
@@ -121,7 +96,7 @@ impl Default for State {
             specs: Table::new("spec"),
             results: Table::new("result"),
             agents: Table::new("agent"),
-            requests: Table::new("request"),
+            requests: Requests::default(),
             segments: Table::new("segment"),
             joining: Joining::default(),
             backends: Table::new("backend"),
@@ -390,6 +365,16 @@ trait Summed {
     fn recomputed_sum(&self) -> Sum;
 }
 
+impl Summed for Requests {
+    fn sum(&self) -> Sum {
+        Requests::sum(self)
+    }
+
+    fn recomputed_sum(&self) -> Sum {
+        Requests::recomputed_sum(self)
+    }
+}
+
 impl<K: Ord + Clone + Serialize, V: Serialize> Summed for Table<K, V> {
     fn sum(&self) -> Sum {
         Table::sum(self)
@@ -469,13 +454,13 @@ impl State {
 /// A snapshot at version 1, its fields by their places: the bytes are those of the release before, which can read them.
 /// What came later stands behind it.
 #[derive(Serialize)]
-struct Dumping<'a> {
+struct Dumping<'a, R> {
     meta: &'a Meta,
     tasks: Dump<'a, TaskId, Task>,
     specs: Dump<'a, TaskId, TaskSpec>,
     results: Dump<'a, TaskId, Outcome>,
     agents: Dump<'a, AgentId, Agent>,
-    requests: Dump<'a, RequestKey, Request>,
+    requests: R,
     segments: Dump<'a, u64, Segment>,
     joining: JoiningDump<'a>,
     hash_at: (u64, &'a serde_bytes::Bytes),
@@ -489,7 +474,7 @@ struct Dumped {
     specs: Rows<TaskId, TaskSpec>,
     results: Rows<TaskId, Outcome>,
     agents: Rows<AgentId, Agent>,
-    requests: Rows<RequestKey, Request>,
+    requests: requests::Rows,
     segments: Rows<u64, Segment>,
     joining: crate::join_token::Dumped,
     hash_at: (u64, serde_bytes::ByteArray<32>),
@@ -524,7 +509,8 @@ impl State {
         match self.state_version() {
             StateVersion::FIRST => write(FORMAT, &dump, to),
             _ => {
-                let later = (dump, self.backends.dump(), self.blobs.dump());
+                let packs = self.requests.dump_packs();
+                let later = (dump, self.backends.dump(), self.blobs.dump(), packs);
                 write(VERSIONED, &later, to)
             }
         }
@@ -545,12 +531,16 @@ impl State {
             Dumped,
             Rows<BackendKey, BackendSettings>,
             Rows<BlobDigest, Blob>,
+            Vec<(u32, requests::Rows)>,
         );
         let mut format = [0];
         from.read_exact(&mut format)
             .map_err(|_| DecodeError::Empty)?;
-        let (dumped, backends, blobs) = match format {
-            [FORMAT] => (read_body::<Dumped>(from)?, Rows::default(), Rows::default()),
+        let (dumped, backends, blobs, packs) = match format {
+            [FORMAT] => {
+                let dumped = read_body::<Dumped>(from)?;
+                (dumped, Rows::default(), Rows::default(), Vec::new())
+            }
             [VERSIONED] => read_body::<Versioned>(from)?,
             [found] => {
                 let newest = VERSIONED;
@@ -564,7 +554,7 @@ impl State {
             specs: Table::restore("spec", dumped.specs),
             results: Table::restore("result", dumped.results),
             agents: Table::restore("agent", dumped.agents),
-            requests: Table::restore("request", dumped.requests),
+            requests: Requests::restore(dumped.requests, packs),
             segments: Table::restore("segment", dumped.segments),
             joining: Joining::restore(dumped.joining),
             backends: Table::restore("backend", backends),
@@ -586,11 +576,6 @@ impl State {
         let specs = self.specs.iter().map(|(_, spec)| spec.size() as u64);
         let results = self.results.iter().map(|(_, result)| result.size() as u64);
         index.kept_bytes = specs.chain(results).sum();
-        for (key, request) in self.requests.iter() {
-            if let Some(left) = request.left {
-                index.left.insert((left.index, *key));
-            }
-        }
         for (digest, blob) in self.blobs.iter() {
             index.add_blob(*digest, blob);
         }

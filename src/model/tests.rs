@@ -12,6 +12,7 @@ mod golden;
 mod joining;
 mod kept;
 mod property;
+mod requests;
 mod rules;
 mod speed;
 mod versions;

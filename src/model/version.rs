@@ -37,10 +37,12 @@ impl StateVersion {
     pub const AGENT_PROTOCOLS: StateVersion = StateVersion(2);
     /// From which on a task that is given back again waits before it goes on.
     pub const DECLINES_WAIT: StateVersion = StateVersion(2);
+    /// From which on request ids of tasks in the archive are packed together, and forgotten together.
+    pub const PACKED_REQUESTS: StateVersion = StateVersion(2);
     /// The newest that this release understands, and the one that a new cluster begins with.
     ///
     /// 2: the version is raised by an entry; blobs; settings of back ends; what is given back again waits; what agents
-    /// understand.
+    /// understand; packed request ids.
     pub const NEWEST: StateVersion = StateVersion(2);
 }
 

@@ -12,9 +12,11 @@ use crate::command::Reply;
 use crate::event::{Applied, Event};
 use crate::id::TaskId;
 use crate::limit;
-use crate::state::{Left, State};
+use crate::requests::Left;
+use crate::state::State;
 use crate::task::Task;
 use crate::time::{Millis, Timestamp};
+use crate::version::StateVersion;
 
 use super::{Outcome, Step};
 
@@ -36,6 +38,9 @@ impl State {
         let leaving = self.leaving();
         self.drop_segments(applied);
         self.forget_requests();
+        if self.meta.state_version >= StateVersion::PACKED_REQUESTS {
+            self.requests.pack();
+        }
         let mut records = Vec::with_capacity(1 + leaving.len());
         let mut mentioned = Vec::new();
         if !applied.events.is_empty() {
@@ -100,12 +105,8 @@ impl State {
         let Some(key) = request_of_task(&left.task, &left.spec.namespace) else {
             return;
         };
-        if let Some(mut known) = self.requests.get(&key).cloned() {
-            let at = self.meta.time;
-            known.left = Some(Left { index, at });
-            self.index.left.insert((index, key));
-            self.requests.put(key, known);
-        }
+        let at = self.meta.time;
+        self.requests.leave(key, Left { index, at });
     }
 
     /// Closes the open segment where this entry is beyond it.
@@ -150,9 +151,8 @@ impl State {
         // Room for request ids is made by whole segments, but none is forgotten before its time.
         // Where some of it was made already, the ids are forgotten first; where all ids are of tasks
         // in memory, no segment holds any.
-        let oldest_id = self.index.left.get_min();
         let window_full = self.requests.len() >= limit::REQUESTS_MAX / 16 * 15
-            && oldest_id.is_some_and(|(index, _)| *index >= self.meta.archived_from);
+            && self.requests.oldest_left() >= Some(self.meta.archived_from);
         age >= retention.max_age
             || bytes > retention.max_bytes
             || (window_full && age >= limit::REQUEST_KEPT)
@@ -160,18 +160,10 @@ impl State {
 
     /// Drops request ids of tasks whose records are gone, once they are old enough.
     fn forget_requests(&mut self) {
-        for _ in 0..limit::LEAVING_MAX {
-            let Some((index, key)) = self.index.left.get_min().copied() else {
-                return;
-            };
-            let left = self.requests.get(&key).and_then(|known| known.left);
-            let old = left.is_none_or(|left| self.meta.time.since(left.at) >= limit::REQUEST_KEPT);
-            if index >= self.meta.archived_from || !old {
-                return;
-            }
-            self.index.left.remove(&(index, key));
-            self.requests.remove(&key);
-        }
+        let (now, archived_from) = (self.meta.time, self.meta.archived_from);
+        self.requests.forget(limit::LEAVING_MAX, |left| {
+            left.index < archived_from && now.since(left.at) >= limit::REQUEST_KEPT
+        });
     }
 }
 

@@ -166,7 +166,12 @@ impl State {
 
     /// The first entry of a cluster, or of a new generation of it. Attempts of an older
     /// generation can't report any more, so they are lost.
-    fn found(&mut self, cluster_id: String, generation: Generation, step: &mut Step<'_>) -> Outcome {
+    fn found(
+        &mut self,
+        cluster_id: String,
+        generation: Generation,
+        step: &mut Step<'_>,
+    ) -> Outcome {
         if generation <= self.meta.generation {
             return Err(Rejected::Stale(format!(
                 "the cluster is at generation {}",

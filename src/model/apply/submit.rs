@@ -11,8 +11,9 @@ use crate::id::{Namespace, TaskId};
 use crate::limit;
 use crate::principal::Principal;
 use crate::rejected::Rejected;
+use crate::requests::{Known, RequestKey};
 use crate::spec::TaskSpec;
-use crate::state::{Request, RequestKey, State};
+use crate::state::State;
 use crate::task::{Phase, Task};
 
 impl State {
@@ -30,7 +31,7 @@ impl State {
         if let Some((key, spec)) = &request
             && let Some(known) = self.requests.get(key)
         {
-            return same_request(known, *spec, request_id.as_ref());
+            return same_request(&known, *spec, request_id.as_ref());
         }
         self.has_room_for(&spec)?;
         self.has_room_for_blobs(&spec)?;
@@ -44,14 +45,7 @@ impl State {
         let id = TaskId(self.meta.last_task.0 + 1);
         self.meta.last_task = id;
         if let Some((key, spec)) = request {
-            self.requests.put(
-                key,
-                Request {
-                    task: id,
-                    spec,
-                    left: None,
-                },
-            );
+            self.requests.put(key, Known { task: id, spec });
         }
         let mut task = new_task(id, principal, (&spec, request_id), step);
         self.write_spec(id, spec);
@@ -102,7 +96,7 @@ pub(crate) fn request_of_task(task: &Task, namespace: &Namespace) -> Option<Requ
     Some(request_key(namespace, &task.user, id))
 }
 
-fn same_request(known: &Request, spec: [u8; 16], id: Option<&RequestId>) -> Outcome {
+fn same_request(known: &Known, spec: [u8; 16], id: Option<&RequestId>) -> Outcome {
     if known.spec == spec {
         Ok(Reply::Submitted {
             task: known.task,

@@ -1,0 +1,410 @@
+//! Which task each request id stands for: the window in which a submit that comes again is known again.
+//!
+//! ```text
+//!  submit ──► live ──(its task leaves memory)──► left ──(there are many)──► packs ──(old, and the records gone)──►
+//! ```
+//!
+//! What is live or has just left is found in maps that are cheap to copy and to change. All that left at one time is
+//! packed together, into arrays of some 45 bytes an id, and forgotten together, with the last of them: an id is
+//! known for longer than it has to be, and never shorter. Where an id stands makes no difference to its record or
+//! to the state's hash; what a pack holds does to when it is forgotten, so packs are decided by the log, and
+//! snapshots carry them.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use imbl::{OrdMap, OrdSet};
+use serde::ser::SerializeSeq;
+use serde::{Deserialize, Serialize, Serializer};
+
+use crate::hash::{Sum, digest};
+use crate::id::TaskId;
+use crate::time::Timestamp;
+
+/// The table's name in each record's digest.
+const NAME: &str = "request";
+
+/// Ids that left memory before they are packed: few, so that the map which they wait in stays in the processor's cache.
+/// Fewer in tests, so that all of them meet packs; but not where time is measured.
+const PACKED_TOGETHER: usize = match cfg!(all(test, debug_assertions)) {
+    true => 1,
+    false => 1_024,
+};
+
+/// Packs of about one size that are made one, and how often that is done: a look-up asks each pack, and to merge the
+/// largest takes milliseconds.
+const MERGED_TOGETHER: usize = match cfg!(all(test, debug_assertions)) {
+    true => 2,
+    false => 8,
+};
+const MERGED_TIMES: u32 = 2;
+
+/// Ids to one place of a pack's directory.
+const IDS_PER_PLACE: usize = 4;
+
+/// The key of a request in the dedupe window: a 16-byte hash of namespace, principal and id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RequestKey(#[serde(with = "serde_bytes")] pub [u8; 16]);
+
+impl RequestKey {
+    /// Its first bits, which are as good as random.
+    fn prefix(&self, bits: u32) -> usize {
+        let first = self.0.first_chunk().copied().unwrap_or_default();
+        let wide = u64::from(u32::from_be_bytes(first)) << bits;
+        usize::try_from(wide >> 32).unwrap_or(0)
+    }
+}
+
+/// Which task a request id stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Request {
+    pub task: TaskId,
+    /// Digest of the spec, so that the same id with another spec is refused.
+    #[serde(with = "serde_bytes")]
+    pub spec: [u8; 16],
+    /// Once its task is in the archive: since when.
+    pub left: Option<Left>,
+}
+
+/// When a task left memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Left {
+    pub index: u64,
+    /// State time.
+    pub at: Timestamp,
+}
+
+/// What is asked of a request: its task, and its spec's digest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Known {
+    pub task: TaskId,
+    pub spec: [u8; 16],
+}
+
+impl Known {
+    fn record(self, left: Option<Left>) -> Request {
+        let Known { task, spec } = self;
+        Request { task, spec, left }
+    }
+}
+
+/// All request ids that are known.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Requests {
+    /// Of tasks in memory.
+    live: OrdMap<RequestKey, Known>,
+    /// Of tasks that left it, and the order in which they did.
+    left: OrdMap<RequestKey, (Known, Left)>,
+    order: OrdSet<(Left, RequestKey)>,
+    /// Of those that left before, the oldest first.
+    packs: Arc<VecDeque<Arc<Pack>>>,
+    packed: usize,
+    /// Of the records in `left`, and of all.
+    left_sum: Sum,
+    sum: Sum,
+}
+
+impl Requests {
+    pub fn get(&self, key: &RequestKey) -> Option<Known> {
+        let live = self.live.get(key).copied();
+        live.or_else(|| self.left.get(key).map(|(known, _)| *known))
+            .or_else(|| self.packs.iter().rev().find_map(|pack| pack.get(key)))
+    }
+
+    #[cfg(test)]
+    pub fn packs(&self) -> usize {
+        self.packs.len()
+    }
+
+    pub fn len(&self) -> usize {
+        self.live.len() + self.left.len() + self.packed
+    }
+
+    /// The entry with which the first of those that left did.
+    pub fn oldest_left(&self) -> Option<u64> {
+        let packed = self.packs.front().map(|pack| pack.oldest.index);
+        packed.or_else(|| self.order.get_min().map(|(left, _)| left.index))
+    }
+
+    /// One that is not known yet.
+    pub fn put(&mut self, key: RequestKey, known: Known) {
+        self.sum.add(digest(NAME, &key, &known.record(None)));
+        self.live.insert(key, known);
+    }
+
+    /// Its task left memory: it stays known, and begins to grow old.
+    pub fn leave(&mut self, key: RequestKey, left: Left) {
+        let Some(known) = self.live.remove(&key) else {
+            return;
+        };
+        self.sum.remove(digest(NAME, &key, &known.record(None)));
+        let digest = digest(NAME, &key, &known.record(Some(left)));
+        self.sum.add(digest);
+        self.left_sum.add(digest);
+        self.left.insert(key, (known, left));
+        self.order.insert((left, key));
+    }
+
+    /// Packs what has left, once it is enough.
+    pub fn pack(&mut self) {
+        if self.left.len() < PACKED_TOGETHER {
+            return;
+        }
+        let rows = std::mem::take(&mut self.left);
+        self.order.clear();
+        let sum = std::mem::take(&mut self.left_sum);
+        let rows = rows
+            .iter()
+            .map(|(key, (known, left))| (*key, *known, *left));
+        self.push(Pack::of(rows, sum, 0));
+        self.merge();
+    }
+
+    fn push(&mut self, pack: Option<Pack>) {
+        if let Some(pack) = pack {
+            self.packed += pack.keys.len();
+            Arc::make_mut(&mut self.packs).push_back(Arc::new(pack));
+        }
+    }
+
+    /// Makes the latest packs one where there are enough that were merged as often.
+    fn merge(&mut self) {
+        let packs = Arc::make_mut(&mut self.packs);
+        for times in 0..MERGED_TIMES {
+            let alike = packs.iter().rev().take_while(|pack| pack.merged == times);
+            if alike.count() < MERGED_TOGETHER {
+                return;
+            }
+            let parts = packs.split_off(packs.len() - MERGED_TOGETHER);
+            packs.extend(Pack::merge(&parts).map(Arc::new));
+        }
+    }
+
+    /// Forgets those that left, the oldest first, as far as they are `over`: a pack at the most, or so many single ones.
+    pub fn forget(&mut self, most: usize, over: impl Fn(Left) -> bool) {
+        if let Some(pack) = self.packs.front() {
+            if over(pack.newest) {
+                self.sum.take_off(pack.sum);
+                self.packed -= pack.keys.len();
+                Arc::make_mut(&mut self.packs).pop_front();
+            }
+            return;
+        }
+        for _ in 0..most {
+            let oldest = self.order.get_min().copied();
+            let Some((left, key)) = oldest.filter(|(left, _)| over(*left)) else {
+                return;
+            };
+            self.order.remove(&(left, key));
+            if let Some((known, left)) = self.left.remove(&key) {
+                let digest = digest(NAME, &key, &known.record(Some(left)));
+                self.sum.remove(digest);
+                self.left_sum.remove(digest);
+            }
+        }
+    }
+
+    /// Those that are in no pack, by key.
+    fn loose(&self) -> impl Iterator<Item = (RequestKey, Request)> {
+        let live = self.live.iter();
+        let left = self.left.iter();
+        merged(
+            live.map(|(key, known)| (*key, known.record(None))),
+            left.map(|(key, (known, left))| (*key, known.record(Some(*left)))),
+        )
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = (RequestKey, Request)> {
+        let packed = self.packs.iter().flat_map(|pack| pack.iter());
+        self.loose().chain(packed)
+    }
+
+    pub fn sum(&self) -> Sum {
+        self.sum
+    }
+
+    /// The sum as it should be, from nothing but the records.
+    pub fn recomputed_sum(&self) -> Sum {
+        sum_of(self.iter())
+    }
+
+    /// Those in no pack, as a sequence of pairs in the order of the keys.
+    pub fn dump(&self) -> impl Serialize {
+        Sequence(move || self.loose())
+    }
+
+    /// The packs, the oldest first: how often each was merged, and such a sequence.
+    pub fn dump_packs(&self) -> impl Serialize {
+        let packs = self.packs.iter();
+        Sequence(move || {
+            let packs = packs.clone();
+            packs.map(|pack| (pack.merged, Sequence(move || pack.iter())))
+        })
+    }
+
+    pub fn restore(loose: Rows, packs: Vec<(u32, Rows)>) -> Requests {
+        let mut requests = Requests::default();
+        for (merged, rows) in packs {
+            let sum = sum_of(rows.iter().copied());
+            requests.sum.merge(sum);
+            // One that has not left is in no pack that was ever written.
+            let rows = rows.into_iter().filter_map(|(key, request)| {
+                let Request { task, spec, left } = request;
+                Some((key, Known { task, spec }, left?))
+            });
+            requests.push(Pack::of(rows, sum, merged));
+        }
+        for (key, Request { task, spec, left }) in loose {
+            requests.put(key, Known { task, spec });
+            if let Some(left) = left {
+                requests.leave(key, left);
+            }
+        }
+        requests
+    }
+}
+
+/// What is read back of a snapshot.
+pub(crate) type Rows = Vec<(RequestKey, Request)>;
+
+fn sum_of(rows: impl Iterator<Item = (RequestKey, Request)>) -> Sum {
+    let mut sum = Sum::default();
+    for (key, request) in rows {
+        sum.add(digest(NAME, &key, &request));
+    }
+    sum
+}
+
+/// Two iterators in the order of their keys as one.
+fn merged<V>(
+    one: impl Iterator<Item = (RequestKey, V)>,
+    other: impl Iterator<Item = (RequestKey, V)>,
+) -> impl Iterator<Item = (RequestKey, V)> {
+    let (mut one, mut other) = (one.peekable(), other.peekable());
+    let key = |(key, _): &(RequestKey, V)| *key;
+    std::iter::from_fn(move || match (one.peek().map(key), other.peek().map(key)) {
+        (Some(first), Some(second)) if second < first => other.next(),
+        (Some(_), _) => one.next(),
+        (None, _) => other.next(),
+    })
+}
+
+/// Serializes what an iterator gives, without a list of it.
+struct Sequence<F>(F);
+
+impl<F, I> Serialize for Sequence<F>
+where
+    F: Fn() -> I,
+    I: Iterator,
+    I::Item: Serialize,
+{
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let length = self.0().count();
+        let mut sequence = serializer.serialize_seq(Some(length))?;
+        for item in self.0() {
+            sequence.serialize_element(&item)?;
+        }
+        sequence.end()
+    }
+}
+
+/// Ids of tasks that left memory at about the same time, by key, in arrays side by side.
+#[derive(Debug)]
+struct Pack {
+    keys: Box<[RequestKey]>,
+    tasks: Box<[TaskId]>,
+    specs: Box<[[u8; 16]]>,
+    /// Which of `lefts` it is: many left with one entry.
+    runs: Box<[u32]>,
+    lefts: Box<[Left]>,
+    /// Where the keys of each prefix begin, and behind the last one where they end.
+    places: Box<[u32]>,
+    bits: u32,
+    oldest: Left,
+    newest: Left,
+    /// How often it was made of others.
+    merged: u32,
+    sum: Sum,
+}
+
+impl Pack {
+    /// Of rows by key; `None` where there are none.
+    fn of(
+        rows: impl Iterator<Item = (RequestKey, Known, Left)>,
+        sum: Sum,
+        merged: u32,
+    ) -> Option<Pack> {
+        let (mut keys, mut tasks, mut specs, mut when) = (vec![], vec![], vec![], vec![]);
+        for (key, known, left) in rows {
+            keys.push(key);
+            tasks.push(known.task);
+            specs.push(known.spec);
+            when.push(left);
+        }
+        let mut lefts = when.clone();
+        lefts.sort_unstable();
+        lefts.dedup();
+        let (oldest, newest) = (*lefts.first()?, *lefts.last()?);
+        // Ids have a limit far below that of the numbers here.
+        let place = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
+        let runs = when
+            .iter()
+            .map(|left| place(lefts.partition_point(|other| other < left)));
+        let bits = (keys.len() / IDS_PER_PLACE).max(1).ilog2();
+        let places = (0..=1_usize << bits)
+            .map(|prefix| place(keys.partition_point(|key| key.prefix(bits) < prefix)));
+        Some(Pack {
+            places: places.collect(),
+            runs: runs.collect(),
+            keys: keys.into(),
+            tasks: tasks.into(),
+            specs: specs.into(),
+            lefts: lefts.into(),
+            bits,
+            oldest,
+            newest,
+            merged,
+            sum,
+        })
+    }
+
+    fn merge(parts: &VecDeque<Arc<Pack>>) -> Option<Pack> {
+        let (mut rows, mut sum) = (Vec::new(), Sum::default());
+        for part in parts {
+            rows.extend(part.rows());
+            sum.merge(part.sum);
+        }
+        rows.sort_unstable_by_key(|(key, ..)| *key);
+        let merged = parts.front()?.merged + 1;
+        Pack::of(rows.into_iter(), sum, merged)
+    }
+
+    fn get(&self, key: &RequestKey) -> Option<Known> {
+        let prefix = key.prefix(self.bits);
+        let begin = *self.places.get(prefix)? as usize;
+        let end = *self.places.get(prefix + 1)? as usize;
+        let found = self.keys.get(begin..end)?.binary_search(key).ok()?;
+        self.known(begin + found)
+    }
+
+    fn known(&self, at: usize) -> Option<Known> {
+        let (task, spec) = (*self.tasks.get(at)?, *self.specs.get(at)?);
+        Some(Known { task, spec })
+    }
+
+    fn rows(&self) -> impl Iterator<Item = (RequestKey, Known, Left)> {
+        self.keys.iter().enumerate().filter_map(|(at, key)| {
+            let left = self.lefts.get(*self.runs.get(at)? as usize)?;
+            Some((*key, self.known(at)?, *left))
+        })
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (RequestKey, Request)> {
+        self.rows()
+            .map(|(key, known, left)| (key, known.record(Some(left))))
+    }
+}
