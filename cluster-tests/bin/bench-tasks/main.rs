@@ -36,6 +36,10 @@ use clap::Parser;
 use cluster_tests::Error;
 use tokio::runtime::Runtime;
 
+/// The allocator of the one binary: what the load costs is taken from the cluster's share of the machine.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Measures tasks per second, latency, fsyncs and processor time of a cluster on this machine
 #[derive(Debug, Clone, Parser)]
 #[command(name = "bench-tasks")]
