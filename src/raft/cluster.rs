@@ -41,6 +41,7 @@ use crate::proposer::Committed;
 use crate::read::Read;
 use crate::status::{Metrics, Status};
 use crate::sync::lock;
+use crate::timings::Timings;
 
 /// Threads of Raft's runtime: consensus itself is one task, the others serve the network and apply. Where
 /// there are only two cores, a second thread would find none free, and waking it costs more than it does (ADR 10).
@@ -271,6 +272,10 @@ impl Cluster {
 
     pub fn metrics(&self) -> Metrics {
         self.inner.core.metrics()
+    }
+
+    pub fn timings(&self) -> Timings {
+        self.inner.core.timings()
     }
 
     /// Holds the reason once this member can't go on: the process has to end then.

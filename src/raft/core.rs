@@ -25,6 +25,7 @@ use crate::proposer::{ClockSource, Committed, Proposer, Stamper};
 use crate::read::{MemberRound, Read, Rounds};
 use crate::status::{Metrics, Status};
 use crate::store::log::LogStore;
+use crate::timings::Timings;
 use crate::versions::{self, Raising};
 use crate::watched::{Follower, Watched};
 
@@ -299,6 +300,13 @@ impl<R: AsyncRuntime, P: Peers> Core<R, P> {
                 .map(|(id, matched)| (controller(*id), last.saturating_sub(index(*matched))))
                 .collect(),
             store: self.log.shared().stats.read(),
+        }
+    }
+
+    pub fn timings(&self) -> Timings {
+        Timings {
+            apply: self.published.applying(),
+            log_write: self.log.shared().stats.writes(),
         }
     }
 

@@ -49,6 +49,7 @@ mod space;
 mod status;
 mod store;
 mod sync;
+mod timings;
 mod trail;
 mod unfinished;
 mod versions;
@@ -76,6 +77,7 @@ pub use space::Space;
 pub use status::{Metrics, Status};
 pub use store::probe;
 pub use store::stats::StoreStats;
+pub use timings::Timings;
 
 /// What a member is made of, without sockets: for a simulation that brings its own runtime, network, disk
 /// and clocks. Not for servers.

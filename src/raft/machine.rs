@@ -23,12 +23,14 @@ use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use futures::{Stream, StreamExt};
 use model::{ArchiveStep, Stamped, State, StateHashes, StateVersion, Timestamp, Versions};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{AsyncRuntime, EntryPayload, OptionalSend};
+use prometheus_client::metrics::histogram::Histogram;
 use tokio::sync::mpsc;
 
 use crate::archive::Archive;
@@ -44,6 +46,7 @@ use crate::payload::{Payload, Response};
 use crate::snapshot::manifest::Position;
 use crate::snapshot::{Handle, Shelf};
 use crate::sync::lock;
+use crate::timings;
 use crate::trail::Trail;
 use crate::watched::{Follower, Watched};
 
@@ -84,6 +87,8 @@ pub struct Published {
     events: mpsc::Sender<Arc<AppliedBatch>>,
     /// Events flow once the member has started.
     live: AtomicBool,
+    /// How long applying took, in seconds.
+    applying: Histogram,
     /// What stands beside the state.
     blobs: OnceLock<Arc<Blobs>>,
 }
@@ -107,6 +112,7 @@ impl Published {
             trail: Mutex::default(),
             events,
             live: AtomicBool::new(false),
+            applying: timings::histogram(),
             blobs: OnceLock::new(),
         };
         (Arc::new(published), stream)
@@ -115,6 +121,11 @@ impl Published {
     /// Blobs that the state refers to and this member lacks.
     pub fn lacks(&self) -> u64 {
         self.blobs.get().map_or(0, |blobs| blobs.stats().missing)
+    }
+
+    /// How long applying took, in seconds.
+    pub fn applying(&self) -> Histogram {
+        self.applying.clone()
     }
 
     pub fn view(&self) -> Arc<View> {
@@ -133,6 +144,12 @@ impl Published {
             hashes.insert(state.last_applied(), state.hash());
         }
         hashes
+    }
+
+    /// A stretch that `began` then ends here, and the next begins.
+    fn note_applied(&self, began: &mut Instant) {
+        self.applying.observe(began.elapsed().as_secs_f64());
+        *began = Instant::now();
     }
 
     pub fn go_live(&self) {
@@ -316,6 +333,7 @@ impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for Machine<R> {
         let mut waiting = Vec::new();
         let mut batches = Vec::new();
         let mut unpublished = 0;
+        let mut began = Instant::now();
         while let Some(next) = entries.next().await {
             let (entry, responder) = next?;
             let (response, batch) = self.apply_entry(&entry)?;
@@ -331,6 +349,7 @@ impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for Machine<R> {
                     self.published.send(batch).await;
                 }
                 self.wait_for_archive().await?;
+                self.published.note_applied(&mut began);
                 // Under a runtime that is not tokio's it only wakes the task again.
                 tokio::task::yield_now().await;
             }
@@ -339,7 +358,9 @@ impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for Machine<R> {
         for batch in batches {
             self.published.send(batch).await;
         }
-        self.wait_for_archive().await
+        self.wait_for_archive().await?;
+        self.published.note_applied(&mut began);
+        Ok(())
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder<R> {

@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use cluster_tests::cluster;
+use cluster_tests::cluster::{self, Metrics};
 use cluster_tests::report::{Samples, grouped, mebibytes, span};
 use cluster_tests::{Error, faults, traffic, wait};
 use tokio::task::JoinSet;
@@ -21,6 +21,13 @@ const TIMED: u64 = 8;
 /// The longest wait for a snapshot, a restart, or an election.
 const LIMIT: Duration = Duration::from_secs(300);
 const SNAPSHOT: &str = "quorate_raft_snapshot_index";
+/// What a submit waits for, as controllers count it, with what it is called here.
+const STEPS: [(&str, &str); 2] = [
+    ("applying", "quorate_raft_apply_seconds"),
+    ("writes to the log", "quorate_store_write_seconds"),
+];
+/// Seconds, as the ends of these counts are written: longer ones are told.
+const LONG: [&str; 3] = ["0.05", "0.1", "0.25"];
 /// Lines of progress while the queue is filled.
 const SLICES: u64 = 10;
 
@@ -76,38 +83,55 @@ async fn timed(site: &Site, length: Duration, when: &str) -> Result<(), Error> {
 
 /// One submit after the other until each controller has made a snapshot: whoever stops applying for it is felt in the longest.
 async fn over_a_snapshot(site: &Site) -> Result<(), Error> {
-    let (before, begun) = (snapshots(site).await?, Instant::now());
+    let (before, begun) = (scrapes(site).await?, Instant::now());
     let mut all = Vec::new();
-    loop {
+    let after = loop {
         let end = Instant::now() + Duration::from_secs(5);
         let samples = submits(&site.clients().await?, TIMED, |_| Instant::now() < end).await?;
         all.push(samples);
-        let now = snapshots(site).await?;
-        if now.iter().zip(&before).all(|(now, before)| now > before) {
-            break;
+        let now = scrapes(site).await?;
+        let made = |(now, before): (&Metrics, &Metrics)| now.since(before, SNAPSHOT) > Some(0.0);
+        if now.iter().zip(&before).all(made) {
+            break now;
         }
         if begun.elapsed() > LIMIT {
             return Err(Error::Timeout {
                 what: "a snapshot of each controller".to_owned(),
                 waited: begun.elapsed(),
-                last: format!("snapshots at {now:?}"),
+                last: format!("{} controllers asked", now.len()),
             });
         }
-    }
+    };
     let longest = all.iter().map(Samples::longest).max();
     println!(
         "    submits over a snapshot of each controller ({}), {TIMED} at once: longest {}",
         span(begun.elapsed()),
         span(longest.unwrap_or_default())
     );
+    for (what, metric) in STEPS {
+        let told = |end| {
+            let pairs = after.iter().zip(&before);
+            let counts = pairs.map(|(after, before)| longer(after, before, metric, end));
+            format!("{} took more than {end} s", counts.sum::<f64>())
+        };
+        println!(
+            "        {what}, all controllers: {}",
+            LONG.map(told).join(", ")
+        );
+    }
     Ok(())
 }
 
-async fn snapshots(site: &Site) -> Result<Vec<f64>, Error> {
+/// How many took longer than `end`, by the buckets of a histogram.
+fn longer(after: &Metrics, before: &Metrics, metric: &str, end: &str) -> f64 {
+    let since = |name: &str| after.since(before, name).unwrap_or_default();
+    since(&format!("{metric}_count")) - since(&format!("{metric}_bucket{{le=\"{end}\"}}"))
+}
+
+async fn scrapes(site: &Site) -> Result<Vec<Metrics>, Error> {
     let mut found = Vec::new();
     for controller in site.cluster.layout()?.controllers {
-        let metrics = site.cluster.metrics(&controller.id).await?;
-        found.push(metrics.get(SNAPSHOT).unwrap_or_default());
+        found.push(site.cluster.metrics(&controller.id).await?);
     }
     Ok(found)
 }

@@ -4,7 +4,10 @@ use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use prometheus_client::metrics::histogram::Histogram;
+
 use crate::sync::lock;
+use crate::timings;
 
 /// Syncs that the percentiles look back on: some seconds under load.
 const WINDOW: usize = 1024;
@@ -24,8 +27,19 @@ pub struct StoreStats {
     pub rotations: u64,
 }
 
-#[derive(Default)]
-pub struct StatsRecorder(Mutex<Recorded>);
+pub struct StatsRecorder {
+    recorded: Mutex<Recorded>,
+    writes: Histogram,
+}
+
+impl Default for StatsRecorder {
+    fn default() -> Self {
+        Self {
+            recorded: Mutex::default(),
+            writes: timings::histogram(),
+        }
+    }
+}
 
 #[derive(Default)]
 struct Recorded {
@@ -35,7 +49,8 @@ struct Recorded {
 
 impl StatsRecorder {
     pub fn record_commit(&self, took: Duration, entries: u64, bytes: u64, live_bytes: u64) {
-        let mut recorded = lock(&self.0);
+        self.writes.observe(took.as_secs_f64());
+        let mut recorded = lock(&self.recorded);
         recorded.stats.syncs += 1;
         recorded.stats.entries += entries;
         recorded.stats.bytes += bytes;
@@ -47,20 +62,25 @@ impl StatsRecorder {
         recorded.recent.push_back(took);
     }
 
+    /// How long each took, in seconds.
+    pub fn writes(&self) -> Histogram {
+        self.writes.clone()
+    }
+
     pub fn live_bytes(&self) -> u64 {
-        lock(&self.0).stats.live_bytes
+        lock(&self.recorded).stats.live_bytes
     }
 
     pub fn record_size(&self, disk_bytes: u64) {
-        lock(&self.0).stats.disk_bytes = disk_bytes;
+        lock(&self.recorded).stats.disk_bytes = disk_bytes;
     }
 
     pub fn record_rotation(&self) {
-        lock(&self.0).stats.rotations += 1;
+        lock(&self.recorded).stats.rotations += 1;
     }
 
     pub fn read(&self) -> StoreStats {
-        let recorded = lock(&self.0);
+        let recorded = lock(&self.recorded);
         let mut sorted: Vec<_> = recorded.recent.iter().copied().collect();
         sorted.sort_unstable();
         let percentile = |percent: usize| {

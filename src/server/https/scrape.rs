@@ -12,7 +12,7 @@ use prometheus_client::encoding::{
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Registry, Unit};
 
 use crate::controller::Controller;
 
@@ -23,6 +23,7 @@ impl Scrape {
     pub fn new(controller: Arc<Controller>) -> Scrape {
         let mut registry = Registry::default();
         controller.metrics.register(&mut registry);
+        register(&mut registry, controller.cluster.timings());
         registry.register_collector(Box::new(Now(controller)));
         Scrape(registry)
     }
@@ -32,6 +33,21 @@ impl Scrape {
         text::encode(&mut text, &self.0)?;
         Ok(text)
     }
+}
+
+fn register(registry: &mut Registry, timings: raft::Timings) {
+    registry.register_with_unit(
+        "quorate_raft_apply",
+        "From committed entries at hand to a state that holds them",
+        Unit::Seconds,
+        timings.apply,
+    );
+    registry.register_with_unit(
+        "quorate_store_write",
+        "From a write to the log to its being on disk",
+        Unit::Seconds,
+        timings.log_write,
+    );
 }
 
 /// What is true at the moment of the question.
