@@ -14,6 +14,7 @@ mod code;
 use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
 
 use crate::convert::Malformed;
+use crate::v1;
 
 pub use code::{Code, Reaction};
 
@@ -121,6 +122,37 @@ impl From<Failure> for tonic::Status {
             }
         }
         Self::with_metadata(failure.code.grpc(), shortened(&failure.message), metadata)
+    }
+}
+
+/// On a stream, where a status would end it. The request id is said beside it.
+impl From<Failure> for v1::Refusal {
+    fn from(failure: Failure) -> Self {
+        Self {
+            code: failure.code.as_str().to_owned(),
+            message: failure.message,
+            hint: failure.hint.unwrap_or_default(),
+            leader: failure.leader.unwrap_or_default(),
+        }
+    }
+}
+
+/// A code of a newer release has no gRPC code beside it to fall back to, so nothing is known of what happened.
+impl From<v1::Refusal> for Failure {
+    fn from(refusal: v1::Refusal) -> Self {
+        let code = Code::parse(&refusal.code).unwrap_or(Code::OutcomeUnknown);
+        let message = match refusal.message.as_str() {
+            "" => format!("the server answered {:?} and no more", refusal.code),
+            _ => refusal.message,
+        };
+        let said = |text: String| Some(text).filter(|text| !text.is_empty());
+        Self {
+            code,
+            message,
+            hint: said(refusal.hint).or_else(|| code.hint().map(str::to_owned)),
+            leader: said(refusal.leader),
+            request_id: None,
+        }
     }
 }
 
@@ -256,6 +288,35 @@ mod tests {
             assert_eq!(Failure::read(&received), failure);
         }
         assert_eq!(Code::parse("no_such_code"), None);
+    }
+
+    #[test]
+    fn every_code_survives_the_way_through_a_refusal_on_a_stream() {
+        for code in Code::ALL {
+            let bare = Failure::new(code, "what went wrong: ü");
+            let full = bare
+                .clone()
+                .with_hint("do this")
+                .with_leader(Some("127.0.0.1:7400".to_owned()));
+            for failure in [bare, full] {
+                let refusal = v1::Refusal::from(failure.clone());
+                assert_eq!(refusal.code, code.as_str());
+                assert_eq!(Failure::from(refusal), failure);
+            }
+        }
+    }
+
+    #[test]
+    fn a_refusal_with_an_unknown_code_is_read_with_care() {
+        let newer = v1::Refusal {
+            code: "new_trouble".to_owned(),
+            ..v1::Refusal::default()
+        };
+        for refusal in [newer, v1::Refusal::default()] {
+            let failure = Failure::from(refusal);
+            assert_eq!(failure.code.reaction(), Reaction::Unknown);
+            assert!(!failure.message.is_empty() && failure.hint.is_some());
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use futures::{FutureExt, Stream};
 use security::{Alpn, Ca, Clients, Credentials, Expected, Identity, Role};
 use tokio::runtime::Runtime;
 use tokio_rustls::rustls::{ClientConfig, ServerConfig};
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use crate::transport::{Timers, incoming, server};
 use crate::v1;
@@ -161,10 +161,18 @@ impl Default for Fake {
 #[tonic::async_trait]
 impl Tasks for Fake {
     type LogsStream = Stream1<v1::LogChunk>;
+    type SubmitAllStream = Stream1<v1::SubmitAllReply>;
     type WatchStream = Stream1<v1::TaskReply>;
 
     async fn submit(&self, request: Request<v1::SubmitRequest>) -> Answer<v1::SubmitReply> {
         (self.submit)(request).await
+    }
+
+    async fn submit_all(
+        &self,
+        _: Request<Streaming<v1::SubmitRequest>>,
+    ) -> Answer<Self::SubmitAllStream> {
+        Err(Status::unimplemented("not in this test"))
     }
 
     async fn get(&self, request: Request<v1::GetTaskRequest>) -> Answer<v1::TaskReply> {

@@ -16,6 +16,7 @@ mod logs;
 mod membership;
 mod orders;
 mod request;
+mod submit_all;
 mod tasks;
 mod wait;
 mod watch;

@@ -29,13 +29,18 @@ pub struct Deadline(pub Instant);
 impl Deadline {
     /// The caller's own, a little early, or our patience.
     pub fn of(metadata: &MetadataMap) -> Deadline {
-        Deadline(Instant::now() + timeout_of(metadata).unwrap_or(limit::PATIENCE))
+        Deadline::set(metadata).unwrap_or(Deadline::within(limit::PATIENCE))
+    }
+
+    /// The caller's own, a little early, where it set one.
+    pub fn set(metadata: &MetadataMap) -> Option<Deadline> {
+        timeout_of(metadata).map(Deadline::within)
     }
 
     /// Our patience, counted on top of what the caller asked to wait; its own alarm where it set one.
     pub fn waiting(metadata: &MetadataMap, wait: Duration) -> Deadline {
         let wait = wait.min(limit::WAIT_MAX);
-        Deadline(Instant::now() + timeout_of(metadata).unwrap_or(wait + limit::PATIENCE))
+        Deadline::set(metadata).unwrap_or(Deadline::within(wait + limit::PATIENCE))
     }
 
     /// The same, but no later than our patience lasts: for a step that should be quick.

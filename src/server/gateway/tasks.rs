@@ -7,7 +7,7 @@ use dispatch::Refusal;
 use futures::Stream;
 use model::{Command, Principal, Rejected, RequestId, Submit, TaskId};
 use tokio::time::Instant;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 use wire::status::{Code, Failure};
 use wire::v1;
 
@@ -25,11 +25,22 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 #[tonic::async_trait]
 impl v1::tasks_server::Tasks for Gateway {
     type LogsStream = Answers<v1::LogChunk>;
+    type SubmitAllStream = Answers<v1::SubmitAllReply>;
     type WatchStream = Answers<v1::TaskReply>;
 
     async fn submit(&self, request: Request<v1::SubmitRequest>) -> Answer<v1::SubmitReply> {
         self.0.metrics.submits.inc();
-        Ok(self.submit_task(request).await?)
+        let caller = self.0.caller(&request)?;
+        let alarm = Deadline::set(request.metadata());
+        let message = request.into_inner();
+        Ok(self.submit_task(&caller, alarm, message).await?)
+    }
+
+    async fn submit_all(
+        &self,
+        request: Request<Streaming<v1::SubmitRequest>>,
+    ) -> Answer<Self::SubmitAllStream> {
+        Ok(self.submit_tasks(request)?)
     }
 
     async fn get(&self, request: Request<v1::GetTaskRequest>) -> Answer<v1::TaskReply> {
@@ -81,16 +92,15 @@ impl Gateway {
         }))
     }
 
-    async fn submit_task(
+    /// One submit, by a call of its own or on a stream. `alarm`: when its caller gives up, where it said so.
+    pub(super) async fn submit_task(
         &self,
-        request: Request<v1::SubmitRequest>,
+        caller: &Caller,
+        alarm: Option<Deadline>,
+        mut message: v1::SubmitRequest,
     ) -> Result<Response<v1::SubmitReply>, Failure> {
-        let caller = self.0.caller(&request)?;
-        let deadline = Deadline::of(request.metadata());
-        let wait = Duration::from_millis(request.get_ref().wait_ms).min(limit::WAIT_MAX);
-        // What was accepted is told in time, however long it was to be waited for.
-        let patience = Deadline::waiting(request.metadata(), wait);
-        let mut message = request.into_inner();
+        let deadline = alarm.unwrap_or(Deadline::within(limit::PATIENCE));
+        let wait = Duration::from_millis(message.wait_ms).min(limit::WAIT_MAX);
         let spec = message.spec.clone();
         let spec = spec.ok_or_else(|| Failure::new(Code::Invalid, "the spec is missing"))?;
         let spec = model::TaskSpec::try_from(spec)?;
@@ -113,17 +123,19 @@ impl Gateway {
         command.validate()?;
         let done = self
             .led(
-                &caller,
+                caller,
                 deadline,
                 || self.submit_here(caller.principal.clone(), command.clone()),
-                |hop| submit_there(hop, &caller, deadline, message.clone()),
+                |hop| submit_there(hop, caller, deadline, message.clone()),
             )
             .await;
         let mut reply = done.map_err(|failure| failure.with_request_id(&message.request_id))?;
         // Its own name can't have been used before; a repetition of ours has no meaning outside.
         reply.get_mut().duplicate &= !named_here;
         if !wait.is_zero() {
-            let until = patience.0.min(Instant::now() + wait);
+            let until = Instant::now() + wait;
+            // What was accepted is told in time, however long it was to be waited for.
+            let until = alarm.map_or(until, |alarm| alarm.0.min(until));
             self.wait_submitted(reply.get_mut(), until).await;
         }
         Ok(reply)

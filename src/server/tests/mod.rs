@@ -10,5 +10,6 @@ mod https;
 mod joining;
 mod logs;
 mod orders;
+mod submit_all;
 mod tasks;
 mod vigil;
