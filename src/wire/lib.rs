@@ -19,6 +19,7 @@ mod test_kit;
 /// Messages, clients and servers of `quorate.v1`, as generated.
 #[expect(
     clippy::allow_attributes,
+    clippy::large_enum_variant,
     clippy::too_many_lines,
     reason = "generated code keeps to its generator's style"
 )]

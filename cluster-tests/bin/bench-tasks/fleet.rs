@@ -17,8 +17,9 @@ use cluster_tests::report::{Samples, Spread, grouped, mebibytes, span};
 use cluster_tests::traffic::bench_agent::Fleet;
 use cluster_tests::traffic::{self, Caller, Load};
 
+use crate::Arguments;
+use crate::rounds::{self, Way};
 use crate::site::Site;
-use crate::{Arguments, rounds};
 
 /// With which the many are compared.
 const FEW: u32 = 2;
@@ -67,7 +68,7 @@ async fn throughput(site: &Site, arguments: &Arguments, fleet: &Fleet) -> Result
     let mut measured = Vec::new();
     for _ in 0..arguments.rounds {
         let length = Duration::from_secs(arguments.seconds);
-        measured.push(rounds::run(&clients, IN_FLIGHT, length).await?);
+        measured.push(rounds::run(&clients, Way::Calls, IN_FLIGHT, length).await?);
     }
     let rate = Spread::of(measured.iter().map(rounds::Round::per_second)).unwrap_or_default();
     let p99 = measured

@@ -1,8 +1,8 @@
 //! `make bench-tasks`: how many tasks a second, how long one takes, and what it costs.
 //!
 //! The default run measures, for 1, 16, 64 and 256 tasks in flight, (a) tasks that do nothing: submit,
-//! assign and finish, each committed, against agents that answer at once; and (b) real `true` processes on
-//! real agents. It prints beside them, from the same minutes on the same machine, what a bare fdatasync
+//! assign and finish, each committed, against agents that answer at once, submitted on streams (`--unary`: by a call
+//! each); and (b) real `true` processes on real agents, by calls. It prints beside them, from the same minutes on the same machine, what a bare fdatasync
 //! and a bare spawn can do, because absolute numbers mean little on a machine of unknown speed. Each
 //! figure is the median of several rounds, with their spread.
 //!
@@ -62,6 +62,9 @@ pub struct Arguments {
     /// Only real processes
     #[arg(long)]
     processes: bool,
+    /// Submit tasks that do nothing by a call each, as processes are, and not on streams
+    #[arg(long, conflicts_with = "processes")]
+    unary: bool,
     /// Instead: kill the leader so many times, and time the next commit
     #[arg(long, value_name = "KILLS")]
     failover: Option<u32>,

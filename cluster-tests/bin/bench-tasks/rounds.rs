@@ -1,14 +1,20 @@
-//! A closed loop: so many clients, each with one task in flight, for a while.
+//! A closed loop: so many places, each with one task in flight, for a while.
 //!
-//! A task is one call, which submits it and is answered when it has ended, so its latency is the whole of
-//! submit, assign and finish.
+//! A task is one call, or one message on a stream and its reply. Either submits it and is answered when it has ended, so
+//! its latency is the whole of submit, assign and finish.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use cluster_tests::report::Samples;
 use cluster_tests::{Error, traffic};
+use futures::StreamExt;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio_stream::wrappers::ReceiverStream;
+use wire::status::Failure;
 use wire::v1;
+use wire::v1::submit_all_reply::Outcome;
 
 use crate::site::Client;
 
@@ -28,12 +34,42 @@ impl Round {
     }
 }
 
-/// Runs the loop for `span`, and until the last of its tasks has ended.
-pub async fn run(clients: &[Client], in_flight: u32, span: Duration) -> Result<Round, Error> {
-    paced(clients, in_flight, span, Duration::ZERO).await
+/// How tasks are submitted.
+#[derive(Debug, Clone, Copy)]
+pub enum Way {
+    /// Each by a call of its own.
+    Calls,
+    /// All of a connection on one stream.
+    Streams,
 }
 
-/// The same, one task begun after each `pause` at most.
+/// Runs the loop for `span`, and until the last of its tasks has ended.
+pub async fn run(
+    clients: &[Client],
+    way: Way,
+    in_flight: u32,
+    span: Duration,
+) -> Result<Round, Error> {
+    match way {
+        Way::Calls => paced(clients, in_flight, span, Duration::ZERO).await,
+        Way::Streams => streamed(clients, in_flight, span).await,
+    }
+}
+
+/// The places spread over one stream for each client.
+async fn streamed(clients: &[Client], in_flight: u32, span: Duration) -> Result<Round, Error> {
+    let begun = Instant::now();
+    let mut streams = JoinSet::new();
+    for (number, client) in clients.iter().enumerate() {
+        let places = (number..in_flight as usize).step_by(clients.len()).count();
+        if places > 0 {
+            streams.spawn(one_stream(client.clone(), places, begun + span));
+        }
+    }
+    ended(begun, streams).await
+}
+
+/// By calls, one task begun after each `pause` at most.
 pub async fn paced(
     clients: &[Client],
     in_flight: u32,
@@ -48,6 +84,14 @@ pub async fn paced(
         let first = begun + pause * u32::try_from(number).unwrap_or(0);
         loops.spawn(closed_loop(client, first, pace, begun + span));
     }
+    ended(begun, loops).await
+}
+
+/// The round, once all its loops have ended.
+async fn ended(
+    begun: Instant,
+    mut loops: JoinSet<Result<Vec<Duration>, Error>>,
+) -> Result<Round, Error> {
     let mut latencies = Vec::new();
     while let Some(ended) = loops.join_next().await {
         latencies.extend(ended.map_err(|error| Error::Invalid(error.to_string()))??);
@@ -75,22 +119,89 @@ async fn closed_loop(
             next += pace;
         }
         let begun = Instant::now();
-        let mut request = traffic::submit(traffic::process(["true"]));
-        request.wait_ms = u64::try_from(PATIENCE.as_millis()).unwrap_or(u64::MAX);
         let reply = client
-            .submit(request)
+            .submit(no_op())
             .await
             .map_err(Error::call("submit"))?
             .into_inner();
-        let task = reply.task.unwrap_or_default();
-        if task.state() != v1::TaskState::Succeeded {
-            let state = task.state().as_str_name();
-            return Err(Error::Invalid(format!(
-                "t{} ended as {state}: {}",
-                task.id, task.reason
-            )));
-        }
+        succeeded(reply)?;
         latencies.push(begun.elapsed());
     }
     Ok(latencies)
+}
+
+/// So many tasks in flight on one stream, each followed by another until `end`.
+async fn one_stream(
+    mut client: Client,
+    places: usize,
+    end: Instant,
+) -> Result<Vec<Duration>, Error> {
+    let (messages, receiver) = mpsc::channel(places);
+    let replies = client.submit_all(ReceiverStream::new(receiver)).await;
+    let mut replies = replies.map_err(Error::call("submit all"))?.into_inner();
+    let mut latencies = Vec::new();
+    let mut begun = HashMap::new();
+    for _ in 0..places {
+        begin(&messages, &mut begun).await?;
+    }
+    while !begun.is_empty() {
+        let Some(reply) = replies.next().await else {
+            return Err(Error::Invalid("the stream ended too early".to_owned()));
+        };
+        let reply = reply.map_err(Error::call("submit all"))?;
+        let Some(submitted) = begun.remove(&reply.request_id) else {
+            return Err(Error::Invalid(
+                "a reply to nothing that was sent".to_owned(),
+            ));
+        };
+        match reply.outcome {
+            Some(Outcome::Accepted(accepted)) => succeeded(accepted)?,
+            Some(Outcome::Refused(refusal)) => {
+                return Err(Error::Invalid(Failure::from(refusal).to_string()));
+            }
+            None => return Err(Error::Invalid("a reply without an outcome".to_owned())),
+        }
+        latencies.push(submitted.elapsed());
+        if Instant::now() < end {
+            begin(&messages, &mut begun).await?;
+        }
+    }
+    drop(messages);
+    match replies.next().await {
+        None => Ok(latencies),
+        Some(Err(status)) => Err(Error::call("submit all")(status)),
+        Some(Ok(_)) => Err(Error::Invalid(
+            "a reply to nothing that was sent".to_owned(),
+        )),
+    }
+}
+
+/// Sends one more, and notes when.
+async fn begin(
+    messages: &mpsc::Sender<v1::SubmitRequest>,
+    begun: &mut HashMap<String, Instant>,
+) -> Result<(), Error> {
+    let request = no_op();
+    begun.insert(request.request_id.clone(), Instant::now());
+    let sent = messages.send(request).await;
+    sent.map_err(|_| Error::Invalid("the stream takes nothing more".to_owned()))
+}
+
+/// A submit that is answered when its task has ended.
+fn no_op() -> v1::SubmitRequest {
+    let mut request = traffic::submit(traffic::process(["true"]));
+    request.wait_ms = u64::try_from(PATIENCE.as_millis()).unwrap_or(u64::MAX);
+    request
+}
+
+fn succeeded(reply: v1::SubmitReply) -> Result<(), Error> {
+    let task = reply.task.unwrap_or_default();
+    if task.state() == v1::TaskState::Succeeded {
+        return Ok(());
+    }
+    let state = task.state().as_str_name();
+    Err(Error::Invalid(format!(
+        "t{} ended as {state}: {}",
+        task.id, task.reason
+    )))
 }

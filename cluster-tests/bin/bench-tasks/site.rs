@@ -14,8 +14,8 @@ use wire::v1::tasks_client::TasksClient;
 const BENCH_AGENTS: u32 = 4;
 /// Of each: more than any row has in flight.
 const BENCH_SLOTS: u32 = 256;
-/// Connections of the load: a server takes a limited number of calls at once on each.
-const CONNECTIONS: usize = 8;
+/// Connections of the load: a server takes a limited number of calls at once on each, and of submits on a stream.
+pub const CONNECTIONS: usize = 8;
 const LEASED: Duration = Duration::from_secs(30);
 
 /// A cluster under measurement.

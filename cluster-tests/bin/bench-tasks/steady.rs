@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use cluster_tests::Error;
 use cluster_tests::report::{Spread, grouped, span};
 
-use crate::rounds;
+use crate::rounds::{self, Way};
 use crate::site::Site;
 
 /// As many as the largest row of the tables.
@@ -25,7 +25,7 @@ pub async fn measure(length: Duration) -> Result<(), Error> {
     let (mut rates, mut tasks) = (Vec::new(), 0);
     while begun.elapsed() < length {
         let left = length.saturating_sub(begun.elapsed());
-        let round = rounds::run(&clients, IN_FLIGHT, SLICE.min(left)).await?;
+        let round = rounds::run(&clients, Way::Calls, IN_FLIGHT, SLICE.min(left)).await?;
         let term = site.cluster.status().await?.term;
         tasks += round.tasks;
         rates.push(round.per_second());

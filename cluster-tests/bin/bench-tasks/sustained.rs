@@ -7,7 +7,7 @@ use cluster_tests::Error;
 use cluster_tests::report::{Spread, grouped, mebibytes, span};
 
 use crate::footprint::Footprint;
-use crate::rounds;
+use crate::rounds::{self, Way};
 use crate::site::{Client, Site};
 
 /// Calls that may wait for their task at once: they keep the rate, whatever one of them takes.
@@ -59,7 +59,7 @@ pub async fn measure(minutes: u64, per_minute: u64) -> Result<(), Error> {
 async fn full_load(clients: &[Client]) -> Result<Spread, Error> {
     let mut rates = Vec::new();
     for _ in 0..FULL_ROUNDS {
-        let round = rounds::run(clients, FULL_LOAD, FULL_LENGTH).await?;
+        let round = rounds::run(clients, Way::Calls, FULL_LOAD, FULL_LENGTH).await?;
         rates.push(round.per_second());
     }
     Ok(Spread::of(rates).unwrap_or_default())

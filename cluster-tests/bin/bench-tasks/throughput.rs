@@ -6,8 +6,8 @@ use cluster_tests::Error;
 use cluster_tests::report::{Spread, Table, grouped};
 
 use crate::cost::{Cost, Reading};
-use crate::rounds::{self, Round};
-use crate::site::{Client, Site};
+use crate::rounds::{self, Round, Way};
+use crate::site::{CONNECTIONS, Client, Site};
 use crate::{Arguments, floor};
 
 /// Before the first round: connections, caches, the agents' first leases.
@@ -15,10 +15,15 @@ const WARM_UP: Duration = Duration::from_secs(2);
 
 pub async fn no_ops(arguments: &Arguments) -> Result<(), Error> {
     println!("(a) Tasks that do nothing: submit, assign, finish, each committed by 3 controllers.");
-    println!("    Agents: 4 bench agents that answer at once, their journals in memory.\n");
+    println!("    Agents: 4 bench agents that answer at once, their journals in memory.");
+    let way = match arguments.unary {
+        true => Way::Calls,
+        false => Way::Streams,
+    };
+    println!("    {}\n", submitted(way));
     let site = Site::with_bench_agents("bench-no-ops").await?;
     let syncs = floor::fdatasyncs_per_second(site.cluster.scratch())?;
-    let best = table(arguments, &site, "fdatasync", syncs).await?;
+    let best = table(arguments, &site, way, "fdatasync", syncs).await?;
     println!(
         "    A bare append and fdatasync, one at a time: {}/s.",
         grouped(whole(syncs))
@@ -37,12 +42,13 @@ pub async fn no_ops(arguments: &Arguments) -> Result<(), Error> {
 
 pub async fn processes(arguments: &Arguments) -> Result<(), Error> {
     println!(
-        "(b) Real `true` processes on 2 agents with {} slots each.\n",
-        arguments.slots
+        "(b) Real `true` processes on 2 agents with {} slots each.\n    {}\n",
+        arguments.slots,
+        submitted(Way::Calls)
     );
     let site = Site::with_agents("bench-processes", arguments.slots).await?;
     let spawns = floor::spawns_per_second()?;
-    let best = table(arguments, &site, "spawn", spawns).await?;
+    let best = table(arguments, &site, Way::Calls, "spawn", spawns).await?;
     println!(
         "    `true` spawned and waited for, nothing else: {}/s.",
         grouped(whole(spawns))
@@ -55,10 +61,22 @@ pub async fn processes(arguments: &Arguments) -> Result<(), Error> {
     Ok(())
 }
 
+fn submitted(way: Way) -> String {
+    match way {
+        Way::Calls => {
+            format!("Each is submitted by a call of its own, over {CONNECTIONS} connections.")
+        }
+        Way::Streams => {
+            format!("They are submitted on streams, one on each of {CONNECTIONS} connections.")
+        }
+    }
+}
+
 /// Measures and prints all rows; gives the best rate.
 async fn table(
     arguments: &Arguments,
     site: &Site,
+    way: Way,
     floor_name: &str,
     floor: f64,
 ) -> Result<f64, Error> {
@@ -78,13 +96,14 @@ async fn table(
     ]);
     rounds::run(
         &clients,
+        way,
         arguments.in_flight.iter().copied().max().unwrap_or(1),
         WARM_UP,
     )
     .await?;
     let mut best = 0.0_f64;
     for in_flight in &arguments.in_flight {
-        let row = Row::measure(arguments, site, &clients, *in_flight).await?;
+        let row = Row::measure(arguments, site, &clients, way, *in_flight).await?;
         best = best.max(row.rate().median);
         table.row(row.cells(*in_flight, floor));
     }
@@ -100,13 +119,14 @@ impl Row {
         arguments: &Arguments,
         site: &Site,
         clients: &[Client],
+        way: Way,
         in_flight: u32,
     ) -> Result<Row, Error> {
         let mut measured = Vec::new();
         for number in 1..=arguments.rounds {
             let before = Reading::take(&site.cluster).await?;
-            let round =
-                rounds::run(clients, in_flight, Duration::from_secs(arguments.seconds)).await?;
+            let length = Duration::from_secs(arguments.seconds);
+            let round = rounds::run(clients, way, in_flight, length).await?;
             let cost = before.until(&Reading::take(&site.cluster).await?)?;
             eprintln!(
                 "    {in_flight} in flight, round {number} of {}: {:.0} tasks/s",
