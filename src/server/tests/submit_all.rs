@@ -229,6 +229,20 @@ async fn a_stream_is_read_no_further_than_its_limit_until_there_is_an_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_cannot_be_read_ends_the_stream_and_says_why() {
+    let fixture = Fixture::new();
+    let node = fixture.first().await;
+    let mut submits = Submits::open(fixture.tasks(&node)).await;
+    let long = "x".repeat(wire::transport::MESSAGE_LIMIT);
+    submits.send(submit(&["true", &long], "r1", Duration::ZERO));
+    let refused = submits.replies.next().await.unwrap().unwrap_err();
+    assert_eq!(code(&refused), Code::OverLimit);
+    assert!(submits.replies.next().await.is_none());
+    assert_eq!(node.controller.metrics.submits.get(), 0);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_may_not_submit_may_not_do_it_on_a_stream() {
     let fixture = Fixture::new();
     let node = fixture.first().await;
