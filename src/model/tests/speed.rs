@@ -2,6 +2,13 @@
 //!
 //! `cargo test --release -p quorate-model --lib speed -- --ignored --nocapture`
 
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::print_stdout,
+    reason = "it measures time, and prints what it found"
+)]
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
