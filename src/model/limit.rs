@@ -54,7 +54,7 @@ pub const TASKS_MAX: usize = 4_000_000;
 /// Bytes kept of all specs and results: as much again as that many records take. Submits beyond are
 /// refused, and results beyond are kept without their tails.
 pub const KEPT_MAX_BYTES: usize = 4 * 1024 * 1024 * 1024;
-/// Request ids that are known, of tasks in memory and in the archive: some 50 bytes each in memory.
+/// Request ids that are known, of tasks in memory and in the archive:some 50 bytes each in memory once they are packed.
 /// Submits beyond are refused, because a request id that was forgotten early could run a task twice.
 pub const REQUESTS_MAX: usize = 4_000_000;
 /// How long a request id is known at least after its task left memory, even where the record was dropped

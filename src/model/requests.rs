@@ -24,6 +24,8 @@ use crate::time::Timestamp;
 /// The table's name in each record's digest.
 const NAME: &str = "request";
 
+// What follows decides when ids are forgotten, so it belongs to the state version: other numbers need another one.
+
 /// Ids that left memory before they are packed: few, so that the map which they wait in stays in the processor's cache.
 /// Fewer in tests, so that all of them meet packs; but not where time is measured.
 const PACKED_TOGETHER: usize = match cfg!(all(test, debug_assertions)) {
@@ -38,6 +40,9 @@ const MERGED_TOGETHER: usize = match cfg!(all(test, debug_assertions)) {
     false => 8,
 };
 const MERGED_TIMES: u32 = 2;
+
+/// Packs that one entry makes: what leaves with it at the most is packed as it comes.
+const PACKS_MAX: usize = 16;
 
 /// Ids to one place of a pack's directory.
 const IDS_PER_PLACE: usize = 4;
@@ -102,8 +107,6 @@ pub(crate) struct Requests {
     /// Of those that left before, the oldest first.
     packs: Arc<VecDeque<Arc<Pack>>>,
     packed: usize,
-    /// Of the records in `left`, and of all.
-    left_sum: Sum,
     sum: Sum,
 }
 
@@ -123,9 +126,9 @@ impl Requests {
         self.live.len() + self.left.len() + self.packed
     }
 
-    /// The entry with which the first of those that left did.
-    pub fn oldest_left(&self) -> Option<u64> {
-        let packed = self.packs.front().map(|pack| pack.oldest.index);
+    /// The entry whose records have to be gone before the next ids can be forgotten.
+    pub fn next_over(&self) -> Option<u64> {
+        let packed = self.packs.front().map(|pack| pack.newest.index);
         packed.or_else(|| self.order.get_min().map(|(left, _)| left.index))
     }
 
@@ -141,26 +144,32 @@ impl Requests {
             return;
         };
         self.sum.remove(digest(NAME, &key, &known.record(None)));
-        let digest = digest(NAME, &key, &known.record(Some(left)));
-        self.sum.add(digest);
-        self.left_sum.add(digest);
+        self.put_left(key, known, left);
+    }
+
+    fn put_left(&mut self, key: RequestKey, known: Known, left: Left) {
+        self.sum.add(digest(NAME, &key, &known.record(Some(left))));
         self.left.insert(key, (known, left));
         self.order.insert((left, key));
     }
 
-    /// Packs what has left, once it is enough.
+    /// Packs what has left, the oldest first, where it is enough: a few packs at the most, for one entry must not take
+    /// long. More are there only where they came from a version without packs.
     pub fn pack(&mut self) {
-        if self.left.len() < PACKED_TOGETHER {
-            return;
+        for _ in 0..PACKS_MAX {
+            if self.left.len() < PACKED_TOGETHER {
+                return;
+            }
+            let oldest: Vec<_> = self.order.iter().take(PACKED_TOGETHER).copied().collect();
+            let mut rows = Vec::with_capacity(oldest.len());
+            for (left, key) in oldest {
+                self.order.remove(&(left, key));
+                let known = self.left.remove(&key);
+                rows.extend(known.map(|(known, left)| (key, known, left)));
+            }
+            self.push(Pack::of(rows, 0));
+            self.merge();
         }
-        let rows = std::mem::take(&mut self.left);
-        self.order.clear();
-        let sum = std::mem::take(&mut self.left_sum);
-        let rows = rows
-            .iter()
-            .map(|(key, (known, left))| (*key, *known, *left));
-        self.push(Pack::of(rows, sum, 0));
-        self.merge();
     }
 
     fn push(&mut self, pack: Option<Pack>) {
@@ -200,9 +209,8 @@ impl Requests {
             };
             self.order.remove(&(left, key));
             if let Some((known, left)) = self.left.remove(&key) {
-                let digest = digest(NAME, &key, &known.record(Some(left)));
-                self.sum.remove(digest);
-                self.left_sum.remove(digest);
+                let record = known.record(Some(left));
+                self.sum.remove(digest(NAME, &key, &record));
             }
         }
     }
@@ -249,19 +257,22 @@ impl Requests {
     pub fn restore(loose: Rows, packs: Vec<(u32, Rows)>) -> Requests {
         let mut requests = Requests::default();
         for (merged, rows) in packs {
-            let sum = sum_of(rows.iter().copied());
-            requests.sum.merge(sum);
             // One that has not left is in no pack that was ever written.
             let rows = rows.into_iter().filter_map(|(key, request)| {
                 let Request { task, spec, left } = request;
                 Some((key, Known { task, spec }, left?))
             });
-            requests.push(Pack::of(rows, sum, merged));
+            let pack = Pack::of(rows.collect(), merged);
+            if let Some(pack) = &pack {
+                requests.sum.merge(pack.sum);
+            }
+            requests.push(pack);
         }
         for (key, Request { task, spec, left }) in loose {
-            requests.put(key, Known { task, spec });
-            if let Some(left) = left {
-                requests.leave(key, left);
+            let known = Known { task, spec };
+            match left {
+                None => requests.put(key, known),
+                Some(left) => requests.put_left(key, known, left),
             }
         }
         requests
@@ -312,9 +323,11 @@ where
     }
 }
 
+type Row = (RequestKey, Known, Left);
+
 /// Ids of tasks that left memory at about the same time, by key, in arrays side by side.
 #[derive(Debug)]
-struct Pack {
+pub(crate) struct Pack {
     keys: Box<[RequestKey]>,
     tasks: Box<[TaskId]>,
     specs: Box<[[u8; 16]]>,
@@ -324,7 +337,6 @@ struct Pack {
     /// Where the keys of each prefix begin, and behind the last one where they end.
     places: Box<[u32]>,
     bits: u32,
-    oldest: Left,
     newest: Left,
     /// How often it was made of others.
     merged: u32,
@@ -332,46 +344,43 @@ struct Pack {
 }
 
 impl Pack {
-    /// Of rows by key; `None` where there are none.
-    fn of(
-        rows: impl Iterator<Item = (RequestKey, Known, Left)>,
-        sum: Sum,
-        merged: u32,
-    ) -> Option<Pack> {
-        let (mut keys, mut tasks, mut specs, mut when) = (vec![], vec![], vec![], vec![]);
-        for (key, known, left) in rows {
-            keys.push(key);
-            tasks.push(known.task);
-            specs.push(known.spec);
-            when.push(left);
-        }
-        let mut lefts = when.clone();
+    /// Of rows in any order; `None` where there are none.
+    pub fn of(mut rows: Vec<Row>, merged: u32) -> Option<Pack> {
+        rows.sort_unstable_by_key(|(key, ..)| *key);
+        let records = rows.iter();
+        let sum = sum_of(records.map(|(key, known, left)| (*key, known.record(Some(*left)))));
+        Pack::sorted(&rows, sum, merged)
+    }
+
+    fn sorted(rows: &[Row], sum: Sum, merged: u32) -> Option<Pack> {
+        let keys: Box<[_]> = rows.iter().map(|(key, ..)| *key).collect();
+        let mut lefts: Vec<_> = rows.iter().map(|(.., left)| *left).collect();
         lefts.sort_unstable();
         lefts.dedup();
-        let (oldest, newest) = (*lefts.first()?, *lefts.last()?);
+        let newest = *lefts.last()?;
         // Ids have a limit far below that of the numbers here.
         let place = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
-        let runs = when
+        let runs = rows
             .iter()
-            .map(|left| place(lefts.partition_point(|other| other < left)));
+            .map(|(.., left)| place(lefts.partition_point(|other| other < left)));
         let bits = (keys.len() / IDS_PER_PLACE).max(1).ilog2();
         let places = (0..=1_usize << bits)
             .map(|prefix| place(keys.partition_point(|key| key.prefix(bits) < prefix)));
         Some(Pack {
             places: places.collect(),
             runs: runs.collect(),
-            keys: keys.into(),
-            tasks: tasks.into(),
-            specs: specs.into(),
+            tasks: rows.iter().map(|(_, known, _)| known.task).collect(),
+            specs: rows.iter().map(|(_, known, _)| known.spec).collect(),
+            keys,
             lefts: lefts.into(),
             bits,
-            oldest,
             newest,
             merged,
             sum,
         })
     }
 
+    /// Adjacent ones, made one.
     fn merge(parts: &VecDeque<Arc<Pack>>) -> Option<Pack> {
         let (mut rows, mut sum) = (Vec::new(), Sum::default());
         for part in parts {
@@ -380,10 +389,10 @@ impl Pack {
         }
         rows.sort_unstable_by_key(|(key, ..)| *key);
         let merged = parts.front()?.merged + 1;
-        Pack::of(rows.into_iter(), sum, merged)
+        Pack::sorted(&rows, sum, merged)
     }
 
-    fn get(&self, key: &RequestKey) -> Option<Known> {
+    pub fn get(&self, key: &RequestKey) -> Option<Known> {
         let prefix = key.prefix(self.bits);
         let begin = *self.places.get(prefix)? as usize;
         let end = *self.places.get(prefix + 1)? as usize;
@@ -396,7 +405,7 @@ impl Pack {
         Some(Known { task, spec })
     }
 
-    fn rows(&self) -> impl Iterator<Item = (RequestKey, Known, Left)> {
+    fn rows(&self) -> impl Iterator<Item = Row> {
         self.keys.iter().enumerate().filter_map(|(at, key)| {
             let left = self.lefts.get(*self.runs.get(at)? as usize)?;
             Some((*key, self.known(at)?, *left))

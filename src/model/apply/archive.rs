@@ -152,7 +152,7 @@ impl State {
         // Where some of it was made already, the ids are forgotten first; where all ids are of tasks
         // in memory, no segment holds any.
         let window_full = self.requests.len() >= limit::REQUESTS_MAX / 16 * 15
-            && self.requests.oldest_left() >= Some(self.meta.archived_from);
+            && self.requests.next_over() >= Some(self.meta.archived_from);
         age >= retention.max_age
             || bytes > retention.max_bytes
             || (window_full && age >= limit::REQUEST_KEPT)

@@ -8,7 +8,10 @@ use crate::{
 
 /// Nothing finished stays in memory, and a segment has ten entries.
 fn world() -> World {
-    let mut world = World::new();
+    emptied(World::new())
+}
+
+fn emptied(mut world: World) -> World {
     retain(&mut world, |retention| retention.hot_tasks = 0);
     world.register(profile("a1", 4, 1)).unwrap();
     world
@@ -168,7 +171,12 @@ fn whole_segments_go_by_age_and_by_bytes_and_never_the_open_one() {
 
 #[test]
 fn a_request_id_is_kept_as_long_as_its_tasks_record_and_at_least_a_day() {
-    let mut world = world();
+    for world in [World::new(), World::today()] {
+        a_request_id_is_kept_in(emptied(world));
+    }
+}
+
+fn a_request_id_is_kept_in(mut world: World) {
     let task = done(&mut world, Some("r1"));
     let again = |world: &mut World| world.submit(submit(spec("true"), Some("r1")));
     let known = Ok(Reply::Submitted {
