@@ -146,10 +146,9 @@ impl Published {
         hashes
     }
 
-    /// A stretch that `began` then ends here, and the next begins.
-    fn note_applied(&self, began: &mut Instant) {
+    /// A stretch that `began` then has come to a view.
+    fn note_applied(&self, began: Instant) {
         self.applying.observe(began.elapsed().as_secs_f64());
-        *began = Instant::now();
     }
 
     pub fn go_live(&self) {
@@ -345,22 +344,24 @@ impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for Machine<R> {
             if unpublished >= PUBLISH_EVERY {
                 unpublished = 0;
                 self.publish(&mut waiting)?;
+                self.published.note_applied(began);
                 for batch in batches.drain(..) {
                     self.published.send(batch).await;
                 }
                 self.wait_for_archive().await?;
-                self.published.note_applied(&mut began);
                 // Under a runtime that is not tokio's it only wakes the task again.
                 tokio::task::yield_now().await;
+                began = Instant::now();
             }
         }
         self.publish(&mut waiting)?;
+        if unpublished > 0 {
+            self.published.note_applied(began);
+        }
         for batch in batches {
             self.published.send(batch).await;
         }
-        self.wait_for_archive().await?;
-        self.published.note_applied(&mut began);
-        Ok(())
+        self.wait_for_archive().await
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder<R> {

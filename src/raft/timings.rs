@@ -14,8 +14,8 @@ pub fn histogram() -> Histogram {
 /// In seconds. Clones count together.
 #[derive(Clone, Debug)]
 pub struct Timings {
-    /// From committed entries at hand to a view with them: some 2,048 operations at the most, with the wait for the
-    /// archive's disk where that is behind.
+    /// Applying committed entries, some 2,048 operations at the most, until readers have a view with them. Entries
+    /// that are no longer in memory are read from disk meanwhile.
     pub apply: Histogram,
     /// One write to the log, until it is on disk.
     pub log_write: Histogram,
