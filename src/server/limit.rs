@@ -30,9 +30,9 @@ pub const FRAMES: usize = 8_192;
 pub const CHUNKS: usize = 64;
 /// Answers that wait in one watch or log stream.
 pub const STREAM_ANSWERS: usize = 16;
-/// Submits of one stream that are worked on at once; the client is held back beyond. Four times the calls that a
-/// connection may have at once, so that a stream never does less, and an eighth of what the dispatcher's queue holds, so
-/// that one program does not fill it. With specs of the largest size, 256 MiB.
+/// Submits of one stream that are read and whose replies are not taken yet; the client is held back beyond. Four times the
+/// calls that a connection may have at once, so that a stream never does less. With specs of the largest size they are
+/// 256 MiB for each time that a submit is copied on its way.
 pub const SUBMITS_ON_A_STREAM: usize = 1_024;
 /// Outputs that may be read at a time through one agent's session.
 pub const TAILS_PER_SESSION: usize = 256;

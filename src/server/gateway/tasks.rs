@@ -133,6 +133,8 @@ impl Gateway {
         // Its own name can't have been used before; a repetition of ours has no meaning outside.
         reply.get_mut().duplicate &= !named_here;
         if !wait.is_zero() {
+            // That may take long, and they may be large.
+            drop((command, message));
             let until = Instant::now() + wait;
             // What was accepted is told in time, however long it was to be waited for.
             let until = alarm.map_or(until, |alarm| alarm.0.min(until));

@@ -228,6 +228,28 @@ async fn a_stream_is_read_no_further_than_its_limit_until_there_is_an_answer() {
     node.stop().await;
 }
 
+/// What its submits wait for in turn is everybody's: they must not stand still there.
+#[tokio::test(flavor = "multi_thread")]
+async fn submits_go_on_though_their_client_reads_no_reply() {
+    let fixture = Fixture::new();
+    let node = fixture.first().await;
+    let submits = Submits::open(fixture.tasks(&node)).await;
+    let limit = limit::SUBMITS_ON_A_STREAM as u64;
+    // Few replies are as much as HTTP/2 lets a sender have on the way to one that does not read.
+    let labels = (0..60).map(|n| v1::Label {
+        key: format!("k{n}"),
+        value: "x".repeat(250),
+    });
+    for n in 1..=limit + 1 {
+        let mut message = submit(&["true"], &format!("r{n}"), Duration::ZERO);
+        message.spec.as_mut().unwrap().labels = labels.clone().collect();
+        submits.send(message);
+    }
+    until_known(&node, limit).await;
+    assert_eq!(submits.rest().await.len() as u64, limit + 1);
+    node.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_that_cannot_be_read_ends_the_stream_and_says_why() {
     let fixture = Fixture::new();
@@ -262,11 +284,13 @@ async fn who_may_not_submit_may_not_do_it_on_a_stream() {
         role: model::Role::Client,
         fingerprint: [0; 32],
     };
-    let mut passed_on = Request::new(nothing());
-    crate::callers::pass_on(&ada, passed_on.metadata_mut());
-    // It has a certificate, and is no member.
-    let mut stranger = TasksClient::new(fixture.channel(&node, Role::Controller, "c3"));
-    let refused = stranger.submit_all(passed_on).await.unwrap_err();
-    assert_eq!(code(&refused), Code::Forbidden);
+    // A member, and one that is none: a stream outlives what its first message was asked for.
+    for controller in ["c1", "c3"] {
+        let mut passed_on = Request::new(nothing());
+        crate::callers::pass_on(&ada, passed_on.metadata_mut());
+        let mut tasks = TasksClient::new(fixture.channel(&node, Role::Controller, controller));
+        let refused = tasks.submit_all(passed_on).await.unwrap_err();
+        assert_eq!(code(&refused), Code::Forbidden);
+    }
     node.stop().await;
 }
