@@ -160,16 +160,19 @@ impl Requests {
             if self.left.len() < PACKED_TOGETHER {
                 return;
             }
-            let oldest: Vec<_> = self.order.iter().take(PACKED_TOGETHER).copied().collect();
-            let mut rows = Vec::with_capacity(oldest.len());
-            for (left, key) in oldest {
-                self.order.remove(&(left, key));
-                let known = self.left.remove(&key);
-                rows.extend(known.map(|(known, left)| (key, known, left)));
-            }
+            let oldest = std::iter::from_fn(|| self.take_oldest(|_| true));
+            let rows = oldest.take(PACKED_TOGETHER).collect();
             self.push(Pack::of(rows, 0));
             self.merge();
         }
+    }
+
+    /// The one that left first of those in no pack, where it is `wanted`. Its record is still in the sum.
+    fn take_oldest(&mut self, wanted: impl Fn(Left) -> bool) -> Option<Row> {
+        let (left, key) = *self.order.get_min().filter(|(left, _)| wanted(*left))?;
+        self.order.remove(&(left, key));
+        let (known, left) = self.left.remove(&key)?;
+        Some((key, known, left))
     }
 
     fn push(&mut self, pack: Option<Pack>) {
@@ -203,15 +206,11 @@ impl Requests {
             return;
         }
         for _ in 0..most {
-            let oldest = self.order.get_min().copied();
-            let Some((left, key)) = oldest.filter(|(left, _)| over(*left)) else {
+            let Some((key, known, left)) = self.take_oldest(&over) else {
                 return;
             };
-            self.order.remove(&(left, key));
-            if let Some((known, left)) = self.left.remove(&key) {
-                let record = known.record(Some(left));
-                self.sum.remove(digest(NAME, &key, &record));
-            }
+            let record = known.record(Some(left));
+            self.sum.remove(digest(NAME, &key, &record));
         }
     }
 
@@ -247,9 +246,8 @@ impl Requests {
 
     /// The packs, the oldest first: how often each was merged, and such a sequence.
     pub fn dump_packs(&self) -> impl Serialize {
-        let packs = self.packs.iter();
         Sequence(move || {
-            let packs = packs.clone();
+            let packs = self.packs.iter();
             packs.map(|pack| (pack.merged, Sequence(move || pack.iter())))
         })
     }
@@ -345,14 +343,14 @@ pub(crate) struct Pack {
 
 impl Pack {
     /// Of rows in any order; `None` where there are none.
-    pub fn of(mut rows: Vec<Row>, merged: u32) -> Option<Pack> {
-        rows.sort_unstable_by_key(|(key, ..)| *key);
+    pub fn of(rows: Vec<Row>, merged: u32) -> Option<Pack> {
         let records = rows.iter();
         let sum = sum_of(records.map(|(key, known, left)| (*key, known.record(Some(*left)))));
-        Pack::sorted(&rows, sum, merged)
+        Pack::summed(rows, sum, merged)
     }
 
-    fn sorted(rows: &[Row], sum: Sum, merged: u32) -> Option<Pack> {
+    fn summed(mut rows: Vec<Row>, sum: Sum, merged: u32) -> Option<Pack> {
+        rows.sort_unstable_by_key(|(key, ..)| *key);
         let keys: Box<[_]> = rows.iter().map(|(key, ..)| *key).collect();
         let mut lefts: Vec<_> = rows.iter().map(|(.., left)| *left).collect();
         lefts.sort_unstable();
@@ -387,9 +385,8 @@ impl Pack {
             rows.extend(part.rows());
             sum.merge(part.sum);
         }
-        rows.sort_unstable_by_key(|(key, ..)| *key);
         let merged = parts.front()?.merged + 1;
-        Pack::sorted(&rows, sum, merged)
+        Pack::summed(rows, sum, merged)
     }
 
     pub fn get(&self, key: &RequestKey) -> Option<Known> {

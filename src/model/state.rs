@@ -32,8 +32,8 @@ use crate::version::StateVersion;
 
 /// The format of a state at version 1, which release 0.1.0 reads.
 const FORMAT: u8 = 1;
-/// Of one at any later version: the same, and the back ends, the blobs and the packed request ids behind it. Release 0.1.0 does not look at the version, and
-/// must not go on from a state that it does not understand.
+/// Of one at any later version: the same, and the back ends, the blobs and the packed request ids behind it. Release
+/// 0.1.0 does not look at the version, and must not go on from a state that it does not understand.
 const VERSIONED: u8 = 2;
 /// How often the hash is kept for comparison under load, in log indexes.
 const HASH_EVERY: u64 = 256;

@@ -7,7 +7,7 @@ use cluster_tests::cluster::{Cluster, Metrics};
 use cluster_tests::faults::process::Process;
 
 /// Ticks of processor time in a second, as Linux shows them to programs on every machine.
-const TICKS_PER_SECOND: f64 = 100.0;
+pub const TICKS_PER_SECOND: f64 = 100.0;
 
 const APPLIED: &str = "quorate_raft_applied_index";
 const FSYNCS: &str = "quorate_store_syncs_total";

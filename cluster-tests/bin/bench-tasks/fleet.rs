@@ -18,6 +18,7 @@ use cluster_tests::traffic::bench_agent::Fleet;
 use cluster_tests::traffic::{self, Caller, Load};
 
 use crate::Arguments;
+use crate::cost::TICKS_PER_SECOND;
 use crate::rounds::{self, Way};
 use crate::site::Site;
 
@@ -32,8 +33,6 @@ const IN_FLIGHT_MEANWHILE: u32 = 16;
 const LIMIT: Duration = Duration::from_secs(60);
 /// Beats of every agent over which the idle cluster is watched.
 const BEATS: u64 = 3;
-/// Ticks of processor time in a second, as Linux shows them to programs on every machine.
-const TICKS_PER_SECOND: f64 = 100.0;
 
 pub async fn measure(agents: u32, arguments: &Arguments) -> Result<(), Error> {
     let site = Site::without_agents("bench-fleet").await?;

@@ -141,6 +141,7 @@ async fn one_stream(
     let mut replies = replies.map_err(Error::call("submit all"))?.into_inner();
     let mut latencies = Vec::new();
     let mut begun = HashMap::new();
+    let stray = || Error::Invalid("a reply to nothing that was sent".to_owned());
     for _ in 0..places {
         begin(&messages, &mut begun).await?;
     }
@@ -149,11 +150,7 @@ async fn one_stream(
             return Err(Error::Invalid("the stream ended too early".to_owned()));
         };
         let reply = reply.map_err(Error::call("submit all"))?;
-        let Some(submitted) = begun.remove(&reply.request_id) else {
-            return Err(Error::Invalid(
-                "a reply to nothing that was sent".to_owned(),
-            ));
-        };
+        let submitted = begun.remove(&reply.request_id).ok_or_else(stray)?;
         match reply.outcome {
             Some(Outcome::Accepted(accepted)) => succeeded(accepted)?,
             Some(Outcome::Refused(refusal)) => {
@@ -170,9 +167,7 @@ async fn one_stream(
     match replies.next().await {
         None => Ok(latencies),
         Some(Err(status)) => Err(Error::call("submit all")(status)),
-        Some(Ok(_)) => Err(Error::Invalid(
-            "a reply to nothing that was sent".to_owned(),
-        )),
+        Some(Ok(_)) => Err(stray()),
     }
 }
 
