@@ -176,6 +176,15 @@ pub fn submit(words: &[&str], request_id: &str, wait: Duration) -> v1::SubmitReq
     }
 }
 
+/// As a certificate would prove it.
+pub fn principal(name: &str, role: model::Role) -> model::Principal {
+    model::Principal {
+        name: name.to_owned(),
+        role,
+        fingerprint: [0; 32],
+    }
+}
+
 pub fn code(status: &tonic::Status) -> Code {
     Failure::read(status).code
 }

@@ -17,7 +17,7 @@ use wire::v1::submit_all_reply::Outcome;
 use wire::v1::tasks_client::TasksClient;
 
 use super::agent::FakeAgent;
-use super::fixture::{Fixture, PATIENCE, code, follows, submit};
+use super::fixture::{Fixture, PATIENCE, code, follows, principal, submit};
 use crate::limit;
 use crate::node::Node;
 
@@ -279,11 +279,7 @@ async fn who_may_not_submit_may_not_do_it_on_a_stream() {
     let (_, refused) = submits.next().await;
     assert_eq!(refused.unwrap_err().code, Code::Forbidden);
 
-    let ada = model::Principal {
-        name: "ada".into(),
-        role: model::Role::Client,
-        fingerprint: [0; 32],
-    };
+    let ada = principal("ada", model::Role::Client);
     // A member, and one that is none: a stream outlives what its first message was asked for.
     for controller in ["c1", "c3"] {
         let mut passed_on = Request::new(nothing());

@@ -13,7 +13,7 @@ use wire::v1::tasks_client::TasksClient;
 
 use super::agent::FakeAgent;
 use super::cluster::voters;
-use super::fixture::{Fixture, PATIENCE, code, follows, submit};
+use super::fixture::{Fixture, PATIENCE, code, follows, principal, submit};
 use crate::callers::Caller;
 use crate::gateway::{Deadline, Gateway, failure};
 
@@ -310,11 +310,7 @@ async fn a_follower_passes_writes_on_and_waits_by_itself_but_never_passes_on_twi
         TaskState::Succeeded
     );
 
-    let ada = model::Principal {
-        name: "ada".into(),
-        role: model::Role::Client,
-        fingerprint: [0; 32],
-    };
+    let ada = principal("ada", model::Role::Client);
     let passed_on = async |by: &str| {
         let mut request = Request::new(submit(&["true"], "", Duration::ZERO));
         crate::callers::pass_on(&ada, request.metadata_mut());
@@ -340,13 +336,8 @@ async fn an_unknown_outcome_is_not_called_undone_because_another_leads_by_now() 
     let second = fixture.joining("c2", &first).await;
     voters(&fixture, &first, 2).await;
     let gateway = Gateway(Arc::clone(&first.controller));
-    let principal = model::Principal {
-        name: "ada".into(),
-        role: model::Role::Client,
-        fingerprint: [0; 32],
-    };
     let caller = Caller {
-        principal,
+        principal: principal("ada", model::Role::Client),
         forwarded: true,
     };
     // The first try may have been committed; then leadership moves, and nothing is passed on twice.

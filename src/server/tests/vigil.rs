@@ -3,14 +3,14 @@
 use std::path::Path;
 
 use model::{
-    AgentId, AgentProfile, Command, Entry, Generation, Incarnation, Op, Principal, Stamped, State,
+    AgentId, AgentProfile, Command, Entry, Generation, Incarnation, Op, Stamped, State,
     SystemCommand, Timestamp,
 };
 use raft::parts::{Need, Shelf};
 use tokio_util::sync::CancellationToken;
 
 use super::cluster::voters;
-use super::fixture::{Fixture, PATIENCE, submit};
+use super::fixture::{Fixture, PATIENCE, principal, submit};
 use crate::error::Error;
 use crate::node::Node;
 use crate::{node, quorum};
@@ -115,11 +115,7 @@ fn falsify(data_dir: &Path) {
 
 fn register(agent: &str) -> Op {
     Op::Client {
-        principal: Principal {
-            name: agent.to_owned(),
-            role: model::Role::Agent,
-            fingerprint: [0; 32],
-        },
+        principal: principal(agent, model::Role::Agent),
         command: Command::RegisterAgent(AgentProfile {
             id: AgentId::new(agent).unwrap(),
             incarnation: Incarnation([1; 16]),
