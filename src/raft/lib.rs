@@ -89,8 +89,8 @@ pub mod parts {
     pub use crate::clock::StateClock;
     pub use crate::config::{SNAPSHOT_EVERY, openraft_config};
     pub use crate::consensus::{
-        CommittedLeaderId, Entry, LogId, Membership, NodeId, SnapshotMeta, StoredMembership, Types,
-        Vote,
+        CommittedLeaderId, Entry, LogId, Membership, NodeId, Snapshot, SnapshotMeta,
+        StoredMembership, Types, Vote,
     };
     pub use crate::core::{Core, Parts, Patience};
     pub use crate::election::QuickElection;
@@ -102,8 +102,10 @@ pub mod parts {
     pub use crate::peers::{Identified, Lacks, Peers, Suspicion};
     pub use crate::proposer::ClockSource;
     pub use crate::snapshot::{Handle, Shelf};
-    pub use crate::store::directory::open_inline;
-    pub use crate::store::engine::{Batch, LogEngine};
+    pub use crate::store::directory::{OpenError, open_stepped};
+    pub use crate::store::engine::{Batch, LogEngine, Visit};
     pub use crate::store::log::LogStore;
     pub use crate::store::memory::MemoryEngine;
+    pub use crate::store::writer::Steps;
+    pub use crate::watched::{Follower, Watched};
 }
