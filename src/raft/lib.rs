@@ -82,6 +82,9 @@ pub use timings::Timings;
 /// What a member is made of, without sockets: for a simulation that brings its own runtime, network, disk
 /// and clocks. Not for servers.
 pub mod parts {
+    /// Its traits, for a runtime and a network of one's own.
+    pub use openraft;
+
     pub use crate::archive::Archive;
     pub use crate::archive::need::Need;
     pub use crate::blobs::Blobs;

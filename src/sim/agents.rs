@@ -13,8 +13,8 @@ use model::{
     AgentId, AgentProfile, AgentProtocol, End, Fence, Incarnation, Interruption, Millis, Outcome,
     Principal, Role, Timestamp, Verdict,
 };
-use openraft::async_runtime::AsyncRuntime;
 use openraft_rt_sim::SimRuntime;
+use raft::parts::openraft::async_runtime::AsyncRuntime;
 use raft::parts::{NodeId, Watched};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;

@@ -7,16 +7,16 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use openraft::OptionalSend;
-use openraft::async_runtime::AsyncRuntime;
-use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
-use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
-use openraft::raft::{
+use openraft_rt_sim::SimRuntime;
+use raft::Error;
+use raft::parts::openraft::OptionalSend;
+use raft::parts::openraft::async_runtime::AsyncRuntime;
+use raft::parts::openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
+use raft::parts::openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
+use raft::parts::openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
-use openraft_rt_sim::SimRuntime;
-use raft::Error;
 use raft::parts::{Handle, Node, NodeId, Types, Vote};
 
 use crate::controller::{Boot, Consensus};

@@ -4,12 +4,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dispatch::Refusal;
-use model::{
-    Command, Namespace, Principal, Reply, RequestId, Role, Submit, TaskId, TaskSpec,
-};
-use openraft::async_runtime::AsyncRuntime;
+use model::{Command, Namespace, Principal, Reply, RequestId, Role, Submit, TaskId, TaskSpec};
 use openraft_rt_sim::SimRuntime;
 use raft::parts::NodeId;
+use raft::parts::openraft::async_runtime::AsyncRuntime;
 use tokio::sync::oneshot;
 
 use crate::network::Place;
@@ -203,7 +201,9 @@ impl Client {
             world.network.travel(self.place, at).await;
             let boot = world.boot(at)?;
             let look = |state: &model::State| {
-                task.is_none_or(|task| state.task(task).is_some() || state.archived(task) == model::Archived::Left)
+                task.is_none_or(|task| {
+                    state.task(task).is_some() || state.archived(task) == model::Archived::Left
+                })
             };
             let read = boot.core.read(look).await.ok()?;
             if !boot.is_alive() {

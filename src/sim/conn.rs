@@ -10,8 +10,8 @@ use std::time::Duration;
 use agent::parts::{Said, Stamp};
 use dispatch::{Cause, Message, SessionId};
 use model::Generation;
-use openraft::async_runtime::AsyncRuntime;
 use openraft_rt_sim::SimRuntime;
+use raft::parts::openraft::async_runtime::AsyncRuntime;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use wire::v1::agent_frame::Body;
@@ -164,9 +164,8 @@ fn said(message: Message) -> Option<Said> {
 pub async fn until_broken(ends: &Ends) {
     const LOOK: Duration = Duration::from_millis(200);
     loop {
-        let over = ends.broken.is_cancelled()
-            || !ends.agent.is_alive()
-            || !ends.controller.is_alive();
+        let over =
+            ends.broken.is_cancelled() || !ends.agent.is_alive() || !ends.controller.is_alive();
         if over {
             return ends.broken.cancel();
         }

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use dispatch::SessionId;
 use model::{Addresses, Generation, State, Timestamp, Versions};
-use openraft::Raft;
-use openraft::async_runtime::AsyncRuntime;
 use openraft_rt_sim::SimRuntime;
+use raft::parts::openraft::Raft;
+use raft::parts::openraft::async_runtime::AsyncRuntime;
 use raft::parts::{
     Archive, Blobs, Blocking, Core, FatalSignal, Machine, Me, Node, NodeId, Parts, Patience,
     Published, Shelf, Steps, Storage, Types, open_stepped, openraft_config,
@@ -102,9 +102,7 @@ impl Controller {
         let Some(boot) = lock(&self.boot).take() else {
             return false;
         };
-        world
-            .trace
-            .say(format_args!("c{} crashes: {why}", self.id));
+        world.trace.say(format_args!("c{} crashes: {why}", self.id));
         // What was on its way to the disk may have come there, though nobody was told.
         if self.disk.mood() == Mood::Well && world.dice.permille(500) {
             boot.steps.write();
@@ -230,7 +228,8 @@ impl Controller {
         let (world, off, drift) = (Arc::downgrade(world), self.wall_off.clone(), self.drift);
         Arc::new(move || {
             let passed = world.upgrade().map_or(0, |world| world.trace.micros());
-            let passed = passed.saturating_add_signed(i64::try_from(passed).unwrap_or(0) / 1_000_000 * drift);
+            let passed = passed
+                .saturating_add_signed(i64::try_from(passed).unwrap_or(0) / 1_000_000 * drift);
             let wall = MORNING + passed / 1_000;
             Clocks {
                 monotonic_micros: passed,
@@ -242,7 +241,9 @@ impl Controller {
     /// Writes the log, group by group, each as slow as the disk is.
     fn write_behind(&self, steps: &Arc<Steps>, alive: &Arc<AtomicBool>) {
         let (steps, alive, disk) = (steps.clone(), alive.clone(), self.disk.clone());
-        let dice = crate::dice::Dice::new(self.id.wrapping_mul(7_919) ^ self.boots.load(Ordering::Relaxed));
+        let dice = crate::dice::Dice::new(
+            self.id.wrapping_mul(7_919) ^ self.boots.load(Ordering::Relaxed),
+        );
         drop(SimRuntime::spawn(async move {
             loop {
                 steps.queued().await;
@@ -288,7 +289,11 @@ fn spawn_tasks(
 /// A process that can't go on ends. That is as it should be where its disk fails, and a finding otherwise.
 async fn mind_the_end(world: Arc<World>, boot: Arc<Boot>, fatal: FatalSignal) {
     let mut told = fatal.subscribe();
-    let Ok(reason) = told.wait_for(Option::is_some).await.map(|reason| reason.clone()) else {
+    let Ok(reason) = told
+        .wait_for(Option::is_some)
+        .await
+        .map(|reason| reason.clone())
+    else {
         return;
     };
     if !boot.is_alive() {

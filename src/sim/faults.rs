@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use model::{Command, ControllerId};
-use openraft::async_runtime::AsyncRuntime;
 use openraft_rt_sim::SimRuntime;
 use raft::parts::NodeId;
+use raft::parts::openraft::async_runtime::AsyncRuntime;
 
 use crate::agents::Agent;
 use crate::clients::{insist, someone};
@@ -34,11 +34,11 @@ pub async fn run(world: Arc<World>) {
 
 async fn inflict(world: Arc<World>, fault: Fault) {
     let happened = match fault {
-        Fault::KillController
-        | Fault::KillLeader
-        | Fault::KillAllControllers
-        | Fault::PowerOff => kill(&world, fault).await,
+        Fault::KillController | Fault::KillLeader | Fault::KillAllControllers | Fault::PowerOff => {
+            kill(&world, fault).await
+        }
         Fault::Isolate | Fault::Split | Fault::OneWay => cut_controllers(&world, fault).await,
+        Fault::Refuse => refuse(&world).await,
         Fault::Weather => weather(&world).await,
         Fault::SlowDisk => slow_disk(&world).await,
         Fault::BrokenDisk => fail_disk(&world, Mood::Broken).await,
@@ -129,6 +129,21 @@ async fn cut_for(world: &World, ways: &[(Place, Place)], millis: std::ops::Range
     world.network.swallowed().cut > before
 }
 
+/// A firewall says that nobody listens at a port: to some of the others, or to all.
+async fn refuse(world: &World) -> bool {
+    let to = world.leader().unwrap_or_else(|| any_controller(world));
+    let others = world.controllers.keys().filter(|id| **id != to);
+    let ways: Vec<(Place, Place)> = others
+        .filter(|_| world.dice.permille(700))
+        .map(|from| (*from, to))
+        .collect();
+    world.trace.say(format_args!("refused {ways:?}"));
+    world.network.refuse(&ways);
+    pass(world, 20..6_000).await;
+    world.network.accept(&ways);
+    !ways.is_empty()
+}
+
 async fn weather(world: &World) -> bool {
     let slowest = world.dice.within(1_000..80_000);
     let weather = Weather {
@@ -175,7 +190,9 @@ fn set_clock(world: &World) -> bool {
     let hour = 3_600_000;
     let span = world.dice.within(0..2 * hour);
     let off = i64::try_from(span).unwrap_or(0) - i64::try_from(hour).unwrap_or(0);
-    world.trace.say(format_args!("c{id}'s clock is {off} ms off"));
+    world
+        .trace
+        .say(format_args!("c{id}'s clock is {off} ms off"));
     world.controllers[&id].set_wall_off(off);
     true
 }

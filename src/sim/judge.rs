@@ -9,7 +9,7 @@ use std::fmt;
 use std::sync::Mutex;
 
 use agent::parts::{Attempt, Exit};
-use model::{AgentId, Event, Fence, State, StateName, TaskId};
+use model::{AgentId, Event, Fence, State, StateName, TaskId, Timestamp};
 use raft::parts::NodeId;
 use raft::{AppliedBatch, BatchKind};
 
@@ -38,6 +38,9 @@ const VIOLATIONS_MAX: usize = 20;
 /// Between two looks of the invariants at the whole state, in entries.
 const CHECK_EVERY: u64 = 97;
 
+/// Milliseconds by which state time may rise at an election, and what an entry takes from its stamp until it is told.
+const LEAP_MAX: u64 = 5_000 + 12_000;
+
 /// One process of a controller.
 pub type Life = (NodeId, u64);
 
@@ -56,6 +59,8 @@ struct Seen {
     /// How far each process has told.
     told: BTreeMap<Life, u64>,
     leaders: BTreeMap<u64, NodeId>,
+    /// The last entry that was told of, its stamp, and when.
+    stamped: Option<(u64, Timestamp, u64)>,
     checked: u64,
     /// Processes that run, by task.
     running: BTreeMap<TaskId, (Fence, AgentId)>,
@@ -110,10 +115,7 @@ impl Judge {
             return;
         }
         if before.is_some_and(|before| before + 1 != batch.index) {
-            let what = format!(
-                "c{} told of entry {} after {before:?}",
-                life.0, batch.index
-            );
+            let what = format!("c{} told of entry {} after {before:?}", life.0, batch.index);
             self.note(&mut seen, "I8 events without a gap", what);
         }
         match seen.events.get(&batch.index) {
@@ -124,6 +126,7 @@ impl Judge {
                     self.trace
                         .say(format_args!("#{} {:?}", batch.index, batch.events));
                 }
+                self.check_stamp(&mut seen, batch);
                 self.check_assignments(&mut seen, batch, state);
             }
             Some(first) if *first != batch.events => {
@@ -134,6 +137,28 @@ impl Judge {
                 self.note(&mut seen, "I6 the same everywhere", what);
             }
             Some(_) => {}
+        }
+    }
+
+    /// State time never goes back, and passes no faster than the clocks but for 5 s at an election.
+    fn check_stamp(&self, seen: &mut Seen, batch: &AppliedBatch) {
+        let now = self.trace.micros();
+        let (index, stamp) = (batch.index, batch.stamp);
+        let before = seen.stamped.filter(|(before, ..)| before + 1 == index);
+        if seen.stamped.is_none_or(|(before, ..)| before < index) {
+            seen.stamped = Some((index, stamp, now));
+        }
+        let Some((_, earlier, then)) = before else {
+            return;
+        };
+        let passed = (now - then) / 1_000;
+        let limit = passed + passed / 50 + LEAP_MAX;
+        if stamp < earlier || stamp.since(earlier).0 > limit {
+            let what = format!(
+                "entry {index}: {} after {}, {passed} ms later",
+                stamp.0, earlier.0
+            );
+            self.note(seen, "state time", what);
         }
     }
 
@@ -230,7 +255,11 @@ impl Judge {
         if !matches!(exit, Exit::Exited(_)) {
             *seen.counts.entry("processes cut short").or_default() += 1;
         }
-        if seen.running.get(&fence.task).is_some_and(|(runs, _)| *runs == fence) {
+        if seen
+            .running
+            .get(&fence.task)
+            .is_some_and(|(runs, _)| *runs == fence)
+        {
             seen.running.remove(&fence.task);
         }
     }

@@ -2,13 +2,13 @@
 //!
 //! Left out: bandwidth. A message is delivered as a whole or not at all, for TLS below would see to that.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use openraft::async_runtime::AsyncRuntime;
 use openraft_rt_sim::SimRuntime;
+use raft::parts::openraft::async_runtime::AsyncRuntime;
 
 use crate::dice::Dice;
 use crate::trace::lock;
@@ -64,6 +64,8 @@ struct Now {
     weather: Weather,
     /// By direction: how many faults cut it.
     cut: BTreeMap<(Place, Place), u32>,
+    /// By direction: the other end, or a firewall before it, says that nobody listens.
+    refused: BTreeSet<(Place, Place)>,
     swallowed: Swallowed,
 }
 
@@ -74,6 +76,7 @@ impl Network {
             now: Mutex::new(Now {
                 weather: Weather::CALM,
                 cut: BTreeMap::new(),
+                refused: BTreeSet::new(),
                 swallowed: Swallowed::default(),
             }),
         }
@@ -100,9 +103,24 @@ impl Network {
         }
     }
 
+    /// Nobody listens there, as seen from here; what is connected is reset.
+    pub fn refuse(&self, ways: &[(Place, Place)]) {
+        lock(&self.now).refused.extend(ways);
+    }
+
+    pub fn accept(&self, ways: &[(Place, Place)]) {
+        let mut now = lock(&self.now);
+        now.refused.retain(|way| !ways.contains(way));
+    }
+
+    pub fn is_refused(&self, from: Place, to: Place) -> bool {
+        lock(&self.now).refused.contains(&(from, to))
+    }
+
     pub fn mend_all(&self) {
         let mut now = lock(&self.now);
         now.cut.clear();
+        now.refused.clear();
         now.weather = Weather::CALM;
     }
 

@@ -14,6 +14,7 @@ pub enum Fault {
     Isolate,
     Split,
     OneWay,
+    Refuse,
     Weather,
     SlowDisk,
     BrokenDisk,
@@ -29,7 +30,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    pub const ALL: [Fault; 19] = [
+    pub const ALL: [Fault; 20] = [
         Fault::KillController,
         Fault::KillLeader,
         Fault::KillAllControllers,
@@ -37,6 +38,7 @@ impl Fault {
         Fault::Isolate,
         Fault::Split,
         Fault::OneWay,
+        Fault::Refuse,
         Fault::Weather,
         Fault::SlowDisk,
         Fault::BrokenDisk,
@@ -60,6 +62,7 @@ impl Fault {
             Fault::Isolate => "controller isolated",
             Fault::Split => "majority and minority split",
             Fault::OneWay => "one way cut",
+            Fault::Refuse => "port refuses",
             Fault::Weather => "messages late, lost, doubled",
             Fault::SlowDisk => "slow disk",
             Fault::BrokenDisk => "disk errors",

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use agent::parts::{Attempt, Captured, Ended, Exit, Input, Urgency};
 use model::Timestamp;
-use openraft::async_runtime::AsyncRuntime;
 use openraft_rt_sim::SimRuntime;
 use raft::parts::Follower;
+use raft::parts::openraft::async_runtime::AsyncRuntime;
 
 use crate::agents::AgentBoot;
 use crate::trace::lock;
@@ -36,9 +36,19 @@ pub async fn run(
     urgency: Follower<Urgency>,
 ) {
     let fence = attempt.fence;
-    let number = |at: usize| attempt.spec.command.get(at).and_then(|word| word.parse().ok());
+    let number = |at: usize| {
+        attempt
+            .spec
+            .command
+            .get(at)
+            .and_then(|word| word.parse().ok())
+    };
     let mut left = Duration::from_millis(number(1).unwrap_or(0));
-    let code = attempt.spec.command.get(2).and_then(|word| word.parse().ok());
+    let code = attempt
+        .spec
+        .command
+        .get(2)
+        .and_then(|word| word.parse().ok());
     world.judge.started(&boot.agent.id, &attempt);
     boot.inputs.send(Input::Started(fence)).ok();
     let mut grace = None;

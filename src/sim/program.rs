@@ -9,10 +9,14 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use mutant::Mutant;
 use sim::{Plan, Report, Totals};
 
 #[derive(Debug, Parser)]
-#[command(name = "sim", about = "Simulates clusters that break, each from a seed")]
+#[command(
+    name = "sim",
+    about = "Simulates clusters that break, each from a seed"
+)]
 struct Args {
     /// How many seeds.
     #[arg(long, default_value_t = 500)]
@@ -29,6 +33,12 @@ struct Args {
     /// No new seed after so many seconds; 0: no limit.
     #[arg(long, default_value_t = 0)]
     seconds: u64,
+    /// With this bug planted: all seeds, until one of them finds it.
+    #[arg(long)]
+    mutant: Option<Mutant>,
+    /// Each known bug, one after the other, with --seeds seeds at most.
+    #[arg(long)]
+    mutants: bool,
     /// What the test runner gives to all tests.
     #[arg(long, hide = true)]
     test_threads: Option<usize>,
@@ -36,13 +46,46 @@ struct Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    if args.mutants {
+        return mutants(&args);
+    }
     match args.seed {
-        Some(seed) => one(seed),
+        Some(seed) => one(seed, args.mutant),
         None => many(&args),
     }
 }
 
-fn one(seed: u64) -> ExitCode {
+/// How soon each bug is found. One that is not found is a failure: of the simulation.
+fn mutants(args: &Args) -> ExitCode {
+    let mut missed = 0;
+    for mutant in Mutant::ALL {
+        let found = (args.from..args.from + args.seeds).find_map(|seed| {
+            mutant::plant(Some(*mutant));
+            let report = sim::run(&Plan::of(seed));
+            mutant::plant(None);
+            (!report.holds()).then_some(report)
+        });
+        match found {
+            Some(report) => {
+                let tried = report.seed - args.from + 1;
+                let first = report.violations.first().map(ToString::to_string);
+                println!(
+                    "{:<24} {tried:>5}  {}",
+                    mutant.name(),
+                    first.unwrap_or_default()
+                );
+            }
+            None => {
+                missed += 1;
+                println!("{:<24} not found in {} seeds", mutant.name(), args.seeds);
+            }
+        }
+    }
+    verdict(missed == 0)
+}
+
+fn one(seed: u64, mutant: Option<Mutant>) -> ExitCode {
+    mutant::plant(mutant);
     let plan = Plan {
         all_lines: true,
         ..Plan::of(seed)
@@ -68,16 +111,22 @@ fn many(args: &Args) -> ExitCode {
     let (next, over) = (AtomicU64::new(args.from), AtomicBool::new(false));
     let totals = Mutex::new(Totals::default());
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = if args.threads == 0 { cores } else { args.threads };
+    let threads = if args.threads == 0 {
+        cores
+    } else {
+        args.threads
+    };
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
                 loop {
-                    let late = args.seconds > 0 && begun.elapsed() > Duration::from_secs(args.seconds);
+                    let late =
+                        args.seconds > 0 && begun.elapsed() > Duration::from_secs(args.seconds);
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     if late || over.load(Ordering::Relaxed) || seed >= args.from + args.seeds {
                         return;
                     }
+                    mutant::plant(args.mutant);
                     let report = sim::run(&Plan::of(seed));
                     let mut totals = totals.lock().unwrap_or_else(PoisonError::into_inner);
                     totals.add(&report);

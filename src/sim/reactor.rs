@@ -9,8 +9,8 @@ use dispatch::{
     Clock, Dispatcher, Failure, Hindrance, Input, Output, ProposalId, Refusal, SessionId, Ticket,
 };
 use model::{Archived, Command, Disposition, Fence, Millis, Principal, Reply, State};
-use openraft::async_runtime::AsyncRuntime;
 use openraft_rt_sim::SimRuntime;
+use raft::parts::openraft::async_runtime::AsyncRuntime;
 use raft::{AppliedBatch, Committed, Error, EventStream};
 use tokio::sync::{mpsc, oneshot};
 
@@ -122,11 +122,7 @@ struct Running {
 }
 
 /// Until the process is gone.
-pub async fn run(
-    world: Arc<World>,
-    boot: Arc<Boot>,
-    mut signals: mpsc::UnboundedReceiver<Signal>,
-) {
+pub async fn run(world: Arc<World>, boot: Arc<Boot>, mut signals: mpsc::UnboundedReceiver<Signal>) {
     let mut running = Running {
         world,
         boot: boot.clone(),

@@ -100,7 +100,8 @@ impl fmt::Display for Totals {
         }
         let mut recovered = self.recovered.clone();
         recovered.sort_unstable();
-        if let (Some(median), Some(longest)) = (recovered.get(recovered.len() / 2), recovered.last())
+        if let (Some(median), Some(longest)) =
+            (recovered.get(recovered.len() / 2), recovered.last())
         {
             let p99 = recovered[recovered.len() * 99 / 100];
             writeln!(

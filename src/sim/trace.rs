@@ -4,8 +4,8 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use openraft::Instant;
 use openraft_rt_sim::SimInstant;
+use raft::parts::openraft::Instant;
 use sha2::{Digest, Sha256};
 
 /// Lines that are kept where not all of them are.

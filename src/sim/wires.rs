@@ -10,11 +10,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use model::{ControllerId, Generation};
-use openraft::ReadPolicy;
-use openraft::async_runtime::AsyncRuntime;
-use openraft::raft::TransferLeaderRequest;
 use openraft_rt_sim::SimRuntime;
 use raft::Error;
+use raft::parts::openraft::ReadPolicy;
+use raft::parts::openraft::async_runtime::AsyncRuntime;
+use raft::parts::openraft::raft::TransferLeaderRequest;
 use raft::parts::{Identified, Lacks, LogId, Node, NodeId, Peers, Suspicion, Vote};
 
 use crate::controller::Boot;
@@ -85,8 +85,10 @@ impl Wires {
     pub async fn dial(&self, id: NodeId) -> Result<Arc<Boot>, Refused> {
         self.speak().await;
         self.world.network.travel(self.me, id).await;
+        let refused = self.world.network.is_refused(self.me, id);
         match self.world.boot(id) {
-            Some(boot) => Ok(boot),
+            Some(boot) if !refused => Ok(boot),
+            Some(_) => Err(Refused),
             // A machine without power does not even refuse.
             None if self.world.is_dark(id) => std::future::pending().await,
             None => Err(Refused),
@@ -170,7 +172,8 @@ impl Peers for Wires {
             SimRuntime::sleep(LOOK).await;
             let network = &self.world.network;
             let open = network.is_open(self.me, id) && network.is_open(id, self.me);
-            if open && !there.is_alive() && !self.world.is_dark(id) {
+            let ended = !there.is_alive() && !self.world.is_dark(id);
+            if open && (ended || network.is_refused(self.me, id)) {
                 return busy("connection reset");
             }
             silent = match open && there.is_alive() {

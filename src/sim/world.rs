@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use model::{Addresses, Command, ControllerId, Op, Retention, State, SystemCommand};
-use openraft::async_runtime::AsyncRuntime;
 use openraft_rt_sim::SimRuntime;
 use raft::parts::NodeId;
+use raft::parts::openraft::async_runtime::AsyncRuntime;
 
 use crate::agents::Agent;
 use crate::clients::{Client, insist, someone};
@@ -76,13 +76,16 @@ async fn story(world: &Arc<World>) -> Option<Duration> {
 }
 
 /// The first controller begins the cluster, the others are let in.
-async fn found(world: &Arc<World>) -> Result<(), String> {
+pub async fn found(world: &Arc<World>) -> Result<(), String> {
     let text = |error: raft::Error| error.to_string();
     let first = world.controllers[&1].start(world).await?;
     first.core.initialize().await.map_err(text)?;
     for id in world.controllers.keys().copied().skip(1) {
         world.controllers[&id].start(world).await?;
-        let joined = first.core.members.add(ControllerId(id), Addresses::default());
+        let joined = first
+            .core
+            .members
+            .add(ControllerId(id), Addresses::default());
         joined.await.map_err(text)?;
     }
     let retention = Retention {
@@ -127,7 +130,9 @@ async fn until_done(world: &Arc<World>) {
     while Duration::from_micros(world.trace.micros() - healed) < DONE {
         if let Some(boot) = world.leader().and_then(|id| world.boot(id)) {
             let state = boot.core.view().state.clone();
-            let mut open = state.tasks_newest_first(None).filter(|task| !task.is_terminal());
+            let mut open = state
+                .tasks_newest_first(None)
+                .filter(|task| !task.is_terminal());
             match open.next() {
                 None => return,
                 Some(task) => left = format!("{} is {:?}", task.id, task.phase),
@@ -190,7 +195,7 @@ fn archived(world: &World, id: NodeId, state: &State, task: model::TaskId) -> bo
 }
 
 impl World {
-    fn new(plan: Plan) -> Arc<World> {
+    pub fn new(plan: Plan) -> Arc<World> {
         let dice = Dice::new(plan.seed);
         let trace = Arc::new(Trace::new(plan.all_lines));
         trace.say(format_args!("{plan:?}"));
@@ -298,7 +303,7 @@ impl World {
     }
 
     /// Its parts hold each other.
-    fn forget(&self) {
+    pub fn forget(&self) {
         self.controllers.values().for_each(Controller::forget);
         self.agents.values().for_each(|agent| agent.forget());
     }

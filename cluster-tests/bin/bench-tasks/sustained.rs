@@ -63,7 +63,10 @@ async fn beside_a_fresh_one(old: &[Client]) -> Result<(), Error> {
     }
     let [fresh, old] = rates.map(|rates| Spread::of(rates).unwrap_or_default());
     let ratio = Spread::of(ratios).unwrap_or_default();
-    println!("    in turn, {FULL_ROUNDS} times: a fresh cluster {}", rate(fresh));
+    println!(
+        "    in turn, {FULL_ROUNDS} times: a fresh cluster {}",
+        rate(fresh)
+    );
     println!("    with this history {}", rate(old));
     println!(
         "    that is {:.2} times as many ({:.2} to {:.2})",
