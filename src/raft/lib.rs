@@ -110,5 +110,6 @@ pub mod parts {
     pub use crate::store::log::LogStore;
     pub use crate::store::memory::MemoryEngine;
     pub use crate::store::writer::Steps;
+    pub use crate::unfinished::watch as finish_changes;
     pub use crate::watched::{Follower, Watched};
 }

@@ -83,7 +83,7 @@ pub async fn insist(
     principal: &Principal,
     command: &Command,
 ) -> Result<Accepted, Silence> {
-    let ids: Vec<NodeId> = world.controllers.keys().copied().collect();
+    let ids = world.members();
     let mut last = Silence::Unknown;
     let mut unknown = false;
     for _ in 0..TRIES * u32::try_from(ids.len()).unwrap_or(1) {
@@ -141,9 +141,9 @@ impl Client {
     fn spec(&self) -> TaskSpec {
         let dice = &self.world.dice;
         let namespace = Namespace::new("default").unwrap_or_else(|_| unreachable!("a name"));
-        let millis = match dice.below(10) {
-            0..6 => dice.within(0..300),
-            6..9 => dice.within(300..3_000),
+        let millis = match dice.below(20) {
+            0..13 => dice.within(0..300),
+            13..19 => dice.within(300..3_000),
             _ => dice.within(3_000..25_000),
         };
         let code = i32::from(dice.permille(100));
@@ -193,7 +193,7 @@ impl Client {
     /// A read at any controller: no older than anything that was seen before it began.
     async fn look(&self) {
         let world = &self.world;
-        let ids: Vec<NodeId> = world.controllers.keys().copied().collect();
+        let ids = world.members();
         let at = world.dice.pick(&ids).copied().unwrap_or(1);
         let task = world.dice.pick(&lock(&self.known)).copied();
         let frontier = world.judge.asks();

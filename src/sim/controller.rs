@@ -15,7 +15,7 @@ use raft::parts::openraft::Raft;
 use raft::parts::openraft::async_runtime::AsyncRuntime;
 use raft::parts::{
     Archive, Blobs, Blocking, Core, FatalSignal, Machine, Me, Node, NodeId, Parts, Patience,
-    Published, Shelf, Steps, Storage, Types, open_stepped, openraft_config,
+    Published, Shelf, Steps, Storage, Types, finish_changes, open_stepped, openraft_config,
 };
 use raft::{Clocks, EventStream, Timers};
 use tokio::sync::mpsc;
@@ -32,7 +32,7 @@ pub type SimCore = Core<SimRuntime, Wires>;
 pub type Consensus = Raft<Types<SimRuntime>, Machine<SimRuntime>>;
 
 /// The wall clock at the beginning.
-const MORNING: u64 = 1_800_000_000_000;
+pub const MORNING: u64 = 1_800_000_000_000;
 
 pub struct Controller {
     pub id: NodeId,
@@ -41,10 +41,29 @@ pub struct Controller {
     boots: AtomicU64,
     /// Without power: not even its network card answers.
     dark: AtomicBool,
+    /// Its process is to be killed in the middle of a write.
+    doomed: Mutex<Option<Doom>>,
     /// Milliseconds that the wall clock is off.
     wall_off: Arc<AtomicI64>,
     /// Millionths by which its clock runs too fast.
     drift: i64,
+}
+
+/// In the middle of which write a process is to be killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Doom {
+    Any,
+    Vote,
+}
+
+/// How a process ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    Killed,
+    /// And nothing of what waits for the disk comes there.
+    KilledInWrite,
+    /// And its machine is off.
+    PowerOff,
 }
 
 /// One process.
@@ -80,6 +99,7 @@ impl Controller {
             boot: Mutex::default(),
             boots: AtomicU64::new(0),
             dark: AtomicBool::new(false),
+            doomed: Mutex::default(),
             wall_off: Arc::default(),
             drift,
         })
@@ -97,18 +117,28 @@ impl Controller {
         self.wall_off.store(millis, Ordering::Relaxed);
     }
 
-    /// Ends the process, if there is one. With `dark` the machine is off, too.
-    pub fn crash(&self, world: &World, why: &str, dark: bool) -> bool {
+    /// Kills it in the middle of its next write of this sort.
+    pub fn doom(&self, doom: Option<Doom>) {
+        *lock(&self.doomed) = doom;
+    }
+
+    pub fn is_doomed(&self) -> bool {
+        lock(&self.doomed).is_some()
+    }
+
+    /// Ends the process, if there is one.
+    pub fn crash(&self, world: &World, why: &str, end: End) -> bool {
         let Some(boot) = lock(&self.boot).take() else {
             return false;
         };
         world.trace.say(format_args!("c{} crashes: {why}", self.id));
         // What was on its way to the disk may have come there, though nobody was told.
-        if self.disk.mood() == Mood::Well && world.dice.permille(500) {
+        let written = end != End::KilledInWrite && world.dice.permille(500);
+        if written && self.disk.mood() == Mood::Well {
             boot.steps.write();
         }
         boot.alive.store(false, Ordering::Relaxed);
-        self.dark.store(dark, Ordering::Relaxed);
+        self.dark.store(end == End::PowerOff, Ordering::Relaxed);
         boot.stopping.cancel();
         for conn in lock(&boot.conns).values() {
             conn.broken.cancel();
@@ -154,7 +184,7 @@ impl Controller {
         let every = world.plan.snapshot_every;
         let config = openraft_config("sim", Timers::default(), every);
         let config = config.map_err(|error| error.to_string())?;
-        self.write_behind(&steps, &alive);
+        self.write_behind(world, &steps, &alive);
         let raft = Raft::build(self.id, config, wires.clone(), log.clone(), machine).await;
         let raft = raft.map_err(|error| error.to_string())?;
         published.go_live();
@@ -239,7 +269,8 @@ impl Controller {
     }
 
     /// Writes the log, group by group, each as slow as the disk is.
-    fn write_behind(&self, steps: &Arc<Steps>, alive: &Arc<AtomicBool>) {
+    fn write_behind(&self, world: &Arc<World>, steps: &Arc<Steps>, alive: &Arc<AtomicBool>) {
+        let (world, id) = (world.clone(), self.id);
         let (steps, alive, disk) = (steps.clone(), alive.clone(), self.disk.clone());
         let dice = crate::dice::Dice::new(
             self.id.wrapping_mul(7_919) ^ self.boots.load(Ordering::Relaxed),
@@ -249,6 +280,17 @@ impl Controller {
                 steps.queued().await;
                 SimRuntime::sleep(dice.micros(&disk.latency())).await;
                 if !alive.load(Ordering::Relaxed) {
+                    return;
+                }
+                let controller = &world.controllers[&id];
+                let doomed = match *lock(&controller.doomed) {
+                    Some(Doom::Any) => true,
+                    Some(Doom::Vote) => steps.has_vote(),
+                    None => false,
+                };
+                if doomed {
+                    controller.doom(None);
+                    controller.crash(&world, "killed in a write", End::KilledInWrite);
                     return;
                 }
                 steps.write();
@@ -279,6 +321,7 @@ fn spawn_tasks(
         boot.clone(),
         signals,
     )));
+    drop(SimRuntime::spawn(finish_changes(boot.core.clone())));
     drop(SimRuntime::spawn(mind_the_end(
         world.clone(),
         boot.clone(),
@@ -307,5 +350,5 @@ async fn mind_the_end(world: Arc<World>, boot: Arc<Boot>, fatal: FatalSignal) {
             format!("c{} stopped by itself on a good disk: {reason}", boot.id),
         );
     }
-    controller.crash(&world, &reason, false);
+    controller.crash(&world, &reason, End::Killed);
 }

@@ -3,18 +3,19 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use model::{Command, ControllerId};
+use model::{Addresses, Command, ControllerId};
 use openraft_rt_sim::SimRuntime;
 use raft::parts::NodeId;
 use raft::parts::openraft::async_runtime::AsyncRuntime;
 
 use crate::agents::Agent;
 use crate::clients::{insist, someone};
+use crate::controller::{Doom, End};
 use crate::disk::{Disk, Mood};
 use crate::network::{Place, Weather, client};
 use crate::plan::Fault;
 use crate::trace::lock;
-use crate::world::World;
+use crate::world::{Standing, World};
 
 /// Until everything is healed.
 pub async fn run(world: Arc<World>) {
@@ -37,6 +38,8 @@ async fn inflict(world: Arc<World>, fault: Fault) {
         Fault::KillController | Fault::KillLeader | Fault::KillAllControllers | Fault::PowerOff => {
             kill(&world, fault).await
         }
+        Fault::KillInWrite => kill_in_write(&world, Doom::Any).await,
+        Fault::KillInVote => kill_in_write(&world, Doom::Vote).await,
         Fault::Isolate | Fault::Split | Fault::OneWay => cut_controllers(&world, fault).await,
         Fault::Refuse => refuse(&world).await,
         Fault::Weather => weather(&world).await,
@@ -45,6 +48,7 @@ async fn inflict(world: Arc<World>, fault: Fault) {
         Fault::FullDisk => fail_disk(&world, Mood::Full).await,
         Fault::WallClock => set_clock(&world),
         Fault::HandOver => hand_over(&world).await,
+        Fault::Membership => change_members(&world).await,
         Fault::KillAgent | Fault::LoseJournal => kill_agent(&world, fault).await,
         Fault::StopAgent => stop_agent(&world).await,
         Fault::CutAgent | Fault::CutAgentFromLeader => cut_agent(&world, fault).await,
@@ -60,7 +64,7 @@ async fn pass(world: &World, millis: std::ops::Range<u64>) {
 }
 
 fn any_controller(world: &World) -> NodeId {
-    let ids: Vec<NodeId> = world.controllers.keys().copied().collect();
+    let ids = world.members();
     world.dice.pick(&ids).copied().unwrap_or(1)
 }
 
@@ -72,14 +76,17 @@ fn any_agent(world: &World) -> Arc<Agent> {
 
 async fn kill(world: &Arc<World>, fault: Fault) -> bool {
     let ids: Vec<NodeId> = match fault {
-        Fault::KillAllControllers => world.controllers.keys().copied().collect(),
+        Fault::KillAllControllers => world.members(),
         Fault::KillLeader => world.leader().into_iter().collect(),
         _ => vec![any_controller(world)],
     };
-    let dark = fault == Fault::PowerOff;
+    let end = match fault {
+        Fault::PowerOff => End::PowerOff,
+        _ => End::Killed,
+    };
     let killed: Vec<NodeId> = ids
         .into_iter()
-        .filter(|id| world.controllers[id].crash(world, fault.name(), dark))
+        .filter(|id| world.controllers[id].crash(world, fault.name(), end))
         .collect();
     for id in &killed {
         let (world, id) = (world.clone(), *id);
@@ -91,8 +98,39 @@ async fn kill(world: &Arc<World>, fault: Fault) -> bool {
     !killed.is_empty()
 }
 
+/// What was written is lost with it, and what it said of that was a lie, if it said so already. A vote is written
+/// when others lead no more, so for that the leader is killed first.
+async fn kill_in_write(world: &Arc<World>, doom: Doom) -> bool {
+    let leader = world.leader();
+    let others = world.members().into_iter().filter(|id| Some(*id) != leader);
+    let id = match doom {
+        Doom::Any => any_controller(world),
+        Doom::Vote => {
+            let others: Vec<NodeId> = others.collect();
+            world.dice.pick(&others).copied().unwrap_or(1)
+        }
+    };
+    let controller = &world.controllers[&id];
+    controller.doom(Some(doom));
+    if doom == Doom::Vote {
+        kill(world, Fault::KillLeader).await;
+    }
+    for _ in 0..40 {
+        pass(world, 50..51).await;
+        if !controller.is_doomed() {
+            break;
+        }
+    }
+    let happened = !controller.is_doomed();
+    controller.doom(None);
+    // At once, so that it can vote again in the same term.
+    pass(world, 1..300).await;
+    world.start(id).await;
+    happened
+}
+
 async fn cut_controllers(world: &World, fault: Fault) -> bool {
-    let ids: Vec<NodeId> = world.controllers.keys().copied().collect();
+    let ids = world.members();
     let one = match world.dice.permille(500) {
         true => world.leader().unwrap_or_else(|| any_controller(world)),
         false => any_controller(world),
@@ -132,10 +170,10 @@ async fn cut_for(world: &World, ways: &[(Place, Place)], millis: std::ops::Range
 /// A firewall says that nobody listens at a port: to some of the others, or to all.
 async fn refuse(world: &World) -> bool {
     let to = world.leader().unwrap_or_else(|| any_controller(world));
-    let others = world.controllers.keys().filter(|id| **id != to);
+    let others = world.members().into_iter().filter(|id| *id != to);
     let ways: Vec<(Place, Place)> = others
         .filter(|_| world.dice.permille(700))
-        .map(|from| (*from, to))
+        .map(|from| (from, to))
         .collect();
     world.trace.say(format_args!("refused {ways:?}"));
     world.network.refuse(&ways);
@@ -206,6 +244,37 @@ async fn hand_over(world: &World) -> bool {
     boot.core.members.transfer(Some(to)).await.is_ok()
 }
 
+/// A new controller is let in, or one is sent away: the leader, too.
+async fn change_members(world: &Arc<World>) -> bool {
+    let Some(boot) = world.leader().and_then(|id| world.boot(id)) else {
+        return false;
+    };
+    let members = &boot.core.members;
+    let present = world.members();
+    match world.spare() {
+        Some(spare) if present.len() < 4 || world.dice.permille(500) => {
+            world.trace.say(format_args!("c{spare} is to join"));
+            world.enlist(spare, Standing::Member);
+            world.start(spare).await;
+            members
+                .add(ControllerId(spare), Addresses::default())
+                .await
+                .is_ok()
+        }
+        _ if present.len() > 3 => {
+            let id = any_controller(world);
+            world.trace.say(format_args!("c{id} is to go"));
+            let removed = members.remove(ControllerId(id)).await.is_ok();
+            if removed {
+                world.enlist(id, Standing::Gone);
+                world.controllers[&id].crash(world, "it was removed", End::Killed);
+            }
+            removed
+        }
+        _ => false,
+    }
+}
+
 async fn kill_agent(world: &Arc<World>, fault: Fault) -> bool {
     let agent = any_agent(world);
     if !agent.crash(world, fault.name()) {
@@ -237,13 +306,13 @@ async fn cut_agent(world: &World, fault: Fault) -> bool {
     match (fault, world.leader()) {
         // They hear each other, and nobody else hears them: its lease must not live on.
         (Fault::CutAgentFromLeader, Some(leader)) => {
-            for id in world.controllers.keys().filter(|id| **id != leader) {
-                ways.extend([(agent, *id), (*id, agent), (leader, *id), (*id, leader)]);
+            for id in world.members().into_iter().filter(|id| *id != leader) {
+                ways.extend([(agent, id), (id, agent), (leader, id), (id, leader)]);
             }
         }
         _ => {
-            for id in world.controllers.keys() {
-                ways.extend([(agent, *id), (*id, agent)]);
+            for id in world.members() {
+                ways.extend([(agent, id), (id, agent)]);
             }
         }
     }

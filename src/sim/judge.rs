@@ -13,6 +13,7 @@ use model::{AgentId, Event, Fence, State, StateName, TaskId, Timestamp};
 use raft::parts::NodeId;
 use raft::{AppliedBatch, BatchKind};
 
+use crate::controller::MORNING;
 use crate::report::Counts;
 use crate::trace::{Trace, lock};
 
@@ -38,9 +39,6 @@ const VIOLATIONS_MAX: usize = 20;
 /// Between two looks of the invariants at the whole state, in entries.
 const CHECK_EVERY: u64 = 97;
 
-/// Milliseconds by which state time may rise at an election, and what an entry takes from its stamp until it is told.
-const LEAP_MAX: u64 = 5_000 + 12_000;
-
 /// One process of a controller.
 pub type Life = (NodeId, u64);
 
@@ -59,8 +57,8 @@ struct Seen {
     /// How far each process has told.
     told: BTreeMap<Life, u64>,
     leaders: BTreeMap<u64, NodeId>,
-    /// The last entry that was told of, its stamp, and when.
-    stamped: Option<(u64, Timestamp, u64)>,
+    /// The last entry that was told of, and its stamp.
+    stamped: Option<(u64, Timestamp)>,
     checked: u64,
     /// Processes that run, by task.
     running: BTreeMap<TaskId, (Fence, AgentId)>,
@@ -140,23 +138,21 @@ impl Judge {
         }
     }
 
-    /// State time never goes back, and passes no faster than the clocks but for 5 s at an election.
+    /// State time never goes back; it follows the clocks, but for 1 % and for 5 s at each election.
     fn check_stamp(&self, seen: &mut Seen, batch: &AppliedBatch) {
-        let now = self.trace.micros();
         let (index, stamp) = (batch.index, batch.stamp);
-        let before = seen.stamped.filter(|(before, ..)| before + 1 == index);
-        if seen.stamped.is_none_or(|(before, ..)| before < index) {
-            seen.stamped = Some((index, stamp, now));
+        let before = seen.stamped.filter(|(before, _)| before + 1 == index);
+        if seen.stamped.is_none_or(|(before, _)| before < index) {
+            seen.stamped = Some((index, stamp));
         }
-        let Some((_, earlier, then)) = before else {
-            return;
-        };
-        let passed = (now - then) / 1_000;
-        let limit = passed + passed / 50 + LEAP_MAX;
-        if stamp < earlier || stamp.since(earlier).0 > limit {
+        let passed = self.trace.micros() / 1_000;
+        let ahead = passed / 50 + 5_000 * batch.term + 1_000;
+        let latest = Timestamp(MORNING + passed + ahead);
+        let back = before.is_some_and(|(_, before)| stamp < before);
+        if back || stamp > latest {
             let what = format!(
-                "entry {index}: {} after {}, {passed} ms later",
-                stamp.0, earlier.0
+                "entry {index} of term {}: {}, after {before:?}, at {passed} ms",
+                batch.term, stamp.0
             );
             self.note(seen, "state time", what);
         }
@@ -173,6 +169,17 @@ impl Judge {
                 self.note(seen, "I3 epochs", what);
             }
             if state.last_applied() != batch.index {
+                continue;
+            }
+            // In the same entry, it was given a task first.
+            let closed = |event: &Event| match event {
+                Event::AgentLost { agent: lost, .. } => lost == agent,
+                Event::AgentCordoned { agent: shut } | Event::AgentDraining { agent: shut } => {
+                    shut == agent
+                }
+                _ => false,
+            };
+            if batch.events.iter().any(closed) {
                 continue;
             }
             let known = state.agent(agent);

@@ -10,6 +10,8 @@ pub enum Fault {
     KillController,
     KillLeader,
     KillAllControllers,
+    KillInWrite,
+    KillInVote,
     PowerOff,
     Isolate,
     Split,
@@ -21,6 +23,7 @@ pub enum Fault {
     FullDisk,
     WallClock,
     HandOver,
+    Membership,
     KillAgent,
     LoseJournal,
     StopAgent,
@@ -30,10 +33,12 @@ pub enum Fault {
 }
 
 impl Fault {
-    pub const ALL: [Fault; 20] = [
+    pub const ALL: [Fault; 23] = [
         Fault::KillController,
         Fault::KillLeader,
         Fault::KillAllControllers,
+        Fault::KillInWrite,
+        Fault::KillInVote,
         Fault::PowerOff,
         Fault::Isolate,
         Fault::Split,
@@ -45,6 +50,7 @@ impl Fault {
         Fault::FullDisk,
         Fault::WallClock,
         Fault::HandOver,
+        Fault::Membership,
         Fault::KillAgent,
         Fault::LoseJournal,
         Fault::StopAgent,
@@ -58,6 +64,8 @@ impl Fault {
             Fault::KillController => "controller killed",
             Fault::KillLeader => "leader killed",
             Fault::KillAllControllers => "all controllers killed",
+            Fault::KillInWrite => "killed in the middle of a write",
+            Fault::KillInVote => "killed in the middle of a vote",
             Fault::PowerOff => "controller without power",
             Fault::Isolate => "controller isolated",
             Fault::Split => "majority and minority split",
@@ -69,6 +77,7 @@ impl Fault {
             Fault::FullDisk => "full disk",
             Fault::WallClock => "wall clock set",
             Fault::HandOver => "leadership handed over",
+            Fault::Membership => "membership changed",
             Fault::KillAgent => "agent killed",
             Fault::LoseJournal => "agent's journal lost",
             Fault::StopAgent => "agent stopped",
@@ -119,7 +128,7 @@ impl Plan {
             clients: dice.within(1..6),
             faults,
             pause: shortest..shortest * 4,
-            seconds: dice.within(10..60),
+            seconds: dice.within(8..45),
             snapshot_every: match dice.below(3) {
                 0 => 50,
                 1 => 300,

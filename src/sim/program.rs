@@ -33,6 +33,9 @@ struct Args {
     /// No new seed after so many seconds; 0: no limit.
     #[arg(long, default_value_t = 0)]
     seconds: u64,
+    /// Every so many seeds one is run twice, and both runs have to be the same; 0: none.
+    #[arg(long, default_value_t = 5)]
+    twice: u64,
     /// With this bug planted: all seeds, until one of them finds it.
     #[arg(long)]
     mutant: Option<Mutant>,
@@ -127,7 +130,10 @@ fn many(args: &Args) -> ExitCode {
                         return;
                     }
                     mutant::plant(args.mutant);
-                    let report = sim::run(&Plan::of(seed));
+                    let mut report = sim::run(&Plan::of(seed));
+                    if args.twice > 0 && seed.is_multiple_of(args.twice) {
+                        report.compare(&sim::run(&Plan::of(seed)));
+                    }
                     let mut totals = totals.lock().unwrap_or_else(PoisonError::into_inner);
                     totals.add(&report);
                     tell(&report, &mut totals, &over);

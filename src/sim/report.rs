@@ -29,6 +29,21 @@ pub struct Report {
 }
 
 impl Report {
+    /// Another run of the same seed has to be the same, line by line.
+    pub fn compare(&mut self, again: &Report) {
+        *self.counts.entry("seeds run twice").or_default() += 1;
+        if self.digest == again.digest {
+            return;
+        }
+        let pairs = self.lines.iter().zip(&again.lines);
+        let parted = pairs.clone().find(|(one, other)| one != other);
+        self.violations.push(Violation {
+            at: 0,
+            rule: "one seed, one run",
+            what: format!("the runs part at {parted:?}"),
+        });
+    }
+
     pub fn holds(&self) -> bool {
         self.violations.is_empty()
     }

@@ -12,7 +12,7 @@ use raft::parts::openraft::async_runtime::AsyncRuntime;
 
 use crate::agents::Agent;
 use crate::clients::{Client, insist, someone};
-use crate::controller::{Boot, Controller};
+use crate::controller::{Boot, Controller, End};
 use crate::dice::Dice;
 use crate::disk::{Disk, Mood};
 use crate::faults::{self, Inflicted};
@@ -38,8 +38,22 @@ pub struct World {
     pub controllers: BTreeMap<NodeId, Controller>,
     pub agents: BTreeMap<Place, Arc<Agent>>,
     pub faults: Mutex<Inflicted>,
+    standing: Mutex<BTreeMap<NodeId, Standing>>,
     healing: AtomicBool,
 }
+
+/// What a controller is to the cluster, as far as whoever runs it knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    Member,
+    /// Never started yet.
+    Spare,
+    /// Removed; its id is never used again.
+    Gone,
+}
+
+/// Controllers that may join later.
+const SPARES: u64 = 2;
 
 /// Runs a plan. Panics only where the simulation itself is wrong.
 pub fn run(plan: &Plan) -> Report {
@@ -80,7 +94,7 @@ pub async fn found(world: &Arc<World>) -> Result<(), String> {
     let text = |error: raft::Error| error.to_string();
     let first = world.controllers[&1].start(world).await?;
     first.core.initialize().await.map_err(text)?;
-    for id in world.controllers.keys().copied().skip(1) {
+    for id in world.members().into_iter().skip(1) {
         world.controllers[&id].start(world).await?;
         let joined = first
             .core
@@ -147,21 +161,20 @@ async fn until_done(world: &Arc<World>) {
 /// All controllers agree, and have all that was promised.
 async fn compare(world: &Arc<World>) {
     let mut states: Vec<(NodeId, Arc<State>)> = Vec::new();
+    let mut expected = Vec::new();
     for _ in 0..100 {
-        states = world
-            .controllers
-            .keys()
-            .filter_map(|id| Some((*id, world.boot(*id)?.core.view().state.clone())))
-            .collect();
+        expected = current_members(world);
+        let view = |id: &NodeId| Some((*id, world.boot(*id)?.core.view().state.clone()));
+        states = expected.iter().filter_map(view).collect();
         let index = |at: usize| states.get(at).map(|(_, state)| state.last_applied());
         let same = (1..states.len()).all(|at| index(at) == index(0));
-        if states.len() == world.controllers.len() && same {
+        if !states.is_empty() && states.len() == expected.len() && same {
             break;
         }
         SimRuntime::sleep(LOOK).await;
     }
-    if states.len() < world.controllers.len() {
-        let what = format!("{} of {} run", states.len(), world.controllers.len());
+    if states.is_empty() || states.len() < expected.len() {
+        let what = format!("{} of {expected:?} run", states.len());
         world.judge.found("I13 all controllers are back", what);
     }
     for (id, state) in &states {
@@ -186,6 +199,15 @@ async fn compare(world: &Arc<World>) {
     }
 }
 
+/// As the leader has it: a change whose outcome nobody was told may have happened or not.
+fn current_members(world: &World) -> Vec<NodeId> {
+    let leader = world.leader().and_then(|id| world.boot(id));
+    let members = leader.map(|boot| boot.core.members.effective());
+    members.map_or_else(Vec::new, |members| {
+        members.nodes().map(|(id, _)| *id).collect()
+    })
+}
+
 fn archived(world: &World, id: NodeId, state: &State, task: model::TaskId) -> bool {
     let boot = world.boot(id);
     boot.is_some_and(|boot| {
@@ -200,7 +222,13 @@ impl World {
         let trace = Arc::new(Trace::new(plan.all_lines));
         trace.say(format_args!("{plan:?}"));
         let drift = || i64::try_from(dice.below(10_000)).unwrap_or(0) - 5_000;
-        let controllers = (1..=plan.controllers)
+        let all = 1..=plan.controllers + SPARES;
+        let standing = all.clone().map(|id| match id <= plan.controllers {
+            true => (id, Standing::Member),
+            false => (id, Standing::Spare),
+        });
+        let standing = Mutex::new(standing.collect());
+        let controllers = all
             .map(|id| match Controller::new(id, drift()) {
                 Ok(controller) => (id, controller),
                 Err(error) => panic!("no room for a simulated disk: {error}"),
@@ -221,9 +249,27 @@ impl World {
             controllers,
             agents,
             faults: Mutex::default(),
+            standing,
             healing: AtomicBool::new(false),
             plan,
         })
+    }
+
+    /// Those that are to run.
+    pub fn members(&self) -> Vec<NodeId> {
+        let standing = lock(&self.standing);
+        let members = standing.iter().filter(|(_, it)| **it == Standing::Member);
+        members.map(|(id, _)| *id).collect()
+    }
+
+    pub fn spare(&self) -> Option<NodeId> {
+        let standing = lock(&self.standing);
+        let mut spares = standing.iter().filter(|(_, it)| **it == Standing::Spare);
+        spares.next().map(|(id, _)| *id)
+    }
+
+    pub fn enlist(&self, id: NodeId, standing: Standing) {
+        lock(&self.standing).insert(id, standing);
     }
 
     pub fn boot(&self, id: NodeId) -> Option<Arc<Boot>> {
@@ -250,7 +296,7 @@ impl World {
     /// Starts a controller that does not run, where its disk lets it.
     pub async fn start(self: &Arc<Self>, id: NodeId) {
         let controller = &self.controllers[&id];
-        if controller.boot().is_some() {
+        if controller.boot().is_some() || !self.members().contains(&id) {
             return;
         }
         if let Err(why) = controller.start(self).await
@@ -272,14 +318,16 @@ impl World {
         self.healing.store(true, Ordering::Relaxed);
         self.trace.say("healing");
         self.network.mend_all();
-        for (id, controller) in &self.controllers {
+        for id in self.members() {
+            let controller = &self.controllers[&id];
             let failing = controller.disk.mood() != Mood::Well;
+            controller.doom(None);
             controller.disk.set_mood(Mood::Well);
             controller.disk.set_latency(Disk::QUICK);
             if failing {
-                controller.crash(self, "its disk failed", false);
+                controller.crash(self, "its disk failed", End::Killed);
             }
-            self.start(*id).await;
+            self.start(id).await;
         }
         for agent in self.agents.values() {
             agent.paused.set(false);

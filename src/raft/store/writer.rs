@@ -57,6 +57,14 @@ impl Steps {
         }
     }
 
+    /// Whether a vote is among it.
+    pub fn has_vote(&self) -> bool {
+        let queue = lock(&self.queue);
+        queue
+            .iter()
+            .any(|write| matches!(write.change, Change::Vote(_)))
+    }
+
     /// Makes all that is queued durable, and acknowledges it.
     pub fn write(&self) {
         let group = std::mem::take(&mut *lock(&self.queue));

@@ -7,7 +7,7 @@ use raft::Timers;
 use raft::parts::openraft::Instant;
 
 use super::{around, cluster, commit, pass, port, successor, with_each_seed};
-use crate::controller::Boot;
+use crate::controller::{Boot, End};
 use crate::world::World;
 
 /// A third of the least that a lease and an election timeout take.
@@ -34,7 +34,7 @@ fn a_leader_whose_process_dies_is_replaced_quickly() {
     with_each_seed(async |seed| {
         let world = cluster(3, seed).await;
         let died = SimInstant::now();
-        assert!(world.controllers[&1].crash(&world, "killed", false));
+        assert!(world.controllers[&1].crash(&world, "killed", End::Killed));
         commit(&*successor(&world, 1).await, "after").await;
         let took = died.elapsed();
         assert!(took < QUICK, "{took:?}");
@@ -95,7 +95,7 @@ fn a_leader_that_listens_again_before_the_second_round_stays() {
 fn who_took_part_in_a_quick_election_calls_the_next_five_seconds_later_at_the_earliest() {
     with_each_seed(async |seed| {
         let world = cluster(5, seed).await;
-        assert!(world.controllers[&1].crash(&world, "killed", false));
+        assert!(world.controllers[&1].crash(&world, "killed", End::Killed));
         let second = successor(&world, 1).await.id;
         let elected = SimInstant::now();
         let before = called(&world);
