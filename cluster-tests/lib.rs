@@ -15,6 +15,8 @@ pub mod checkers;
 pub mod cluster;
 mod error;
 pub mod faults;
+pub mod network;
+pub mod nodes;
 pub mod report;
 pub mod traffic;
 pub mod wait;

@@ -34,6 +34,17 @@ impl Status {
         Status::parse(value)
     }
 
+    /// What one controller says, whether or not it can ask a quorum.
+    pub async fn ask_at(cli: &Cli, address: &str) -> Result<Status, Error> {
+        let asked = ["cluster", "status", "--addr", address, "-o", "json"];
+        let done = cli.run(&asked).await?;
+        match serde_json::from_slice(&done.stdout) {
+            // It says so by its exit code, too.
+            Ok(value) if matches!(done.code, Some(0 | 2)) => Status::parse(value),
+            Ok(_) | Err(_) => Err(done.failure()),
+        }
+    }
+
     pub fn parse(value: serde_json::Value) -> Result<Status, Error> {
         serde_json::from_value(value).map_err(|error| Error::Command {
             command: "cluster status -o json".to_owned(),

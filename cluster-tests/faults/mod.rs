@@ -1,6 +1,7 @@
 //! Faults on processes and their disks. Each one makes sure that it took effect, and is INVALID otherwise:
 //! a test whose fault never happened would be green for nothing.
 
+pub mod clock;
 pub mod disk;
 pub mod process;
 pub mod sockets;
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::cluster::Cluster;
+use crate::cluster::Members;
 use crate::faults::process::{Doing, Process};
 use crate::{Error, wait};
 
@@ -26,7 +27,7 @@ pub struct Killed {
 }
 
 /// SIGKILL: no farewell, nothing flushed.
-pub async fn kill(cluster: &Cluster, id: &str) -> Result<Killed, Error> {
+pub async fn kill(cluster: &impl Members, id: &str) -> Result<Killed, Error> {
     let pid = running(cluster, id)?;
     let at = Instant::now();
     send(id, pid, Signal::SIGKILL)?;
@@ -48,7 +49,7 @@ pub async fn kill(cluster: &Cluster, id: &str) -> Result<Killed, Error> {
 }
 
 /// SIGKILL to all of them before any can notice; then waits for their ends.
-pub async fn kill_together(cluster: &Cluster, ids: &[String]) -> Result<Vec<Killed>, Error> {
+pub async fn kill_together(cluster: &impl Members, ids: &[String]) -> Result<Vec<Killed>, Error> {
     let mut killed = Vec::new();
     for id in ids {
         killed.push(Killed {
@@ -72,7 +73,7 @@ pub async fn kill_together(cluster: &Cluster, ids: &[String]) -> Result<Vec<Kill
 }
 
 /// SIGSTOP: it keeps its sockets and does nothing, as on a machine that hangs. Gives the pid.
-pub async fn stop(cluster: &Cluster, id: &str) -> Result<i32, Error> {
+pub async fn stop(cluster: &impl Members, id: &str) -> Result<i32, Error> {
     let pid = running(cluster, id)?;
     send(id, pid, Signal::SIGSTOP)?;
     until_doing(id, pid, "stopped", |doing| doing == Doing::Stopped).await?;
@@ -91,7 +92,7 @@ pub async fn continue_stopped(id: &str, pid: i32) -> Result<(), Error> {
 }
 
 /// The pid of a member that lives and belongs to this cluster.
-pub fn running(cluster: &Cluster, id: &str) -> Result<i32, Error> {
+pub fn running(cluster: &impl Members, id: &str) -> Result<i32, Error> {
     let missing = || Error::Invalid(format!("{id} does not run, so it can't be broken"));
     let pid = cluster.member(id)?.pid.ok_or_else(missing)?;
     match Process::is_alive(pid) && process::belongs_to(pid, &cluster.directory()) {
