@@ -37,7 +37,9 @@ pub async fn whole(cli: &Cli, controllers: usize, agents: usize) -> Result<Statu
         }
     })
     .await?;
-    agents_ready(cli, agents).await?;
+    if agents > 0 {
+        agents_ready(cli, agents).await?;
+    }
     Ok(status)
 }
 

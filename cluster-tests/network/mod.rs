@@ -342,6 +342,11 @@ impl Network {
         self.router()?.link_up(node)
     }
 
+    /// Whether the other end of a node's cable sees it.
+    pub fn has_carrier(&self, node: &str) -> Result<bool, Error> {
+        self.router()?.has_carrier(node)
+    }
+
     fn router(&self) -> Result<&Router, Error> {
         match &self.wires {
             Wires::Namespaces(router) => Ok(router),

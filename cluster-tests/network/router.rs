@@ -210,6 +210,14 @@ impl Router {
         self.link(node, up)
     }
 
+    /// Whether the router's end of a node's cable sees the other end.
+    pub fn has_carrier(&self, node: &str) -> Result<bool, Error> {
+        let shown = self
+            .namespace
+            .tool("ip", &["link", "show", "dev", node], "")?;
+        Ok(!shown.contains("NO-CARRIER"))
+    }
+
     fn link(&self, node: &str, script: impl Fn(usize) -> String) -> Result<(), Error> {
         let missing = || Error::Invalid(format!("there is no node {node}"));
         let found = self.nodes.get(node).ok_or_else(missing)?;

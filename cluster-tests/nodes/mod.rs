@@ -252,6 +252,11 @@ impl Nodes {
         cluster::whole(&self.cli, self.options.controllers, self.options.agents).await
     }
 
+    /// Waits until every controller answers, wherever the agents are.
+    pub async fn until_controllers_back(&self) -> Result<Status, Error> {
+        cluster::whole(&self.cli, self.options.controllers, 0).await
+    }
+
     /// Waits until a task that is submitted now has run. Its id.
     pub async fn until_serving(&self, patience: Duration) -> Result<u64, Error> {
         let failed = |what: &str, failure: traffic::Failure| {
