@@ -161,8 +161,12 @@ pub fn transaction(places: &impl Places, old: &Effects, new: &Effects) -> String
 /// The lines that change how many of 100 packets meet an action.
 fn chance(map: &str, edge: &Edge, element: &str, action: &str, change: (u8, u8)) -> Vec<String> {
     let chain = format!("{map}_{}_{}", edge.from, edge.to);
-    let rule = |per_cent: u8| {
-        format!("add rule ip chaos {chain} numgen random mod 100 < {per_cent} counter {action}")
+    let rule = |per_cent: u8| match per_cent {
+        // nft refuses a comparison that always holds.
+        100.. => format!("add rule ip chaos {chain} counter {action}"),
+        _ => {
+            format!("add rule ip chaos {chain} numgen random mod 100 < {per_cent} counter {action}")
+        }
     };
     match change {
         (was, is) if was == is => Vec::new(),

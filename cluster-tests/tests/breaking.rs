@@ -25,8 +25,9 @@ const MEBIBYTES: u32 = 256;
 const LONG: [&str; 2] = ["zombie-agent", "exile-agent"];
 
 /// On a network of proxies; what else it does is done by the same few lines.
-const PROXIED: [&str; 7] = [
+const PROXIED: [&str; 8] = [
     "isolate-leader",
+    "hide-leader",
     "one-way",
     "delay",
     "slow-link",

@@ -49,6 +49,8 @@ mod leader;
 #[cfg(test)]
 mod membership;
 #[cfg(test)]
+mod networks;
+#[cfg(test)]
 mod offline;
 #[cfg(test)]
 mod parsing;

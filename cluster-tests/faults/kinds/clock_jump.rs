@@ -72,11 +72,10 @@ impl Fault for ClockJump {
     }
 
     async fn heal(&mut self, nodes: &Nodes) -> Result<(), Error> {
-        let Some(id) = self.id.take() else {
-            return Ok(());
-        };
-        set(nodes, &id, "+0s")?;
-        until_seen(nodes, &id, -CLOSE..CLOSE).await.map(drop)
+        match self.id.take() {
+            Some(id) => set(nodes, &id, "+0s"),
+            None => Ok(()),
+        }
     }
 }
 

@@ -8,6 +8,7 @@ mod cut;
 mod disk_full;
 mod flap;
 mod half_close;
+mod hide;
 mod kill;
 mod link;
 mod noise;
@@ -33,4 +34,5 @@ pub const ALL: &[&[Kind]] = &[
     &link::KINDS,
     &clock_jump::KINDS,
     &disk_full::KINDS,
+    &hide::KINDS,
 ];
