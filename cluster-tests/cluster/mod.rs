@@ -25,7 +25,7 @@ pub use cli::{Cli, Completed, finish, interrupt};
 pub use layout::{Agent, Controller, Layout, Member};
 pub use metrics::{Metrics, get};
 pub use status::{MemberStatus, Status};
-pub use waiting::{agents_ready, leader, whole};
+pub use waiting::{Ask, leader, whole};
 pub use workspace::Workspace;
 
 use crate::faults::process;
@@ -190,7 +190,7 @@ impl Cluster {
 
     /// Waits until there is a leader, and says who.
     pub async fn leader(&self) -> Result<String, Error> {
-        waiting::leader(&self.cli).await
+        waiting::leader(&self.cli, "").await
     }
 
     /// Starts a member again that was killed, and waits for its process.

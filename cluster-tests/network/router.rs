@@ -28,7 +28,7 @@ const NODES_MAX: usize = 200;
 /// Namespaces, cables and rules of one cluster. All of it goes with this value.
 #[derive(Debug)]
 pub struct Router {
-    namespace: Arc<Namespace>,
+    namespace: Namespace,
     nodes: BTreeMap<String, Node>,
     relays: BTreeMap<(String, Service), SocketAddr>,
     shaper: Mutex<Option<Shaper>>,
@@ -52,7 +52,7 @@ impl Router {
     pub async fn create(controllers: &[String], agents: &[String]) -> Result<Router, Error> {
         Router::possible().map_err(Error::Invalid)?;
         let mut router = Router {
-            namespace: Arc::new(Namespace::create()?),
+            namespace: Namespace::create()?,
             nodes: BTreeMap::new(),
             relays: BTreeMap::new(),
             shaper: Mutex::new(None),
@@ -163,7 +163,7 @@ impl Router {
     fn shape(&self, old: &Effects, new: &Effects) -> Result<(), Error> {
         let mut shaper = self.shaper.lock().unwrap_or_else(PoisonError::into_inner);
         if shaper.is_none() && new.values().any(rules::Effect::is_shaped) {
-            *shaper = Some(Shaper::start(Arc::clone(&self.namespace))?);
+            *shaper = Some(Shaper::start(&self.namespace)?);
         }
         if let Some(shaper) = shaper.as_ref() {
             let marked = |edge: &Edge| (self.mark(edge), edge.clone());

@@ -10,9 +10,8 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -47,27 +46,35 @@ struct Plan {
     is_over: AtomicBool,
 }
 
-/// Whether iptables is here; whether its kernel part is, shows when it is used.
+/// Whether iptables and the kernel's part of it work here; looked at once.
 pub fn possible() -> Result<(), String> {
-    let version = Command::new("iptables").arg("--version").output();
-    version
-        .map(drop)
-        .map_err(|error| format!("iptables: {error}"))
+    static POSSIBLE: OnceLock<Result<(), String>> = OnceLock::new();
+    let probe = || {
+        let namespace = Namespace::create()?;
+        open(&namespace).map(drop)
+    };
+    let probed = POSSIBLE.get_or_init(|| probe().map_err(|error: Error| error.to_string()));
+    probed.clone()
+}
+
+/// The queue of everything that is marked in a namespace.
+fn open(router: &Namespace) -> Result<Queue, Error> {
+    let rule = "-w -A FORWARD -m mark ! --mark 0 -j NFQUEUE --queue-num 0 --queue-bypass";
+    let rule: Vec<&str> = rule.split(' ').collect();
+    router.tool("iptables", &rule, "")?;
+    let open = || -> std::io::Result<Queue> {
+        let mut queue = Queue::open()?;
+        queue.bind(QUEUE)?;
+        queue.set_queue_max_len(QUEUE, LENGTH)?;
+        queue.set_nonblocking(true);
+        Ok(queue)
+    };
+    router.within(open)?.map_err(Error::io("opening a queue"))
 }
 
 impl Shaper {
-    pub fn start(router: Arc<Namespace>) -> Result<Shaper, Error> {
-        let rule = "-w -A FORWARD -m mark ! --mark 0 -j NFQUEUE --queue-num 0 --queue-bypass";
-        let rule: Vec<&str> = rule.split(' ').collect();
-        router.tool("iptables", &rule, "")?;
-        let open = || -> std::io::Result<Queue> {
-            let mut queue = Queue::open()?;
-            queue.bind(QUEUE)?;
-            queue.set_queue_max_len(QUEUE, LENGTH)?;
-            queue.set_nonblocking(true);
-            Ok(queue)
-        };
-        let queue = router.within(open)?.map_err(Error::io("opening a queue"))?;
+    pub fn start(router: &Namespace) -> Result<Shaper, Error> {
+        let queue = open(router)?;
         let plan = Arc::new(Plan::default());
         let theirs = Arc::clone(&plan);
         let thread = std::thread::Builder::new()

@@ -8,6 +8,7 @@
 //!
 //! Left out: what breaks nodes ([`crate::faults`]) and what asks them ([`crate::traffic`]).
 
+mod asking;
 mod node;
 mod prepare;
 
@@ -17,24 +18,24 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
-use futures::stream::FuturesUnordered;
 use nix::sys::signal::Signal;
 use tokio_rustls::rustls::ClientConfig;
+use wire::v1;
 
 pub use node::Node;
 
-use crate::cluster::{self, Cli, Context, Member, Members, Metrics, Status, Workspace};
+use crate::cluster::{self, Ask, Cli, Context, Member, Members, Metrics, Status, Workspace};
 use crate::faults::clock::Clock;
 use crate::faults::disk::SmallDisk;
-use crate::faults::process;
+use crate::faults::{self, process};
 use crate::network::{Backend, CLIENT, Namespace, Network, Service};
 use crate::traffic::{self, Caller};
 use crate::{Error, binary, wait};
+use asking::Askers;
 use prepare::Plan;
 
-/// For an election among those that can.
-const ELECTED: Duration = Duration::from_secs(20);
+/// For a command line to have become a process of ours.
+const STARTED: Duration = Duration::from_secs(10);
 
 /// What to start.
 #[derive(Debug, Clone)]
@@ -103,6 +104,7 @@ pub struct Nodes {
     network: Network,
     cli: Cli,
     context: Context,
+    askers: Askers,
     tls: Arc<ClientConfig>,
     https: Arc<ClientConfig>,
     options: Options,
@@ -136,12 +138,14 @@ impl Nodes {
         equip(&mut nodes, &options, workspace.path())?;
         let context = Context::read(&directory.join("outside.toml"))?;
         let credentials = context.credentials()?;
+        let tls = cluster::grpc_tls(&credentials)?;
         let mut nodes = Nodes {
             nodes,
             network,
             cli,
+            askers: Askers::new(&context.addresses, &tls),
             context,
-            tls: cluster::grpc_tls(&credentials)?,
+            tls,
             https: cluster::https_tls(&credentials)?,
             options,
             workspace,
@@ -216,45 +220,39 @@ impl Nodes {
         Metrics::scrape(&address, &self.https).await
     }
 
-    /// What a controller says that knows a leader with a quorum behind it; else what the last of them says.
+    /// What a controller says that knows a leader with a quorum behind it; else what another one says.
     pub async fn status(&self) -> Result<Status, Error> {
-        let address = |id: &String| self.network.dial(CLIENT, id, Service::Grpc);
-        let addresses: Vec<String> = self.controllers().iter().map(address).collect();
-        let asked = addresses.iter().map(|at| Status::ask_at(&self.cli, at));
-        let mut asked: FuturesUnordered<_> = asked.collect();
-        let mut last = Err(Error::Invalid("a cluster without controllers".to_owned()));
-        while let Some(said) = asked.next().await {
-            last = said;
-            if last.as_ref().is_ok_and(|status| status.leader().is_some()) {
-                return last;
-            }
-        }
-        last
+        self.askers.status().await
+    }
+
+    /// An agent as a controller shows it.
+    pub async fn agent(&self, id: &str) -> Result<v1::Agent, Error> {
+        self.askers.agent(id).await
     }
 
     /// Waits until there is a leader, and says who. Those that are cut off may think otherwise.
     pub async fn leader(&self) -> Result<String, Error> {
-        self.leader_other_than("").await
+        cluster::leader(&self.askers, "").await
     }
 
     /// The same, for when the one that led can't any more and some may not know yet.
     pub async fn leader_other_than(&self, former: &str) -> Result<String, Error> {
-        wait::until("a leader", ELECTED, || async {
-            let status = self.status().await.map_err(|error| error.to_string())?;
-            let leader = status.leader().filter(|leader| *leader != former);
-            leader.map(str::to_owned).ok_or_else(|| status.describe())
-        })
-        .await
+        cluster::leader(&self.askers, former).await
     }
 
     /// Waits until every controller answers and all agents are connected and ready.
     pub async fn until_whole(&self) -> Result<Status, Error> {
-        cluster::whole(&self.cli, self.options.controllers, self.options.agents).await
+        let Options {
+            controllers,
+            agents,
+            ..
+        } = self.options;
+        cluster::whole(&self.askers, controllers, agents).await
     }
 
     /// Waits until every controller answers, wherever the agents are.
     pub async fn until_controllers_back(&self) -> Result<Status, Error> {
-        cluster::whole(&self.cli, self.options.controllers, 0).await
+        cluster::whole(&self.askers, self.options.controllers, 0).await
     }
 
     /// Waits until a task that is submitted now has run. Its id.
@@ -275,16 +273,27 @@ impl Nodes {
     /// SIGTERM, and waits for the end, whose status it gives.
     pub async fn terminate(&self, id: &str) -> Result<Option<ExitStatus>, Error> {
         let node = self.node(id)?;
-        let pid = crate::faults::running(self, id)?;
+        let pid = faults::running(self, id)?;
         process::send(pid, Signal::SIGTERM)
             .map_err(|errno| Error::Invalid(format!("SIGTERM to {id}: {errno}")))?;
         node.ended().await
     }
 
-    /// Starts a node again whose process has ended, or is about to.
+    /// Starts a node again whose process has ended, or is about to; waits for the process, and for nothing that
+    /// it does.
     pub async fn restart(&self, id: &str) -> Result<i32, Error> {
         let node = self.node(id)?;
-        node.start(&self.cli, self.network.namespace(id)).await
+        let pid = node.start(&self.cli, self.network.namespace(id)).await?;
+        // What mounts its disk comes first.
+        wait::until(&format!("a process of {id}"), STARTED, || async {
+            let running = faults::running(self, id).map_err(|error| error.to_string());
+            match node.fallen().await {
+                Some(status) => Ok(Err(Error::Broken(format!("{id} ended at once: {status}")))),
+                None => running.map(Ok),
+            }
+        })
+        .await?
+        .map(|_| pid)
     }
 
     /// Nodes whose process has ended, and how, whether that was meant or not.

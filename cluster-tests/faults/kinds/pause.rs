@@ -111,11 +111,11 @@ impl Fault for Pause {
 pub async fn until_lost(nodes: &Nodes, id: &str) -> Result<(), Error> {
     let what = format!("{id} to be lost");
     let lost = wait::until(&what, LOST, || async {
-        let shown = nodes.cli().json(&["agent", "get", id]).await;
-        let shown = shown.map_err(|error| error.to_string())?;
-        match shown["state"] == "lost" {
+        let agent = nodes.agent(id).await;
+        let agent = agent.map_err(|error| error.to_string())?;
+        match agent.state == "lost" {
             true => Ok(()),
-            false => Err(shown["state"].to_string()),
+            false => Err(agent.state),
         }
     });
     lost.await
