@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-use cluster_tests::network::{Backend, Disturbance, Edge, Network, Service};
+use cluster_tests::network::{Backend, Disturbance, Edge, Harm, Network, Service};
 use cluster_tests::report::Progress;
 use tokio::io::AsyncWriteExt;
 use tokio::task::{JoinSet, block_in_place};
@@ -149,8 +149,12 @@ async fn what_both_do(pair: &Pair) {
 
 #[test(flavor = "multi_thread", worker_threads = 3)]
 async fn a_router_does_to_packets_what_it_was_told() {
+    let progress = Progress::new("router");
     if let Err(why) = Backend::Namespaces.possible() {
-        return Progress::new("router").skip(&why);
+        return progress.skip(&why);
+    }
+    if !Backend::Namespaces.can(Harm::Delay) {
+        return progress.skip("iptables, or the kernel's part of NFQUEUE, is missing");
     }
     let pair = Pair::on(Backend::Namespaces).await;
     what_both_do(&pair).await;
