@@ -4,8 +4,8 @@
 //!   nft marks what is shaped ─► iptables -j NFQUEUE ─► this thread: heap by due time ─► verdict: go on
 //! ```
 //!
-//! `tc netem` would do most of it, and so would nft's own `queue`; many kernels have neither, while the older
-//! rule of iptables is everywhere. A packet that is due later than one behind it is overtaken. Were the thread
+//! `tc netem` would do most of it, and nft's own `queue` would lead here, too; kernels may be built without either,
+//! and with the older rule of iptables. A packet that is due later than one behind it is overtaken. Were the thread
 //! gone, packets would pass (`--queue-bypass`).
 
 use std::cmp::Reverse;
