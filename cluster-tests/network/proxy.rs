@@ -319,6 +319,10 @@ async fn writer(
         if !pass_silence(&edge, &mut effects, &shared.counts).await {
             return;
         }
+        if is_torn(&effects.borrow(), &edge) {
+            // Whoever waits for that ends the connection; nothing gets through until then.
+            return std::future::pending().await;
+        }
         if shared.corruptions.take(&edge) {
             let last = bytes.len() - 1;
             bytes[last] ^= 0x01;
