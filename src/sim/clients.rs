@@ -141,10 +141,10 @@ impl Client {
     fn spec(&self) -> TaskSpec {
         let dice = &self.world.dice;
         let namespace = Namespace::new("default").unwrap_or_else(|_| unreachable!("a name"));
-        let millis = match dice.below(20) {
-            0..13 => dice.within(0..300),
-            13..19 => dice.within(300..3_000),
-            _ => dice.within(3_000..25_000),
+        let millis = match dice.below(3) {
+            _ if dice.permille(self.world.plan.long) => dice.within(5_000..40_000),
+            0 => dice.within(300..3_000),
+            _ => dice.within(0..300),
         };
         let code = i32::from(dice.permille(100));
         let mut spec = TaskSpec::process(namespace, process::command(millis, code));

@@ -316,7 +316,7 @@ async fn cut_agent(world: &World, fault: Fault) -> bool {
             }
         }
     }
-    cut_for(world, &ways, 1_000..30_000).await
+    cut_for(world, &ways, 1_000..40_000).await
 }
 
 async fn cordon(world: &Arc<World>) -> bool {

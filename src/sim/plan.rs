@@ -99,6 +99,8 @@ pub struct Plan {
     pub pause: Range<u64>,
     /// Of faults, in seconds of virtual time.
     pub seconds: u64,
+    /// Of 1,000 tasks so many run for longer than a lease lasts, or nearly.
+    pub long: u32,
     /// Entries between two snapshots.
     pub snapshot_every: u64,
     /// Finished tasks that stay in memory.
@@ -129,6 +131,7 @@ impl Plan {
             faults,
             pause: shortest..shortest * 4,
             seconds: dice.within(8..45),
+            long: if dice.permille(250) { 500 } else { 30 },
             snapshot_every: match dice.below(3) {
                 0 => 50,
                 1 => 300,
