@@ -163,6 +163,9 @@ impl RaftNetworkV2<C> for Wire {
     ) -> Result<SnapshotResponse<C>, StreamingError<C>> {
         let sent = within(SNAPSHOT_LIMIT, self.send_snapshot(vote, snapshot)).await;
         let vote = sent.map_err(|error| {
+            let (from, to) = (self.wires.me, self.target);
+            let trace = &self.wires.world.trace;
+            trace.say(format_args!("no snapshot from c{from} to c{to}: {error}"));
             StreamingError::Unreachable(Unreachable::from_string(error.to_string()))
         })?;
         Ok(SnapshotResponse::new(vote))

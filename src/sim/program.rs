@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use mutant::Mutant;
 use sim::{Plan, Report, Totals};
+use tracing_subscriber::EnvFilter;
 
 #[derive(Debug, Parser)]
 #[command(
@@ -24,7 +25,7 @@ struct Args {
     /// The first of them.
     #[arg(long, default_value_t = 0)]
     from: u64,
-    /// This one alone, with all that happens in it.
+    /// This one alone, with all that happens in it; RUST_LOG=debug adds what the product says.
     #[arg(long)]
     seed: Option<u64>,
     /// Seeds at once; 0: one for each core.
@@ -89,6 +90,11 @@ fn mutants(args: &Args) -> ExitCode {
 
 fn one(seed: u64, mutant: Option<Mutant>) -> ExitCode {
     mutant::plant(mutant);
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::from_default_env())
+        .with_writer(std::io::stderr)
+        .without_time()
+        .init();
     let plan = Plan {
         all_lines: true,
         ..Plan::of(seed)
