@@ -1,7 +1,7 @@
 //! A harness that runs the real `quorate` binary as processes, breaks them, and checks what is left.
 //!
 //! [`cluster`] starts a whole cluster on a real disk and knows its processes by their pids. [`traffic`]
-//! puts work on it and writes down what was answered, [`faults`] end, stop and continue processes, or take
+//! puts work on it, [`history`] is what was asked and answered meanwhile, [`faults`] end, stop and continue processes, or take
 //! the room on their disks, and make sure that they did, [`checkers`] are pure and judge a history, and
 //! [`report`] turns numbers into something to read. Everything that waits does so on a condition and with
 //! a deadline ([`wait`]).
@@ -15,6 +15,7 @@ pub mod checkers;
 pub mod cluster;
 mod error;
 pub mod faults;
+pub mod history;
 pub mod report;
 pub mod traffic;
 pub mod wait;

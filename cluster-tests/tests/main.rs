@@ -54,6 +54,8 @@ mod parsing;
 mod process_tasks;
 #[cfg(test)]
 mod readiness;
+#[cfg(test)]
+mod recording;
 mod shape;
 #[cfg(test)]
 mod site;
