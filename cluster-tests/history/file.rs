@@ -30,7 +30,7 @@ enum Line<'a> {
 #[serde(tag = "line", rename_all = "snake_case")]
 enum Owned {
     History { schema: u32 },
-    Operation(Operation),
+    Operation(Box<Operation>),
     Heard(Heard),
     Fault(Fault),
     Reign(Reign),
@@ -80,7 +80,7 @@ impl History {
                 Owned::History { schema } => {
                     return Err(format!("schema {schema} is unknown to this harness"));
                 }
-                Owned::Operation(operation) => history.operations.push(operation),
+                Owned::Operation(operation) => history.operations.push(*operation),
                 Owned::Heard(heard) => history.heard.push(heard),
                 Owned::Fault(fault) => history.faults.push(fault),
                 Owned::Reign(reign) => history.reigns.push(reign),
