@@ -24,6 +24,8 @@ pub struct LogEntry {
     pub index: u64,
     pub term: u64,
     pub content: Content,
+    /// What it says, for people; empty where the dump did not tell.
+    pub words: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +44,8 @@ struct Line {
     index: u64,
     term: u64,
     kind: String,
+    #[serde(default)]
+    operations: Vec<String>,
     entry_base64: Option<String>,
 }
 
@@ -108,6 +112,7 @@ impl Line {
             index: self.index,
             term: self.term,
             content,
+            words: self.operations,
         })
     }
 }

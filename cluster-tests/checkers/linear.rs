@@ -105,7 +105,7 @@ fn backwards(operation: &Operation, floor: Floor<'_>) -> Option<Violation> {
     (index < least).then(|| {
         let seen = format!(
             "`{action}` was asked for at {:.3} s and answered from index {index}; `{}` had been answered from index {} at \
-             {:.3} s",
+             {:.3} s, so it saw an older state than somebody had seen before it was asked for",
             operation.invoked.seconds(),
             before.action,
             floor.index,

@@ -56,6 +56,8 @@ mod process_tasks;
 mod readiness;
 #[cfg(test)]
 mod recording;
+#[cfg(test)]
+mod reporting;
 mod shape;
 #[cfg(test)]
 mod site;

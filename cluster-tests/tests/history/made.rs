@@ -149,11 +149,13 @@ impl World {
             index: 0,
             term: 1,
             content: Content::Membership,
+            words: Vec::new(),
         };
         let blank = LogEntry {
             index: 1,
             term: 1,
             content: Content::Blank,
+            words: Vec::new(),
         };
         let mut world = World {
             state: State::default(),
@@ -190,6 +192,7 @@ impl World {
             index,
             term: 1,
             content: Content::Operations(entry.encode()),
+            words: Vec::new(),
         });
         self.state.apply(Stamped {
             index,

@@ -3,6 +3,6 @@
 
 mod ends;
 mod listening;
-mod made;
+pub mod made;
 mod replayed;
 mod searched;
