@@ -57,6 +57,8 @@ mod readiness;
 #[cfg(test)]
 mod recording;
 #[cfg(test)]
+mod replaying;
+#[cfg(test)]
 mod reporting;
 mod shape;
 #[cfg(test)]

@@ -215,7 +215,7 @@ impl Site {
     }
 
     /// Every controller's own list of tasks.
-    async fn finals(&self) -> BTreeMap<String, Vec<checkers::Final>> {
+    pub async fn finals(&self) -> BTreeMap<String, Vec<checkers::Final>> {
         let mut finals = BTreeMap::new();
         for controller in self.cluster.layout().unwrap().controllers {
             let mut client = TasksClient::new(cluster::channel(&controller.grpc, &self.tls));
