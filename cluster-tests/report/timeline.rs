@@ -66,10 +66,10 @@ pub fn timeline(history: &History, violations: &[&Violation]) -> Markup {
     let clients = faults + LANE * rows.len().max(1) as f64 + 6.0;
     let bottom = clients + LANE * lanes.len() as f64 + 4.0;
     let height = bottom + 26.0;
-    let drawn: usize = lanes
-        .values()
-        .map(|lane| picked(lane, &named, &scale).len())
-        .sum();
+    let drawn = lanes
+        .iter()
+        .map(|(_, lane)| picked(lane, &named, &scale).len());
+    let drawn: usize = drawn.sum();
     html! {
         svg class="timeline" viewBox={ "0 0 " (WIDTH) " " (px(height)) } role="img" aria-label="timeline of the run" {
             (axis(&scale, (top, bottom)))
@@ -219,7 +219,7 @@ fn clipped(text: &str, width: f64) -> String {
 type Lane<'h> = Vec<&'h Operation>;
 
 /// By client, in the order of their names; neighbours share a lane where there are too many.
-fn lanes(operations: &[Operation]) -> BTreeMap<String, Lane<'_>> {
+fn lanes(operations: &[Operation]) -> Vec<(String, Lane<'_>)> {
     let mut by_client: BTreeMap<(usize, &str), Lane<'_>> = BTreeMap::new();
     for operation in operations {
         // Shorter names first, so that client-10 comes after client-9.
@@ -228,25 +228,20 @@ fn lanes(operations: &[Operation]) -> BTreeMap<String, Lane<'_>> {
     }
     let each = by_client.len().div_ceil(CLIENTS).max(1);
     let clients: Vec<_> = by_client.into_iter().collect();
-    let mut lanes = BTreeMap::new();
-    for (number, shared) in clients.chunks(each).enumerate() {
-        let (first, last) = (shared.first(), shared.last());
-        let name = |it: Option<&((usize, &str), Lane<'_>)>| {
-            it.map_or("", |((_, name), _)| name).to_owned()
-        };
-        let told = match each {
-            1 => name(first),
-            _ => format!("{} … {}", name(first), name(last)),
-        };
-        let mut lane: Lane<'_> = shared
-            .iter()
-            .flat_map(|(_, lane)| lane.iter().copied())
-            .collect();
-        lane.sort_by_key(|operation| operation.invoked);
-        // Zero-width figures keep the order without being seen.
-        lanes.insert(format!("{}{told}", "\u{200b}".repeat(number)), lane);
-    }
-    lanes
+    let named = |it: Option<&((usize, &str), Lane<'_>)>| {
+        it.map_or_else(String::new, |((_, name), _)| (*name).to_owned())
+    };
+    let name = |shared: &[((usize, &str), Lane<'_>)]| match shared {
+        [_] => named(shared.first()),
+        _ => format!("{} … {}", named(shared.first()), named(shared.last())),
+    };
+    let lanes = clients.chunks(each).map(|shared| {
+        let operations = shared.iter().flat_map(|(_, lane)| lane.iter().copied());
+        let mut operations: Lane<'_> = operations.collect();
+        operations.sort_by_key(|operation| operation.invoked);
+        (name(shared), operations)
+    });
+    lanes.collect()
 }
 
 /// Those that are drawn.

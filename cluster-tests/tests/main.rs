@@ -49,6 +49,8 @@ mod membership;
 #[cfg(test)]
 mod offline;
 #[cfg(test)]
+mod offline_data;
+#[cfg(test)]
 mod parsing;
 #[cfg(test)]
 mod process_tasks;

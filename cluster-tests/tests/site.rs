@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use cluster_tests::checkers::{self, Evidence, Execution};
 use cluster_tests::cluster::{self, Cluster, Completed, Options, Status};
+use cluster_tests::faults;
 use cluster_tests::report::Progress;
 use cluster_tests::traffic::{self, Caller, ExecutionLog, Load, Running};
 use cluster_tests::wait;
@@ -234,6 +235,22 @@ impl Site {
             .spawn()
             .unwrap();
         cluster::finish(argv[1..].join(" "), child).await.unwrap()
+    }
+
+    /// Gives every controller these settings: a file of its own, and one after the other starts anew.
+    pub async fn set_controllers(&self, settings: &str) {
+        let controllers = self.cluster.layout().unwrap().controllers;
+        for controller in &controllers {
+            let file = self
+                .cluster
+                .directory()
+                .join(format!("{}.toml", controller.id));
+            std::fs::write(file, settings).unwrap();
+        }
+        for controller in &controllers {
+            faults::kill(&self.cluster, &controller.id).await.unwrap();
+            self.restart(&controller.id).await;
+        }
     }
 
     /// Starts a member again, and waits until it takes part.

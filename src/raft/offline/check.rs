@@ -19,6 +19,7 @@ use crate::blobs;
 use crate::held::membership_index;
 use crate::machine;
 use crate::snapshot::Shelf;
+use crate::store::directory::OpenError;
 
 /// What there is to look at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -153,17 +154,18 @@ fn snapshot(data: &DataDir, checked: &mut Checked) -> Result<(Vec<Need>, Begin),
 }
 
 fn log(data: &DataDir, checked: &mut Checked) -> Option<OfflineLog> {
-    match data.log() {
+    let why = match OfflineLog::open(&data.path) {
         Ok(log) => {
             let summary = log.summary();
             checked.read.push((Part::Log, summary.end - summary.first));
-            Some(log)
+            return Some(log);
         }
-        Err(error) => {
-            checked.note(Part::Log, data.path.join("log"), error, JOIN_ANEW);
-            None
-        }
-    }
+        // The rest of its text is the next step, which is said beside it.
+        Err(OpenError::Damaged { reason, .. }) => reason,
+        Err(OpenError::Io(error)) => error.to_string(),
+    };
+    checked.note(Part::Log, data.path.join("log"), why, JOIN_ANEW);
+    None
 }
 
 fn replay(data: &DataDir, log: &OfflineLog, begin: Begin, checked: &mut Checked) -> Option<State> {

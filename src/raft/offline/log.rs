@@ -66,7 +66,7 @@ pub struct OfflineLog {
 }
 
 impl OfflineLog {
-    pub(super) fn open(data: &Path) -> Result<Self, Error> {
+    pub(super) fn open(data: &Path) -> Result<Self, OpenError> {
         let copy = tempfile::Builder::new().prefix("quorate-log-").tempdir()?;
         copy_log(data, copy.path())?;
         let opened = directory::open(copy.path(), FatalSignal::default());
@@ -174,16 +174,16 @@ fn copy_all(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 /// A refusal names the files that somebody has, not those of the copy.
-fn of_original(error: OpenError, copy: &Path, data: &Path) -> Error {
+fn of_original(error: OpenError, copy: &Path, data: &Path) -> OpenError {
     let name = |text: String| text.replace(&*copy.to_string_lossy(), &data.to_string_lossy());
     match error {
-        OpenError::Damaged { reason, .. } => Error::from(OpenError::Damaged {
+        OpenError::Damaged { reason, .. } => OpenError::Damaged {
             dir: data.to_owned(),
             reason: name(reason),
-        }),
+        },
         OpenError::Io(error) => {
             let text = name(error.to_string());
-            Error::from(OpenError::Io(io::Error::new(error.kind(), text)))
+            OpenError::Io(io::Error::new(error.kind(), text))
         }
     }
 }

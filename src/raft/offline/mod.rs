@@ -84,7 +84,7 @@ impl DataDir {
 
     /// The log, with every entry of it checked. Takes as much room as it has in the directory for temporary files.
     pub fn log(&self) -> Result<OfflineLog, Error> {
-        OfflineLog::open(&self.path)
+        Ok(OfflineLog::open(&self.path)?)
     }
 
     /// `None` where there never was one. Only what it says of itself is read.
