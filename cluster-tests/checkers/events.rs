@@ -110,7 +110,11 @@ impl<'e> Listener<'e> {
             }
             Some(_) | None => {}
         }
-        if self.replay.gaps.is_empty() && event.index <= self.replay.through {
+        if self.replay.gaps.is_empty() && event.index > self.replay.through {
+            let end = self.replay.through;
+            let why = format!(", and the log that a majority has ends at {end}");
+            note(Kind::EventNeverWas, why);
+        } else if self.replay.gaps.is_empty() {
             let of_entry = self.replay.events.get(&event.index);
             let at = usize::try_from(event.n).unwrap_or(usize::MAX);
             match of_entry.and_then(|events| events.get(at)) {

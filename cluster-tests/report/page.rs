@@ -36,12 +36,12 @@ pub fn page(report: &Report, evidence: &Evidence) -> String {
             body {
                 (head(report))
                 h2 { "Timeline" }
-                div class="scroll" { (timeline(&evidence.history, told)) }
+                div class="scroll" { (timeline(&evidence.history, &violations)) }
                 @if !violations.is_empty() {
                     h2 { (super::count(violations.len(), "violation")) }
                     @for (number, violation) in (1..).zip(told) { (broken(number, violation, evidence)) }
                     @if violations.len() > told.len() {
-                        p class="soft" { (violations.len() - told.len()) " more are in the JSON report." }
+                        p class="soft" { (violations.len() - told.len()) " more are in the JSON report, and marked in the timeline." }
                     }
                 }
                 h2 { "Promises" }

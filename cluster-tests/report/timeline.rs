@@ -31,7 +31,7 @@ const ALWAYS: usize = 2_000;
 /// An operation that took no time can be seen all the same.
 const LEAST: f64 = 1.2;
 /// Two marks that are closer hide each other.
-const MARK: f64 = 22.0;
+const MARK: f64 = 56.0;
 
 /// Rows of the picture from the top, and the scale of its time.
 struct Scale {
@@ -347,7 +347,7 @@ fn mark(mark: &Mark<'_>, (top, bottom): (f64, f64)) -> Markup {
     let label = match violations.as_slice() {
         [(one, _)] => one.to_string(),
         [(one, _), (other, _)] => format!("{one},{other}"),
-        [(one, _), ..] => format!("{one},…"),
+        [(one, _), .., (last, _)] => format!("{one}…{last}"),
         [] => String::new(),
     };
     let half = 5.0 + 4.0 * label.chars().count() as f64;

@@ -342,6 +342,8 @@ mod healing {
     fn a_success_within_two_seconds_is_wanted_once_nothing_is_broken_any_more() {
         let one = || vec![fault(1, 10, Some(20))];
         assert_eq!(standing(one(), &[(150, 215)]), (Standing::Holds, vec![]));
+        // It ended too early to show anything.
+        assert_eq!(standing(one(), &[(150, 160)]), (Standing::Unproven, vec![]));
         let slow = (Standing::Violated, vec![Kind::SlowToHeal]);
         assert_eq!(standing(one(), &[(150, 225)]), slow);
         assert_eq!(standing(one(), &[(205, 225)]), slow);

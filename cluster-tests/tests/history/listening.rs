@@ -85,4 +85,11 @@ fn an_event_twice_out_of_order_left_out_or_made_up_is_found() {
     assert_eq!(found, [Kind::EventMissing]);
     let found = broken(|heard| heard[0].events[2].kind = "task_ended".into());
     assert_eq!(found, [Kind::EventNeverWas]);
+    // Of an entry that was never committed.
+    let found = broken(|heard| {
+        let mut last = heard[1].events.last().unwrap().clone();
+        last.index += 100;
+        heard[1].events.push(last);
+    });
+    assert_eq!(found, [Kind::EventNeverWas]);
 }

@@ -12,7 +12,7 @@ use cluster_tests::log::{Content, Log, LogEntry};
 use model::{
     AgentId, AgentProfile, AgentProtocol, Assignment, Command, End, Entry, Epoch, Fence,
     Generation, Incarnation, Namespace, Op, Placement, Principal, RequestId, Role, Stamped, State,
-    StateVersion, Submit, SystemCommand, TaskId, TaskSpec, Timestamp, Trace, Verdict,
+    StateVersion, Submit, SystemCommand, TaskId, TaskRecord, TaskSpec, Timestamp, Trace, Verdict,
 };
 
 pub fn at(micros: u64) -> Moment {
@@ -138,6 +138,8 @@ pub struct World {
     pub state: State,
     pub log: Log,
     pub operations: Vec<Operation>,
+    /// Tasks that left memory.
+    gone: BTreeMap<u64, TaskSeen>,
     index: u64,
     now: u64,
 }
@@ -163,6 +165,7 @@ impl World {
                 entries: vec![membership, blank],
             },
             operations: Vec::new(),
+            gone: BTreeMap::new(),
             index: 1,
             now: 1_000,
         };
@@ -194,16 +197,25 @@ impl World {
             content: Content::Operations(entry.encode()),
             words: Vec::new(),
         });
-        self.state.apply(Stamped {
+        let applied = self.state.apply(Stamped {
             index,
             term: 1,
             membership: 0,
             entry,
         });
+        let records = applied.archive.records.iter();
+        for record in records.filter(|record| !record.key.is_events()) {
+            let record = TaskRecord::decode(&record.bytes).unwrap();
+            let shown = TaskSeen::of(&wire::convert::archived_task(&record));
+            self.gone.insert(shown.id, shown);
+        }
         index
     }
 
     pub fn shown(&self, task: u64) -> TaskSeen {
+        if let Some(gone) = self.gone.get(&task) {
+            return gone.clone();
+        }
         let task = self.state.task(TaskId(task)).unwrap();
         TaskSeen::of(&wire::convert::task(&self.state, task, false))
     }
@@ -229,7 +241,7 @@ impl World {
     pub fn submitted(&mut self, request_id: &str, spec: TaskSpec) -> u64 {
         let identity = hex::encode(spec.identity());
         let index = self.entry(vec![submit(request_id, spec)]);
-        let id = self.state.task_count() as u64;
+        let id = self.state.tasks_newest_first(None).next().unwrap().id.0;
         let action = Action::Submit {
             request_id: request_id.to_owned(),
             spec: SpecSeen {

@@ -9,7 +9,7 @@ use cluster_tests::history::{
 use cluster_tests::log::{Content, Log};
 use model::{
     Applied, Command, DrainAgent, Entry, Event, Expression, Fence, Generation, Millis, Op, Reply,
-    Stamped, State, StateName, SystemCommand, TaskId,
+    Retention, Stamped, State, StateName, SystemCommand, TaskId,
 };
 
 use super::made::{
@@ -152,6 +152,43 @@ fn a_list_that_leaves_something_out_is_found() {
     });
     assert_eq!(kinds(&found), [Kind::NeverSo]);
     assert!(found[0].seen.contains("t1 was left out"), "{}", found[0]);
+}
+
+#[test]
+fn a_task_that_left_memory_is_compared_with_its_record() {
+    let left = || {
+        let mut world = World::new();
+        world.entry(vec![Op::System(SystemCommand::Retain(Retention {
+            hot_tasks: 2,
+            ..Retention::default()
+        }))]);
+        for task in 1..=6 {
+            world.submitted(&format!("r{task}"), spec());
+            let epoch = world.entry(vec![assign(task, "a1")]);
+            world.entry(vec![finish(task, epoch, "a1")]);
+            world.got(1);
+        }
+        assert_eq!(world.state.task_count(), 2);
+        let tasks = (1..=6).rev().map(|task| world.shown(task)).collect();
+        let outcome = world.answer(Value::Tasks { tasks, next: 0 });
+        let list = Action::List {
+            states: vec![TaskState::Succeeded],
+            limit: 0,
+            page: 0,
+        };
+        world.done(list, outcome);
+        world
+    };
+    assert_eq!(check(&left().evidence()), []);
+    let mut world = left();
+    let Value::Tasks { tasks, .. } = &mut answer(world.operations.last_mut().unwrap()).value else {
+        panic!("not a list");
+    };
+    tasks[5].epoch += 1;
+    tasks.remove(4);
+    let found = check(&world.evidence());
+    let broken = [Kind::ResultChanged, Kind::NeverSo, Kind::NeverSo];
+    assert_eq!(kinds(&found), broken);
 }
 
 #[test]
