@@ -1,9 +1,11 @@
 //! What a checker answers.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::evidence::Case;
-use super::violation::{Invariant, Violation};
+use super::violation::{Invariant, Kind, Violation};
 
 /// Holds a run to one promise.
 pub trait Checker {
@@ -21,7 +23,10 @@ pub struct Finding {
     pub sentence: String,
     /// How many things were held against the promise.
     pub looked_at: u64,
+    /// The first of each kind.
     pub violations: Vec<Violation>,
+    /// How many more there were.
+    pub left_out: u64,
     /// What it lacked, so that more may be broken than it found.
     pub gaps: Vec<String>,
     /// Why there is nothing to check in this product yet.
@@ -48,6 +53,7 @@ impl Finding {
             sentence: checker.sentence().to_owned(),
             looked_at: 0,
             violations: Vec::new(),
+            left_out: 0,
             gaps: Vec::new(),
             not_applicable: None,
         }
@@ -63,6 +69,23 @@ impl Finding {
             (None, true, 0) => Standing::NothingSeen,
             (None, true, _) => Standing::Holds,
         }
+    }
+
+    /// All that were found, those included that are not told.
+    pub fn broken(&self) -> u64 {
+        self.violations.len() as u64 + self.left_out
+    }
+
+    /// Keeps so many of each kind: where all is broken, a hundred say as much as a million.
+    pub fn bound(&mut self, each: usize) {
+        let mut counts: BTreeMap<Kind, usize> = BTreeMap::new();
+        let before = self.violations.len();
+        self.violations.retain(|violation| {
+            let count = counts.entry(violation.kind).or_default();
+            *count += 1;
+            *count <= each
+        });
+        self.left_out += (before - self.violations.len()) as u64;
     }
 
     pub fn saw(&mut self, more: usize) {

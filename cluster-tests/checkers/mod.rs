@@ -33,6 +33,9 @@ pub use finding::{Checker, Finding, Standing};
 pub use replay::{Books, Replay};
 pub use violation::{Invariant, Kind, Violation};
 
+/// Violations of one kind that are kept.
+const KEPT: usize = 100;
+
 /// All checkers, in the order of their names.
 pub fn all() -> Vec<Box<dyn Checker>> {
     vec![
@@ -55,7 +58,9 @@ pub fn all() -> Vec<Box<dyn Checker>> {
 /// What each of them finds.
 pub fn judge(evidence: &Evidence) -> Vec<Finding> {
     let case = Case::of(evidence);
-    all().iter().map(|checker| checker.check(&case)).collect()
+    let mut findings: Vec<Finding> = all().iter().map(|checker| checker.check(&case)).collect();
+    findings.iter_mut().for_each(|finding| finding.bound(KEPT));
+    findings
 }
 
 /// All that the evidence breaks. Empty is good, if the evidence is not.

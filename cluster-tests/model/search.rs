@@ -166,9 +166,12 @@ impl<S: Specification> Search<'_, S> {
         let first_end = left().filter_map(|at| self.operations[at].answered).min();
         let end = first_end.unwrap_or(u64::MAX);
         let choices = left().take_while(|at| self.operations[*at].invoked <= end);
+        let mut choices: Vec<usize> = choices.collect();
+        // What ended first most likely came first; what never ended, last of all.
+        choices.sort_by_key(|at| (self.operations[*at].answered.unwrap_or(u64::MAX), *at));
         Level {
             state,
-            choices: choices.collect(),
+            choices,
             next: 0,
             by,
         }

@@ -38,10 +38,11 @@ pub fn page(report: &Report, evidence: &Evidence) -> String {
                 h2 { "Timeline" }
                 div class="scroll" { (timeline(&evidence.history, &violations)) }
                 @if !violations.is_empty() {
-                    h2 { (super::count(violations.len(), "violation")) }
+                    @let all: u64 = report.findings.iter().map(Finding::broken).sum();
+                    h2 { (grouped(all)) @if all == 1 { " violation" } @else { " violations" } }
                     @for (number, violation) in (1..).zip(told) { (broken(number, violation, evidence)) }
                     @if violations.len() > told.len() {
-                        p class="soft" { (violations.len() - told.len()) " more are in the JSON report, and marked in the timeline." }
+                        p class="soft" { (violations.len() - told.len()) " more are in the JSON report, and marked in the timeline; of each kind the first hundred are kept." }
                     }
                 }
                 h2 { "Promises" }
@@ -193,7 +194,7 @@ fn promises(findings: &[Finding]) -> Markup {
                     }
                     td class={ "standing " (class(standing)) } {
                         (standing.as_str())
-                        @if standing == Standing::Violated { " (" (finding.violations.len()) ")" }
+                        @if standing == Standing::Violated { " (" (grouped(finding.broken())) ")" }
                     }
                     td class="number" { (grouped(finding.looked_at)) }
                 }

@@ -103,6 +103,18 @@ impl Report {
         std::fs::write(path, bytes).map_err(Error::file("writing", path))
     }
 
+    /// Leaves all of it in a directory: `NAME.json` for programs, `NAME.html` for people, and the history as
+    /// `NAME.history.jsonl`, from which it can be judged again.
+    pub fn keep(&self, evidence: &Evidence, directory: &Path, name: &str) -> Result<(), Error> {
+        std::fs::create_dir_all(directory).map_err(Error::file("creating", directory))?;
+        let file = |end: &str| directory.join(format!("{name}.{end}"));
+        self.write(&file("json"))?;
+        let html = file("html");
+        std::fs::write(&html, super::page(self, evidence))
+            .map_err(Error::file("writing", &html))?;
+        evidence.history.write(&file("history.jsonl"))
+    }
+
     pub fn violations(&self) -> impl Iterator<Item = &crate::checkers::Violation> {
         self.findings.iter().flat_map(|finding| &finding.violations)
     }
@@ -117,12 +129,12 @@ fn verdict(
     let mut broken = Vec::new();
     let mut invalid = Vec::new();
     for finding in findings {
-        let (name, count) = (finding.invariant, finding.violations.len());
+        let (name, count) = (finding.invariant, finding.broken());
         let promise = name.sentence();
         match finding.standing() {
             Standing::Violated => broken.push(format!(
                 "{name} is broken ({}): {promise}",
-                super::count(count, "violation")
+                super::count(usize::try_from(count).unwrap_or(usize::MAX), "violation")
             )),
             Standing::Unproven => {
                 let gaps = finding.gaps.join("; ");

@@ -14,7 +14,7 @@ use cluster_tests::history::{
     Action, Answer, Heard, Order, Pending, Recorder, SeenEvent, TaskState,
 };
 use cluster_tests::log::Log;
-use cluster_tests::report::{Report, Run, Verdict, page};
+use cluster_tests::report::{Report, Run, Verdict};
 use cluster_tests::traffic::Load;
 use tokio::task::JoinHandle;
 use tokio::test;
@@ -269,13 +269,7 @@ fn judge(site: &Site, evidence: &Evidence) {
     };
     let report = Report::of(run, evidence, findings);
     if let Some(dir) = std::env::var_os("QUORATE_REPORTS") {
-        let path = Path::new(&dir).join("replayed.html");
-        std::fs::write(&path, page(&report, evidence)).unwrap();
-        report.write(&path.with_extension("json")).unwrap();
-        evidence
-            .history
-            .write(&path.with_extension("history"))
-            .unwrap();
+        report.keep(evidence, Path::new(&dir), "replayed").unwrap();
     }
     for finding in &report.findings {
         let (name, facts) = (finding.invariant, finding.looked_at);

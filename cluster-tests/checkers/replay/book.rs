@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::checkers::violation::{Invariant, Kind, Violation};
 
-/// Violations of one kind that are kept: where all is broken, a hundred say as much as a million.
+/// Violations of one kind that are kept, of the log's millions of entries.
 const KEPT: u64 = 100;
 
 #[derive(Debug, Clone, Default)]
@@ -30,6 +30,13 @@ impl Book {
 
     pub fn looked_at(&self, invariant: Invariant) -> u64 {
         self.looked_at.get(&invariant).copied().unwrap_or(0)
+    }
+
+    /// Those that were not kept.
+    pub fn left_out(&self, invariant: Invariant) -> u64 {
+        let counts = self.counts.iter();
+        let counts = counts.filter(|(kind, _)| kind.invariant() == invariant);
+        counts.map(|(_, count)| count.saturating_sub(KEPT)).sum()
     }
 
     pub fn violations(&self) -> &[Violation] {

@@ -77,6 +77,7 @@ impl Replay {
         finding.looked_at += self.looked_at(invariant);
         let found = self.violations_of(invariant).cloned();
         finding.violations.extend(found);
+        finding.left_out += self.book.left_out(invariant);
         finding.gaps.extend(self.gaps.iter().cloned());
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use cluster_tests::checkers::{
-    Evidence, Execution, Final, Kind, Violation, check, check_hashes, is_converged,
+    Evidence, Execution, Final, Kind, Violation, check, check_hashes, is_converged, judge,
 };
 use cluster_tests::cluster::{MemberStatus, Status};
 use cluster_tests::history::{
@@ -115,6 +115,16 @@ fn finals<'a>(evidence: &'a mut Evidence, controller: &str) -> &'a mut Vec<Final
 #[test]
 fn a_good_history_breaks_nothing() {
     assert_eq!(check(&good()), []);
+}
+
+#[test]
+fn of_a_thousand_losses_a_hundred_are_told_and_all_are_counted() {
+    let mut evidence = good();
+    let lost = (10..1_010).map(|n| acknowledged(n, seen(n, &format!("r{n}"), 10, 11)));
+    evidence.history.operations.extend(lost);
+    evidence.finals.remove("c2");
+    let found = judge(&evidence).swap_remove(0);
+    assert_eq!((found.violations.len(), found.broken()), (100, 1_000));
 }
 
 #[test]
@@ -301,7 +311,7 @@ mod healing {
     //! After the last fault is healed.
 
     use super::*;
-    use cluster_tests::checkers::{Invariant, Standing, judge};
+    use cluster_tests::checkers::{Invariant, Standing};
     use cluster_tests::history::{Fault, Moment};
 
     const SECOND: u64 = 1_000_000;

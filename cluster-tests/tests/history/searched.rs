@@ -161,6 +161,14 @@ fn where_it_gets_stuck_is_told() {
 }
 
 #[test]
+fn many_who_look_at_the_same_time_are_no_trouble() {
+    // Forty clients, four of them at any time, while the task goes through ten versions.
+    let looks = (0..40).map(|n| seen((10 + n * 10, 50 + n * 10), 1 + n / 4, TaskState::Queued));
+    let all: Vec<_> = std::iter::once(submitted((0, 5))).chain(looks).collect();
+    assert_eq!(search(&OneTask, &all, 200), Verdict::Linearizable);
+}
+
+#[test]
 fn a_search_that_would_take_too_long_says_so() {
     let looks = (0..40).map(|n| seen((10, 100), 40 - n, TaskState::Queued));
     let mut all: Vec<_> = std::iter::once(submitted((0, 5))).chain(looks).collect();
