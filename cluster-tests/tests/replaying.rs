@@ -1,5 +1,5 @@
-//! A whole cluster under load while its leader is killed, held to all promises by what was answered, and by the logs that
-//! are on its disks afterwards.
+//! A whole cluster under load while its leaders are killed, or its agents die and come back, held to all promises by what was
+//! answered, and by the logs that are on its disks afterwards.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -8,19 +8,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use cluster_tests::checkers::{self, Evidence, Standing};
-use cluster_tests::cluster;
+use cluster_tests::cluster::{self, Status};
 use cluster_tests::faults;
 use cluster_tests::history::{
     Action, Answer, Heard, Order, Pending, Recorder, SeenEvent, TaskState,
 };
 use cluster_tests::log::Log;
 use cluster_tests::report::{Report, Run, Verdict};
-use cluster_tests::traffic::Load;
+use cluster_tests::traffic::{Load, Running};
+use cluster_tests::wait;
+use serde_json::Value;
 use tokio::task::JoinHandle;
 use tokio::test;
 use tokio_rustls::rustls::ClientConfig;
+use tonic::Response;
 use tonic::transport::Channel;
-use tonic::{Response, Status};
 use wire::status::Reaction;
 use wire::v1;
 use wire::v1::agents_client::AgentsClient;
@@ -114,15 +116,17 @@ impl Curious {
     }
 }
 
-async fn tried<T>(asked: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Status> {
+async fn tried<T>(
+    asked: impl Future<Output = Result<Response<T>, tonic::Status>>,
+) -> Result<T, tonic::Status> {
     match tokio::time::timeout(TRY, asked).await {
         Ok(answer) => answer.map(Response::into_inner),
-        Err(_elapsed) => Err(Status::deadline_exceeded("no answer")),
+        Err(_elapsed) => Err(tonic::Status::deadline_exceeded("no answer")),
     }
 }
 
 /// One try: what nobody can be sure of is unknown.
-fn told<T>(pending: Pending, answer: Result<T, Status>, read: impl Fn(&T) -> Answer) {
+fn told<T>(pending: Pending, answer: Result<T, tonic::Status>, read: impl Fn(&T) -> Answer) {
     match answer {
         Ok(answer) => pending.ok(read(&answer)),
         Err(status) => {
@@ -187,89 +191,172 @@ async fn dumped(site: &Site, dir: &Path) -> Log {
     Log::parse(done.stdout.as_slice()).unwrap()
 }
 
+/// A cluster with everything on it that is taken down.
+struct Scene {
+    site: Site,
+    recorder: Recorder,
+    load: Running,
+    beside: Vec<JoinHandle<()>>,
+    stop: Arc<AtomicBool>,
+    statuses: Vec<Status>,
+}
+
+impl Scene {
+    /// A few thousand entries at the most: no snapshot takes the beginning of the log away.
+    async fn begin(name: &'static str, script: &'static str) -> Scene {
+        let site = Site::start(name, |options| options).await;
+        let recorder = Recorder::new();
+        let addresses = site.cluster.addresses().unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let executions = site.executions.clone();
+        let load = Load {
+            in_flight: 6,
+            spec: Arc::new(move |number| v1::TaskSpec {
+                at_most_once: number % 5 == 0,
+                ..executions.task(&format!("echo {number}; {script}"))
+            }),
+            patience: PATIENCE,
+        }
+        .start_with(&site.caller, &recorder);
+        let mut beside = vec![listen(&recorder, &addresses, &site.tls, &stop)];
+        for name in ["curious-1", "curious-2"] {
+            let channels = addresses.iter().map(|it| cluster::channel(it, &site.tls));
+            let curious = Curious {
+                name,
+                recorder: recorder.clone(),
+                channels: channels.collect(),
+                stop: Arc::clone(&stop),
+            };
+            beside.push(tokio::spawn(curious.run()));
+        }
+        Scene {
+            site,
+            recorder,
+            load,
+            beside,
+            stop,
+            statuses: Vec::new(),
+        }
+    }
+
+    async fn look(&mut self) {
+        let status = self.site.cluster.status().await.unwrap();
+        if let Some(leader) = status.leader() {
+            self.recorder.leads(leader, status.term);
+        }
+        self.statuses.push(status);
+    }
+
+    async fn more(&self, submits: u64) {
+        self.site.until_more(&self.load, submits).await;
+    }
+
+    /// Lets everything end, stops the cluster, and judges all that was seen and is on the disks.
+    async fn end(mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.load.finish().await.unwrap();
+        for one in self.beside {
+            one.await.unwrap();
+        }
+        let site = &mut self.site;
+        self.statuses.push(site.converged().await);
+        let finals = site.finals().await;
+        let executions = site.executions.read().unwrap();
+        let controllers = site.cluster.layout().unwrap().controllers;
+        site.cluster.pause().await.unwrap();
+        let mut logs = BTreeMap::new();
+        for controller in controllers {
+            let log = dumped(site, &controller.data_dir).await;
+            logs.insert(controller.id, log);
+        }
+        let evidence = Evidence {
+            history: self.recorder.history(),
+            logs,
+            voters: 3,
+            finals,
+            executions,
+            statuses: self.statuses,
+        };
+        judge(site, &evidence);
+    }
+}
+
 #[test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_answered_while_leaders_were_killed_is_what_the_log_makes_of_it() {
-    // A few thousand entries at the most: no snapshot takes the beginning of the log away.
-    let mut site = Site::start("replayed", |options| options).await;
-    let recorder = Recorder::new();
-    let addresses = site.cluster.addresses().unwrap();
-    let stop = Arc::new(AtomicBool::new(false));
-    let executions = site.executions.clone();
-    let load = Load {
-        in_flight: 6,
-        spec: Arc::new(move |number| v1::TaskSpec {
-            at_most_once: number % 5 == 0,
-            ..executions.task(&format!("echo {number}"))
-        }),
-        patience: PATIENCE,
-    }
-    .start_with(&site.caller, &recorder);
-    let mut beside = vec![listen(&recorder, &addresses, &site.tls, &stop)];
-    for name in ["curious-1", "curious-2"] {
-        let channels = addresses.iter().map(|it| cluster::channel(it, &site.tls));
-        let curious = Curious {
-            name,
-            recorder: recorder.clone(),
-            channels: channels.collect(),
-            stop: Arc::clone(&stop),
-        };
-        beside.push(tokio::spawn(curious.run()));
-    }
-    let mut statuses = Vec::new();
+    let mut scene = Scene::begin("replayed", "true").await;
     for _ in 0..2 {
-        site.until_more(&load, 60).await;
-        let status = site.cluster.until_whole().await.unwrap();
-        recorder.leads(status.leader().unwrap(), status.term);
-        let leader = site.cluster.leader().await.unwrap();
-        statuses.push(status);
-        let fault = recorder.fault("kill", &leader);
-        faults::kill(&site.cluster, &leader).await.unwrap();
+        scene.more(60).await;
+        scene.site.cluster.until_whole().await.unwrap();
+        scene.look().await;
+        let leader = scene.site.cluster.leader().await.unwrap();
+        let fault = scene.recorder.fault("kill", &leader);
+        faults::kill(&scene.site.cluster, &leader).await.unwrap();
         fault.took_effect("its process is gone");
-        let next = site.cluster.leader().await.unwrap();
-        let status = site.cluster.status().await.unwrap();
-        recorder.leads(&next, status.term);
-        site.until_more(&load, 40).await;
-        site.restart(&leader).await;
+        scene.site.cluster.leader().await.unwrap();
+        scene.look().await;
+        scene.more(40).await;
+        scene.site.restart(&leader).await;
         fault.healed();
-        site.until_more(&load, 40).await;
+        scene.more(40).await;
     }
-    stop.store(true, Ordering::Relaxed);
-    load.finish().await.unwrap();
-    for one in beside {
-        one.await.unwrap();
-    }
-    statuses.push(site.converged().await);
-    let finals = site.finals().await;
-    let executions = site.executions.read().unwrap();
-    let controllers = site.cluster.layout().unwrap().controllers;
-    site.cluster.pause().await.unwrap();
-    let mut logs = BTreeMap::new();
-    for controller in controllers {
-        let log = dumped(&site, &controller.data_dir).await;
-        logs.insert(controller.id, log);
-    }
-    let evidence = Evidence {
-        history: recorder.history(),
-        logs,
-        voters: 3,
-        finals,
-        executions,
-        statuses,
-    };
-    judge(&site, &evidence);
+    scene.end().await;
+}
+
+#[test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_answered_while_agents_died_and_came_back_is_what_the_log_makes_of_it() {
+    let mut scene = Scene::begin("replayed-agents", "sleep 0.3").await;
+    scene.more(20).await;
+    scene.look().await;
+    let fault = scene.recorder.fault("kill", "a1");
+    faults::kill(&scene.site.cluster, "a1").await.unwrap();
+    fault.took_effect("its process is gone");
+    scene.more(20).await;
+    scene.site.cluster.restart("a1").await.unwrap();
+    fault.healed();
+    scene.more(20).await;
+    let fault = scene.recorder.fault("stop", "a2");
+    let pid = faults::stop(&scene.site.cluster, "a2").await.unwrap();
+    fault.took_effect("its process is stopped");
+    // Its lease runs out, and its work goes to the other one.
+    let lost = |agent: &Value| agent["id"] == "a2" && agent["state"] == "lost";
+    wait::until("a2 to be lost", PATIENCE, || async {
+        let list = scene.site.cluster.cli().json(&["agent", "list"]).await;
+        let list = list.map_err(|error| error.to_string())?;
+        match list["items"]
+            .as_array()
+            .is_some_and(|all| all.iter().any(lost))
+        {
+            true => Ok(()),
+            false => Err(list.to_string()),
+        }
+    })
+    .await
+    .unwrap();
+    scene.more(20).await;
+    faults::continue_stopped("a2", pid).await.unwrap();
+    fault.healed();
+    scene.more(40).await;
+    scene.look().await;
+    scene.end().await;
 }
 
 fn judge(site: &Site, evidence: &Evidence) {
+    let faults = evidence.history.faults.iter();
+    let faults: Vec<String> = faults
+        .map(|it| format!("{}-{}", it.name, it.target))
+        .collect();
     let findings = checkers::judge(evidence);
     let run = Run {
-        scenario: "two killed leaders".into(),
+        scenario: faults.join("-"),
         network: "none".into(),
-        floor: 300,
+        floor: 200,
         ..Run::default()
     };
     let report = Report::of(run, evidence, findings);
     if let Some(dir) = std::env::var_os("QUORATE_REPORTS") {
-        report.keep(evidence, Path::new(&dir), "replayed").unwrap();
+        report
+            .keep(evidence, Path::new(&dir), &report.run.scenario)
+            .unwrap();
     }
     for finding in &report.findings {
         let (name, facts) = (finding.invariant, finding.looked_at);
