@@ -3,7 +3,7 @@
 //! [`cluster`] starts a whole cluster on a real disk and knows its processes by their pids. [`traffic`]
 //! puts work on it, [`history`] is what was asked and answered meanwhile, [`faults`] end, stop and continue processes, or
 //! take the room on their disks, and make sure that they did. [`checkers`] are pure and judge a history, beside what was on
-//! the disks ([`log`]) and what one task may do ([`model`]), and [`report`] turns numbers into something to read.
+//! the disks ([`log`], [`journal`]) and what one task may do ([`model`]), and [`report`] turns numbers into something to read.
 //! Everything that waits does so on a condition and with a deadline ([`wait`]).
 //!
 //! It sees a cluster as a stranger does: through the binary, its files, and the wire. It never imports
@@ -16,6 +16,7 @@ pub mod cluster;
 mod error;
 pub mod faults;
 pub mod history;
+pub mod journal;
 pub mod log;
 pub mod model;
 pub mod report;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::evidence::{Case, Evidence, Execution, Final};
 use super::finding::{Checker, Finding};
 use super::violation::{Invariant, Kind, Violation};
+use crate::journal::Begun;
 
 pub struct Epochs;
 
@@ -15,7 +16,7 @@ impl Checker for Epochs {
 
     fn sentence(&self) -> &'static str {
         "the log assigns a task only while it has no live attempt, with the entry's index as its epoch; a process starts \
-         once for an assignment, and never without one"
+         once for an assignment, never without one, and after its agent has written it down"
     }
 
     fn check(&self, case: &Case<'_>) -> Finding {
@@ -40,7 +41,7 @@ impl Checker for Epochs {
                 continue;
             }
             let assigned = match replay.gaps.is_empty() {
-                true => replay.assigned.contains(&(task, epoch)),
+                true => replay.assigned.contains_key(&(task, epoch)),
                 // Of the epochs only the last one is known without the log.
                 false => finals
                     .get(&task)
@@ -61,7 +62,50 @@ impl Checker for Epochs {
                     .push(violation.entry(before).entry(epoch));
             }
         }
+        journals(case, &mut finding);
         finding
+    }
+}
+
+/// What agents wrote down before they started it: once each, what was given to them, and all that ran.
+fn journals(case: &Case<'_>, finding: &mut Finding) {
+    let Case { evidence, replay } = case;
+    let mut written = BTreeSet::new();
+    for (agent, begun) in &evidence.journals {
+        let mut own = BTreeSet::new();
+        for Begun { task, epoch } in begun {
+            finding.saw(1);
+            written.insert((*task, *epoch));
+            if !own.insert((*task, *epoch)) {
+                let seen =
+                    format!("{agent} began t{task} twice under epoch {epoch}, says its journal");
+                let violation = Violation::new(Kind::RanTwice, seen).entry(*epoch);
+                finding.violations.push(violation);
+            }
+            let given = replay.assigned.get(&(*task, *epoch));
+            let given_to_it = given.is_some_and(|to| to.as_str() == agent);
+            if replay.gaps.is_empty() && !given_to_it {
+                let to = given.map_or("nobody".to_owned(), ToString::to_string);
+                let seen = format!(
+                    "{agent} began t{task} under epoch {epoch}, says its journal; it was given to {to}"
+                );
+                let violation = Violation::new(Kind::RanUnasked, seen).entry(*epoch);
+                finding.violations.push(violation);
+            }
+        }
+    }
+    let ran = evidence
+        .executions
+        .iter()
+        .filter(|_| !evidence.journals.is_empty());
+    for Execution { task, epoch } in ran {
+        if !written.contains(&(*task, *epoch)) {
+            let seen = format!(
+                "t{task} ran under epoch {epoch}, and no agent's journal says that it was begun"
+            );
+            let violation = Violation::new(Kind::NotWritten, seen).entry(*epoch);
+            finding.violations.push(violation);
+        }
     }
 }
 

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use super::replay::Replay;
 use crate::cluster::Status;
 use crate::history::{History, TaskSeen};
+use crate::journal::Begun;
 use crate::log::Log;
 
-/// A start of a process, as the process itself or its agent's journal wrote it down.
+/// A start of a process, as the process itself wrote it down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Execution {
     pub task: u64,
@@ -33,6 +34,8 @@ pub struct Evidence {
     pub finals: BTreeMap<String, Vec<Final>>,
     /// In the order in which they were written.
     pub executions: Vec<Execution>,
+    /// By agent: what it had on its disk before it started anything. Of all agents, or of none.
+    pub journals: BTreeMap<String, Vec<Begun>>,
     /// Samples, in any order.
     pub statuses: Vec<Status>,
 }

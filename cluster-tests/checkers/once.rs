@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::evidence::Case;
 use super::finding::{Checker, Finding};
 use super::violation::{Invariant, Kind, Violation};
+use crate::journal::Begun;
 
 pub struct Once;
 
@@ -14,7 +15,7 @@ impl Checker for Once {
     }
 
     fn sentence(&self) -> &'static str {
-        "a task that was submitted as at-most-once is assigned once in the log, and started once by all agents together"
+        "a task that was submitted as at-most-once is assigned once in the log, and begun and started once by all agents together, by their journals and by what the processes wrote"
     }
 
     fn check(&self, case: &Case<'_>) -> Finding {
@@ -42,6 +43,20 @@ impl Checker for Once {
                 finding
                     .violations
                     .push(violation.entry(before).entry(epoch));
+            }
+        }
+        let begun = evidence.journals.values().flatten();
+        let mut begins: BTreeMap<u64, u64> = BTreeMap::new();
+        for Begun { task, epoch } in begun.filter(|it| once.contains(&it.task)) {
+            finding.saw(1);
+            if let Some(before) = begins.insert(*task, *epoch) {
+                let seen = format!(
+                    "t{task} is at-most-once and was begun under epochs {before} and {epoch}, say the agents' journals"
+                );
+                let violation = Violation::new(Kind::RanAgain, seen);
+                finding
+                    .violations
+                    .push(violation.entry(before).entry(*epoch));
             }
         }
         finding

@@ -94,6 +94,7 @@ kinds! {
     AfterEnd I3 "a task that has ended is not assigned or ended again",
     RanTwice I3 "under one epoch a task is started once",
     RanUnasked I3 "an agent starts what was assigned, and nothing else",
+    NotWritten I3 "what an agent starts stands in its journal before",
     OnCordoned I4 "an agent that is cordoned or drained gets no new work",
     OnLost I4 "an agent whose lease ran out gets no work until it registers again",
     OnUnfit I4 "a task goes to an agent that has what it requires",

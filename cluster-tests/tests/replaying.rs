@@ -13,6 +13,7 @@ use cluster_tests::faults;
 use cluster_tests::history::{
     Action, Answer, Heard, Order, Pending, Recorder, SeenEvent, TaskState,
 };
+use cluster_tests::journal;
 use cluster_tests::log::Log;
 use cluster_tests::report::{Report, Run, Verdict};
 use cluster_tests::traffic::{Load, Running};
@@ -262,14 +263,19 @@ impl Scene {
         self.statuses.push(site.converged().await);
         let finals = site.finals().await;
         let executions = site.executions.read().unwrap();
-        let controllers = site.cluster.layout().unwrap().controllers;
+        let layout = site.cluster.layout().unwrap();
         site.cluster.pause().await.unwrap();
         let mut logs = BTreeMap::new();
-        for controller in controllers {
+        for controller in layout.controllers {
             let log = dumped(site, &controller.data_dir).await;
             logs.insert(controller.id, log);
         }
+        let journals = layout.agents.into_iter().map(|agent| {
+            let begun = journal::read(&agent.data_dir.join("journal")).unwrap();
+            (agent.id, begun)
+        });
         let evidence = Evidence {
+            journals: journals.collect(),
             history: self.recorder.history(),
             logs,
             voters: 3,

@@ -28,7 +28,7 @@ pub struct Ledger {
     lines: BTreeMap<Vec<Expression>, BTreeSet<(Class, TaskId)>>,
     /// When a submit was asked for and when it was answered, by its task.
     known_since: BTreeMap<TaskId, (Moment, Moment)>,
-    assigned: BTreeSet<(u64, u64)>,
+    assigned: BTreeMap<(u64, u64), AgentId>,
     at_most_once: BTreeSet<u64>,
 }
 
@@ -71,12 +71,12 @@ impl Ledger {
             requests: BTreeMap::new(),
             lines: BTreeMap::new(),
             known_since,
-            assigned: BTreeSet::new(),
+            assigned: BTreeMap::new(),
             at_most_once: BTreeSet::new(),
         }
     }
 
-    pub fn into_assigned(self) -> (BTreeSet<(u64, u64)>, BTreeSet<u64>) {
+    pub fn into_assigned(self) -> (BTreeMap<(u64, u64), AgentId>, BTreeSet<u64>) {
         (self.assigned, self.at_most_once)
     }
 
@@ -301,7 +301,7 @@ impl Ledger {
         book: &mut Book,
     ) {
         let (id, epoch) = (fence.task, fence.epoch.0);
-        self.assigned.insert((id.0, epoch));
+        self.assigned.insert((id.0, epoch), agent.clone());
         book.saw(Invariant::I3, 1);
         book.saw(Invariant::I4, 1);
         self.overtakes(id, index, book);

@@ -19,7 +19,7 @@ mod shown;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use model::{Applied, Op, Stamped, State};
+use model::{AgentId, Applied, Op, Stamped, State};
 
 use self::answers::Answers;
 use self::book::Book;
@@ -37,8 +37,8 @@ pub struct Replay {
     pub gaps: Vec<String>,
     /// The last entry that was applied.
     pub through: u64,
-    /// Every (task, epoch) that was assigned.
-    pub assigned: BTreeSet<(u64, u64)>,
+    /// Every (task, epoch) that was assigned, and to whom.
+    pub assigned: BTreeMap<(u64, u64), AgentId>,
     /// Tasks that must not be begun twice.
     pub at_most_once: BTreeSet<u64>,
     /// The events of each entry that had some, if anybody listened.

@@ -6,6 +6,7 @@ use cluster_tests::checkers::{
 use cluster_tests::history::{
     Action, Answer, History, Operation, Order, Outcome, TaskSeen, TaskState, Value,
 };
+use cluster_tests::journal::{self, Begun};
 use cluster_tests::log::{Content, Log};
 use model::{
     Applied, Command, DrainAgent, Entry, Event, Expression, Fence, Generation, Millis, Op, Reply,
@@ -327,6 +328,51 @@ fn starts_are_held_to_the_assignments_of_the_log() {
     assert_eq!(check(&evidence), []);
     evidence.executions.push(Execution { task: 1, epoch: 7 });
     assert_eq!(kinds(&check(&evidence)), [Kind::RanUnasked]);
+}
+
+#[test]
+fn journals_are_held_to_the_assignments_and_starts_to_the_journals() {
+    let begun = |task, epoch| Begun { task, epoch };
+    let good = || {
+        let mut evidence = story().evidence();
+        let journals = [("a1", begun(1, 6)), ("a2", begun(2, 8))];
+        let journals = journals.map(|(agent, begun)| (agent.to_owned(), vec![begun]));
+        evidence.journals = journals.into();
+        evidence.executions = vec![Execution { task: 1, epoch: 6 }];
+        evidence
+    };
+    assert_eq!(check(&good()), []);
+    let broken = |agent: &str, begun: Begun| {
+        let mut evidence = good();
+        evidence.journals.get_mut(agent).unwrap().push(begun);
+        kinds(&check(&evidence))
+    };
+    assert_eq!(broken("a1", begun(1, 6)), [Kind::RanTwice]);
+    assert_eq!(broken("a1", begun(2, 8)), [Kind::RanUnasked]);
+    assert_eq!(broken("a1", begun(1, 7)), [Kind::RanUnasked]);
+    let mut evidence = good();
+    evidence.executions.push(Execution { task: 2, epoch: 8 });
+    evidence.journals.get_mut("a2").unwrap().clear();
+    assert_eq!(kinds(&check(&evidence)), [Kind::NotWritten]);
+
+    let mut world = World::new();
+    let mut once = spec();
+    once.at_most_once = true;
+    world.submitted("r1", once);
+    let epoch = world.entry(vec![assign(1, "a1")]);
+    let mut evidence = world.evidence();
+    let twice = [("a1", begun(1, epoch)), ("a2", begun(1, epoch + 1))];
+    evidence.journals = twice
+        .map(|(agent, begun)| (agent.to_owned(), vec![begun]))
+        .into();
+    assert_eq!(kinds(&check(&evidence)), [Kind::RanUnasked, Kind::RanAgain]);
+}
+
+#[test]
+fn what_is_no_journal_is_refused_and_a_torn_end_is_none() {
+    assert_eq!(journal::parse(&[]), Ok(Vec::new()));
+    assert_eq!(journal::parse(b"QJ\0\x01torn"), Ok(Vec::new()));
+    assert!(journal::parse(&[7; 64]).is_err());
 }
 
 #[test]
