@@ -14,7 +14,7 @@ ARGS ?=
 # The crates that no clock, thread or file may enter.
 CORE := -p quorate-model -p quorate-scheduler -p quorate-dispatch
 
-.PHONY: help setup build test core power-cuts verify fix cluster demo demo-llm bench-tasks bench-fleet bench-scale deny record
+.PHONY: help setup build test core sim power-cuts verify fix cluster demo demo-llm bench-tasks bench-fleet bench-scale deny record
 
 help: ## What there is to make
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-12s %s\n", $$1, $$2 }'
@@ -32,6 +32,10 @@ test: verify ## verify, then every test there is
 
 core: ## Only the pure core's tests: seconds, no sockets, no disk
 	$(CARGO) test --locked $(CORE)
+
+# A test, so that it can be told to have bugs; with all assertions, and optimized.
+sim: ## Simulated clusters that break: SEEDS=1000, or SEED=7 again; ARGS=--mutants plants each known bug
+	$(CARGO) test --locked --profile sim -p quorate-sim --test sim -- $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),1000)) $(ARGS)
 
 power-cuts: ## Cut the power of real file systems on a busy machine: CUTS=300 PARALLEL=4
 	scripts/power-cuts

@@ -34,6 +34,9 @@ pub enum Error {
         code: String,
         stderr: String,
     },
+    /// A program of the system that the harness needs.
+    #[error("`{command}`: {said}")]
+    Tool { command: String, said: String },
     #[error(transparent)]
     Security(#[from] security::Error),
     #[error("{call}: {status}")]

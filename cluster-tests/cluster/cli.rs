@@ -21,6 +21,8 @@ const LIMIT: Duration = Duration::from_secs(120);
 /// `quorate`, with the context of one cluster.
 #[derive(Debug, Clone)]
 pub struct Cli {
+    /// What starts it, where that is something else: a way into a network namespace.
+    entrance: Vec<String>,
     binary: PathBuf,
     context: PathBuf,
     home: PathBuf,
@@ -40,6 +42,7 @@ pub struct Completed {
 impl Cli {
     pub fn new(binary: &Path, context: &Path, home: &Path) -> Cli {
         Cli {
+            entrance: Vec::new(),
             binary: binary.to_owned(),
             context: context.to_owned(),
             home: home.to_owned(),
@@ -54,9 +57,24 @@ impl Cli {
         }
     }
 
+    /// The same, started by another command line.
+    #[must_use]
+    pub fn entering(self, entrance: Vec<String>) -> Cli {
+        Cli { entrance, ..self }
+    }
+
+    pub fn binary(&self) -> &Path {
+        &self.binary
+    }
+
     /// For commands that need something of their own: another variable, another input.
     pub fn command<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
-        self.program(&self.binary, arguments)
+        let Some((program, more)) = self.entrance.split_first() else {
+            return self.program(&self.binary, arguments);
+        };
+        let mut command = self.program(program, more);
+        command.arg(&self.binary).args(arguments);
+        command
     }
 
     /// The same for another program, which may be one that starts ours.

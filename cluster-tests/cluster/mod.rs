@@ -9,6 +9,7 @@ mod cli;
 mod layout;
 mod metrics;
 mod status;
+mod waiting;
 mod workspace;
 
 use std::path::{Path, PathBuf};
@@ -24,15 +25,13 @@ pub use cli::{Cli, Completed, finish, interrupt};
 pub use layout::{Agent, Controller, Layout, Member};
 pub use metrics::{Metrics, get};
 pub use status::{MemberStatus, Status};
+pub use waiting::{Ask, leader, whole};
 pub use workspace::Workspace;
 
 use crate::faults::process;
 use crate::{Error, binary, wait};
+use waiting::{ELECTED, READY};
 
-/// From nothing to a leader and all agents: certificates, elections and joins on a busy machine.
-const READY: Duration = Duration::from_secs(60);
-/// For an election among those that are left.
-const ELECTED: Duration = Duration::from_secs(20);
 /// For an orderly end of everything; after that it is killed.
 const ORDERLY: Duration = Duration::from_secs(20);
 
@@ -83,6 +82,14 @@ impl Options {
         self.environment.push((name.to_owned(), value.to_owned()));
         self
     }
+}
+
+/// Whatever runs members as processes of its own: a fault on a process needs no more.
+pub trait Members {
+    /// A member as it runs now, or does not.
+    fn member(&self, id: &str) -> Result<Member, Error>;
+    /// Where they all keep their data: what tells their processes from all others.
+    fn directory(&self) -> PathBuf;
 }
 
 /// A running development cluster.
@@ -183,14 +190,7 @@ impl Cluster {
 
     /// Waits until there is a leader, and says who.
     pub async fn leader(&self) -> Result<String, Error> {
-        wait::until("a leader", ELECTED, || async {
-            let status = self.status().await.map_err(|error| error.to_string())?;
-            status
-                .leader()
-                .map(str::to_owned)
-                .ok_or_else(|| status.describe())
-        })
-        .await
+        waiting::leader(&self.cli, "").await
     }
 
     /// Starts a member again that was killed, and waits for its process.
@@ -223,44 +223,17 @@ impl Cluster {
 
     /// Waits until every controller answers and all agents are connected and ready.
     pub async fn until_whole(&self) -> Result<Status, Error> {
-        let status = wait::until("all controllers", READY, || async {
-            let status = self.status().await.map_err(|error| error.to_string())?;
-            let up = |member: &MemberStatus| member.applied.is_some() && member.role == "voter";
-            let whole = status.members.len() == self.options.controllers as usize
-                && status.members.iter().all(up)
-                && status.leader().is_some();
-            if whole {
-                Ok(status)
-            } else {
-                Err(status.describe())
-            }
-        })
-        .await?;
-        self.until_agents_ready(self.options.agents as usize)
-            .await?;
-        Ok(status)
+        let Options {
+            controllers,
+            agents,
+            ..
+        } = self.options;
+        waiting::whole(&self.cli, controllers as usize, agents as usize).await
     }
 
     /// Waits until this many agents are ready for work.
     pub async fn until_agents_ready(&self, wanted: usize) -> Result<(), Error> {
-        wait::until(&format!("{wanted} ready agents"), READY, || async {
-            let list = self
-                .cli
-                .json(&["agent", "list"])
-                .await
-                .map_err(|error| error.to_string())?;
-            let items = list["items"].as_array().cloned().unwrap_or_default();
-            let ready = items
-                .iter()
-                .filter(|agent| agent["state"] == "ready")
-                .count();
-            if ready >= wanted {
-                Ok(())
-            } else {
-                Err(format!("{ready} ready: {list}"))
-            }
-        })
-        .await
+        waiting::agents_ready(&self.cli, wanted).await
     }
 
     /// Ends everything as Ctrl-C does, and waits for it.
@@ -328,6 +301,16 @@ impl Cluster {
 
     fn dev_output(&self) -> String {
         tail(&self.workspace.path().join("dev.err"))
+    }
+}
+
+impl Members for Cluster {
+    fn member(&self, id: &str) -> Result<Member, Error> {
+        Cluster::member(self, id)
+    }
+
+    fn directory(&self) -> PathBuf {
+        Cluster::directory(self)
     }
 }
 

@@ -1,6 +1,7 @@
-//! What `quorate cluster status -o json` says.
+//! What `quorate cluster status -o json` says, and a controller that is asked directly.
 
 use serde::Deserialize;
+use wire::v1;
 
 use crate::Error;
 use crate::cluster::cli::Cli;
@@ -73,5 +74,33 @@ impl Status {
             self.term,
             members.join("; ")
         )
+    }
+}
+
+impl From<v1::StatusReply> for Status {
+    fn from(reply: v1::StatusReply) -> Status {
+        Status {
+            cluster_id: reply.cluster_id,
+            leader: Some(reply.leader).filter(|leader| !leader.is_empty()),
+            term: reply.term,
+            stale: reply.stale,
+            members: reply.members.into_iter().map(MemberStatus::from).collect(),
+        }
+    }
+}
+
+impl From<v1::Member> for MemberStatus {
+    fn from(member: v1::Member) -> MemberStatus {
+        let is_heard = member.state != "unreachable";
+        MemberStatus {
+            id: member.id,
+            role: member.role,
+            applied: is_heard.then_some(member.applied),
+            lag: is_heard.then_some(member.lag),
+            state_hash: is_heard.then_some(member.state_hash),
+            hash_index: is_heard.then_some(member.hash_index),
+            hash_at: is_heard.then_some(member.hash_at),
+            state: member.state,
+        }
     }
 }

@@ -1,123 +1,137 @@
-//! Faults on processes and their disks. Each one makes sure that it took effect, and is INVALID otherwise:
-//! a test whose fault never happened would be green for nothing.
+//! What breaks clusters, and makes sure that it did.
+//!
+//! A [`Kind`] of fault has a name, says what it does and what it needs, and makes a [`Fault`]: something that is
+//! inflicted on a running cluster, lasts for a while, proves that it took effect, and is healed again. A
+//! [`Strike`] is all of that, once. The proof comes from the far side: from the kernel that ended the process,
+//! the router that dropped the packets, the other controllers that see the clock. A fault without one makes
+//! a run INVALID: whatever else was seen shows nothing.
+//!
+//! ```text
+//!   begin ─► inflict ─► hold ─► prove ─► heal ─► a task runs again
+//! ```
+//!
+//! All kinds are in [`kinds`], and drawn from a seed by [`draw`]. What they are made of is here, too, for tests
+//! that break things step by step: [`process`]es and signals to them, [`disk`]s, [`clock`]s, [`sockets`]. Left
+//! out: in which order faults come and what is asked of the cluster meanwhile.
 
+pub mod clock;
 pub mod disk;
+pub mod kinds;
+mod laid;
 pub mod process;
+mod signals;
 pub mod sockets;
+mod strike;
+mod whom;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use nix::sys::signal::Signal;
+use async_trait::async_trait;
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
 
-use crate::cluster::Cluster;
-use crate::faults::process::{Doing, Process};
-use crate::{Error, wait};
+pub use laid::Laid;
+pub use signals::{Killed, continue_stopped, kill, kill_together, running, stop};
+pub use strike::{Report, Strike};
+pub use whom::Whom;
 
-/// The kernel ends or stops a process in far less; one that waits for a slow disk takes a little.
-const EFFECT: Duration = Duration::from_secs(10);
+use crate::Error;
+use crate::network::{Backend, Harm};
+use crate::nodes::{Nodes, Options};
 
-/// A process that was killed.
-#[derive(Debug, Clone)]
-pub struct Killed {
-    pub id: String,
-    pub pid: i32,
-    /// Just before the signal.
-    pub at: Instant,
-}
+/// The longest election timeout, with the timers of one site.
+pub const ELECTION: Duration = Duration::from_millis(600);
+/// How long most faults last: long enough for an election, and for what waits for one to be given up.
+const USUAL: Duration = Duration::from_millis(1_200);
 
-/// SIGKILL: no farewell, nothing flushed.
-pub async fn kill(cluster: &Cluster, id: &str) -> Result<Killed, Error> {
-    let pid = running(cluster, id)?;
-    let at = Instant::now();
-    send(id, pid, Signal::SIGKILL)?;
-    wait::until_now(
-        &format!("the end of {id}"),
-        EFFECT,
-        || match Process::is_alive(pid) {
-            false => Ok(()),
-            true => Err(format!("pid {pid} still lives")),
-        },
-    )
-    .await
-    .map_err(|error| Error::Invalid(error.to_string()))?;
-    Ok(Killed {
-        id: id.to_owned(),
-        pid,
-        at,
-    })
-}
+/// One that is to be inflicted, or was.
+#[async_trait]
+pub trait Fault: Send + Sync {
+    /// Breaks something, and says what exactly was drawn.
+    async fn inflict(&mut self, nodes: &Nodes, rng: &mut StdRng) -> Result<String, Error>;
 
-/// SIGKILL to all of them before any can notice; then waits for their ends.
-pub async fn kill_together(cluster: &Cluster, ids: &[String]) -> Result<Vec<Killed>, Error> {
-    let mut killed = Vec::new();
-    for id in ids {
-        killed.push(Killed {
-            id: id.clone(),
-            pid: running(cluster, id)?,
-            at: Instant::now(),
-        });
+    /// How long it is to last, once it was inflicted.
+    fn hold(&self) -> Duration {
+        USUAL
     }
-    for victim in &killed {
-        send(&victim.id, victim.pid, Signal::SIGKILL)?;
-    }
-    wait::until_now("the end of all of them", EFFECT, || {
-        match killed.iter().find(|victim| Process::is_alive(victim.pid)) {
-            None => Ok(()),
-            Some(victim) => Err(format!("{} still lives", victim.id)),
-        }
-    })
-    .await
-    .map_err(|error| Error::Invalid(error.to_string()))?;
-    Ok(killed)
+
+    /// What shows from outside that it took effect, after it has lasted and before it is healed.
+    /// [`Error::Invalid`] where nothing does.
+    async fn prove(&mut self, nodes: &Nodes) -> Result<String, Error>;
+
+    /// Takes it back. Also called where inflicting or proving has failed, so whatever was done counts.
+    async fn heal(&mut self, nodes: &Nodes) -> Result<(), Error>;
 }
 
-/// SIGSTOP: it keeps its sockets and does nothing, as on a machine that hangs. Gives the pid.
-pub async fn stop(cluster: &Cluster, id: &str) -> Result<i32, Error> {
-    let pid = running(cluster, id)?;
-    send(id, pid, Signal::SIGSTOP)?;
-    until_doing(id, pid, "stopped", |doing| doing == Doing::Stopped).await?;
-    Ok(pid)
+/// What can be listed, named in a scenario, and drawn.
+#[derive(Debug, Clone, Copy)]
+pub struct Kind {
+    /// `isolate-leader`
+    pub name: &'static str,
+    /// One line for the person who chooses.
+    pub about: &'static str,
+    pub needs: &'static [Need],
+    pub make: fn() -> Box<dyn Fault>,
 }
 
-/// SIGCONT to a process that [`stop`] stopped, and nobody restarted meanwhile.
-pub async fn continue_stopped(id: &str, pid: i32) -> Result<(), Error> {
-    if Process::look(pid).is_none_or(|found| found.doing != Doing::Stopped) {
-        return Err(Error::Invalid(format!(
-            "{id} (pid {pid}) did not stay stopped"
-        )));
-    }
-    send(id, pid, Signal::SIGCONT)?;
-    until_doing(id, pid, "running", |doing| doing == Doing::Running).await
+/// What a kind of fault can't do without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// A network that can do this to an edge.
+    Network(Harm),
+    /// A network with links that can be taken down.
+    Links,
+    /// Nodes with clocks of their own.
+    Clocks,
+    /// Controllers with disks of their own.
+    Disks,
+    Controllers(usize),
+    Agents(usize),
 }
 
-/// The pid of a member that lives and belongs to this cluster.
-pub fn running(cluster: &Cluster, id: &str) -> Result<i32, Error> {
-    let missing = || Error::Invalid(format!("{id} does not run, so it can't be broken"));
-    let pid = cluster.member(id)?.pid.ok_or_else(missing)?;
-    match Process::is_alive(pid) && process::belongs_to(pid, &cluster.directory()) {
-        true => Ok(pid),
-        false => Err(missing()),
+impl Kind {
+    /// Why it can't be inflicted on such a cluster.
+    pub fn missing(&self, options: &Options) -> Option<String> {
+        self.needs.iter().find_map(|need| need.missing(options))
     }
 }
 
-fn send(id: &str, pid: i32, signal: Signal) -> Result<(), Error> {
-    process::send(pid, signal).map_err(|errno| Error::Invalid(format!("{signal} to {id}: {errno}")))
+impl Need {
+    fn missing(self, options: &Options) -> Option<String> {
+        let backend = options.backend;
+        let (is_there, what) = match self {
+            Need::Network(harm) => (
+                backend.can(harm),
+                format!("a network that does {harm:?}, not {}", backend.name()),
+            ),
+            Need::Links => (
+                backend == Backend::Namespaces,
+                format!("links, which {} have not", backend.name()),
+            ),
+            Need::Clocks => (options.has_clocks, "clocks of their own".to_owned()),
+            Need::Disks => (options.disks.is_some(), "disks of their own".to_owned()),
+            Need::Controllers(count) => {
+                (options.controllers >= count, format!("{count} controllers"))
+            }
+            Need::Agents(count) => (options.agents >= count, format!("{count} agents")),
+        };
+        (!is_there).then(|| format!("it needs {what}"))
+    }
 }
 
-async fn until_doing(
-    id: &str,
-    pid: i32,
-    what: &str,
-    wanted: impl Fn(Doing) -> bool,
-) -> Result<(), Error> {
-    wait::until_now(
-        &format!("{id} to be {what}"),
-        EFFECT,
-        || match Process::look(pid) {
-            Some(found) if wanted(found.doing) => Ok(()),
-            found => Err(format!("{found:?}")),
-        },
-    )
-    .await
-    .map_err(|error| Error::Invalid(error.to_string()))
+/// All kinds, in a fixed order.
+pub fn all() -> impl Iterator<Item = &'static Kind> {
+    kinds::ALL.iter().copied().flatten()
+}
+
+pub fn find(name: &str) -> Option<&'static Kind> {
+    all().find(|kind| kind.name == name)
+}
+
+/// One of those that can be inflicted on such a cluster; the same seed draws the same ones.
+pub fn draw(options: &Options, rng: &mut StdRng) -> Option<&'static Kind> {
+    let possible: Vec<&Kind> = all()
+        .filter(|kind| kind.missing(options).is_none())
+        .collect();
+    possible.choose(rng).copied()
 }

@@ -1,8 +1,7 @@
 //! A wall clock that jumps by an hour: no lease may end, nothing may run twice, nobody may lose office.
 //! And one that differs from the others': they have to say so.
 //!
-//! `libfaketime` shifts what processes see as wall time, and leaves the monotonic clocks alone, as a
-//! person with `date --set` would.
+//! The clocks are those of [`faults::clock`].
 
 use std::fs;
 use std::ops::Range;
@@ -11,6 +10,7 @@ use std::process::Stdio;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cluster_tests::cluster::{self, Cluster, Metrics, Options};
+use cluster_tests::faults::clock::Clock;
 use cluster_tests::report::Progress;
 use cluster_tests::{faults, traffic, wait};
 use tokio::process::Child;
@@ -26,20 +26,18 @@ const WATCHERS: [&str; 2] = ["c1", "c2"];
 
 #[test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wall_clock_set_an_hour_forward_and_back_changes_nothing() {
-    let Some(library) = library() else {
-        Progress::new("clock").skip("libfaketime is not installed");
-        return;
+    let clock = match Clock::create(&beside_the_build("jump")) {
+        Ok(clock) => clock,
+        Err(why) => return Progress::new("clock").skip(&why),
     };
-    let shift = beside_the_build("jump");
-    set(&shift, "+0s");
-    let site = Site::start("clock", |options| under(options, &library, &shift)).await;
+    let site = Site::start("clock", |options| under(options, &clock)).await;
     let load = site.flowing_load(2).await;
     let long = site.submit(traffic::process(["sleep", "3600"])).await;
     let before = site.until_running(long).await;
     let status = site.cluster.status().await.unwrap();
 
     for (jump, sign) in [("+1h", 1), ("-1h", -1)] {
-        set(&shift, jump);
+        clock.set(jump).unwrap();
         let hour = wait::until("the jump to show", PATIENCE, || async {
             let shown = ahead(&site).await;
             if shown * sign > 1_800_000 {
@@ -66,26 +64,23 @@ async fn a_wall_clock_set_an_hour_forward_and_back_changes_nothing() {
         site.progress
             .say(format!("wall time {:+} min: no lease ended", hour / 60_000));
     }
-    set(&shift, "+0s");
+    clock.set("+0s").unwrap();
     site.caller.cancel(long, PATIENCE).await.unwrap();
     assert_eq!(site.wait(long).await.state(), TaskState::Cancelled);
     site.judge(load, 40).await;
-    // It only says where the clock is, and nobody needs that any more.
-    let _removed = fs::remove_file(&shift);
+    clock.remove();
 }
 
 #[test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wall_clock_that_differs_from_the_others_is_an_alarm_until_it_is_set_right() {
-    let Some(library) = library() else {
-        Progress::new("skew").skip("libfaketime is not installed");
-        return;
+    let clock = match Clock::create(&beside_the_build("skew")) {
+        Ok(clock) => clock,
+        Err(why) => return Progress::new("skew").skip(&why),
     };
-    let shift = beside_the_build("skew");
-    set(&shift, "+0s");
     let site = Site::start("skew", |options| options.agents(0)).await;
     faults::kill(&site.cluster, "c3").await.unwrap();
     let log = site.cluster.scratch().join("c3-shifted.log");
-    let _shifted = start_under(&site.cluster, "c3", &library, &shift, &log);
+    let _shifted = start_under(&site.cluster, "c3", &clock, &log);
     site.cluster.until_whole().await.unwrap();
     until_skew(&site, -0.5..0.5).await;
     assert_eq!(
@@ -93,7 +88,7 @@ async fn a_wall_clock_that_differs_from_the_others_is_an_alarm_until_it_is_set_r
         [false; 2]
     );
 
-    set(&shift, "+10s");
+    clock.set("+10s").unwrap();
     until_skew(&site, 9.5..10.5).await;
     until_said(&site, "too far apart").await;
     let status = site.cluster.status().await.unwrap();
@@ -102,20 +97,20 @@ async fn a_wall_clock_that_differs_from_the_others_is_an_alarm_until_it_is_set_r
     assert!(text.contains("clock alarm: "), "{text}");
     site.progress.say("wall clocks 10 s apart, and all say so");
 
-    set(&shift, "+0s");
+    clock.set("+0s").unwrap();
     until_skew(&site, -0.5..0.5).await;
     until_said(&site, "close again").await;
     let after = site.cluster.status().await.unwrap();
     assert_eq!((after.term, after.leader), (status.term, status.leader));
-    let _removed = fs::remove_file(&shift);
+    clock.remove();
 }
 
 /// Starts a member that was killed with the same command line, and with a clock of its own.
-fn start_under(cluster: &Cluster, id: &str, library: &Path, shift: &Path, log: &Path) -> Child {
+fn start_under(cluster: &Cluster, id: &str, clock: &Clock, log: &Path) -> Child {
     let argv = cluster.member(id).unwrap().argv;
     let mut command = cluster.cli().command(&argv[1..]);
     let log = fs::File::create(log).unwrap();
-    let command = command.envs(faked(library, shift)).stderr(log);
+    let command = command.envs(clock.environment()).stderr(log);
     command.stdout(Stdio::null()).spawn().unwrap()
 }
 
@@ -159,48 +154,18 @@ fn said(site: &Site, id: &str, words: &str) -> bool {
         .any(|line| line.contains(words) && line.contains("member=c3"))
 }
 
-fn library() -> Option<PathBuf> {
-    let roots = [
-        "/usr/lib/x86_64-linux-gnu",
-        "/usr/lib/aarch64-linux-gnu",
-        "/usr/lib64",
-        "/usr/lib",
-    ];
-    roots
-        .iter()
-        .map(|root| Path::new(root).join("faketime/libfaketimeMT.so.1"))
-        .find(|path| path.is_file())
-}
-
-fn under(options: Options, library: &Path, shift: &Path) -> Options {
-    faked(library, shift)
+fn under(options: Options, clock: &Clock) -> Options {
+    clock
+        .environment()
         .into_iter()
         .fold(options, |options, (name, value)| {
             options.environment(name, &value)
         })
 }
 
-fn faked(library: &Path, shift: &Path) -> [(&'static str, String); 4] {
-    let path = |path: &Path| path.to_string_lossy().into_owned();
-    [
-        ("LD_PRELOAD", path(library)),
-        ("FAKETIME_TIMESTAMP_FILE", path(shift)),
-        // Seconds until a process looks at the file again.
-        ("FAKETIME_CACHE_DURATION", "1".to_owned()),
-        ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
-    ]
-}
-
 fn beside_the_build(name: &str) -> PathBuf {
     let directory = cluster_tests::binary::target_directory().unwrap();
     directory.join(format!("faketime-{name}-{}", std::process::id()))
-}
-
-fn set(shift: &Path, by: &str) {
-    // Whole or not at all: the processes read it at any moment.
-    let new = shift.with_extension("new");
-    fs::write(&new, format!("{by}\n")).unwrap();
-    fs::rename(&new, shift).unwrap();
 }
 
 /// The wall time that the leader gives a task, less ours, in milliseconds.

@@ -12,6 +12,8 @@ mod bench_agent_protocol;
 #[cfg(test)]
 mod blobs;
 #[cfg(test)]
+mod breaking;
+#[cfg(test)]
 mod bring_up;
 #[cfg(test)]
 mod clock;
@@ -46,6 +48,8 @@ mod joining;
 mod leader;
 #[cfg(test)]
 mod membership;
+#[cfg(test)]
+mod networks;
 #[cfg(test)]
 mod offline;
 #[cfg(test)]

@@ -12,7 +12,7 @@ use crate::output::AttemptLog;
 
 /// An attempt that is to run now.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Attempt {
+pub struct Attempt {
     pub fence: Fence,
     /// Counted from 1, for the task to see.
     pub number: u32,
@@ -23,7 +23,7 @@ pub(crate) struct Attempt {
 
 /// How urgently an attempt has to end; it only ever rises.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Urgency {
+pub enum Urgency {
     /// Let it run.
     None,
     /// Ask it to end, and end it after the grace.
@@ -34,7 +34,7 @@ pub(crate) enum Urgency {
 
 /// How an attempt ended, as its executor saw it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Exit {
+pub enum Exit {
     Exited(i32),
     Signalled(i32),
     TimedOut,

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use model::Millis;
+use mutant::Mutant;
 
 /// How long after it was sent an acknowledged renewal holds: the cluster's 15 s less a margin of
 /// 3 s for killing and for clocks that run at different speeds.
@@ -42,7 +43,11 @@ impl Lease {
     /// A quorum stood behind the renewal. When it was sent; nothing for one that is not known.
     pub fn acknowledged(&mut self, nonce: u64) -> Option<Millis> {
         let sent = self.pending.remove(&nonce)?;
-        let until = Millis(sent.0.saturating_add(HOLDS.0));
+        let holds = match mutant::is(Mutant::LeaseTooLong) {
+            true => 2 * HOLDS.0,
+            false => HOLDS.0,
+        };
+        let until = Millis(sent.0.saturating_add(holds));
         self.until = self.until.max(Some(until));
         Some(sent)
     }

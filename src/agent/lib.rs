@@ -50,3 +50,11 @@ pub use agent::run;
 pub use config::{BackendConfig, Config, Invalid};
 pub use error::Error;
 pub use process::watch as guard;
+
+/// What an agent decides with, without sockets, files, processes and clocks: for a simulation that brings its own.
+pub mod parts {
+    pub use crate::executor::{Attempt, Exit, Urgency};
+    pub use crate::journal::{Held, Ledger, Record, Recovered};
+    pub use crate::output::{Captured, Fate};
+    pub use crate::worker::{Effect, Ended, Input, Load, Nature, Said, SessionId, Stamp, Worker};
+}

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use model::{AgentId, AgentProfile, Fence, Incarnation, Millis, Principal, State};
+use mutant::Mutant;
 use scheduler::Leases;
 
 use crate::io::{Intake, Load, SessionId};
@@ -169,7 +170,9 @@ impl Agents {
     /// A new leader: whatever was renewed with another counts for nothing, and nobody has been
     /// silent to it yet.
     pub fn restart_leases(&mut self, now: Millis) {
-        self.leases = Leases::since(now);
+        if !mutant::is(Mutant::LeasesNotRestarted) {
+            self.leases = Leases::since(now);
+        }
         self.forget_reconciliations();
         for agent in self.agents.values_mut() {
             agent.heard = now;

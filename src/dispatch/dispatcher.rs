@@ -5,15 +5,17 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use model::{
-    AgentId, BlobDigest, Command, End, Event, Fence, Incarnation, Outcome, Principal, State,
-    Verdict,
+    AgentId, BlobDigest, Command, Disposition, End, Event, Fence, Incarnation, Outcome, Principal,
+    State, Verdict,
 };
+use mutant::Mutant;
 use scheduler::{AgentView, Clock, Fleet};
 
 use crate::agents::{Agents, Session};
 use crate::batch::Batch;
 use crate::drain;
 use crate::io::{Cause, Hindrance, Input, Message, Output, Refusal, SessionId};
+use crate::verdicts::acknowledged;
 
 /// The leader's soft state, and what a follower keeps ready for the day it leads.
 #[derive(Debug, Default)]
@@ -110,7 +112,12 @@ impl Dispatcher {
                 session,
                 verdict,
                 held,
-            } => self.verdict(session, verdict, held),
+            } => {
+                if mutant::is(Mutant::VerdictAckedEarly) {
+                    out.push(acknowledged(session, verdict.fence, Disposition::Accepted));
+                }
+                self.verdict(session, verdict, held);
+            }
             Input::Lacks(lacks) => {
                 self.lacks = lacks;
                 self.batch.want_plan();
@@ -282,7 +289,7 @@ impl Dispatcher {
             .filter_map(|task| state.live_fence(task.id))
             .collect();
         for fence in live {
-            if !known.contains(&fence) && !over {
+            if !known.contains(&fence) && !over && !mutant::is(Mutant::AssignNotRepeated) {
                 self.send_assign(state, fence, &agent, incarnation, out);
             }
             self.send_cancel_if_asked(state, fence, id, out);
@@ -327,7 +334,9 @@ impl Dispatcher {
         let agent = state.agent(&session.profile.id);
         let same = agent.filter(|agent| agent.profile.incarnation == session.profile.incarnation);
         match same.map(|agent| agent.state) {
-            Some(model::AgentState::Ready) if self.agents.lease_is_over(id, clock.monotonic) => {}
+            Some(model::AgentState::Ready)
+                if self.agents.lease_is_over(id, clock.monotonic)
+                    && !mutant::is(Mutant::ExpiredLeaseRenewed) => {}
             Some(model::AgentState::Ready) => {
                 self.agents.renewed(id, received);
                 out.push(Output::Send {

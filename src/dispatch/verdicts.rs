@@ -88,10 +88,12 @@ fn acknowledge(session: SessionId, fence: Fence, reply: &Result<Reply, Rejected>
         // Refused for good: it is not this agent's to report.
         Ok(_) | Err(_) => Disposition::Stale,
     };
-    Output::Send {
-        session,
-        message: Message::VerdictAck { fence, disposition },
-    }
+    acknowledged(session, fence, disposition)
+}
+
+pub(crate) fn acknowledged(session: SessionId, fence: Fence, disposition: Disposition) -> Output {
+    let message = Message::VerdictAck { fence, disposition };
+    Output::Send { session, message }
 }
 
 fn refusal(failure: &Failure) -> Refusal {

@@ -11,6 +11,7 @@
 //! Pure: readings are passed in.
 
 use model::{Millis, Timestamp};
+use mutant::Mutant;
 
 /// How far state time may move towards the wall clock per unit of elapsed time: 1/100.
 const SLEW_DIVISOR: u64 = 100;
@@ -47,6 +48,7 @@ impl StateClock {
     pub fn lead(last: Timestamp, clocks: Clocks) -> Self {
         let state = match last {
             Timestamp(0) => clocks.wall,
+            _ if mutant::is(Mutant::StampFromWallClock) => clocks.wall,
             last => clocks.wall.clamp(last, last.plus(MAX_ELECTION_RISE)),
         };
         Self {

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use model::{ControllerId, Op, State, StateHashes, Timestamp};
+use mutant::Mutant;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::{AsyncRuntime, Instant, Raft};
 use tokio::sync::Mutex;
@@ -184,8 +185,10 @@ impl<R: AsyncRuntime, P: Peers> Core<R, P> {
 
     pub async fn read<T>(&self, look: impl FnOnce(&State) -> T) -> Result<Read<T>, Error> {
         self.living()?;
-        let wanted = self.reads.join().await?.index;
-        self.wait_applied(wanted).await?;
+        if !mutant::is(Mutant::StaleRead) {
+            let wanted = self.reads.join().await?.index;
+            self.wait_applied(wanted).await?;
+        }
         let view = self.published.view();
         let (index, term) = view.applied.map_or((0, 0), |id| (id.index, term_of(&id)));
         Ok(Read {
@@ -202,6 +205,9 @@ impl<R: AsyncRuntime, P: Peers> Core<R, P> {
             return Err(Error::NotLeader {
                 leader: leader_of(&self.raft, now),
             });
+        }
+        if mutant::is(Mutant::LeaseWithoutQuorum) {
+            return Ok(self.view().state.last_applied());
         }
         Ok(self.rounds.join().await?.index)
     }

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use model::ControllerId;
+use mutant::Mutant;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::{AsyncRuntime, Raft, ServerState};
 use tokio_util::sync::CancellationToken;
@@ -95,7 +96,8 @@ fn derive(
     applied: Option<LogId>,
 ) -> Leadership {
     let is_me = state == ServerState::Leader && leader == Some(me);
-    let ready = is_me && applied.is_some_and(|id| term_of(&id) == term);
+    let own = applied.is_some_and(|id| term_of(&id) == term);
+    let ready = is_me && (own || mutant::is(Mutant::ReadyTooEarly));
     Leadership {
         leader: leader.map(controller),
         term,

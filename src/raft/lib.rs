@@ -83,6 +83,9 @@ pub use timings::Timings;
 /// What a member is made of, without sockets: for a simulation that brings its own runtime, network, disk
 /// and clocks. Not for servers.
 pub mod parts {
+    /// Its traits, for a runtime and a network of one's own.
+    pub use openraft;
+
     pub use crate::archive::Archive;
     pub use crate::archive::need::Need;
     pub use crate::blobs::Blobs;
@@ -90,8 +93,8 @@ pub mod parts {
     pub use crate::clock::StateClock;
     pub use crate::config::{SNAPSHOT_EVERY, openraft_config};
     pub use crate::consensus::{
-        CommittedLeaderId, Entry, LogId, Membership, NodeId, SnapshotMeta, StoredMembership, Types,
-        Vote,
+        CommittedLeaderId, Entry, LogId, Membership, NodeId, Snapshot, SnapshotMeta,
+        StoredMembership, Types, Vote,
     };
     pub use crate::core::{Core, Parts, Patience};
     pub use crate::election::QuickElection;
@@ -103,8 +106,11 @@ pub mod parts {
     pub use crate::peers::{Identified, Lacks, Peers, Suspicion};
     pub use crate::proposer::ClockSource;
     pub use crate::snapshot::{Handle, Shelf};
-    pub use crate::store::directory::open_inline;
-    pub use crate::store::engine::{Batch, LogEngine};
+    pub use crate::store::directory::{OpenError, open_stepped};
+    pub use crate::store::engine::{Batch, LogEngine, Visit};
     pub use crate::store::log::LogStore;
     pub use crate::store::memory::MemoryEngine;
+    pub use crate::store::writer::Steps;
+    pub use crate::unfinished::watch as finish_changes;
+    pub use crate::watched::{Follower, Watched};
 }

@@ -28,6 +28,7 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use futures::{Stream, StreamExt};
 use model::{ArchiveStep, Stamped, State, StateHashes, StateVersion, Timestamp, Versions};
+use mutant::Mutant;
 use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{AsyncRuntime, EntryPayload, OptionalSend};
 use prometheus_client::metrics::histogram::Histogram;
@@ -156,7 +157,8 @@ impl Published {
     }
 
     fn send(&self, batch: AppliedBatch) -> impl Future<Output = ()> + Send + 'static {
-        let live = self.live.load(Ordering::Acquire);
+        let dropped = mutant::is(Mutant::EventsDropped) && batch.index.is_multiple_of(16);
+        let live = self.live.load(Ordering::Acquire) && !dropped;
         let events = self.events.clone();
         async move {
             if live {

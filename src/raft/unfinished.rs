@@ -3,20 +3,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cluster::LocalCore;
+use openraft::AsyncRuntime;
+
+use crate::core::Core;
+use crate::peers::Peers;
 
 /// Between two tries.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Until consensus has stopped.
-pub async fn watch(core: Arc<LocalCore>) {
+pub async fn watch<R: AsyncRuntime, P: Peers>(core: Arc<Core<R, P>>) {
     let mut leadership = core.leadership.clone();
     loop {
         if leadership.get().ready
             && let Err(error) = core.members.finish().await
         {
             tracing::info!(%error, "a change of membership that was cut short is not finished yet");
-            tokio::time::sleep(PAUSE).await;
+            R::sleep(PAUSE).await;
             continue;
         }
         if leadership.changed().await.is_err() {

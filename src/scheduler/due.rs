@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use model::{
     AgentId, AgentState, DrainStage, Incarnation, Millis, State, SystemCommand, Timestamp,
 };
+use mutant::Mutant;
 
 /// How long an attempt lives without a renewal. The agent ends it itself 3 s earlier.
 pub const LEASE: Millis = Millis(15_000);
@@ -55,7 +56,11 @@ impl Leases {
         let leases = self.renewed.get(agent);
         let renewed = leases.and_then(|leases| leases.get(&incarnation)).copied();
         let from = renewed.unwrap_or(self.since).max(self.since);
-        now.0 >= from.0.saturating_add(LEASE.0)
+        let lease = match mutant::is(Mutant::LeaseCutShort) {
+            true => LEASE.0 / 2,
+            false => LEASE.0,
+        };
+        now.0 >= from.0.saturating_add(lease)
     }
 
     /// Drops incarnations that were replaced and hold nothing any more.

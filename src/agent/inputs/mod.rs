@@ -35,7 +35,7 @@ pub(crate) const KEPT_BYTES: u64 = 4 << 30;
 
 /// Files of one attempt, in a directory of their own. What is not taken is removed with it.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Staged {
+pub struct Staged {
     dir: PathBuf,
     names: Vec<String>,
 }

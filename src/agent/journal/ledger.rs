@@ -12,7 +12,7 @@ pub(super) const SETTLED_MAX: usize = 16_384;
 
 /// An attempt whose verdict is not settled yet.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Held {
+pub struct Held {
     /// Attempt number and wall time; unset where it was never begun (it was declined).
     pub begun: Option<(u32, Timestamp)>,
     pub process: Option<ProcessMark>,
@@ -21,7 +21,7 @@ pub(crate) struct Held {
 
 /// What a journal knew when it was opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Recovered {
+pub struct Recovered {
     pub incarnation: Incarnation,
     pub held: BTreeMap<Fence, Held>,
     /// Oldest first.
@@ -29,7 +29,7 @@ pub(crate) struct Recovered {
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Ledger {
+pub struct Ledger {
     pub held: BTreeMap<Fence, Held>,
     settled: VecDeque<Fence>,
     settled_set: HashSet<Fence>,

@@ -17,6 +17,6 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use ledger::{Held, Recovered};
-pub(crate) use record::ProcessMark;
+pub use ledger::{Held, Ledger, Recovered};
+pub use record::{ProcessMark, Record};
 pub(crate) use writer::{Durable, Journal};

@@ -19,7 +19,7 @@ const PAYLOAD_MAX_BYTES: usize = 1024 * 1024;
 
 /// A process, so that its number can't be mistaken for a later one's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct ProcessMark {
+pub struct ProcessMark {
     pub pid: i32,
     /// Clock ticks between boot and its start, as `/proc/PID/stat` says it.
     pub started: u64,
@@ -28,7 +28,7 @@ pub(crate) struct ProcessMark {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Record {
+pub enum Record {
     /// The first one of each file.
     Opened {
         incarnation: Incarnation,

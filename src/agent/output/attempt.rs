@@ -35,7 +35,7 @@ pub(crate) struct Chunk {
 
 /// What a verdict says of the output.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct Captured {
+pub struct Captured {
     pub tails: [Vec<u8>; 2],
     pub totals: [u64; 2],
 }

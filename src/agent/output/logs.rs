@@ -127,7 +127,7 @@ impl Dropped {
 
 /// What becomes of a log when its verdict is settled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fate {
+pub enum Fate {
     /// The cluster has all of it.
     Drop,
     /// Until retention ends it.

@@ -27,8 +27,10 @@ pub(crate) use writer::Writer;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub(crate) use attempt::{AttemptLog, Captured, Chunk};
-pub(crate) use logs::{Fate, Logs, Source};
+pub use attempt::Captured;
+pub(crate) use attempt::{AttemptLog, Chunk};
+pub use logs::Fate;
+pub(crate) use logs::{Logs, Source};
 pub(crate) use sweep::remove_old;
 
 /// One of the two streams of a process.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use model::{Disposition, End, Fence, Interruption, Millis, Outcome, TaskSpec, Verdict};
+use mutant::Mutant;
 use wire::v1;
 use wire::v1::agent_frame::Body;
 
@@ -153,6 +154,9 @@ impl Worker {
                     fence,
                     number: attempt.number,
                 });
+                if mutant::is(Mutant::StartBeforeJournal) {
+                    self.on_begun(now, fence, out);
+                }
             }
         }
     }
@@ -397,6 +401,9 @@ impl Worker {
     }
 
     pub(super) fn remember(&mut self, fence: Fence) {
+        if mutant::is(Mutant::SettledForgotten) {
+            return;
+        }
         if self.settled.insert(fence) {
             self.settled_order.push_back(fence);
         }

@@ -1,6 +1,7 @@
 //! What controllers say, who of them leads, and the lease that the leader keeps alive.
 
 use model::{Fence, Millis};
+use mutant::Mutant;
 use wire::v1;
 use wire::v1::agent_frame::Body;
 
@@ -60,7 +61,7 @@ impl Worker {
         if said == Said::Following {
             return self.on_following(session);
         }
-        if stamp < self.highest {
+        if stamp < self.highest && !mutant::is(Mutant::ObeysOldLeader) {
             tracing::info!(?session, ?stamp, highest = ?self.highest, "refused a stale leader");
             return self.on_following(session);
         }
@@ -68,7 +69,7 @@ impl Worker {
             self.highest = stamp;
             return self.on_leading(now, session, out);
         }
-        if self.leader != Some(session) {
+        if self.leader != Some(session) && !mutant::is(Mutant::ObeysOldLeader) {
             tracing::warn!(
                 ?session,
                 "refused an order from a controller that does not lead"

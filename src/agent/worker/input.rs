@@ -13,18 +13,18 @@ use crate::worker::Load;
 
 /// One connection to one controller; numbered anew for each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct SessionId(pub u64);
+pub struct SessionId(pub u64);
 
 /// What tells leaders apart: the later one has the higher.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub(crate) struct Stamp {
+pub struct Stamp {
     pub generation: Generation,
     pub term: u64,
 }
 
 /// What a controller says that concerns the work.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Said {
+pub enum Said {
     Leading,
     Following,
     Assign {
@@ -61,7 +61,7 @@ pub(crate) enum Said {
 
 /// The end of an attempt that ran.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Ended {
+pub struct Ended {
     pub exit: Exit,
     pub captured: Captured,
     pub started_at: Timestamp,
@@ -69,7 +69,7 @@ pub(crate) struct Ended {
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Input {
+pub enum Input {
     /// The controller took the session.
     Opened {
         session: SessionId,
@@ -104,7 +104,7 @@ pub(crate) enum Input {
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Effect {
+pub enum Effect {
     Say {
         session: SessionId,
         body: wire::v1::agent_frame::Body,

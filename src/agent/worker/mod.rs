@@ -26,7 +26,7 @@ use crate::journal::Recovered;
 use crate::lease::Lease;
 use attempts::Attempt;
 use controllers::Peer;
-pub(crate) use input::{Effect, Ended, Input, Said, SessionId, Stamp};
+pub use input::{Effect, Ended, Input, Said, SessionId, Stamp};
 use trouble::Trouble;
 
 /// How long a verdict waits for its acknowledgement before it is sent again.
@@ -39,7 +39,7 @@ const SETTLED_MAX: usize = 65_536;
 
 /// How busy the machine is, in thousandths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Load {
+pub struct Load {
     pub cpu: u32,
     pub memory: u32,
     /// Wall time of the measurement.
@@ -48,7 +48,7 @@ pub(crate) struct Load {
 
 /// What does not change while the agent runs.
 #[derive(Debug, Clone)]
-pub(crate) struct Nature {
+pub struct Nature {
     pub id: model::AgentId,
     pub slots: usize,
 }
@@ -61,7 +61,7 @@ enum Stage {
 }
 
 #[derive(Debug)]
-pub(crate) struct Worker {
+pub struct Worker {
     nature: Nature,
     stage: Stage,
     peers: BTreeMap<SessionId, Peer>,

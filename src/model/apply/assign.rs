@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use mutant::Mutant;
+
 use crate::agent::{Agent, AgentState};
 use crate::apply::{Outcome, Step};
 use crate::command::{Assignment, Placement, Reply};
@@ -44,10 +46,14 @@ impl State {
             incarnation,
             trace,
         } = placement;
+        let epoch = match mutant::is(Mutant::EpochNotTheIndex) {
+            true => u64::from(task.attempts) + 1,
+            false => step.index,
+        };
         let attempt = Attempt {
             agent: agent.clone(),
             incarnation,
-            epoch: Epoch(step.index),
+            epoch: Epoch(epoch),
         };
         task.attempts = task.attempts.saturating_add(1);
         task.last_index = step.index;
@@ -61,7 +67,7 @@ impl State {
             fence: Fence {
                 task: task.id,
                 generation: self.meta.generation,
-                epoch: Epoch(step.index),
+                epoch: Epoch(epoch),
             },
             agent,
             incarnation,
@@ -74,14 +80,16 @@ impl State {
         if agent.state != AgentState::Ready {
             return stale("is lost");
         }
-        if let Err(reason) = agent.is_open() {
+        if let Err(reason) = agent.is_open()
+            && !mutant::is(Mutant::CordonIgnored)
+        {
             return stale(&format!("takes no new work: {reason}"));
         }
         if agent.profile.incarnation != placement.incarnation {
             return stale("has another incarnation");
         }
         let capacity = agent.profile.slots.saturating_add(limit::PREFETCH_MAX);
-        if self.busy(&placement.agent) >= capacity {
+        if self.busy(&placement.agent) >= capacity && !mutant::is(Mutant::CapacityUnchecked) {
             return stale("is full");
         }
         let satisfied = self.specs.get(&task.id).is_some_and(|spec| {

@@ -1,6 +1,8 @@
 //! An agent's report. It counts only under the live fence; every other one is answered with what
 //! it is (duplicate, stale, unknown), so that the agent can forget it, and changes nothing.
 
+use mutant::Mutant;
+
 use crate::apply::{Outcome as Answer, Step};
 use crate::backoff::backoff;
 use crate::command::{Reply, Verdict};
@@ -45,8 +47,9 @@ impl State {
         if task.settled == Some(fence.epoch) {
             return finished(Disposition::Duplicate);
         }
-        let Some(attempt) = open_attempt(task).filter(|attempt| attempt.epoch == fence.epoch)
-        else {
+        let counts =
+            |attempt: &&Attempt| attempt.epoch == fence.epoch || mutant::is(Mutant::NoEpochCheck);
+        let Some(attempt) = open_attempt(task).filter(counts) else {
             return finished(Disposition::Stale);
         };
         if attempt.agent.as_str() != principal.name {
@@ -148,6 +151,7 @@ impl State {
     fn repeats(&self, id: TaskId) -> Repeats {
         match self.specs.get(&id) {
             Some(spec) if !spec.at_most_once => Repeats::Allowed,
+            Some(_) if mutant::is(Mutant::AtMostOnceRepeats) => Repeats::Allowed,
             Some(_) | None => Repeats::Never,
         }
     }

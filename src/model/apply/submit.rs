@@ -1,6 +1,7 @@
 //! A new task. The request id makes it idempotent: the same id gives the same task for as long as
 //! that task's record is kept, and the same id with another spec is refused.
 
+use mutant::Mutant;
 use sha2::{Digest, Sha256};
 
 use crate::apply::{Outcome, Step};
@@ -30,6 +31,7 @@ impl State {
             .map(|id| request_of(principal, id, &spec));
         if let Some((key, spec)) = &request
             && let Some(known) = self.requests.get(key)
+            && !mutant::is(Mutant::NoDedupe)
         {
             return same_request(&known, *spec, request_id.as_ref());
         }

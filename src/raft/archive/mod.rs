@@ -34,6 +34,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{self, JoinHandle};
 
 use model::{ArchiveStep, Record, State};
+use mutant::Mutant;
 use tokio::sync::Notify;
 
 use self::catalog::Shared;
@@ -128,7 +129,12 @@ impl Archive {
     }
 
     /// What entries did, up to the one at `upto`: called before their view is published. Does not wait for the disk.
-    pub fn take(&self, steps: Vec<ArchiveStep>, upto: u64) -> io::Result<()> {
+    pub fn take(&self, mut steps: Vec<ArchiveStep>, upto: u64) -> io::Result<()> {
+        if mutant::is(Mutant::ArchiveLosesTasks) && upto.is_multiple_of(7) {
+            for step in &mut steps {
+                step.records.clear();
+            }
+        }
         let records = steps.iter().flat_map(|step| &step.records);
         let bytes = records.map(|record| record.bytes.len()).sum();
         match &self.way {

@@ -31,7 +31,7 @@ use super::rotate::{Growth, Rotation, database_path, point_at};
 use super::sled::SledEngine;
 use super::stats::StatsRecorder;
 use super::wal::{self, Wal};
-use super::writer::Writer;
+use super::writer::{Steps, Writer};
 use crate::consensus::{LogId, next_index};
 use crate::durable::{self, at};
 use crate::error::with_next_step;
@@ -107,7 +107,8 @@ pub fn open_with<R: AsyncRuntime>(
     Ok(LogStore::new(shared, Writer::spawn(journal)?))
 }
 
-/// A log on an engine of the caller's, written in the caller's own step: for simulations and tests.
+/// A log on an engine of the caller's, written in the caller's own step.
+#[cfg(test)]
 pub fn open_inline<R: AsyncRuntime>(
     engine: Arc<dyn LogEngine>,
     identity: LogIdentity,
@@ -116,12 +117,33 @@ pub fn open_inline<R: AsyncRuntime>(
     if engine.get(key::META)?.is_none() {
         engine.commit(first_batch(identity))?;
     }
+    let (shared, journal) = in_memory(engine, fatal)?;
+    Ok(LogStore::new(shared, Writer::inline(journal)))
+}
+
+/// A log on an engine of the caller's, written in steps that the caller takes when it pleases.
+pub fn open_stepped<R: AsyncRuntime>(
+    engine: Arc<dyn LogEngine>,
+    identity: LogIdentity,
+    fatal: FatalSignal,
+) -> Result<(LogStore<R>, Arc<Steps>), OpenError> {
+    if engine.get(key::META)?.is_none() {
+        engine.commit(first_batch(identity))?;
+    }
+    let (shared, journal) = in_memory(engine, fatal)?;
+    let (writer, steps) = Writer::stepped(journal);
+    Ok((LogStore::new(shared, writer), steps))
+}
+
+fn in_memory(
+    engine: Arc<dyn LogEngine>,
+    fatal: FatalSignal,
+) -> Result<(Arc<Shared>, Journal), OpenError> {
     let loaded = load(&*engine, 0).map_err(|reason| OpenError::Damaged {
         dir: PathBuf::from("memory"),
         reason,
     })?;
-    let (shared, journal) = assemble(engine, Arc::default(), loaded, None, fatal);
-    Ok(LogStore::new(shared, Writer::inline(journal)))
+    Ok(assemble(engine, Arc::default(), loaded, None, fatal))
 }
 
 fn current(dir: &Path) -> Result<Option<u64>, OpenError> {

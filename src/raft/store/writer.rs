@@ -4,13 +4,17 @@
 //! group gathers by itself, which is all that group commit is. A plain thread and channel: it blocks on
 //! the disk nearly all of the time.
 //!
-//! A simulation runs the same journal in place of the thread, in the caller's own step.
+//! A simulation runs the same journal in place of the thread: in the caller's own step, or in [`Steps`] of its
+//! own, between which time passes, and after which a crash may come.
 
 use std::io;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
+
+use mutant::Mutant;
+use tokio::sync::Notify;
 
 use super::journal::{Change, Journal, Write};
 use crate::blocking::Blocking;
@@ -26,6 +30,53 @@ pub enum Writer {
         thread: Mutex<Option<JoinHandle<()>>>,
     },
     Inline(Box<Mutex<Journal>>),
+    Stepped(Arc<Steps>),
+}
+
+/// The writer's work in the hands of a simulation, group by group. What was queued and not written is lost
+/// with it, as in a crash.
+pub struct Steps {
+    queue: Mutex<Vec<Write>>,
+    queued: Notify,
+    journal: Mutex<Journal>,
+}
+
+impl Steps {
+    fn new(journal: Journal) -> Arc<Self> {
+        Arc::new(Self {
+            queue: Mutex::default(),
+            queued: Notify::new(),
+            journal: Mutex::new(journal),
+        })
+    }
+
+    /// Until something is queued.
+    pub async fn queued(&self) {
+        while lock(&self.queue).is_empty() {
+            self.queued.notified().await;
+        }
+    }
+
+    /// Whether a vote is among it.
+    pub fn has_vote(&self) -> bool {
+        let queue = lock(&self.queue);
+        queue
+            .iter()
+            .any(|write| matches!(write.change, Change::Vote(_)))
+    }
+
+    /// Makes all that is queued durable, and acknowledges it.
+    pub fn write(&self) {
+        let group = std::mem::take(&mut *lock(&self.queue));
+        if !group.is_empty() {
+            lock(&self.journal).write(group);
+        }
+    }
+
+    fn submit(&self, write: Write) {
+        lock(&self.queue).push(write);
+        self.queued.notify_one();
+    }
 }
 
 impl Writer {
@@ -50,19 +101,37 @@ impl Writer {
         Self::Inline(Box::new(Mutex::new(journal)))
     }
 
+    /// And the steps in which it is to write.
+    pub fn stepped(journal: Journal) -> (Self, Arc<Steps>) {
+        let steps = Steps::new(journal);
+        (Self::Stepped(steps.clone()), steps)
+    }
+
     /// Who reads beside it blocks in the same way.
     pub fn blocking(&self) -> Blocking {
         match self {
             Self::Thread { .. } => Blocking::OwnThread,
-            Self::Inline(_) => Blocking::InPlace,
+            Self::Inline(_) | Self::Stepped(_) => Blocking::InPlace,
         }
     }
 
     /// Queues a write. Its acknowledgement is called exactly once, also if the writer is gone.
-    pub fn submit(&self, write: Write) {
+    pub fn submit(&self, mut write: Write) {
+        let early = match &write.change {
+            Change::Append { .. } => mutant::is(Mutant::AckBeforeFsync),
+            Change::Vote(_) => mutant::is(Mutant::VoteNotSynced),
+            Change::Truncate { .. } | Change::Purge(_) | Change::Flush => false,
+        };
+        if early && let Some(ack) = write.ack.take() {
+            ack(Ok(()));
+        }
         let refused = match self {
             Self::Inline(journal) => {
                 lock(journal).write(vec![write]);
+                None
+            }
+            Self::Stepped(steps) => {
+                steps.submit(write);
                 None
             }
             Self::Thread { queue, .. } => match &*lock(queue) {

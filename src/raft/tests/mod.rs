@@ -12,6 +12,5 @@ mod membership;
 mod partition;
 mod proxy;
 mod replication;
-mod simulated;
 mod throughput;
 mod versions;

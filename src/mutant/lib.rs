@@ -1,0 +1,158 @@
+//! Bugs that a test build can be told to have, to see whether the tests find them.
+//!
+//! A check that has never caught a bug proves nothing. Each [`Mutant`] is one line in the product that is wrong when it is
+//! asked for: by [`plant`] on one thread, for a simulation, or by `QUORATE_MUTANT=name` for a whole process. Without the
+//! feature `planted` nothing can be asked for, [`is`] is a constant, and no trace of this is left in the binary;
+//! with it a build without assertions, such as a release, does not compile.
+
+#[cfg(all(feature = "planted", not(debug_assertions)))]
+compile_error!("planted bugs are for tests: a release is built without the feature `planted`");
+
+macro_rules! mutants {
+    ($($(#[doc = $says:literal])+ $variant:ident = $name:literal,)+) => {
+        /// A bug that can be planted.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Mutant {
+            $($(#[doc = $says])+ $variant,)+
+        }
+
+        impl Mutant {
+            pub const ALL: &[Mutant] = &[$(Mutant::$variant),+];
+
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Mutant::$variant => $name,)+
+                }
+            }
+
+            /// What is wrong, in words.
+            pub fn says(self) -> &'static str {
+                match self {
+                    $(Mutant::$variant => concat!($($says),+),)+
+                }
+            }
+        }
+    };
+}
+
+mutants! {
+    /// The log acknowledges entries before they are on disk.
+    AckBeforeFsync = "ack-before-fsync",
+    /// A vote is given before it is on disk.
+    VoteNotSynced = "vote-not-synced",
+    /// Entries that a new leader replaces stay on disk.
+    TruncationForgotten = "truncation-forgotten",
+    /// A read takes the state that is there, and asks no quorum.
+    StaleRead = "stale-read",
+    /// A leader renews leases without asking a quorum.
+    LeaseWithoutQuorum = "lease-without-quorum",
+    /// Some events are not told.
+    EventsDropped = "events-dropped",
+    /// A new leader's time is its wall clock.
+    StampFromWallClock = "stamp-from-wall-clock",
+    /// A new leader acts before it has applied what earlier ones committed.
+    ReadyTooEarly = "ready-too-early",
+    /// Some finished tasks never come to the archive.
+    ArchiveLosesTasks = "archive-loses-tasks",
+    /// A report counts under any epoch.
+    NoEpochCheck = "no-epoch-check",
+    /// A request id that is known is a new task all the same.
+    NoDedupe = "no-dedupe",
+    /// An at-most-once task is assigned again after its agent was lost.
+    AtMostOnceRepeats = "at-most-once-repeats",
+    /// An agent may be given more than it has room for.
+    CapacityUnchecked = "capacity-unchecked",
+    /// A cordoned agent may be given work.
+    CordonIgnored = "cordon-ignored",
+    /// An epoch is the number of the attempt, and not the entry's index.
+    EpochNotTheIndex = "epoch-not-the-index",
+    /// The leader gives a lease up before its agent does.
+    LeaseCutShort = "lease-cut-short",
+    /// A new leader counts leases from before its election.
+    LeasesNotRestarted = "leases-not-restarted",
+    /// A lease that has run out is renewed while its end is on the way to the log.
+    ExpiredLeaseRenewed = "expired-lease-renewed",
+    /// A report is acknowledged before it is applied.
+    VerdictAckedEarly = "verdict-acked-early",
+    /// An assignment that was lost on its way is not sent again.
+    AssignNotRepeated = "assign-not-repeated",
+    /// An agent starts an attempt before its journal says so.
+    StartBeforeJournal = "start-before-journal",
+    /// An agent works on for longer than its lease.
+    LeaseTooLong = "lease-too-long",
+    /// An agent obeys a leader that was replaced.
+    ObeysOldLeader = "obeys-old-leader",
+    /// An agent forgets what it has settled.
+    SettledForgotten = "settled-forgotten",
+}
+
+impl std::str::FromStr for Mutant {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Mutant, String> {
+        let found = Mutant::ALL.iter().find(|mutant| mutant.name() == name);
+        found.copied().ok_or_else(|| {
+            let known: Vec<&str> = Mutant::ALL.iter().map(|mutant| mutant.name()).collect();
+            format!("no mutant is called {name}; there are {}", known.join(", "))
+        })
+    }
+}
+
+/// Whether the product is to have this bug.
+#[cfg(not(feature = "planted"))]
+#[inline(always)]
+pub const fn is(_: Mutant) -> bool {
+    false
+}
+
+#[cfg(feature = "planted")]
+pub use planted::{is, plant};
+
+#[cfg(feature = "planted")]
+mod planted {
+    use std::cell::Cell;
+    use std::sync::OnceLock;
+
+    use super::Mutant;
+
+    thread_local! {
+        static HERE: Cell<Option<Mutant>> = const { Cell::new(None) };
+    }
+
+    static EVERYWHERE: OnceLock<Option<Mutant>> = OnceLock::new();
+
+    /// Plants a bug on this thread, or takes it out again.
+    pub fn plant(mutant: Option<Mutant>) {
+        HERE.set(mutant);
+    }
+
+    /// Whether the product is to have this bug.
+    pub fn is(mutant: Mutant) -> bool {
+        HERE.get() == Some(mutant) || everywhere() == Some(mutant)
+    }
+
+    fn everywhere() -> Option<Mutant> {
+        *EVERYWHERE.get_or_init(|| {
+            let name = std::env::var("QUORATE_MUTANT").ok()?;
+            match name.parse() {
+                Ok(mutant) => Some(mutant),
+                Err(error) => panic!("QUORATE_MUTANT: {error}"),
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_mutant_is_found_by_its_name_and_says_what_is_wrong() {
+        for mutant in Mutant::ALL {
+            assert_eq!(mutant.name().parse(), Ok(*mutant));
+            assert!(mutant.says().trim().ends_with('.'), "{mutant:?}");
+        }
+        let unknown = "nothing".parse::<Mutant>().unwrap_err();
+        assert!(unknown.contains("ack-before-fsync"), "{unknown}");
+    }
+}

@@ -1,0 +1,184 @@
+//! openraft's messages over the simulated network. They come twice, late and in another order where the weather
+//! says so; snapshots travel chunk by chunk from disk to disk, the archive's segments with them, as in the product.
+
+use std::future::Future;
+use std::io;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft_rt_sim::SimRuntime;
+use raft::Error;
+use raft::parts::openraft::OptionalSend;
+use raft::parts::openraft::async_runtime::AsyncRuntime;
+use raft::parts::openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
+use raft::parts::openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
+use raft::parts::openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use raft::parts::{Handle, Node, NodeId, Types, Vote};
+
+use crate::controller::{Boot, Consensus};
+use crate::wires::{CALL_LIMIT, Wires, busy, within};
+
+type C = Types<SimRuntime>;
+type Snapshot = raft::parts::Snapshot<Handle>;
+
+/// For a snapshot, which the product gives a minute and more.
+const SNAPSHOT_LIMIT: Duration = Duration::from_secs(60);
+
+impl RaftNetworkFactory<C> for Wires {
+    type Network = Wire;
+
+    async fn new_client(&mut self, target: NodeId, _: &Node) -> Wire {
+        Wire {
+            wires: self.clone(),
+            target,
+        }
+    }
+}
+
+/// The way to one member.
+pub struct Wire {
+    wires: Wires,
+    target: NodeId,
+}
+
+fn unreachable(error: Error) -> RPCError<C> {
+    RPCError::Unreachable(Unreachable::from_string(error))
+}
+
+impl Wire {
+    async fn call<T, E, Asked>(
+        &self,
+        ask: impl Fn(Consensus) -> Asked + Send + 'static,
+    ) -> Result<T, RPCError<C>>
+    where
+        T: Send + 'static,
+        E: std::fmt::Display + Send + 'static,
+        Asked: Future<Output = Result<T, E>> + Send + 'static,
+    {
+        let answer = async {
+            let there = self.wires.dial(self.target).await.map_err(busy)?;
+            let answer = ask(there.core.raft.clone()).await.map_err(busy);
+            if let Some(later) = self.wires.world.network.doubled() {
+                let again = there.clone();
+                drop(SimRuntime::spawn(async move {
+                    SimRuntime::sleep(later).await;
+                    if again.is_alive() {
+                        // Nobody waits for this answer.
+                        ask(again.core.raft.clone()).await.ok();
+                    }
+                }));
+            }
+            self.wires.back(&there, answer).await?
+        };
+        within(CALL_LIMIT, answer).await.map_err(unreachable)
+    }
+
+    async fn send_snapshot(&self, vote: Vote, snapshot: Snapshot) -> Result<Vote, Error> {
+        let there = self.wires.dial(self.target).await.map_err(busy)?;
+        let here = self.wires.world.boot(self.wires.me);
+        let here = here.ok_or_else(|| busy("the process is gone"))?;
+        let handle = copy(&here, &there, &snapshot.snapshot).map_err(busy)?;
+        let snapshot = Snapshot {
+            meta: snapshot.meta,
+            snapshot: handle,
+        };
+        let installed = there.core.raft.install_full_snapshot(vote, snapshot).await;
+        let vote = installed.map_err(busy)?.vote;
+        self.wires.back(&there, vote).await
+    }
+}
+
+/// From one disk to another: the chunks, then the segments that the receiver lacks.
+fn copy(from: &Arc<Boot>, to: &Arc<Boot>, handle: &Handle) -> io::Result<Handle> {
+    let manifest = (*handle.manifest).clone();
+    let needs = manifest.segments.clone();
+    let mut incoming = to.storage.shelf.receive(manifest)?;
+    let mut reader = handle.reader()?;
+    while let Some((record, _)) = reader.next()? {
+        incoming.add(&record)?;
+    }
+    let came = incoming.finish()?;
+    for need in to.storage.archive.missing(&needs)? {
+        let mut segment = to.storage.archive.incoming(&need)?;
+        from.storage
+            .archive
+            .visit(need.first, need.end, &mut |record| {
+                segment.put(&[record])?;
+                Ok(ControlFlow::Continue(()))
+            })?;
+        segment.finish()?;
+    }
+    Ok(came)
+}
+
+impl RaftNetworkV2<C> for Wire {
+    type SnapshotData = Handle;
+
+    async fn append_entries(
+        &mut self,
+        request: AppendEntriesRequest<C>,
+        _: RPCOption,
+    ) -> Result<AppendEntriesResponse<C>, RPCError<C>> {
+        self.call(move |raft| {
+            let request = request.clone();
+            async move { raft.append_entries(request).await }
+        })
+        .await
+    }
+
+    async fn vote(
+        &mut self,
+        request: VoteRequest<C>,
+        _: RPCOption,
+    ) -> Result<VoteResponse<C>, RPCError<C>> {
+        self.call(move |raft| {
+            let request = request.clone();
+            async move { raft.vote(request).await }
+        })
+        .await
+    }
+
+    async fn pre_vote(
+        &mut self,
+        request: VoteRequest<C>,
+        _: RPCOption,
+    ) -> Result<VoteResponse<C>, RPCError<C>> {
+        self.call(move |raft| {
+            let request = request.clone();
+            async move { raft.pre_vote(request).await }
+        })
+        .await
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: Snapshot,
+        _: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _: RPCOption,
+    ) -> Result<SnapshotResponse<C>, StreamingError<C>> {
+        let sent = within(SNAPSHOT_LIMIT, self.send_snapshot(vote, snapshot)).await;
+        let vote = sent.map_err(|error| {
+            StreamingError::Unreachable(Unreachable::from_string(error.to_string()))
+        })?;
+        Ok(SnapshotResponse::new(vote))
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<C>,
+        _: RPCOption,
+    ) -> Result<TransferLeaderResponse<C>, RPCError<C>> {
+        let me = self.wires.me;
+        let answer = async {
+            let there = self.wires.dial(self.target).await.map_err(busy)?;
+            let handled = there.core.election.transfer(me, request).await;
+            self.wires.back(&there, handled.map_err(busy)).await?
+        };
+        within(CALL_LIMIT, answer).await.map_err(unreachable)
+    }
+}

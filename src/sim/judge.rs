@@ -1,0 +1,374 @@
+//! What must hold, looked for while it happens and at the end.
+//!
+//! Everything is seen from outside: events and hashes of each controller, starts and ends of processes, replies and
+//! reads of clients. The judge has no state of the cluster's own to compare with but what the controllers
+//! themselves agree on; that they do is the first thing that it looks for.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Mutex;
+
+use agent::parts::{Attempt, Exit};
+use model::{AgentId, Event, Fence, State, StateName, TaskId, Timestamp};
+use raft::parts::NodeId;
+use raft::{AppliedBatch, BatchKind};
+
+use crate::controller::MORNING;
+use crate::report::Counts;
+use crate::trace::{Trace, lock};
+
+/// A promise that was not kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// Microseconds of virtual time.
+    pub at: u64,
+    pub rule: &'static str,
+    pub what: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.at / 1_000_000;
+        write!(f, "{} at {seconds} s: {}", self.rule, self.what)
+    }
+}
+
+/// Those after the first ones are mostly their consequences.
+const VIOLATIONS_MAX: usize = 20;
+
+/// Between two looks of the invariants at the whole state, in entries.
+const CHECK_EVERY: u64 = 97;
+
+/// One process of a controller.
+pub type Life = (NodeId, u64);
+
+pub struct Judge {
+    trace: std::sync::Arc<Trace>,
+    seen: Mutex<Seen>,
+}
+
+#[derive(Default)]
+struct Seen {
+    violations: Vec<Violation>,
+    counts: Counts,
+    /// What each entry did, as whoever applied it first told.
+    events: BTreeMap<u64, Vec<Event>>,
+    hashes: BTreeMap<u64, ([u8; 32], NodeId)>,
+    /// How far each process has told.
+    told: BTreeMap<Life, u64>,
+    leaders: BTreeMap<u64, NodeId>,
+    /// The last entry that was told of, and its stamp.
+    stamped: Option<(u64, Timestamp)>,
+    checked: u64,
+    /// Processes that run, by task.
+    running: BTreeMap<TaskId, (Fence, AgentId)>,
+    starts: BTreeMap<TaskId, Vec<Fence>>,
+    /// The highest index that any client has seen.
+    frontier: u64,
+    /// Accepted submits, by request id.
+    accepted: BTreeMap<String, TaskId>,
+}
+
+impl Judge {
+    pub fn new(trace: std::sync::Arc<Trace>) -> Judge {
+        Judge {
+            trace,
+            seen: Mutex::default(),
+        }
+    }
+
+    pub fn found(&self, rule: &'static str, what: String) {
+        self.trace.say(format_args!("VIOLATION {rule}: {what}"));
+        self.note(&mut lock(&self.seen), rule, what);
+    }
+
+    fn note(&self, seen: &mut Seen, rule: &'static str, what: String) {
+        let at = self.trace.micros();
+        if seen.violations.len() < VIOLATIONS_MAX {
+            seen.violations.push(Violation { at, rule, what });
+        }
+    }
+
+    pub fn count(&self, what: &'static str) {
+        *lock(&self.seen).counts.entry(what).or_default() += 1;
+    }
+
+    /// A controller leads a term: nobody else does.
+    pub fn leads(&self, id: NodeId, term: u64) {
+        let mut seen = lock(&self.seen);
+        *seen.counts.entry("terms led").or_default() += 1;
+        let first = *seen.leaders.entry(term).or_insert(id);
+        if first != id {
+            let what = format!("c{first} and c{id} both lead term {term}");
+            self.note(&mut seen, "one leader", what);
+        }
+    }
+
+    /// What an entry did, as this process saw it.
+    pub fn applied(&self, life: Life, batch: &AppliedBatch, state: &State) {
+        let mut seen = lock(&self.seen);
+        let before = seen.told.insert(life, batch.index);
+        if batch.kind == BatchKind::Snapshot {
+            *seen.counts.entry("snapshots installed").or_default() += 1;
+            return;
+        }
+        if before.is_some_and(|before| before + 1 != batch.index) {
+            let what = format!("c{} told of entry {} after {before:?}", life.0, batch.index);
+            self.note(&mut seen, "I8 events without a gap", what);
+        }
+        match seen.events.get(&batch.index) {
+            None => {
+                seen.events.insert(batch.index, batch.events.clone());
+                *seen.counts.entry("entries").or_default() += 1;
+                if !batch.events.is_empty() {
+                    self.trace
+                        .say(format_args!("#{} {:?}", batch.index, batch.events));
+                }
+                self.check_stamp(&mut seen, batch);
+                self.check_assignments(&mut seen, batch, state);
+            }
+            Some(first) if *first != batch.events => {
+                let what = format!(
+                    "entry {}: c{} says {:?}, somebody else said {first:?}",
+                    batch.index, life.0, batch.events
+                );
+                self.note(&mut seen, "I6 the same everywhere", what);
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// State time never goes back; it follows the clocks, but for 1 % and for 5 s at each election.
+    fn check_stamp(&self, seen: &mut Seen, batch: &AppliedBatch) {
+        let (index, stamp) = (batch.index, batch.stamp);
+        let before = seen.stamped.filter(|(before, _)| before + 1 == index);
+        if seen.stamped.is_none_or(|(before, _)| before < index) {
+            seen.stamped = Some((index, stamp));
+        }
+        let passed = self.trace.micros() / 1_000;
+        let ahead = passed / 50 + 5_000 * batch.term + 1_000;
+        let latest = Timestamp(MORNING + passed + ahead);
+        let back = before.is_some_and(|(_, before)| stamp < before);
+        if back || stamp > latest {
+            let what = format!(
+                "entry {index} of term {}: {}, after {before:?}, at {passed} ms",
+                batch.term, stamp.0
+            );
+            self.note(seen, "state time", what);
+        }
+    }
+
+    /// Exact where the state is that of this very entry.
+    fn check_assignments(&self, seen: &mut Seen, batch: &AppliedBatch, state: &State) {
+        for event in &batch.events {
+            let Event::TaskAssigned { fence, agent, .. } = event else {
+                continue;
+            };
+            if fence.epoch.0 != batch.index {
+                let what = format!("{fence} was assigned by entry {}", batch.index);
+                self.note(seen, "I3 epochs", what);
+            }
+            if state.last_applied() != batch.index {
+                continue;
+            }
+            // In the same entry, it was given a task first.
+            let closed = |event: &Event| match event {
+                Event::AgentLost { agent: lost, .. } => lost == agent,
+                Event::AgentCordoned { agent: shut } | Event::AgentDraining { agent: shut } => {
+                    shut == agent
+                }
+                _ => false,
+            };
+            if batch.events.iter().any(closed) {
+                continue;
+            }
+            let known = state.agent(agent);
+            let open = known.is_some_and(|known| {
+                known.state == model::AgentState::Ready && known.is_open().is_ok()
+            });
+            if !open {
+                let what = format!("{fence} went to {agent}, which is cordoned or lost");
+                self.note(seen, "I4 only fit agents", what);
+            }
+        }
+    }
+
+    /// The state as a controller has it now.
+    pub fn looked(&self, id: NodeId, state: &State) {
+        let index = state.last_applied();
+        let mut seen = lock(&self.seen);
+        let (hash, first) = *seen.hashes.entry(index).or_insert((state.hash(), id));
+        if hash != state.hash() {
+            let what = format!("c{first} and c{id} differ at entry {index}");
+            self.note(&mut seen, "I6 equal hashes", what);
+        }
+        for agent in state.agents() {
+            let (busy, slots) = (state.busy(&agent.profile.id), agent.profile.slots);
+            if busy > slots + model::PREFETCH_MAX {
+                let what = format!(
+                    "{} has {slots} slots and {busy} attempts at entry {index}",
+                    agent.profile.id
+                );
+                self.note(&mut seen, "I4 capacity", what);
+            }
+        }
+        if index >= seen.checked + CHECK_EVERY {
+            seen.checked = index;
+            drop(seen);
+            self.check_state(state);
+        }
+    }
+
+    pub fn check_state(&self, state: &State) {
+        for broken in model::invariant::check(state) {
+            let what = format!("at entry {}: {broken}", state.last_applied());
+            self.found("invariants of the state", what);
+        }
+        if state.recompute_hash() != state.hash() {
+            let what = format!("at entry {}", state.last_applied());
+            self.found("the hash is the sum of the records", what);
+        }
+    }
+
+    /// A process of an attempt starts: nothing else of its task runs, and it never ran under this fence.
+    pub fn started(&self, agent: &AgentId, attempt: &Attempt) {
+        let fence = attempt.fence;
+        self.trace.say(format_args!("{agent} starts {fence}"));
+        let mut seen = lock(&self.seen);
+        *seen.counts.entry("processes started").or_default() += 1;
+        if let Some((other, on)) = seen.running.get(&fence.task).cloned() {
+            let what = format!("{fence} starts on {agent} while {other} runs on {on}");
+            self.note(&mut seen, "I3 one live attempt", what);
+        }
+        seen.running.insert(fence.task, (fence, agent.clone()));
+        let starts = seen.starts.entry(fence.task).or_default();
+        let again = starts.contains(&fence);
+        let before = starts.len();
+        starts.push(fence);
+        if again {
+            let what = format!("{fence} started twice, the second time on {agent}");
+            self.note(&mut seen, "fence starts once", what);
+        }
+        if attempt.spec.at_most_once && before > 0 {
+            let what = format!("at-most-once {} started {} times", fence.task, before + 1);
+            self.note(&mut seen, "I9 at most once", what);
+        }
+    }
+
+    pub fn ended(&self, agent: &AgentId, fence: Fence, exit: &Exit) {
+        self.trace
+            .say(format_args!("{agent} ends {fence}: {exit:?}"));
+        let mut seen = lock(&self.seen);
+        if !matches!(exit, Exit::Exited(_)) {
+            *seen.counts.entry("processes cut short").or_default() += 1;
+        }
+        if seen
+            .running
+            .get(&fence.task)
+            .is_some_and(|(runs, _)| *runs == fence)
+        {
+            seen.running.remove(&fence.task);
+        }
+    }
+
+    /// A client asks now; whatever it is told has to be no older than this.
+    pub fn asks(&self) -> u64 {
+        lock(&self.seen).frontier
+    }
+
+    /// And is answered, as of an entry.
+    pub fn answered(&self, frontier: u64, index: u64, what: impl fmt::Display) {
+        let mut seen = lock(&self.seen);
+        seen.frontier = seen.frontier.max(index);
+        if index < frontier {
+            let what = format!("{what}: as of entry {index}, after {frontier} had been seen");
+            self.note(&mut seen, "I5 linearizable", what);
+        }
+    }
+
+    /// A submit was accepted: the same id is the same task for ever.
+    pub fn accepted(&self, request: &str, task: TaskId) {
+        let mut seen = lock(&self.seen);
+        let first = *seen.accepted.entry(request.to_owned()).or_insert(task);
+        if first != task {
+            let what = format!("{request} became {first} and {task}");
+            self.note(&mut seen, "one task for a request id", what);
+        }
+    }
+
+    pub fn accepted_tasks(&self) -> BTreeMap<String, TaskId> {
+        lock(&self.seen).accepted.clone()
+    }
+
+    /// What all entries together did, in their order. Entries that nobody told of leave holes, after which nothing
+    /// is assumed.
+    pub fn close(&self) {
+        let mut seen = lock(&self.seen);
+        let events = std::mem::take(&mut seen.events);
+        let mut books = Books::default();
+        let mut broken = Vec::new();
+        for (index, events) in &events {
+            if books.last + 1 != *index {
+                books = Books::default();
+            }
+            books.last = *index;
+            for event in events {
+                books.enter(event, &mut broken);
+            }
+        }
+        for (rule, what) in broken {
+            self.note(&mut seen, rule, what);
+        }
+    }
+
+    pub fn result(&self) -> (Vec<Violation>, Counts) {
+        let seen = lock(&self.seen);
+        (seen.violations.clone(), seen.counts.clone())
+    }
+}
+
+/// What follows from the events alone.
+#[derive(Default)]
+struct Books {
+    last: u64,
+    live: BTreeMap<TaskId, Fence>,
+    epochs: BTreeMap<TaskId, u64>,
+    ended: BTreeMap<TaskId, StateName>,
+    closed: BTreeSet<AgentId>,
+}
+
+impl Books {
+    fn enter(&mut self, event: &Event, broken: &mut Vec<(&'static str, String)>) {
+        match event {
+            Event::TaskAssigned { fence, agent, .. } => {
+                if let Some(live) = self.live.insert(fence.task, *fence) {
+                    broken.push(("I3 one live epoch", format!("{live} and {fence}")));
+                }
+                let before = self.epochs.insert(fence.task, fence.epoch.0);
+                if before.is_some_and(|before| before >= fence.epoch.0) {
+                    broken.push(("I3 epochs rise", format!("{before:?}, then {fence}")));
+                }
+                if self.closed.contains(agent) {
+                    broken.push(("I4 only fit agents", format!("{fence} on cordoned {agent}")));
+                }
+            }
+            Event::AttemptEnded { fence, .. } => {
+                self.live.remove(&fence.task);
+            }
+            Event::TaskEnded { task, state } => {
+                let before = self.ended.insert(*task, *state);
+                if before.is_some_and(|before| before != StateName::Unknown) {
+                    let what = format!("{task} ended as {before:?}, then as {state:?}");
+                    broken.push(("I2 one result", what));
+                }
+            }
+            Event::AgentCordoned { agent } | Event::AgentDraining { agent } => {
+                self.closed.insert(agent.clone());
+            }
+            Event::AgentUncordoned { agent } | Event::AgentRemoved { agent, .. } => {
+                self.closed.remove(agent);
+            }
+            _ => {}
+        }
+    }
+}

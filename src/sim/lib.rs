@@ -1,0 +1,44 @@
+//! A whole cluster in one thread and in virtual time: the product's own consensus, state machine, dispatcher and
+//! agents, on a network, disks and clocks that break as a seed says.
+//!
+//! ```text
+//!              ┌── faults (swarm) ── cuts, loses, delays, crashes, slows, sets clocks
+//!              ▼
+//!  clients ─► network ─► controllers: raft::parts::Core + dispatch::Dispatcher ─► disk (what was synced stays)
+//!                 ▲            │ sessions
+//!                 └─────── agents: agent::parts::Worker ─► journal, processes that take their time
+//!                              │
+//!              judge ◄─────────┴── every event, hash, start and end of a process, reply and read
+//! ```
+//!
+//! [`run`] takes a [`Plan`], which follows from a seed, and gives a [`Report`]: what happened, and what was promised
+//! and did not hold. The same seed gives the same run, line by line. A run has two parts: faults, while what must
+//! never happen is looked for; then everything is mended, and what was accepted has to be done.
+//!
+//! Left out: sockets, TLS and gRPC, the write-ahead files and sled (the log's engine is a map here), blobs, and
+//! processes. These have tests of their own, on real disks and in real processes.
+
+mod agents;
+mod calls;
+mod clients;
+mod conn;
+mod controller;
+mod dice;
+mod disk;
+mod faults;
+mod judge;
+mod network;
+mod plan;
+mod process;
+mod reactor;
+mod report;
+mod trace;
+mod wires;
+mod world;
+
+#[cfg(test)]
+mod tests;
+
+pub use plan::{Fault, Plan};
+pub use report::{Report, Totals};
+pub use world::run;
