@@ -1,9 +1,10 @@
 //! A harness that runs the real `quorate` binary as processes, breaks them, and checks what is left.
 //!
 //! [`cluster`] starts a whole cluster on a real disk by `quorate dev`, and knows its processes by their pids;
-//! [`nodes`] starts one node by node, on a [`network`] that can be cut. [`traffic`] puts work on either and
-//! writes down what was answered, [`faults`] break processes, disks, clocks and networks, and make sure that
-//! they did, [`checkers`] are pure and judge a history, and [`report`] turns numbers into something to read.
+//! [`nodes`] starts one node by node, on a [`network`] that can be cut. [`traffic`] puts work on either, [`history`] is
+//! what was asked and answered meanwhile, [`faults`] break processes, disks, clocks and networks, and make sure that they
+//! did. [`checkers`] are pure and judge a history, beside what was on the disks ([`log`], [`journal`]) and what one
+//! task may do ([`model`]), and [`report`] turns numbers into something to read.
 //! Everything that waits does so on a condition and with a deadline ([`wait`]).
 //!
 //! It sees a cluster as a stranger does: through the binary, its files, and the wire. It never imports
@@ -15,6 +16,10 @@ pub mod checkers;
 pub mod cluster;
 mod error;
 pub mod faults;
+pub mod history;
+pub mod journal;
+pub mod log;
+pub mod model;
 pub mod network;
 pub mod nodes;
 pub mod report;

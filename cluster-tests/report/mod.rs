@@ -1,11 +1,18 @@
-//! Numbers made readable: quantiles, medians with their spread, tables, durations.
+//! What is read in the end: numbers made readable (quantiles, medians with their spread, tables, durations), and the
+//! report of a run, once for programs ([`Report`], JSON) and once for people ([`page`], one HTML file that needs nothing
+//! else).
 
 mod figures;
+mod page;
 mod progress;
+mod run;
 mod table;
+mod timeline;
 
 pub use figures::{Samples, Spread};
+pub use page::page;
 pub use progress::Progress;
+pub use run::{FaultCount, Report, Run, Verdict};
 pub use table::Table;
 
 use std::time::Duration;

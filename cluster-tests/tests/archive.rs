@@ -19,19 +19,6 @@ const TASKS: usize = 30;
 /// Nothing finished stays in memory, and a segment is a few tasks long.
 const SETTINGS: &str = "[controller]\narchive_hot_tasks = 0\narchive_segment_entries = 20\n";
 
-/// Every controller gets the settings, and is started again with them.
-async fn set_little_memory(site: &Site) {
-    for id in ["c1", "c2", "c3"] {
-        let settings = site.cluster.directory().join(format!("{id}.toml"));
-        fs::write(settings, SETTINGS).expect("settings can be written");
-    }
-    for id in ["c1", "c2", "c3"] {
-        let killed = faults::kill(&site.cluster, id).await;
-        killed.expect("it runs");
-        site.restart(id).await;
-    }
-}
-
 async fn run_tasks(site: &Site) -> BTreeSet<String> {
     let mut ids = BTreeSet::new();
     for _ in 0..TASKS {
@@ -79,7 +66,7 @@ fn ended(events: &[Value]) -> BTreeSet<String> {
 #[test(flavor = "multi_thread", worker_threads = 2)]
 async fn archived_tasks_and_events_outlive_the_leader() {
     let site = Site::start("archive", |options| options).await;
-    set_little_memory(&site).await;
+    site.set_controllers(SETTINGS).await;
     let cli = site.cluster.cli();
     let out = site.cluster.scratch().join("events.out");
     let mut following = cli

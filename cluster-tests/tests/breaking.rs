@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use cluster_tests::checkers::{self, History, check_hashes, is_converged};
+use cluster_tests::checkers::{self, Evidence, check_hashes, is_converged};
 use cluster_tests::cluster::{self, Members};
 use cluster_tests::faults::{self, Kind, Need, Strike, process};
 use cluster_tests::network::{Backend, Disturbance, Edge, Harm};
@@ -105,19 +105,20 @@ async fn every_fault_that_can_be_had_here_takes_effect_and_is_got_over() {
     }
     nodes.until_whole().await.unwrap();
     nobody_speaks(&nodes).await;
-    let records = load.finish().await.unwrap();
+    let history = load.finish().await.unwrap();
     converged(&nodes).await;
-    let history = History {
-        records,
+    let evidence = Evidence {
+        history,
         finals: finals(&nodes).await,
         executions: executions.read().unwrap(),
+        ..Evidence::default()
     };
     progress.say(format!(
-        "{} submits, {} processes, and all members are the same",
-        history.records.len(),
-        history.executions.len()
+        "{} operations, {} processes, and all members are the same",
+        evidence.history.operations.len(),
+        evidence.executions.len()
     ));
-    let violations = checkers::check(&history);
+    let violations = checkers::check(&evidence);
     assert!(violations.is_empty(), "{violations:#?}");
 }
 

@@ -53,11 +53,19 @@ mod networks;
 #[cfg(test)]
 mod offline;
 #[cfg(test)]
+mod offline_data;
+#[cfg(test)]
 mod parsing;
 #[cfg(test)]
 mod process_tasks;
 #[cfg(test)]
 mod readiness;
+#[cfg(test)]
+mod recording;
+#[cfg(test)]
+mod replaying;
+#[cfg(test)]
+mod reporting;
 mod shape;
 #[cfg(test)]
 mod site;

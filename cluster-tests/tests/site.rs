@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster_tests::checkers::{self, Execution, History, Outcome, Record};
+use cluster_tests::checkers::{self, Evidence, Execution};
 use cluster_tests::cluster::{self, Cluster, Completed, Options, Status};
+use cluster_tests::faults;
 use cluster_tests::report::Progress;
 use cluster_tests::traffic::{self, Caller, ExecutionLog, Load, Running};
 use cluster_tests::wait;
@@ -154,14 +155,16 @@ impl Site {
         executions: impl FnOnce() -> Vec<Execution>,
         least: usize,
     ) {
-        let records = load.finish().await.unwrap();
+        let history = load.finish().await.unwrap();
         let status = self.converged().await;
-        let history = History {
-            records,
+        let evidence = Evidence {
+            history,
             finals: self.finals().await,
             executions: executions(),
+            statuses: vec![status],
+            ..Evidence::default()
         };
-        self.judge_history(&history, &status, least);
+        self.judge_evidence(&evidence, least);
     }
 
     /// Waits until all members have applied the same entries.
@@ -182,23 +185,23 @@ impl Site {
         .unwrap()
     }
 
-    fn judge_history(&self, history: &History, status: &Status, least: usize) {
-        let acknowledged = count(&history.records, |outcome| {
-            matches!(outcome, Outcome::Acknowledged { .. })
-        });
-        let unknown = count(&history.records, |outcome| *outcome == Outcome::Unknown);
+    fn judge_evidence(&self, evidence: &Evidence, least: usize) {
+        let operations = evidence.history.operations.iter();
+        let acknowledged = operations.filter(|it| it.submitted().is_some()).count();
+        let unknown = evidence.history.counts().unknown;
         assert!(
             acknowledged >= least,
             "INVALID: only {acknowledged} submits, {least} are wanted"
         );
+        let members = evidence.statuses.iter().flat_map(|status| &status.members);
+        let index = members.filter_map(|member| member.applied).max();
         self.progress.say(format!(
-            "{acknowledged} submits acknowledged, {unknown} unknown, {} processes started, all members \
-             at index {}",
-            history.executions.len(),
-            status.members.first().and_then(|member| member.applied).unwrap_or_default(),
+            "{acknowledged} submits acknowledged, {unknown} operations unknown, {} processes started, all members at \
+             index {}",
+            evidence.executions.len(),
+            index.unwrap_or_default(),
         ));
-        let mut violations = checkers::check(history);
-        violations.extend(checkers::check_hashes([status]));
+        let violations = checkers::check(evidence);
         let texts: Vec<String> = violations
             .iter()
             .take(20)
@@ -213,7 +216,7 @@ impl Site {
     }
 
     /// Every controller's own list of tasks.
-    async fn finals(&self) -> BTreeMap<String, Vec<checkers::Final>> {
+    pub async fn finals(&self) -> BTreeMap<String, Vec<checkers::Final>> {
         let mut finals = BTreeMap::new();
         for controller in self.cluster.layout().unwrap().controllers {
             let mut client = TasksClient::new(cluster::channel(&controller.grpc, &self.tls));
@@ -234,18 +237,27 @@ impl Site {
         cluster::finish(argv[1..].join(" "), child).await.unwrap()
     }
 
+    /// Gives every controller these settings: a file of its own, and one after the other starts anew.
+    pub async fn set_controllers(&self, settings: &str) {
+        let controllers = self.cluster.layout().unwrap().controllers;
+        for controller in &controllers {
+            let file = self
+                .cluster
+                .directory()
+                .join(format!("{}.toml", controller.id));
+            std::fs::write(file, settings).unwrap();
+        }
+        for controller in &controllers {
+            faults::kill(&self.cluster, &controller.id).await.unwrap();
+            self.restart(&controller.id).await;
+        }
+    }
+
     /// Starts a member again, and waits until it takes part.
     pub async fn restart(&self, id: &str) {
         self.cluster.restart(id).await.unwrap();
         self.cluster.until_whole().await.unwrap();
     }
-}
-
-fn count(records: &[Record], wanted: impl Fn(&Outcome) -> bool) -> usize {
-    records
-        .iter()
-        .filter(|record| wanted(&record.outcome))
-        .count()
 }
 
 /// The state of a task whose process ended by itself, with what it printed.

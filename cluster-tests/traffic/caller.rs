@@ -89,6 +89,12 @@ impl Caller {
 
     /// The task once it is terminal.
     pub async fn wait(&self, id: u64, patience: Duration) -> Result<v1::Task, Failure> {
+        let reply = self.wait_reply(id, patience).await?;
+        Ok(reply.task.unwrap_or_default())
+    }
+
+    /// The same, with its place in the log.
+    pub async fn wait_reply(&self, id: u64, patience: Duration) -> Result<v1::TaskReply, Failure> {
         let begun = Instant::now();
         loop {
             let left = patience.saturating_sub(begun.elapsed());
@@ -105,9 +111,9 @@ impl Caller {
                         .await
                 })
                 .await?;
-            let task = reply.task.unwrap_or_default();
+            let task = reply.task.clone().unwrap_or_default();
             if is_terminal(&task) {
-                return Ok(task);
+                return Ok(reply);
             }
             if begun.elapsed() >= patience {
                 let state = task.state().as_str_name();

@@ -9,7 +9,8 @@ use tonic::Code;
 use wire::v1;
 
 use crate::Error;
-use crate::checkers::{Final, Outcome, Record};
+use crate::checkers::Final;
+use crate::history::{Action, Answer, History, Pending, Recorder, TaskSeen};
 use crate::traffic::{Caller, Failure, submit};
 
 /// What a load makes: the spec of its n-th task.
@@ -26,7 +27,8 @@ pub struct Load {
 
 /// A load that runs until it is asked to finish.
 pub struct Running {
-    workers: JoinSet<Vec<Record>>,
+    workers: JoinSet<()>,
+    recorder: Recorder,
     stop: Arc<AtomicBool>,
     acknowledged: Arc<AtomicU64>,
     finished: Arc<AtomicU64>,
@@ -34,15 +36,23 @@ pub struct Running {
 
 impl Load {
     pub fn start(self, caller: &Caller) -> Running {
+        self.start_with(caller, &Recorder::new())
+    }
+
+    /// The same into a history that others write to as well.
+    pub fn start_with(self, caller: &Caller, recorder: &Recorder) -> Running {
         let mut running = Running {
             workers: JoinSet::new(),
+            recorder: recorder.clone(),
             stop: Arc::new(AtomicBool::new(false)),
             acknowledged: Arc::new(AtomicU64::new(0)),
             finished: Arc::new(AtomicU64::new(0)),
         };
         let numbers = Arc::new(AtomicU64::new(0));
-        for _ in 0..self.in_flight {
+        for client in 1..=self.in_flight {
             let worker = Worker {
+                client: format!("load-{client}"),
+                recorder: recorder.clone(),
                 load: self.clone(),
                 caller: caller.clone(),
                 numbers: Arc::clone(&numbers),
@@ -67,19 +77,19 @@ impl Running {
         self.finished.load(Ordering::Relaxed)
     }
 
-    /// Submits no more, waits for the results of what was submitted, and gives the record of it all.
-    pub async fn finish(mut self) -> Result<Vec<Record>, Error> {
+    /// Submits no more, waits for the results of what was submitted, and gives all that is in the history by then.
+    pub async fn finish(mut self) -> Result<History, Error> {
         self.stop.store(true, Ordering::Relaxed);
-        let mut records = Vec::new();
         while let Some(done) = self.workers.join_next().await {
-            let done = done.map_err(|error| Error::Invalid(format!("a client died: {error}")))?;
-            records.extend(done);
+            done.map_err(|error| Error::Invalid(format!("a client died: {error}")))?;
         }
-        Ok(records)
+        Ok(self.recorder.history())
     }
 }
 
 struct Worker {
+    client: String,
+    recorder: Recorder,
     load: Load,
     caller: Caller,
     numbers: Arc<AtomicU64>,
@@ -89,63 +99,53 @@ struct Worker {
 }
 
 impl Worker {
-    async fn run(self) -> Vec<Record> {
-        let mut records = Vec::new();
+    async fn run(self) {
         while !self.stop.load(Ordering::Relaxed) {
             let number = self.numbers.fetch_add(1, Ordering::Relaxed);
-            records.push(self.one((self.load.spec)(number)).await);
-        }
-        records
-    }
-
-    async fn one(&self, spec: v1::TaskSpec) -> Record {
-        let request = submit(spec);
-        let outcome = match self.caller.submit(&request, self.load.patience).await {
-            Ok(reply) => Outcome::Acknowledged {
-                task: reply.task.unwrap_or_default().id,
-            },
-            Err(failure) => unanswered(&failure),
-        };
-        let mut result = None;
-        if let Outcome::Acknowledged { task } = outcome {
-            self.acknowledged.fetch_add(1, Ordering::Relaxed);
-            // A result that did not come in time is judged at the end, from the controllers' states.
-            if let Ok(task) = self.caller.wait(task, self.load.patience).await {
-                self.finished.fetch_add(1, Ordering::Relaxed);
-                result = Some(result_of(&task));
+            if let Some(task) = self.submit((self.load.spec)(number)).await {
+                self.wait(task).await;
             }
         }
-        Record {
-            request_id: request.request_id,
-            outcome,
-            result,
+    }
+
+    async fn submit(&self, spec: v1::TaskSpec) -> Option<u64> {
+        let request = submit(spec);
+        let action = Action::submit(&request);
+        let pending = self.recorder.begin(&self.client, action);
+        match self.caller.submit(&request, self.load.patience).await {
+            Ok(reply) => {
+                pending.ok(Answer::submitted(&reply));
+                self.acknowledged.fetch_add(1, Ordering::Relaxed);
+                Some(reply.task.unwrap_or_default().id)
+            }
+            Err(failure) => {
+                unanswered(pending, &failure);
+                None
+            }
+        }
+    }
+
+    async fn wait(&self, task: u64) {
+        let pending = self.recorder.begin(&self.client, Action::Wait { task });
+        // A result that did not come in time is judged at the end, from the controllers' states.
+        match self.caller.wait_reply(task, self.load.patience).await {
+            Ok(reply) => {
+                pending.ok(Answer::task(&reply));
+                self.finished.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(failure) => unanswered(pending, &failure),
         }
     }
 }
 
-fn unanswered(failure: &Failure) -> Outcome {
+/// Takes down an operation that was not done, or of which nobody knows.
+pub fn unanswered(pending: Pending, failure: &Failure) {
+    let told = wire::status::Failure::read(&failure.status);
+    let code = told.code.as_str();
     match failure.is_unknown || failure.status.code() == Code::Ok {
-        true => Outcome::Unknown,
-        false => Outcome::Refused,
+        true => pending.unknown(code, &told.message),
+        false => pending.refused(code, &told.message),
     }
-}
-
-/// State and result as one comparable text.
-fn result_of(task: &v1::Task) -> String {
-    let state = task.state().as_str_name();
-    let Some(result) = &task.result else {
-        return state.to_owned();
-    };
-    let ended = match (result.exit_code, result.signal) {
-        (Some(code), _) => format!("code {code}"),
-        (None, Some(signal)) => format!("signal {signal}"),
-        (None, None) => "no exit".to_owned(),
-    };
-    let stdout = String::from_utf8_lossy(&result.stdout);
-    format!(
-        "{state} epoch {} {ended} stdout {stdout:?} of {}",
-        task.epoch, result.stdout_bytes
-    )
 }
 
 /// Tasks as a controller lists them, in the checker's terms.
@@ -153,13 +153,7 @@ pub fn finals(tasks: &[v1::Task]) -> Vec<Final> {
     tasks
         .iter()
         .map(|task| Final {
-            task: task.id,
-            request_id: task.request_id.clone(),
-            submit_index: task.submit_index,
-            last_index: task.last_index,
-            attempts: task.attempt,
-            epoch: task.epoch,
-            result: super::caller::is_terminal(task).then(|| result_of(task)),
+            task: TaskSeen::of(task),
             at_most_once: task.spec.as_ref().is_some_and(|spec| spec.at_most_once),
         })
         .collect()

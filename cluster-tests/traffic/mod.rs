@@ -9,7 +9,7 @@ mod prober;
 
 pub use caller::{Caller, Failure};
 pub use executions::ExecutionLog;
-pub use load::{Load, Running, finals};
+pub use load::{Load, Running, finals, unanswered};
 pub use model_server::ModelServer;
 pub use prober::{Ack, Prober};
 

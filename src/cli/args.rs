@@ -13,8 +13,8 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::{self, Format};
 use crate::{
-    agents, backends, cert, cluster, completions, config, context, controller, dev, events,
-    join_token, task,
+    agents, backends, cert, cluster, completions, config, context, controller, data_dir, dev,
+    events, join_token, task,
 };
 
 const EXAMPLES: &str = "\
@@ -112,6 +112,7 @@ pub enum Noun {
     Cluster(cluster::ClusterArgs),
     Events(events::EventsArgs),
     Controller(controller::ControllerArgs),
+    DataDir(data_dir::DataDirArgs),
     Context(context::ContextArgs),
     Cert(cert::CertArgs),
     JoinToken(join_token::JoinTokenArgs),
@@ -328,6 +329,7 @@ mod tests {
             "config show",
             "context list",
             "controller run",
+            "data-dir info DIR",
             "dev start c1",
             "join-token list",
             "task list",

@@ -21,6 +21,7 @@ mod completions;
 mod config;
 mod context;
 mod controller;
+mod data_dir;
 mod dev;
 mod events;
 mod exit;
@@ -71,6 +72,7 @@ fn run(cli: Cli) -> Result<Exit> {
         Noun::Cluster(args) => cluster::run(args, &global),
         Noun::Events(args) => events::run(&args, &global),
         Noun::Controller(args) => controller::run(args, &global),
+        Noun::DataDir(args) => data_dir::run(args, &global),
         Noun::Context(args) => context::run(args, &global),
         Noun::Cert(args) => cert::run(args, &global),
         Noun::JoinToken(args) => join_token::run(args, &global),

@@ -39,6 +39,7 @@ mod member;
 mod membership;
 mod network;
 mod node_file;
+pub mod offline;
 mod payload;
 mod peers;
 mod proposer;

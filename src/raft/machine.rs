@@ -429,7 +429,7 @@ fn tell_version(before: StateVersion, now: StateVersion) {
 }
 
 /// Decodes a snapshot's state and checks it against its manifest. Blocks.
-fn load(handle: &Handle) -> io::Result<(State, Position)> {
+pub fn load(handle: &Handle) -> io::Result<(State, Position)> {
     let invalid = |text: String| io::Error::new(io::ErrorKind::InvalidData, text);
     // Its checksums are right: it is not damaged, it is another release's.
     let mut body = handle.body()?;

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use cluster_tests::Error;
 use cluster_tests::cluster::Cluster;
 use cluster_tests::faults::{self, process::Process};
+use cluster_tests::history::{Action, Operation};
 use cluster_tests::report::{Samples, Spread, grouped, mebibytes, span};
 use cluster_tests::traffic::bench_agent::Fleet;
 use cluster_tests::traffic::{self, Caller, Load};
@@ -132,9 +133,12 @@ async fn kills(site: &Site, fleet: &Fleet, times: u32) -> Result<(), Error> {
         usable.push(leased);
         back.push(connected);
     }
-    let records = load.finish().await?;
-    let lost = records.iter().filter(|record| record.result.is_none());
-    let lost = lost.count();
+    let history = load.finish().await?;
+    let waits = |it: &&Operation| matches!(it.action, Action::Wait { .. });
+    let submits = |it: &&Operation| matches!(it.action, Action::Submit { .. });
+    let ended = |it: &&Operation| waits(it) && it.outcome.answer().is_some();
+    let tasks = history.operations.iter().filter(submits).count();
+    let lost = tasks.saturating_sub(history.operations.iter().filter(ended).count());
     for (what, samples) in [
         (
             "leader killed, until every lease is confirmed by the next",
@@ -153,10 +157,9 @@ async fn kills(site: &Site, fleet: &Fleet, times: u32) -> Result<(), Error> {
             span(samples.longest())
         );
     }
-    let tasks = records.len() as u64;
     println!(
         "    {} tasks meanwhile, {lost} without a result",
-        grouped(tasks)
+        grouped(tasks as u64)
     );
     match lost {
         0 => Ok(()),

@@ -5,6 +5,7 @@
 mod agent;
 mod backend;
 mod cluster;
+mod entry;
 mod event;
 mod join_token;
 mod task;
@@ -13,6 +14,7 @@ mod why;
 pub use agent::{agent_detail, agent_json, agent_table};
 pub use backend::{Backend, backend_detail, backend_json, backend_table};
 pub use cluster::{member_json, members_table, status_json, status_table};
+pub use entry::op_words;
 pub use event::event_json;
 pub use join_token::{join_token_json, join_token_table};
 pub use task::{ended, state_name, task_detail, task_id, task_json, task_table};

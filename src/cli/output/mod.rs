@@ -71,7 +71,7 @@ impl Answer {
 }
 
 /// Every text is quoted: an output of a task may look like a number, a time or a folded line.
-fn yaml(value: &Value) -> Result<String> {
+pub fn yaml(value: &Value) -> Result<String> {
     let options = serde_saphyr::ser_options! { quote_all: true, prefer_block_scalars: false };
     serde_saphyr::to_string_with_options(value, options)
         .map(|text| text.trim_end().to_owned())

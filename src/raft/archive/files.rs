@@ -139,6 +139,37 @@ fn read_up_to(path: &Path, need: &Need, end: Option<u64>) -> io::Result<Option<F
     }
 }
 
+/// Reads all of a segment's frames, and says what is wrong with the first that is not as it should be.
+pub fn verify(path: &Path, need: &Need) -> io::Result<()> {
+    let file = File::open(path).map_err(at(path))?;
+    let footer = match need.closed {
+        true => Some(footer_of(path)?),
+        false => Footer::read(&file).unwrap_or(None),
+    };
+    let mut scan = Scan::whole(path, need.first, footer.map(|it| it.frames_end))?;
+    let mut read = Contents::default();
+    loop {
+        let offset = scan.offset();
+        // Behind what is needed there may be what a crash tore.
+        let whole = read.content == need.content();
+        let next = match scan.next() {
+            Err(_) if whole => None,
+            next => next.map_err(at(path))?,
+        };
+        let Some(record) = next.filter(|it| it.key.index < need.end) else {
+            return match whole {
+                true => Ok(()),
+                false => Err(at(path)(frame::damaged(
+                    "it does not hold the records that it should",
+                ))),
+            };
+        };
+        if !read.add(&record, offset) {
+            return Err(at(path)(frame::damaged("its records are out of order")));
+        }
+    }
+}
+
 /// What records add up to, and where they are.
 #[derive(Debug, Default)]
 pub struct Contents {

@@ -28,7 +28,7 @@ mod tests;
 use std::io;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{self, JoinHandle};
@@ -277,6 +277,17 @@ impl Archive {
                 tracing::error!("the archive was not closed in order");
             }
         }
+    }
+}
+
+/// Reads a segment in a directory, in its place or where it came to, without changing anything. What is wrong with it is
+/// told of the file in its place.
+pub fn verify(dir: &Path, need: &Need) -> Result<(), (PathBuf, io::Error)> {
+    let path = dir.join(catalog::name(need.first));
+    let came = catalog::fetched(dir, need.first);
+    match files::verify(&path, need) {
+        Err(_) if files::verify(&came, need).is_ok() => Ok(()),
+        verified => verified.map_err(|error| (path, error)),
     }
 }
 

@@ -55,6 +55,24 @@ pub fn list(dir: &Path) -> io::Result<Found> {
     Ok(found)
 }
 
+/// The same without removing anything.
+pub fn look(dir: &Path) -> io::Result<BTreeSet<BlobRef>> {
+    let mut blobs = BTreeSet::new();
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(blobs),
+        entries => entries.map_err(at(dir))?,
+    };
+    for entry in entries {
+        let path = entry.map_err(at(dir))?.path();
+        let name = path.file_name().and_then(|name| name.to_str());
+        if let Some(digest) = name.and_then(|name| name.parse().ok()) {
+            let size = fs::metadata(&path).map_err(at(&path))?.len();
+            blobs.insert(BlobRef { digest, size });
+        }
+    }
+    Ok(blobs)
+}
+
 /// Writes a file under its name. The directory has to be synced after it.
 pub fn write(dir: &Path, blob: &BlobRef, bytes: &[u8]) -> io::Result<()> {
     if BlobRef::of(bytes) != *blob {

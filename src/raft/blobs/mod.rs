@@ -359,6 +359,17 @@ impl Blobs {
     }
 }
 
+/// The files of a directory that are named as blobs are, without changing anything.
+pub fn look(dir: &Path) -> io::Result<BTreeSet<BlobRef>> {
+    files::look(dir)
+}
+
+/// Whether a directory has just these bytes.
+pub fn verify(dir: &Path, blob: &BlobRef) -> Result<(), (PathBuf, io::Error)> {
+    let verified = files::verify_on_disk(dir, blob);
+    verified.map_err(|error| (files::path(dir, &blob.digest), error))
+}
+
 impl Known {
     /// Whether one is here; then it stays for a while.
     fn pin(&mut self, blob: &BlobRef) -> bool {

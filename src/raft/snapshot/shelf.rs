@@ -96,6 +96,13 @@ impl Shelf {
         })
     }
 
+    /// The current snapshot of a data directory, without changing anything there.
+    pub fn look(data: &Path) -> io::Result<Option<Handle>> {
+        let root = data.join("snapshots");
+        let pointer = Pointer::read(&root.join("CURRENT"))?;
+        pointer.map(|pointer| pointer.load(&root)).transpose()
+    }
+
     pub fn current(&self) -> Option<Handle> {
         lock(&self.current).clone()
     }

@@ -1,0 +1,25 @@
+//! I12: who goes first.
+
+use super::evidence::Case;
+use super::finding::{Checker, Finding};
+use super::violation::Invariant;
+
+pub struct Precedence;
+
+impl Checker for Precedence {
+    fn invariant(&self) -> Invariant {
+        Invariant::I12
+    }
+
+    fn sentence(&self) -> &'static str {
+        "of two tasks that require the same, the one of the higher class, else the older, is assigned first, if it was \
+         acknowledged before the other was asked for (retries, and tasks with files beside the log, are left out; shares do \
+         not exist yet)"
+    }
+
+    fn check(&self, case: &Case<'_>) -> Finding {
+        let mut finding = Finding::of(self);
+        case.replay.report_to(&mut finding);
+        finding
+    }
+}

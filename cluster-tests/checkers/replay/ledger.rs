@@ -1,0 +1,478 @@
+//! Books of who holds what, kept from replies and events alone.
+//!
+//! They do not look into the state: who is registered, closed, lost, and how many attempts it holds is counted here once
+//! more, so that a mistake in the state's own counting does not excuse itself.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use model::{
+    AgentId, AgentProfile, Class, Command, Disposition, Event, Expression, Fence, Incarnation, Op,
+    PREFETCH_MAX, Rejected, Reply, StateName, Submit, SystemCommand, TaskId, TaskSpec, Verdict,
+};
+
+use super::Step;
+use super::book::Book;
+use crate::checkers::violation::{Invariant, Kind, Violation};
+use crate::history::{History, Moment, Operation};
+
+/// Older tasks of one line that a newer one is compared with: those that wait longest.
+const COMPARED: usize = 8;
+
+#[derive(Debug)]
+pub struct Ledger {
+    tasks: BTreeMap<TaskId, Known>,
+    agents: BTreeMap<AgentId, Machine>,
+    requests: BTreeMap<(String, String, String), TaskId>,
+    /// Tasks that were never assigned, by what they require: of each line the first is next.
+    lines: BTreeMap<Vec<Expression>, BTreeSet<(Class, TaskId)>>,
+    /// When a submit was asked for and when it was answered, by its task.
+    known_since: BTreeMap<TaskId, (Moment, Moment)>,
+    assigned: BTreeMap<(u64, u64), AgentId>,
+    at_most_once: BTreeSet<u64>,
+}
+
+#[derive(Debug)]
+struct Known {
+    /// `None` once it has ended.
+    spec: Option<Arc<TaskSpec>>,
+    live: Option<u64>,
+    /// 0 before the first.
+    last_epoch: u64,
+    accepted: Option<u64>,
+    ended: Option<StateName>,
+    /// The leader wanted to assign it, and could not.
+    tried: bool,
+}
+
+#[derive(Debug)]
+struct Machine {
+    profile: AgentProfile,
+    is_lost: bool,
+    is_closed: bool,
+    held: BTreeSet<TaskId>,
+}
+
+impl Ledger {
+    pub fn new(history: &History) -> Ledger {
+        let times = |it: &Operation| {
+            let (_, task) = it.submitted()?;
+            Some((TaskId(task.id), (it.invoked, it.answered?)))
+        };
+        let mut known_since: BTreeMap<TaskId, (Moment, Moment)> = BTreeMap::new();
+        for (task, (invoked, answered)) in history.operations.iter().filter_map(times) {
+            // Sent again it was known since the first answer, and asked for since the first request.
+            let entry = known_since.entry(task).or_insert((invoked, answered));
+            *entry = (entry.0.min(invoked), entry.1.min(answered));
+        }
+        Ledger {
+            tasks: BTreeMap::new(),
+            agents: BTreeMap::new(),
+            requests: BTreeMap::new(),
+            lines: BTreeMap::new(),
+            known_since,
+            assigned: BTreeMap::new(),
+            at_most_once: BTreeSet::new(),
+        }
+    }
+
+    pub fn into_assigned(self) -> (BTreeMap<(u64, u64), AgentId>, BTreeSet<u64>) {
+        (self.assigned, self.at_most_once)
+    }
+
+    pub fn take(&mut self, step: &Step<'_>, book: &mut Book) {
+        let mut profiles: VecDeque<&AgentProfile> = VecDeque::new();
+        for (op, reply) in step.ops.iter().zip(&step.applied.replies) {
+            if let (
+                Op::Client {
+                    command: Command::RegisterAgent(profile),
+                    ..
+                },
+                Ok(_),
+            ) = (op, reply)
+            {
+                profiles.push_back(profile);
+            }
+            self.replied(op, reply, step, book);
+        }
+        for event in &step.applied.events {
+            self.happened(event, &mut profiles, step, book);
+        }
+    }
+
+    fn replied(
+        &mut self,
+        op: &Op,
+        reply: &Result<Reply, Rejected>,
+        step: &Step<'_>,
+        book: &mut Book,
+    ) {
+        match (op, reply) {
+            (
+                Op::Client {
+                    principal,
+                    command: Command::SubmitTask(submit),
+                    placement,
+                    ..
+                },
+                Ok(Reply::Submitted { task, duplicate }),
+            ) => {
+                let by = &principal.name;
+                self.submitted((by, submit), (*task, *duplicate), step, book);
+                if placement.is_some()
+                    && let Some(known) = self.tasks.get_mut(task)
+                {
+                    known.tried = true;
+                }
+            }
+            (
+                Op::Client {
+                    command: Command::FinishAttempt(Verdict { fence, .. }),
+                    ..
+                },
+                Ok(Reply::Finished {
+                    disposition: Disposition::Accepted,
+                    ..
+                }),
+            ) => self.accepted(*fence, step.index, book),
+            (Op::System(SystemCommand::Assign(assignment)), Err(_)) => {
+                if let Some(known) = self.tasks.get_mut(&assignment.task) {
+                    known.tried = true;
+                }
+            }
+            (Op::Client { .. } | Op::System(_), _) => {}
+        }
+    }
+
+    fn submitted(
+        &mut self,
+        (by, submit): (&str, &Submit),
+        (task, duplicate): (TaskId, bool),
+        step: &Step<'_>,
+        book: &mut Book,
+    ) {
+        let spec = &submit.spec;
+        if let Some(id) = &submit.request_id {
+            let key = (spec.namespace.to_string(), by.to_owned(), id.0.clone());
+            let known = self.requests.get(&key).copied();
+            let index = step.index;
+            let note = match (known, duplicate) {
+                (None, false) => None,
+                (Some(other), false) => {
+                    let seen = format!("request {} is two tasks: {other} and {task}", id.0);
+                    Some((Kind::Doubled, seen))
+                }
+                (Some(other), true) if other == task => None,
+                (other, true) => {
+                    let is = other.map_or_else(|| "none".to_owned(), |it| it.to_string());
+                    let seen = format!(
+                        "at index {index} request {} was taken for {task}, and it is {is}",
+                        id.0
+                    );
+                    Some((Kind::OtherTask, seen))
+                }
+            };
+            book.saw(Invariant::I5, 1);
+            if let Some((kind, seen)) = note {
+                book.note(Violation::new(kind, seen).entry(index));
+            }
+            self.requests.entry(key).or_insert(task);
+        }
+        if duplicate {
+            return;
+        }
+        if spec.at_most_once {
+            self.at_most_once.insert(task.0);
+        }
+        let known = Known {
+            spec: Some(Arc::new(spec.clone())),
+            live: None,
+            last_epoch: 0,
+            accepted: None,
+            ended: None,
+            tried: false,
+        };
+        self.tasks.insert(task, known);
+        if spec.blobs.is_empty() {
+            let line = self.lines.entry(spec.require.clone()).or_default();
+            line.insert((spec.kind().default_class(), task));
+        }
+    }
+
+    fn accepted(&mut self, fence: Fence, index: u64, book: &mut Book) {
+        book.saw(Invariant::I2, 1);
+        let (id, epoch) = (fence.task, fence.epoch.0);
+        let Some(known) = self.tasks.get_mut(&id) else {
+            let seen = format!("entry {index} accepts a result of {id}, which nobody submitted");
+            book.note(Violation::new(Kind::SecondResult, seen).entry(index));
+            return;
+        };
+        let open = match known.ended {
+            None => known.live,
+            // The late result of one whose end nobody saw.
+            Some(StateName::Unknown) => Some(known.last_epoch),
+            Some(_) => None,
+        };
+        let seen = if known.accepted == Some(epoch) {
+            Some(format!(
+                "entry {index} accepts a second result of {id} under epoch {epoch}"
+            ))
+        } else if open != Some(epoch) {
+            let is = open.map_or_else(|| "none is live".to_owned(), |it| format!("{it} is live"));
+            Some(format!(
+                "entry {index} accepts a result of {id} under epoch {epoch}, while {is}"
+            ))
+        } else {
+            None
+        };
+        known.accepted = Some(epoch);
+        if let Some(seen) = seen {
+            let violation = Violation::new(Kind::SecondResult, seen);
+            book.note(violation.entry(epoch).entry(index));
+        }
+    }
+
+    fn happened(
+        &mut self,
+        event: &Event,
+        profiles: &mut VecDeque<&AgentProfile>,
+        step: &Step<'_>,
+        book: &mut Book,
+    ) {
+        match event {
+            Event::TaskAssigned {
+                fence,
+                agent,
+                incarnation,
+            } => self.assigned(*fence, (agent, *incarnation), step.index, book),
+            Event::AttemptEnded { fence, agent } => self.freed(*fence, agent),
+            Event::TaskEnded { task, state } => self.ended(*task, *state, step.index, book),
+            Event::TaskRequeued { task } => self.requeued(*task, step.index, book),
+            Event::AgentRegistered { agent } => {
+                let at = profiles.iter().position(|profile| profile.id == *agent);
+                if let Some(profile) = at.and_then(|at| profiles.remove(at)) {
+                    self.registered(profile);
+                }
+            }
+            Event::AgentLost { agent, incarnation } => {
+                let machine = self.agents.get_mut(agent);
+                if let Some(machine) = machine.filter(|it| it.profile.incarnation == *incarnation) {
+                    machine.is_lost = true;
+                }
+            }
+            Event::AgentCordoned { agent } | Event::AgentDraining { agent } => {
+                self.close(agent, true);
+            }
+            Event::AgentUncordoned { agent } => self.close(agent, false),
+            Event::AgentRemoved { agent, .. } => drop(self.agents.remove(agent)),
+            Event::TaskQueued { .. }
+            | Event::CancelRequested { .. }
+            | Event::SegmentDropped { .. }
+            | Event::DrainExpired { .. }
+            | Event::BackendSet { .. } => {}
+        }
+    }
+
+    fn registered(&mut self, profile: &AgentProfile) {
+        let machine = self
+            .agents
+            .entry(profile.id.clone())
+            .or_insert_with(|| Machine {
+                profile: profile.clone(),
+                is_lost: false,
+                is_closed: false,
+                held: BTreeSet::new(),
+            });
+        machine.profile = profile.clone();
+        machine.is_lost = false;
+    }
+
+    fn close(&mut self, agent: &AgentId, closed: bool) {
+        if let Some(machine) = self.agents.get_mut(agent) {
+            machine.is_closed = closed;
+        }
+    }
+
+    fn assigned(
+        &mut self,
+        fence: Fence,
+        (agent, incarnation): (&AgentId, Incarnation),
+        index: u64,
+        book: &mut Book,
+    ) {
+        let (id, epoch) = (fence.task, fence.epoch.0);
+        self.assigned.insert((id.0, epoch), agent.clone());
+        book.saw(Invariant::I3, 1);
+        book.saw(Invariant::I4, 1);
+        self.overtakes(id, index, book);
+        let mut wrong = Vec::new();
+        let mut spec = None;
+        if let Some(known) = self.tasks.get_mut(&id) {
+            wrong.extend(known.may_be_assigned(id, epoch, index));
+            if known.spec.as_ref().is_some_and(|spec| spec.at_most_once) && known.last_epoch > 0 {
+                let first = known.last_epoch;
+                let seen = format!(
+                    "{id} is at-most-once, was assigned by entry {first}, and again by {index}"
+                );
+                wrong.push((Kind::RanAgain, seen));
+            }
+            spec.clone_from(&known.spec);
+            known.live = Some(epoch);
+            known.last_epoch = epoch;
+        }
+        match self.agents.get_mut(agent) {
+            Some(machine) => {
+                wrong.extend(machine.may_take(id, spec.as_deref(), incarnation));
+                machine.held.insert(id);
+            }
+            None => {
+                let seen = format!("{id} was assigned to {agent}, which is not registered");
+                wrong.push((Kind::OnUnfit, seen));
+            }
+        }
+        for (kind, seen) in wrong {
+            book.note(Violation::new(kind, seen).entry(index));
+        }
+    }
+
+    /// Whether one that waits in the same line, and was there before, is passed over.
+    fn overtakes(&mut self, id: TaskId, index: u64, book: &mut Book) {
+        let known = self.tasks.get(&id);
+        let Some(spec) = known.and_then(|known| known.spec.clone()) else {
+            return;
+        };
+        let Some(line) = self.lines.get_mut(&spec.require) else {
+            return;
+        };
+        let place = (spec.kind().default_class(), id);
+        if !line.remove(&place) {
+            return;
+        }
+        let Some((asked, _)) = self.known_since.get(&id).copied() else {
+            return;
+        };
+        book.saw(Invariant::I12, 1);
+        for (_, older) in line.range(..place).take(COMPARED) {
+            let waits = self.tasks.get(older).is_some_and(|known| !known.tried);
+            let since = self.known_since.get(older);
+            if waits && since.is_some_and(|(_, answered)| *answered < asked) {
+                let seen = format!(
+                    "{older} waited in the queue when {id}, which was asked for after {older} had been \
+                     acknowledged and requires the same, was assigned by entry {index}"
+                );
+                book.note(Violation::new(Kind::Overtook, seen).entry(index).at(asked));
+                return;
+            }
+        }
+        if line.is_empty() {
+            self.lines.remove(&spec.require);
+        }
+    }
+
+    fn freed(&mut self, fence: Fence, agent: &AgentId) {
+        if let Some(machine) = self.agents.get_mut(agent) {
+            machine.held.remove(&fence.task);
+        }
+        let known = self.tasks.get_mut(&fence.task);
+        if let Some(known) = known.filter(|known| known.live == Some(fence.epoch.0)) {
+            known.live = None;
+        }
+    }
+
+    fn requeued(&mut self, id: TaskId, index: u64, book: &mut Book) {
+        let ended = self.tasks.get(&id).and_then(|known| known.ended);
+        if let Some(state) = ended {
+            let state = state.as_str();
+            let seen = format!("{id} had ended as {state}, and entry {index} queues it again");
+            book.note(Violation::new(Kind::AfterEnd, seen).entry(index));
+        }
+    }
+
+    fn ended(&mut self, id: TaskId, state: StateName, index: u64, book: &mut Book) {
+        let Some(known) = self.tasks.get_mut(&id) else {
+            return;
+        };
+        let before = known.ended.replace(state);
+        if let Some(spec) = &known.spec
+            && let Some(line) = self.lines.get_mut(&spec.require)
+        {
+            line.remove(&(spec.kind().default_class(), id));
+        }
+        if state != StateName::Unknown {
+            known.spec = None;
+        }
+        if let Some(before) = before.filter(|before| *before != StateName::Unknown) {
+            let (before, now) = (before.as_str(), state.as_str());
+            let seen = format!("{id} had ended as {before}, and entry {index} ends it as {now}");
+            book.note(Violation::new(Kind::AfterEnd, seen).entry(index));
+        }
+    }
+}
+
+impl Known {
+    fn may_be_assigned(&self, id: TaskId, epoch: u64, index: u64) -> Vec<(Kind, String)> {
+        let mut wrong = Vec::new();
+        if let Some(live) = self.live {
+            let seen = format!("entry {index} assigns {id}, whose epoch {live} is still live");
+            wrong.push((Kind::TwoEpochs, seen));
+        }
+        if epoch <= self.last_epoch {
+            let last = self.last_epoch;
+            let seen = format!("entry {index} gives {id} the epoch {epoch}, after {last}");
+            wrong.push((Kind::EpochFell, seen));
+        }
+        if epoch != index {
+            let seen = format!("entry {index} gives {id} the epoch {epoch}");
+            wrong.push((Kind::EpochTooLow, seen));
+        }
+        if let Some(state) = self.ended {
+            let state = state.as_str();
+            let seen = format!("entry {index} assigns {id}, which had ended as {state}");
+            wrong.push((Kind::AfterEnd, seen));
+        }
+        wrong
+    }
+}
+
+impl Machine {
+    fn may_take(
+        &self,
+        id: TaskId,
+        spec: Option<&TaskSpec>,
+        incarnation: Incarnation,
+    ) -> Vec<(Kind, String)> {
+        let agent = &self.profile.id;
+        let mut wrong = Vec::new();
+        let mut note =
+            |kind, why: String| wrong.push((kind, format!("{id} was assigned to {agent}, {why}")));
+        if self.is_lost {
+            note(Kind::OnLost, "whose lease had run out".to_owned());
+        }
+        if self.is_closed {
+            note(Kind::OnCordoned, "which takes no new work".to_owned());
+        }
+        if self.profile.incarnation != incarnation {
+            let is = self.profile.incarnation;
+            note(
+                Kind::OtherIncarnation,
+                format!("incarnation {incarnation}, while {is} is registered"),
+            );
+        }
+        let capacity = u64::from(self.profile.slots) + u64::from(PREFETCH_MAX);
+        let held = self.held.len() as u64;
+        if held >= capacity {
+            note(
+                Kind::OverCapacity,
+                format!("which held {held} of {capacity} already"),
+            );
+        }
+        let require = spec.map_or(&[][..], |spec| &spec.require);
+        if let Some(lacks) = require.iter().find(|it| !it.matches(&self.profile)) {
+            note(Kind::OnUnfit, format!("which does not satisfy `{lacks}`"));
+        }
+        if let Some(Err(reason)) = spec.map(|spec| self.profile.understands(spec)) {
+            note(Kind::OnUnfit, format!("which can't run it: {reason}"));
+        }
+        wrong
+    }
+}

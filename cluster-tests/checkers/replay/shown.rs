@@ -1,0 +1,133 @@
+//! What an answer about a task should have said, from the state at that index.
+
+use model::{End, Outcome, State, Task, TaskId};
+
+use crate::history::{AgentSeen, ResultSeen, TaskSeen};
+
+/// A task as the state has it, and whether the checksum of its output can be told from here.
+#[derive(Debug, Clone)]
+pub struct Held {
+    pub task: TaskSeen,
+    pub output_known: bool,
+}
+
+pub fn held(state: &State, id: TaskId) -> Option<Held> {
+    let task = state.task(id)?;
+    let result = state.result(id);
+    Some(of(task, result.as_deref(), state.generation().0))
+}
+
+pub fn of(task: &Task, result: Option<&Outcome>, generation: u64) -> Held {
+    let latest = task.latest.as_deref();
+    let reported = latest.is_some() && task.settled == latest.map(|attempt| attempt.epoch);
+    let result = result.filter(|_| task.is_terminal() && reported);
+    let seen = TaskSeen {
+        id: task.id.0,
+        state: task.state().into(),
+        epoch: latest.map_or(0, |attempt| attempt.epoch.0),
+        attempt: task.attempts,
+        agent: latest.map_or_else(String::new, |attempt| attempt.agent.to_string()),
+        submit_index: task.submit_index,
+        last_index: task.last_index,
+        generation,
+        request_id: task.request_id.as_deref().unwrap_or_default().to_owned(),
+        cancel_requested: matches!(
+            task.phase,
+            model::Phase::Assigned {
+                cancel: Some(_),
+                ..
+            }
+        ),
+        result: result.map(result_of),
+    };
+    Held {
+        task: seen,
+        output_known: result.is_none_or(|result| result.blobs.stdout.is_none()),
+    }
+}
+
+fn result_of(outcome: &Outcome) -> ResultSeen {
+    let (exit_code, signal) = match outcome.end {
+        End::Exited { code } => (Some(code), None),
+        End::Signalled { signal } => (None, Some(signal)),
+        End::TimedOut
+        | End::Killed
+        | End::NotStarted { .. }
+        | End::Failed { .. }
+        | End::Impossible { .. }
+        | End::Declined { .. }
+        | End::Interrupted { .. } => (None, None),
+    };
+    ResultSeen {
+        exit_code,
+        signal,
+        stdout_bytes: outcome.stdout_bytes,
+        stderr_bytes: outcome.stderr_bytes,
+        stdout_crc: crc32c::crc32c(&outcome.stdout),
+    }
+}
+
+impl Held {
+    /// In what an answer differs, in words.
+    pub fn difference(&self, shown: &TaskSeen) -> Option<String> {
+        let is = &self.task;
+        let (was, had) = (shown.state.settled(), is.state.settled());
+        if was != had {
+            return Some(format!("{}, and it was {}", was.as_str(), had.as_str()));
+        }
+        let numbers = [
+            ("epoch", shown.epoch, is.epoch),
+            ("attempt", shown.attempt.into(), is.attempt.into()),
+            ("submit index", shown.submit_index, is.submit_index),
+            ("last index", shown.last_index, is.last_index),
+        ];
+        if let Some((what, told, held)) = numbers.iter().find(|(_, told, held)| told != held) {
+            return Some(format!("{what} {told}, and it was {held}"));
+        }
+        if shown.agent != is.agent {
+            return Some(format!(
+                "agent {:?}, and it was {:?}",
+                shown.agent, is.agent
+            ));
+        }
+        if shown.request_id != is.request_id {
+            let (told, held) = (&shown.request_id, &is.request_id);
+            return Some(format!("request {told:?}, and it was {held:?}"));
+        }
+        if shown.cancel_requested != is.cancel_requested {
+            return Some("another word on whether its cancel was asked for".to_owned());
+        }
+        self.result_differs(shown)
+    }
+
+    fn result_differs(&self, shown: &TaskSeen) -> Option<String> {
+        let mut held = self.task.result.clone();
+        if let (false, Some(held), Some(shown)) = (self.output_known, &mut held, &shown.result) {
+            held.stdout_crc = shown.stdout_crc;
+        }
+        let text = |result: &Option<ResultSeen>| match result {
+            Some(result) => result.to_string(),
+            None => "none".to_owned(),
+        };
+        (held != shown.result).then(|| {
+            let (told, is) = (text(&shown.result), text(&held));
+            format!("the result {told}, and it was {is}")
+        })
+    }
+}
+
+/// An agent, without what only its sessions know.
+pub fn agent(state: &State, agent: &model::Agent) -> AgentSeen {
+    let id = &agent.profile.id;
+    let held = state.held_by(id);
+    let attempts = held.filter_map(|task| Some((task.id.0, task.live()?.epoch.0)));
+    AgentSeen {
+        id: id.to_string(),
+        incarnation: agent.profile.incarnation.to_string(),
+        slots: agent.profile.slots,
+        attempts: attempts.collect(),
+        cordoned: agent.cordon.is_some(),
+        draining: agent.drain().is_some(),
+        lost: agent.state == model::AgentState::Lost,
+    }
+}

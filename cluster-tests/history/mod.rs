@@ -1,0 +1,99 @@
+//! What clients did and saw, what was broken meanwhile, and who led: everything of a run that is judged later.
+//!
+//! ```text
+//!  clients ──► Recorder ──► History ──► a file of JSON lines ──► History ──► checkers, report
+//!  faults  ──►
+//!  leaders ──►
+//! ```
+//!
+//! All times are of the harness's monotonic clock, counted from the recorder's start, so that two clients' times can be
+//! compared. An operation that was answered took effect between the two times of its record; one whose outcome is
+//! unknown may take effect at any time after its first, or never.
+//!
+//! Left out: who makes the operations (`traffic`), who breaks things (`faults`), and any judgement (`checkers`).
+
+mod file;
+mod operation;
+mod recorder;
+mod timeline;
+mod value;
+
+pub use operation::{Action, Answer, Operation, Outcome, Position, SpecSeen, Value};
+pub use recorder::{OpenFault, Pending, Recorder};
+pub use timeline::{Effect, Fault, Heard, Reign};
+pub use value::{AgentSeen, Order, ResultSeen, SeenEvent, TaskSeen, TaskState};
+
+use serde::{Deserialize, Serialize};
+
+/// Microseconds since the recorder's start.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct Moment(pub u64);
+
+impl Moment {
+    pub fn of(since_start: std::time::Duration) -> Moment {
+        Moment(u64::try_from(since_start.as_micros()).unwrap_or(u64::MAX))
+    }
+
+    pub fn seconds(self) -> f64 {
+        self.0 as f64 / 1_000_000.0
+    }
+
+    pub fn since(self, earlier: Moment) -> std::time::Duration {
+        std::time::Duration::from_micros(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// One run, as far as it was seen from outside.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct History {
+    /// In the order in which they were invoked.
+    pub operations: Vec<Operation>,
+    /// What streams of events told, in the order in which it came.
+    pub heard: Vec<Heard>,
+    pub faults: Vec<Fault>,
+    pub reigns: Vec<Reign>,
+}
+
+impl History {
+    /// Operations that were acknowledged, refused, and whose outcome is unknown.
+    pub fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        for operation in &self.operations {
+            match operation.outcome {
+                Outcome::Ok(_) => counts.ok += 1,
+                Outcome::Refused { .. } => counts.refused += 1,
+                Outcome::Unknown { .. } => counts.unknown += 1,
+            }
+        }
+        counts
+    }
+
+    /// The last moment that anything in it names.
+    pub fn end(&self) -> Moment {
+        let operations = self.operations.iter();
+        let operations = operations.map(|it| it.answered.unwrap_or(it.invoked));
+        let heard = self.heard.iter().map(|it| it.at);
+        let faults = self.faults.iter();
+        let faults = faults.flat_map(|it| [Some(it.begun), it.healed].into_iter().flatten());
+        let reigns = self.reigns.iter();
+        let reigns = reigns.flat_map(|it| [Some(it.from), it.until].into_iter().flatten());
+        let all = operations.chain(heard).chain(faults).chain(reigns);
+        all.max().unwrap_or_default()
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Counts {
+    pub ok: u64,
+    pub refused: u64,
+    pub unknown: u64,
+}
+
+impl Counts {
+    pub fn total(self) -> u64 {
+        self.ok + self.refused + self.unknown
+    }
+}

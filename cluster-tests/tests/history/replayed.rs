@@ -1,0 +1,647 @@
+//! With a log: every answer at its index, and the books that are kept beside the state.
+
+use cluster_tests::checkers::{
+    Books, Evidence, Execution, Finding, Invariant, Kind, Standing, Violation, check, judge,
+};
+use cluster_tests::history::{
+    Action, Answer, History, Operation, Order, Outcome, TaskSeen, TaskState, Value,
+};
+use cluster_tests::journal::{self, Begun};
+use cluster_tests::log::{Content, Log};
+use model::{
+    Applied, Command, DrainAgent, Entry, Event, Expression, Fence, Generation, Millis, Op, Reply,
+    Retention, Stamped, State, StateName, SystemCommand, TaskId,
+};
+
+use super::made::{
+    World, agent, assign, at, by, client, finish, incarnation, kinds, placement, register, spec,
+    story, submit,
+};
+
+fn standing(evidence: &Evidence, invariant: Invariant) -> Finding {
+    let mut found = judge(evidence).into_iter();
+    found.find(|it| it.invariant == invariant).unwrap()
+}
+
+fn answer(operation: &mut Operation) -> &mut Answer {
+    match &mut operation.outcome {
+        Outcome::Ok(answer) => answer,
+        other @ (Outcome::Refused { .. } | Outcome::Unknown { .. }) => panic!("{other:?}"),
+    }
+}
+
+fn broken(change: impl FnOnce(&mut World)) -> Vec<Violation> {
+    let mut world = story();
+    change(&mut world);
+    check(&world.evidence())
+}
+
+#[test]
+fn a_good_story_breaks_nothing_and_everything_is_looked_at() {
+    let evidence = story().evidence();
+    assert_eq!(check(&evidence), []);
+    for invariant in [
+        Invariant::I1,
+        Invariant::I2,
+        Invariant::I3,
+        Invariant::I4,
+        Invariant::I5,
+        Invariant::I6,
+        Invariant::I12,
+    ] {
+        let found = standing(&evidence, invariant);
+        assert_eq!(found.standing(), Standing::Holds, "{found:?}");
+    }
+    for absent in [Invariant::I7, Invariant::I10, Invariant::I11] {
+        let found = standing(&evidence, absent);
+        assert_eq!(found.standing(), Standing::NotApplicable);
+        assert!(found.not_applicable.is_some());
+    }
+    let idle = standing(&evidence, Invariant::I9);
+    assert_eq!(idle.standing(), Standing::NothingSeen);
+}
+
+#[test]
+fn a_log_whose_beginning_is_purged_is_never_green() {
+    let mut evidence = story().evidence();
+    evidence.logs.get_mut("c1").unwrap().entries.remove(0);
+    let found = standing(&evidence, Invariant::I5);
+    assert_eq!(found.standing(), Standing::Unproven);
+    assert!(found.gaps[0].contains("snapshot_every"), "{:?}", found.gaps);
+    evidence.logs.clear();
+    let found = standing(&evidence, Invariant::I1);
+    assert_eq!(found.gaps, ["no log was dumped"]);
+}
+
+#[test]
+fn what_was_acknowledged_and_is_not_in_its_entry_is_lost() {
+    let found = broken(|world| {
+        // Another leader's entry has taken its place.
+        let place = world.operations[0].index().unwrap();
+        let entry = &mut world.log.entries[usize::try_from(place).unwrap()];
+        entry.content = Content::Blank;
+    });
+    assert!(
+        found
+            .iter()
+            .any(|it| it.kind == Kind::Lost && it.operations == [1]),
+        "{found:?}"
+    );
+    let found = broken(|world| world.log.entries.truncate(6));
+    assert!(kinds(&found).contains(&Kind::Lost), "{found:?}");
+    assert!(found[0].seen.contains("ends at 5"), "{}", found[0]);
+}
+
+#[test]
+fn an_answer_from_a_majority_s_log_needs_the_majority() {
+    let mut evidence = story().evidence();
+    let whole = evidence.logs["c1"].clone();
+    let mut short = whole.clone();
+    short.entries.truncate(6);
+    evidence.voters = 3;
+    evidence.logs.insert("c2".into(), short.clone());
+    evidence.logs.insert("c3".into(), short);
+    assert!(kinds(&check(&evidence)).contains(&Kind::Lost));
+    evidence.logs.insert("c3".into(), whole);
+    assert_eq!(check(&evidence), []);
+}
+
+#[test]
+fn a_submit_under_another_term_or_as_another_task_is_found() {
+    let found = broken(|world| {
+        let answer = answer(&mut world.operations[0]);
+        answer.position.as_mut().unwrap().term = 2;
+    });
+    assert_eq!(kinds(&found), [Kind::Lost]);
+    let found = broken(|world| {
+        let Value::Submitted { task, .. } = &mut answer(&mut world.operations[0]).value else {
+            panic!("not a submit");
+        };
+        task.id = 2;
+    });
+    assert!(kinds(&found).contains(&Kind::OtherTask), "{found:?}");
+}
+
+#[test]
+fn a_read_of_what_was_never_so_is_found() {
+    for change in [
+        |task: &mut TaskSeen| task.state = TaskState::Succeeded,
+        |task: &mut TaskSeen| task.epoch = 3,
+        |task: &mut TaskSeen| task.agent = "a2".into(),
+        |task: &mut TaskSeen| task.last_index += 1,
+        |task: &mut TaskSeen| task.id = 9,
+    ] {
+        let found = broken(|world| {
+            let Value::Task { task } = &mut answer(&mut world.operations[1]).value else {
+                panic!("not a get");
+            };
+            change(task);
+        });
+        let never = found.iter().find(|it| it.kind == Kind::NeverSo);
+        assert!(never.is_some_and(|it| it.operations == [2]), "{found:?}");
+    }
+}
+
+#[test]
+fn a_list_that_leaves_something_out_is_found() {
+    let found = broken(|world| {
+        let last = world.operations.last_mut().unwrap();
+        let Value::Tasks { tasks, .. } = &mut answer(last).value else {
+            panic!("not a list");
+        };
+        tasks.remove(1);
+    });
+    assert_eq!(kinds(&found), [Kind::NeverSo]);
+    assert!(found[0].seen.contains("t1 was left out"), "{}", found[0]);
+}
+
+#[test]
+fn a_task_that_left_memory_is_compared_with_its_record() {
+    let left = || {
+        let mut world = World::new();
+        world.entry(vec![Op::System(SystemCommand::Retain(Retention {
+            hot_tasks: 2,
+            ..Retention::default()
+        }))]);
+        for task in 1..=6 {
+            world.submitted(&format!("r{task}"), spec());
+            let epoch = world.entry(vec![assign(task, "a1")]);
+            world.entry(vec![finish(task, epoch, "a1")]);
+            world.got(1);
+        }
+        assert_eq!(world.state.task_count(), 2);
+        let tasks = (1..=6).rev().map(|task| world.shown(task)).collect();
+        let outcome = world.answer(Value::Tasks { tasks, next: 0 });
+        let list = Action::List {
+            states: vec![TaskState::Succeeded],
+            limit: 0,
+            page: 0,
+        };
+        world.done(list, outcome);
+        world
+    };
+    assert_eq!(check(&left().evidence()), []);
+    let mut world = left();
+    let Value::Tasks { tasks, .. } = &mut answer(world.operations.last_mut().unwrap()).value else {
+        panic!("not a list");
+    };
+    tasks[5].epoch += 1;
+    tasks.remove(4);
+    let found = check(&world.evidence());
+    let broken = [Kind::ResultChanged, Kind::NeverSo, Kind::NeverSo];
+    assert_eq!(kinds(&found), broken);
+}
+
+#[test]
+fn a_stale_read_from_a_deposed_leader_goes_backwards() {
+    let mut world = World::new();
+    world.submitted("r1", spec());
+    // Answered from before the assignment, after somebody has seen it.
+    let old = world.got(1).clone();
+    world.entry(vec![assign(1, "a1")]);
+    world.got(1);
+    let again = world.got(1);
+    let (invoked, answered) = (again.invoked, again.answered);
+    let mut stale = old.clone();
+    (stale.id, stale.invoked, stale.answered) = (9, at(5_000), Some(at(5_010)));
+    world.operations.push(stale);
+    assert!(invoked < at(5_000) && answered < Some(at(5_000)));
+    let found = check(&world.evidence());
+    // Once by its place in the log, once without it.
+    assert_eq!(kinds(&found), [Kind::Backwards, Kind::NotLinearizable]);
+    assert_eq!(found[0].operations[0], 9);
+}
+
+#[test]
+fn a_task_that_exists_and_is_denied_is_found() {
+    let mut world = World::new();
+    world.submitted("r1", spec());
+    world.got(1);
+    let refused = Outcome::Refused {
+        code: "no_such_task".into(),
+        message: "there is no task t1".into(),
+    };
+    world.done(Action::Get { task: 1 }, refused);
+    let found = check(&world.evidence());
+    assert_eq!(kinds(&found), [Kind::Denied, Kind::NotLinearizable]);
+}
+
+#[test]
+fn a_refused_submit_that_is_in_the_log_is_found() {
+    let mut world = World::new();
+    world.entry(vec![submit("r1", spec())]);
+    let refused = Outcome::Refused {
+        code: "no_room".into(),
+        message: "no room".into(),
+    };
+    let action = Action::Submit {
+        request_id: "r1".into(),
+        spec: Default::default(),
+    };
+    world.done(action, refused);
+    assert_eq!(kinds(&check(&world.evidence())), [Kind::RefusedButDone]);
+}
+
+#[test]
+fn orders_and_cancels_are_held_to_their_entries() {
+    let mut world = World::new();
+    world.submitted("r1", spec());
+    let cancel = Command::CancelTask {
+        task: TaskId(1),
+        reason: String::new(),
+    };
+    world.entry(vec![client(cancel)]);
+    let value = Value::Task {
+        task: world.shown(1),
+    };
+    let outcome = world.answer(value);
+    world.done(Action::Cancel { task: 1 }, outcome);
+    let cordon = Command::CordonAgent {
+        agent: agent("a1"),
+        reason: String::new(),
+    };
+    world.entry(vec![client(cordon)]);
+    let outcome = world.answer(Value::Agent { agent: None });
+    let order = |order| Action::Order {
+        agent: "a1".into(),
+        order,
+    };
+    world.done(order(Order::Cordon), outcome.clone());
+    assert_eq!(check(&world.evidence()), []);
+
+    let mut world = World::new();
+    world.submitted("r1", spec());
+    let outcome = world.answer(Value::Agent { agent: None });
+    world.entry(vec![]);
+    world.done(order(Order::Cordon), outcome);
+    let found = check(&world.evidence());
+    assert!(kinds(&found).contains(&Kind::Lost), "{found:?}");
+}
+
+#[test]
+fn logs_that_differ_below_the_common_end_are_found() {
+    let mut evidence = story().evidence();
+    let mut other = evidence.logs["c1"].clone();
+    other.entries[7].term = 9;
+    evidence.logs.insert("c2".into(), other);
+    let found = check(&evidence);
+    assert_eq!(kinds(&found), [Kind::LogsDiffer]);
+    assert_eq!(found[0].entries, [7]);
+}
+
+#[test]
+fn a_hash_that_the_log_does_not_make_is_found() {
+    let world = story();
+    let (index, hash) = (world.state.last_applied(), hex::encode(world.state.hash()));
+    let mut evidence = world.evidence();
+    let status = |hash: &str| cluster_tests::cluster::Status {
+        cluster_id: "q".into(),
+        leader: None,
+        term: 1,
+        stale: false,
+        members: vec![cluster_tests::cluster::MemberStatus {
+            id: "c1".into(),
+            role: "voter".into(),
+            state: "leader".into(),
+            applied: Some(index),
+            lag: None,
+            state_hash: Some(hash.into()),
+            hash_index: None,
+            hash_at: None,
+        }],
+    };
+    evidence.statuses = vec![status(&hash)];
+    assert_eq!(check(&evidence), []);
+    let mut evidence = story().evidence();
+    evidence.statuses = vec![status("00ff")];
+    assert_eq!(kinds(&check(&evidence)), [Kind::HashOfNoLog]);
+}
+
+#[test]
+fn starts_are_held_to_the_assignments_of_the_log() {
+    let mut evidence = story().evidence();
+    let epochs = [6, 8].map(|epoch| Execution {
+        task: epoch / 2 - 2,
+        epoch,
+    });
+    evidence.executions = epochs.to_vec();
+    assert_eq!(check(&evidence), []);
+    evidence.executions.push(Execution { task: 1, epoch: 7 });
+    assert_eq!(kinds(&check(&evidence)), [Kind::RanUnasked]);
+}
+
+#[test]
+fn journals_are_held_to_the_assignments_and_starts_to_the_journals() {
+    let begun = |task, epoch| Begun { task, epoch };
+    let good = || {
+        let mut evidence = story().evidence();
+        let journals = [("a1", begun(1, 6)), ("a2", begun(2, 8))];
+        let journals = journals.map(|(agent, begun)| (agent.to_owned(), vec![begun]));
+        evidence.journals = journals.into();
+        evidence.executions = vec![Execution { task: 1, epoch: 6 }];
+        evidence
+    };
+    assert_eq!(check(&good()), []);
+    let broken = |agent: &str, begun: Begun| {
+        let mut evidence = good();
+        evidence.journals.get_mut(agent).unwrap().push(begun);
+        kinds(&check(&evidence))
+    };
+    assert_eq!(broken("a1", begun(1, 6)), [Kind::RanTwice]);
+    assert_eq!(broken("a1", begun(2, 8)), [Kind::RanUnasked]);
+    assert_eq!(broken("a1", begun(1, 7)), [Kind::RanUnasked]);
+    let mut evidence = good();
+    evidence.executions.push(Execution { task: 2, epoch: 8 });
+    evidence.journals.get_mut("a2").unwrap().clear();
+    assert_eq!(kinds(&check(&evidence)), [Kind::NotWritten]);
+
+    let mut world = World::new();
+    let mut once = spec();
+    once.at_most_once = true;
+    world.submitted("r1", once);
+    let epoch = world.entry(vec![assign(1, "a1")]);
+    let mut evidence = world.evidence();
+    let twice = [("a1", begun(1, epoch)), ("a2", begun(1, epoch + 1))];
+    evidence.journals = twice
+        .map(|(agent, begun)| (agent.to_owned(), vec![begun]))
+        .into();
+    assert_eq!(kinds(&check(&evidence)), [Kind::RanUnasked, Kind::RanAgain]);
+}
+
+#[test]
+fn what_is_no_journal_is_refused_and_a_torn_end_is_none() {
+    assert_eq!(journal::parse(&[]), Ok(Vec::new()));
+    assert_eq!(journal::parse(b"QJ\0\x01torn"), Ok(Vec::new()));
+    assert!(journal::parse(&[7; 64]).is_err());
+}
+
+#[test]
+fn the_older_of_two_that_want_the_same_goes_first() {
+    let waiting = || {
+        let mut world = World::new();
+        world.submitted("r1", spec());
+        world.submitted("r2", spec());
+        world
+    };
+    let mut world = waiting();
+    world.entry(vec![assign(2, "a1"), assign(1, "a2")]);
+    let found = check(&world.evidence());
+    assert_eq!(kinds(&found), [Kind::Overtook]);
+    assert!(found[0].seen.starts_with("t1 waited"), "{}", found[0]);
+    // The leader had wanted to, and the agent was full by then.
+    let mut world = waiting();
+    world.entry(vec![assign(2, "a9"), assign(1, "a9")]);
+    world.entry(vec![assign(2, "a1")]);
+    assert_eq!(check(&world.evidence()), []);
+    // Nobody knew of the older one when the newer one was asked for.
+    let mut world = waiting();
+    world.operations[1].invoked = world.operations[0].invoked;
+    world.entry(vec![assign(2, "a1")]);
+    assert_eq!(check(&world.evidence()), []);
+}
+
+/// The books over entries whose effects are as they are said to be.
+struct Told {
+    state: State,
+    books: Books,
+    index: u64,
+}
+
+impl Told {
+    fn new() -> Told {
+        let Log { entries } = World::new().log;
+        let mut told = Told {
+            state: State::default(),
+            books: Books::new(&History::default()),
+            index: 1,
+        };
+        for entry in entries {
+            match &entry.content {
+                Content::Blank | Content::Membership => told.state.note_index(entry.index, 1),
+                Content::Operations(bytes) => drop(told.good(Entry::decode(bytes).unwrap().ops)),
+            }
+        }
+        told
+    }
+
+    /// As the state does it.
+    fn good(&mut self, ops: Vec<Op>) -> Applied {
+        self.index += 1;
+        let stamp = model::Timestamp(self.index * 1_000);
+        let entry = Entry {
+            stamp,
+            wall: stamp,
+            ops: ops.clone(),
+        };
+        let applied = self.state.apply(Stamped {
+            index: self.index,
+            term: 1,
+            membership: 0,
+            entry,
+        });
+        self.books.take(self.index, &ops, &applied);
+        applied
+    }
+
+    /// As no state should.
+    fn bad(mut self, ops: Vec<Op>, replies: Vec<Reply>, events: Vec<Event>) -> Vec<Kind> {
+        self.index += 1;
+        let applied = Applied {
+            replies: replies.into_iter().map(Ok).collect(),
+            events,
+            ..Applied::default()
+        };
+        self.books.take(self.index, &ops, &applied);
+        kinds(self.books.violations())
+    }
+
+    fn assigned(&self, task: u64, epoch: u64, to: &str) -> Event {
+        Event::TaskAssigned {
+            fence: fence(task, epoch),
+            agent: agent(to),
+            incarnation: incarnation(to),
+        }
+    }
+}
+
+fn fence(task: u64, epoch: u64) -> Fence {
+    Fence {
+        task: TaskId(task),
+        generation: Generation(1),
+        epoch: model::Epoch(epoch),
+    }
+}
+
+/// One task that waits.
+fn one() -> Told {
+    let mut told = Told::new();
+    told.good(vec![submit("r1", spec())]);
+    told
+}
+
+#[test]
+fn an_assignment_that_no_agent_should_get_is_found() {
+    let at = |told: &Told| told.index + 1;
+    let told = one();
+    let event = told.assigned(1, at(&told), "a9");
+    assert_eq!(told.bad(vec![], vec![], vec![event]), [Kind::OnUnfit]);
+
+    let mut told = one();
+    let cordon = Command::CordonAgent {
+        agent: agent("a1"),
+        reason: String::new(),
+    };
+    told.good(vec![client(cordon)]);
+    let event = told.assigned(1, at(&told), "a1");
+    assert_eq!(told.bad(vec![], vec![], vec![event]), [Kind::OnCordoned]);
+
+    let mut told = one();
+    told.good(vec![client(Command::DrainAgent(DrainAgent {
+        agent: agent("a1"),
+        reason: String::new(),
+        deadline: Millis(1_000),
+    }))]);
+    let event = told.assigned(1, at(&told), "a1");
+    assert_eq!(told.bad(vec![], vec![], vec![event]), [Kind::OnCordoned]);
+
+    let mut told = one();
+    told.good(vec![Op::System(SystemCommand::ExpireLease {
+        agent: agent("a1"),
+        incarnation: incarnation("a1"),
+    })]);
+    let event = told.assigned(1, at(&told), "a1");
+    assert_eq!(told.bad(vec![], vec![], vec![event]), [Kind::OnLost]);
+
+    let told = one();
+    let other = Event::TaskAssigned {
+        fence: fence(1, at(&told)),
+        agent: agent("a1"),
+        incarnation: incarnation("a2"),
+    };
+    assert_eq!(
+        told.bad(vec![], vec![], vec![other]),
+        [Kind::OtherIncarnation]
+    );
+
+    let mut told = Told::new();
+    let mut picky = spec();
+    picky.require = vec![Expression::Equals("hall".into(), "a2".into())];
+    told.good(vec![submit("r1", picky)]);
+    let event = told.assigned(1, at(&told), "a1");
+    assert_eq!(told.bad(vec![], vec![], vec![event]), [Kind::OnUnfit]);
+}
+
+#[test]
+fn more_attempts_than_an_agent_may_hold_are_found() {
+    let mut told = one();
+    told.good(vec![submit("r2", spec()), submit("r3", spec())]);
+    let applied = told.good(vec![assign(1, "a1"), assign(2, "a1"), assign(3, "a1")]);
+    // One slot, one sent ahead, and the third is refused.
+    assert!(applied.replies[1].is_ok() && applied.replies[2].is_err());
+    let event = told.assigned(3, told.index + 1, "a1");
+    assert_eq!(told.bad(vec![], vec![], vec![event]), [Kind::OverCapacity]);
+}
+
+#[test]
+fn epochs_that_overlap_fall_or_are_not_the_entry_s_are_found() {
+    let mut told = one();
+    told.good(vec![assign(1, "a1")]);
+    let event = told.assigned(1, told.index + 1, "a2");
+    assert_eq!(told.bad(vec![], vec![], vec![event]), [Kind::TwoEpochs]);
+
+    let mut told = one();
+    told.good(vec![assign(1, "a1")]);
+    let epoch = told.index;
+    told.good(vec![Op::System(SystemCommand::ExpireLease {
+        agent: agent("a1"),
+        incarnation: incarnation("a1"),
+    })]);
+    let event = told.assigned(1, epoch, "a2");
+    let found = told.bad(vec![], vec![], vec![event]);
+    assert_eq!(found, [Kind::EpochFell, Kind::EpochTooLow]);
+}
+
+#[test]
+fn a_second_result_and_one_under_a_dead_epoch_are_found() {
+    let accepted = || Reply::Finished {
+        task: TaskId(1),
+        disposition: model::Disposition::Accepted,
+    };
+    let ran = || {
+        let mut told = one();
+        told.good(vec![assign(1, "a1")]);
+        let epoch = told.index;
+        (told, epoch)
+    };
+    let (mut told, epoch) = ran();
+    told.good(vec![finish(1, epoch, "a1")]);
+    let again = told.bad(vec![finish(1, epoch, "a1")], vec![accepted()], vec![]);
+    assert_eq!(again, [Kind::SecondResult]);
+
+    let (told, epoch) = ran();
+    let early = told.bad(vec![finish(1, epoch - 1, "a1")], vec![accepted()], vec![]);
+    assert_eq!(early, [Kind::SecondResult]);
+
+    let (mut told, epoch) = ran();
+    told.good(vec![finish(1, epoch, "a1")]);
+    let task = TaskId(1);
+    let ended = Event::TaskEnded {
+        task,
+        state: StateName::Failed,
+    };
+    let requeued = Event::TaskRequeued { task };
+    let found = told.bad(vec![], vec![], vec![ended, requeued]);
+    assert_eq!(found, [Kind::AfterEnd, Kind::AfterEnd]);
+}
+
+#[test]
+fn a_second_assignment_of_an_at_most_once_task_is_found() {
+    let mut told = Told::new();
+    let mut once = spec();
+    once.at_most_once = true;
+    told.good(vec![submit("r1", once)]);
+    told.good(vec![assign(1, "a1")]);
+    let epoch = told.index;
+    let freed = Event::AttemptEnded {
+        fence: fence(1, epoch),
+        agent: agent("a1"),
+    };
+    let event = told.assigned(1, told.index + 1, "a2");
+    let found = told.bad(vec![], vec![], vec![freed, event]);
+    assert_eq!(found, [Kind::RanAgain]);
+}
+
+#[test]
+fn a_request_id_that_makes_two_tasks_is_found() {
+    let second = Reply::Submitted {
+        task: TaskId(2),
+        duplicate: false,
+    };
+    let found = one().bad(vec![submit("r1", spec())], vec![second], vec![]);
+    assert_eq!(found, [Kind::Doubled]);
+    let other = Reply::Submitted {
+        task: TaskId(9),
+        duplicate: true,
+    };
+    let found = one().bad(vec![submit("r1", spec())], vec![other], vec![]);
+    assert_eq!(found, [Kind::OtherTask]);
+}
+
+#[test]
+fn what_a_state_does_breaks_no_books() {
+    let mut told = one();
+    let mut placed = submit("r2", spec());
+    if let Op::Client { placement: it, .. } = &mut placed {
+        *it = Some(placement("a2"));
+    }
+    told.good(vec![placed, register("a1", 2)]);
+    told.good(vec![assign(1, "a1")]);
+    let epoch = told.index;
+    told.good(vec![finish(1, epoch, "a1"), finish(1, epoch, "a1")]);
+    told.good(vec![by(
+        "a1",
+        model::Role::Agent,
+        Command::UncordonAgent { agent: agent("a1") },
+    )]);
+    assert_eq!(told.books.violations(), []);
+}
