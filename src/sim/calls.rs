@@ -25,8 +25,9 @@ use crate::wires::{CALL_LIMIT, Wires, busy, within};
 type C = Types<SimRuntime>;
 type Snapshot = raft::parts::Snapshot<Handle>;
 
-/// For a snapshot, which the product gives a minute and more.
-const SNAPSHOT_LIMIT: Duration = Duration::from_secs(60);
+/// For a snapshot: the product gives it a minute and more, but gives up a connection on which nothing answers. Here
+/// it travels in a moment.
+const SNAPSHOT_LIMIT: Duration = Duration::from_secs(5);
 
 impl RaftNetworkFactory<C> for Wires {
     type Network = Wire;

@@ -134,12 +134,6 @@ async fn first_success(world: &Arc<World>) -> Option<Duration> {
 
 /// Everything that was accepted has an end.
 async fn until_done(world: &Arc<World>) {
-    let operator = someone("operator");
-    for agent in world.agents.values() {
-        let agent = agent.id.clone();
-        let uncordon = Command::UncordonAgent { agent };
-        insist(world, client(0), &operator, &uncordon).await.ok();
-    }
     let mut progress = world.trace.micros();
     let (mut fewest, mut last) = (usize::MAX, String::new());
     while world.trace.micros() - progress < u64::try_from(NEXT_DONE.as_micros()).unwrap_or(u64::MAX)
@@ -148,6 +142,7 @@ async fn until_done(world: &Arc<World>) {
             let state = boot.core.view().state.clone();
             let tasks = state.tasks_newest_first(None);
             let open: Vec<_> = tasks.filter(|task| !task.is_terminal()).collect();
+            uncordon(world, &state).await;
             let Some(task) = open.first() else { return };
             last = format!("{} is {:?}", task.id, task.phase);
             if open.len() < fewest {
@@ -158,6 +153,16 @@ async fn until_done(world: &Arc<World>) {
     }
     let what = format!("nothing ended for {NEXT_DONE:?}, {fewest} are left: {last}");
     world.judge.found("I13 what was accepted is done", what);
+}
+
+/// A cordon that was asked for before may come late, and more than once.
+async fn uncordon(world: &Arc<World>, state: &State) {
+    let cordoned = state.agents().filter(|agent| agent.cordon.is_some());
+    for agent in cordoned.map(|agent| agent.profile.id.clone()) {
+        let uncordon = Command::UncordonAgent { agent };
+        let operator = someone("operator");
+        insist(world, client(0), &operator, &uncordon).await.ok();
+    }
 }
 
 /// All controllers agree, and have all that was promised.

@@ -80,8 +80,9 @@ async fn commit(boot: &Boot, name: &str) {
 
 /// Whoever leads in place of `old`, once it is known to another one.
 async fn successor(world: &World, old: NodeId) -> Arc<Boot> {
-    let witness = world.members().into_iter().find(|id| *id != old).unwrap();
-    let mut leadership = world.boot(witness).unwrap().core.leadership.clone();
+    let others = world.members().into_iter().filter(|id| *id != old);
+    let witness = others.filter_map(|id| world.boot(id)).next().unwrap();
+    let mut leadership = witness.core.leadership.clone();
     let moved = leadership.wait_for(|now| now.leader.is_some_and(|leader| leader.0 != old));
     let leader = moved.await.unwrap().leader.unwrap();
     world.boot(leader.0).unwrap()
