@@ -31,6 +31,12 @@ use crate::world::World;
 pub type SimCore = Core<SimRuntime, Wires>;
 pub type Consensus = Raft<Types<SimRuntime>, Machine<SimRuntime>>;
 
+/// The product's.
+const PATIENCE: Patience = Patience {
+    propose: Duration::from_secs(10),
+    read: Duration::from_secs(5),
+};
+
 /// The wall clock at the beginning.
 pub const MORNING: u64 = 1_800_000_000_000;
 
@@ -197,10 +203,7 @@ impl Controller {
             peers: Arc::new(wires),
             me: self.me(),
             clock: self.clocks(world),
-            patience: Patience {
-                propose: Duration::from_secs(10),
-                read: Duration::from_secs(5),
-            },
+            patience: PATIENCE,
             snapshot_bytes: u64::MAX,
             fatal: fatal.clone(),
             stopping: stopping.clone(),

@@ -113,7 +113,7 @@ impl LogEngine for Handle {
             Mood::Well => self.disk.engine.commit(batch),
             Mood::Broken => {
                 // Every other time it is there all the same.
-                if batch.len() % 2 == 0 {
+                if batch.len().is_multiple_of(2) {
                     self.disk.engine.commit(batch)?;
                 }
                 Err(self.disk.fail("input/output error", io::ErrorKind::Other))
