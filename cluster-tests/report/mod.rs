@@ -1,5 +1,5 @@
 //! What is read in the end: numbers made readable (quantiles, medians with their spread, tables, durations), and the
-//! report of a run, once for programs ([`Report`], JSON) and once for people ([`page`], one HTML file that needs nothing
+//! report of a run, once for programs ([`Report`], JSON) and once for people ([`page()`], one HTML file that needs nothing
 //! else).
 
 mod figures;
