@@ -2,7 +2,7 @@
 //!
 //! Node *i* is `10.99.i.2` behind its `eth0`; the router's end of that cable is `10.99.i.1` and bears the
 //! node's name. All that happens to packets happens in the router, by the table of [`rules`] and, where they
-//! have to be held back or changed, by the [`shaper`]. Nothing of it is in the machine's own namespace: the
+//! have to be held back or changed, by the [`shaper`](super::shaper). Nothing of it is in the machine's own namespace: the
 //! harness reaches the controllers through relays, whose outgoing sockets were made in the client's.
 
 use std::collections::BTreeMap;

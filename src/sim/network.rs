@@ -13,7 +13,7 @@ use raft::parts::openraft::async_runtime::AsyncRuntime;
 use crate::dice::Dice;
 use crate::trace::lock;
 
-/// A machine: controllers have their own numbers, see [`agent`] and [`client`] for the others.
+/// A machine: controllers have their own numbers, see [`agent()`] and [`client()`] for the others.
 pub type Place = u64;
 
 pub const fn agent(number: u64) -> Place {
