@@ -1,7 +1,7 @@
 //! Bugs that a test build can be told to have, to see whether the tests find them.
 //!
 //! A check that has never caught a bug proves nothing. Each [`Mutant`] is one line in the product that is wrong when it is
-//! asked for: by [`plant`] on one thread, for a simulation, or by `QUORATE_MUTANT=name` for a whole process. Without the
+//! asked for: by `plant` on one thread, for a simulation, or by `QUORATE_MUTANT=name` for a whole process. Without the
 //! feature `planted` nothing can be asked for, [`is`] is a constant, and no trace of this is left in the binary;
 //! with it a build without assertions, such as a release, does not compile.
 
