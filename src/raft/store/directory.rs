@@ -107,38 +107,36 @@ pub fn open_with<R: AsyncRuntime>(
     Ok(LogStore::new(shared, Writer::spawn(journal)?))
 }
 
-/// A log on an engine of the caller's, written in the caller's own step.
+/// A log on an engine of the caller's.
 #[cfg(test)]
-pub fn open_inline<R: AsyncRuntime>(
+pub fn open_on<R: AsyncRuntime>(
     engine: Arc<dyn LogEngine>,
     identity: LogIdentity,
     fatal: FatalSignal,
 ) -> Result<LogStore<R>, OpenError> {
-    if engine.get(key::META)?.is_none() {
-        engine.commit(first_batch(identity))?;
-    }
-    let (shared, journal) = in_memory(engine, fatal)?;
-    Ok(LogStore::new(shared, Writer::inline(journal)))
+    let (shared, journal) = in_memory(engine, identity, fatal)?;
+    Ok(LogStore::new(shared, Writer::spawn(journal)?))
 }
 
-/// A log on an engine of the caller's, written in steps that the caller takes when it pleases.
+/// The same, written in steps that the caller takes when it pleases.
 pub fn open_stepped<R: AsyncRuntime>(
     engine: Arc<dyn LogEngine>,
     identity: LogIdentity,
     fatal: FatalSignal,
 ) -> Result<(LogStore<R>, Arc<Steps>), OpenError> {
-    if engine.get(key::META)?.is_none() {
-        engine.commit(first_batch(identity))?;
-    }
-    let (shared, journal) = in_memory(engine, fatal)?;
+    let (shared, journal) = in_memory(engine, identity, fatal)?;
     let (writer, steps) = Writer::stepped(journal);
     Ok((LogStore::new(shared, writer), steps))
 }
 
 fn in_memory(
     engine: Arc<dyn LogEngine>,
+    identity: LogIdentity,
     fatal: FatalSignal,
 ) -> Result<(Arc<Shared>, Journal), OpenError> {
+    if engine.get(key::META)?.is_none() {
+        engine.commit(first_batch(identity))?;
+    }
     let loaded = load(&*engine, 0).map_err(|reason| OpenError::Damaged {
         dir: PathBuf::from("memory"),
         reason,

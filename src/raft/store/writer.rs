@@ -4,8 +4,8 @@
 //! group gathers by itself, which is all that group commit is. A plain thread and channel: it blocks on
 //! the disk nearly all of the time.
 //!
-//! A simulation runs the same journal in place of the thread: in the caller's own step, or in [`Steps`] of its
-//! own, between which time passes, and after which a crash may come.
+//! A simulation runs the same journal in place of the thread, in [`Steps`], between which time passes, and after
+//! which a crash may come.
 
 use std::io;
 use std::panic::{self, AssertUnwindSafe};
@@ -29,7 +29,6 @@ pub enum Writer {
         queue: Mutex<Option<Sender<Write>>>,
         thread: Mutex<Option<JoinHandle<()>>>,
     },
-    Inline(Box<Mutex<Journal>>),
     Stepped(Arc<Steps>),
 }
 
@@ -97,11 +96,7 @@ impl Writer {
         })
     }
 
-    pub fn inline(journal: Journal) -> Self {
-        Self::Inline(Box::new(Mutex::new(journal)))
-    }
-
-    /// And the steps in which it is to write.
+    /// One without a thread, and the steps in which it is to write.
     pub fn stepped(journal: Journal) -> (Self, Arc<Steps>) {
         let steps = Steps::new(journal);
         (Self::Stepped(steps.clone()), steps)
@@ -111,7 +106,7 @@ impl Writer {
     pub fn blocking(&self) -> Blocking {
         match self {
             Self::Thread { .. } => Blocking::OwnThread,
-            Self::Inline(_) | Self::Stepped(_) => Blocking::InPlace,
+            Self::Stepped(_) => Blocking::InPlace,
         }
     }
 
@@ -126,10 +121,6 @@ impl Writer {
             ack(Ok(()));
         }
         let refused = match self {
-            Self::Inline(journal) => {
-                lock(journal).write(vec![write]);
-                None
-            }
             Self::Stepped(steps) => {
                 steps.submit(write);
                 None

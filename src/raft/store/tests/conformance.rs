@@ -56,7 +56,7 @@ impl StoreBuilder<C, LogStore<TokioRuntime>, Machine<TokioRuntime>, TempDir> for
     async fn build(&self) -> Result<Built, StorageError<C>> {
         let dir = tempfile::tempdir().unwrap();
         let engine = Arc::new(MemoryEngine::default());
-        let log = directory::open_inline(engine, LogIdentity::random(), FatalSignal::default());
+        let log = directory::open_on(engine, LogIdentity::random(), FatalSignal::default());
         let machine = machine(&dir);
         Ok((dir, log.unwrap(), machine))
     }

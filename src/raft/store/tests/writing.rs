@@ -77,7 +77,7 @@ impl LogEngine for FailsOnce {
 fn after_one_failed_write_nothing_is_acknowledged_any_more() {
     let (engine, fatal) = (Arc::new(FailsOnce::default()), FatalSignal::default());
     let identity = LogIdentity::random();
-    let store: Store = directory::open_inline(engine.clone(), identity, fatal.clone()).unwrap();
+    let store: Store = directory::open_on(engine.clone(), identity, fatal.clone()).unwrap();
     append(&store, vec![entry(0, 10)]).unwrap();
     assert_eq!(fatal.reason(), None);
     engine.fail.store(true, Ordering::Relaxed);
@@ -86,7 +86,7 @@ fn after_one_failed_write_nothing_is_acknowledged_any_more() {
     assert!(fatal.reason().unwrap().contains("no space left"));
     // The disk works again, but what the failed write left there is unknown.
     append(&store, vec![entry(2, 10)]).unwrap_err();
-    let found = directory::open_inline::<TokioRuntime>(engine, identity, FatalSignal::default());
+    let found = directory::open_on::<TokioRuntime>(engine, identity, FatalSignal::default());
     assert_eq!(found.unwrap().last_log_id(), Some(log_id(1, 0)));
 }
 
@@ -94,7 +94,7 @@ fn after_one_failed_write_nothing_is_acknowledged_any_more() {
 fn an_entry_behind_the_end_is_a_lost_meta_record() {
     let (engine, identity) = (Arc::new(MemoryEngine::default()), LogIdentity::random());
     let open =
-        || directory::open_inline::<TokioRuntime>(engine.clone(), identity, FatalSignal::default());
+        || directory::open_on::<TokioRuntime>(engine.clone(), identity, FatalSignal::default());
     let store = open().unwrap();
     append(&store, vec![entry(0, 10)]).unwrap();
     let meta = engine.get(key::META).unwrap().unwrap();
@@ -109,7 +109,7 @@ fn an_entry_behind_the_end_is_a_lost_meta_record() {
 fn an_entry_that_leaves_a_hole_is_refused() {
     let engine = Arc::new(MemoryEngine::default());
     let store: Store =
-        directory::open_inline(engine, LogIdentity::random(), FatalSignal::default()).unwrap();
+        directory::open_on(engine, LogIdentity::random(), FatalSignal::default()).unwrap();
     append(&store, vec![entry(0, 10)]).unwrap();
     let (done, _outcome) = mpsc::channel();
     let ack = Box::new(move |result| done.send(result).unwrap_or_default());
