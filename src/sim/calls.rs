@@ -51,31 +51,34 @@ fn unreachable(error: Error) -> RPCError<C> {
 }
 
 impl Wire {
-    async fn call<T, E, Asked>(
+    /// A message that its sender may send again, so it may come twice.
+    async fn call<Q, T, E, Asked>(
         &self,
-        ask: impl Fn(Consensus) -> Asked + Send + 'static,
+        request: Q,
+        ask: impl Fn(Consensus, Q) -> Asked + Send + 'static,
     ) -> Result<T, RPCError<C>>
     where
+        Q: Clone + Send + 'static,
         T: Send + 'static,
         E: std::fmt::Display + Send + 'static,
         Asked: Future<Output = Result<T, E>> + Send + 'static,
     {
-        let answer = async {
-            let there = self.wires.dial(self.target).await.map_err(busy)?;
-            let answer = ask(there.core.raft.clone()).await.map_err(busy);
-            if let Some(later) = self.wires.world.network.doubled() {
-                let again = there.clone();
+        let network = &self.wires.world.network;
+        let asked = |there: Arc<Boot>| async move {
+            let answer = ask(there.core.raft.clone(), request.clone()).await;
+            if let Some(later) = network.doubled() {
                 drop(SimRuntime::spawn(async move {
                     SimRuntime::sleep(later).await;
-                    if again.is_alive() {
+                    if there.is_alive() {
                         // Nobody waits for this answer.
-                        ask(again.core.raft.clone()).await.ok();
+                        ask(there.core.raft.clone(), request).await.ok();
                     }
                 }));
             }
-            self.wires.back(&there, answer).await?
+            answer.map_err(busy)
         };
-        within(CALL_LIMIT, answer).await.map_err(unreachable)
+        let answer = self.wires.ask(self.target, CALL_LIMIT, asked).await;
+        answer.map_err(unreachable)
     }
 
     async fn send_snapshot(&self, vote: Vote, snapshot: Snapshot) -> Result<Vote, Error> {
@@ -124,9 +127,8 @@ impl RaftNetworkV2<C> for Wire {
         request: AppendEntriesRequest<C>,
         _: RPCOption,
     ) -> Result<AppendEntriesResponse<C>, RPCError<C>> {
-        self.call(move |raft| {
-            let request = request.clone();
-            async move { raft.append_entries(request).await }
+        self.call(request, |raft, request| async move {
+            raft.append_entries(request).await
         })
         .await
     }
@@ -136,10 +138,10 @@ impl RaftNetworkV2<C> for Wire {
         request: VoteRequest<C>,
         _: RPCOption,
     ) -> Result<VoteResponse<C>, RPCError<C>> {
-        self.call(move |raft| {
-            let request = request.clone();
-            async move { raft.vote(request).await }
-        })
+        self.call(
+            request,
+            |raft, request| async move { raft.vote(request).await },
+        )
         .await
     }
 
@@ -148,9 +150,8 @@ impl RaftNetworkV2<C> for Wire {
         request: VoteRequest<C>,
         _: RPCOption,
     ) -> Result<VoteResponse<C>, RPCError<C>> {
-        self.call(move |raft| {
-            let request = request.clone();
-            async move { raft.pre_vote(request).await }
+        self.call(request, |raft, request| async move {
+            raft.pre_vote(request).await
         })
         .await
     }
@@ -178,11 +179,11 @@ impl RaftNetworkV2<C> for Wire {
         _: RPCOption,
     ) -> Result<TransferLeaderResponse<C>, RPCError<C>> {
         let me = self.wires.me;
-        let answer = async {
-            let there = self.wires.dial(self.target).await.map_err(busy)?;
+        let ask = |there: Arc<Boot>| async move {
             let handled = there.core.election.transfer(me, request).await;
-            self.wires.back(&there, handled.map_err(busy)).await?
+            handled.map_err(busy)
         };
-        within(CALL_LIMIT, answer).await.map_err(unreachable)
+        let answer = self.wires.ask(self.target, CALL_LIMIT, ask).await;
+        answer.map_err(unreachable)
     }
 }

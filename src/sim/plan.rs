@@ -5,87 +5,49 @@ use std::ops::Range;
 
 use crate::dice::Dice;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Fault {
-    KillController,
-    KillLeader,
-    KillAllControllers,
-    KillInWrite,
-    KillInVote,
-    PowerOff,
-    Isolate,
-    Split,
-    OneWay,
-    Refuse,
-    Weather,
-    SlowDisk,
-    BrokenDisk,
-    FullDisk,
-    WallClock,
-    HandOver,
-    Membership,
-    KillAgent,
-    LoseJournal,
-    StopAgent,
-    CutAgent,
-    CutAgentFromLeader,
-    Cordon,
+macro_rules! faults {
+    ($($variant:ident = $name:literal,)+) => {
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Fault {
+            $($variant,)+
+        }
+
+        impl Fault {
+            pub const ALL: &[Fault] = &[$(Fault::$variant),+];
+
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Fault::$variant => $name,)+
+                }
+            }
+        }
+    };
 }
 
-impl Fault {
-    pub const ALL: [Fault; 23] = [
-        Fault::KillController,
-        Fault::KillLeader,
-        Fault::KillAllControllers,
-        Fault::KillInWrite,
-        Fault::KillInVote,
-        Fault::PowerOff,
-        Fault::Isolate,
-        Fault::Split,
-        Fault::OneWay,
-        Fault::Refuse,
-        Fault::Weather,
-        Fault::SlowDisk,
-        Fault::BrokenDisk,
-        Fault::FullDisk,
-        Fault::WallClock,
-        Fault::HandOver,
-        Fault::Membership,
-        Fault::KillAgent,
-        Fault::LoseJournal,
-        Fault::StopAgent,
-        Fault::CutAgent,
-        Fault::CutAgentFromLeader,
-        Fault::Cordon,
-    ];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Fault::KillController => "controller killed",
-            Fault::KillLeader => "leader killed",
-            Fault::KillAllControllers => "all controllers killed",
-            Fault::KillInWrite => "killed in the middle of a write",
-            Fault::KillInVote => "killed in the middle of a vote",
-            Fault::PowerOff => "controller without power",
-            Fault::Isolate => "controller isolated",
-            Fault::Split => "majority and minority split",
-            Fault::OneWay => "one way cut",
-            Fault::Refuse => "port refuses",
-            Fault::Weather => "messages late, lost, doubled",
-            Fault::SlowDisk => "slow disk",
-            Fault::BrokenDisk => "disk errors",
-            Fault::FullDisk => "full disk",
-            Fault::WallClock => "wall clock set",
-            Fault::HandOver => "leadership handed over",
-            Fault::Membership => "membership changed",
-            Fault::KillAgent => "agent killed",
-            Fault::LoseJournal => "agent's journal lost",
-            Fault::StopAgent => "agent stopped",
-            Fault::CutAgent => "agent cut off",
-            Fault::CutAgentFromLeader => "agent cut off with the old leader",
-            Fault::Cordon => "agent cordoned",
-        }
-    }
+faults! {
+    KillController = "controller killed",
+    KillLeader = "leader killed",
+    KillAllControllers = "all controllers killed",
+    KillInWrite = "killed in the middle of a write",
+    KillInVote = "killed in the middle of a vote",
+    PowerOff = "controller without power",
+    Isolate = "controller isolated",
+    Split = "majority and minority split",
+    OneWay = "one way cut",
+    Refuse = "port refuses",
+    Weather = "messages late, lost, doubled",
+    SlowDisk = "slow disk",
+    BrokenDisk = "disk errors",
+    FullDisk = "full disk",
+    WallClock = "wall clock set",
+    HandOver = "leadership handed over",
+    Membership = "membership changed",
+    KillAgent = "agent killed",
+    LoseJournal = "agent's journal lost",
+    StopAgent = "agent stopped",
+    CutAgent = "agent cut off",
+    CutAgentFromLeader = "agent cut off with the old leader",
+    Cordon = "agent cordoned",
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -105,7 +105,8 @@ impl Wires {
         Ok(answer)
     }
 
-    async fn ask<T, Asked>(
+    /// A question, and the answer on its way back.
+    pub async fn ask<T, Asked>(
         &self,
         id: NodeId,
         limit: Duration,
