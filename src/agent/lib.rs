@@ -56,5 +56,6 @@ pub mod parts {
     pub use crate::executor::{Attempt, Exit, Urgency};
     pub use crate::journal::{Held, Ledger, Record, Recovered};
     pub use crate::output::{Captured, Fate};
+    pub use crate::recovery::died;
     pub use crate::worker::{Effect, Ended, Input, Load, Nature, Said, SessionId, Stamp, Worker};
 }

@@ -86,12 +86,16 @@ pub(crate) fn interrupted(recovered: &Recovered, logs: &Logs) -> Vec<Verdict> {
         .collect()
 }
 
-fn verdict(fence: Fence, held: &Held, logs: &Logs) -> Verdict {
-    let end = End::Interrupted {
+/// The end of an attempt that was begun and has no verdict when its agent starts.
+pub fn died() -> End {
+    End::Interrupted {
         // A process that was asked to stop would have written a verdict.
         cause: Interruption::AgentDied,
         reason: "the agent was restarted while it ran".to_owned(),
-    };
+    }
+}
+
+fn verdict(fence: Fence, held: &Held, logs: &Logs) -> Verdict {
     let captured = logs.captured(fence);
     let [stdout, stderr] = captured.tails;
     let [stdout_bytes, stderr_bytes] = captured.totals;
@@ -102,7 +106,7 @@ fn verdict(fence: Fence, held: &Held, logs: &Logs) -> Verdict {
         stderr_bytes,
         started_at: held.begun.map_or(clock::wall(), |(_, at)| at),
         finished_at: clock::wall(),
-        ..Outcome::bare(end)
+        ..Outcome::bare(died())
     };
     Verdict { fence, outcome }
 }

@@ -17,9 +17,9 @@ use sha2::{Digest, Sha256};
 use crate::entry::{DecodeError, decode, encode};
 use crate::event::Event;
 use crate::hash::{RecordDigest, Sum};
-use crate::id::{Generation, TaskId};
+use crate::id::{Fence, Generation, TaskId};
 use crate::limit;
-use crate::outcome::Outcome;
+use crate::outcome::{Disposition, Outcome};
 use crate::rejected::Rejected;
 use crate::spec::TaskSpec;
 use crate::task::Task;
@@ -64,6 +64,16 @@ pub struct TaskRecord {
     pub task: Task,
     pub spec: TaskSpec,
     pub result: Option<Outcome>,
+}
+
+impl TaskRecord {
+    /// What a report under this fence is, of a task that ended long ago.
+    pub fn disposition(&self, fence: Fence) -> Disposition {
+        match self.generation == fence.generation && self.task.settled == Some(fence.epoch) {
+            true => Disposition::Duplicate,
+            false => Disposition::Stale,
+        }
+    }
 }
 
 /// The same, as it is taken out of the tables; it has the same encoding.

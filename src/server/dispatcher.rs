@@ -415,9 +415,7 @@ async fn acknowledge_archived(
 ) {
     let state = cluster.view();
     let disposition = match cluster.archived_task(&state, fence.task).await {
-        Ok(Some(record)) if record.generation != fence.generation => Disposition::Stale,
-        Ok(Some(record)) if record.task.settled == Some(fence.epoch) => Disposition::Duplicate,
-        Ok(Some(_)) => Disposition::Stale,
+        Ok(Some(record)) => record.disposition(fence),
         Ok(None) => Disposition::UnknownTask,
         Err(error) => {
             debug!(%fence, %error, "can't look up a report's task");

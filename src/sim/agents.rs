@@ -7,11 +7,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use agent::parts::{
-    Effect, Input, Ledger, Load, Nature, Record, Recovered, Said, SessionId, Stamp, Urgency, Worker,
+    Effect, Input, Ledger, Load, Nature, Record, Recovered, Said, SessionId, Stamp, Urgency,
+    Worker, died,
 };
 use model::{
-    AgentId, AgentProfile, AgentProtocol, End, Fence, Incarnation, Interruption, Millis, Outcome,
-    Principal, Role, Timestamp, Verdict,
+    AgentId, AgentProfile, AgentProtocol, Fence, Incarnation, Millis, Outcome, Principal, Role,
+    Timestamp, Verdict,
 };
 use openraft_rt_sim::SimRuntime;
 use raft::parts::openraft::async_runtime::AsyncRuntime;
@@ -156,11 +157,7 @@ impl Agent {
             .map(|(fence, _)| *fence)
             .collect();
         for fence in open {
-            let end = End::Interrupted {
-                cause: Interruption::AgentDied,
-                reason: "the agent was restarted while it ran".to_owned(),
-            };
-            let outcome = Outcome::bare(end);
+            let outcome = Outcome::bare(died());
             let record = Record::Ended(Verdict { fence, outcome });
             ledger.apply(&record);
             kept.records.push(record);

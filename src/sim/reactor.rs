@@ -262,12 +262,7 @@ impl Running {
     /// What became of a report whose task left memory.
     fn of_archived(&self, state: &State, fence: Fence) -> Option<Disposition> {
         let found = self.boot.storage.archive.task(state, fence.task).ok()?;
-        Some(match found {
-            Some(record) if record.generation != fence.generation => Disposition::Stale,
-            Some(record) if record.task.settled == Some(fence.epoch) => Disposition::Duplicate,
-            Some(_) => Disposition::Stale,
-            None => Disposition::UnknownTask,
-        })
+        Some(found.map_or(Disposition::UnknownTask, |record| record.disposition(fence)))
     }
 
     fn follow_leadership(&mut self, state: &State, clock: Clock) {
