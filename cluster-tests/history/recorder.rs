@@ -66,7 +66,7 @@ impl Recorder {
         }
     }
 
-    /// To be called before anything is broken.
+    /// To be called before anything is broken. Whom it hits may be said later, by [`OpenFault::hits`].
     pub fn fault(&self, name: &str, target: &str) -> OpenFault {
         let fault = Fault {
             id: self.number(),
@@ -182,6 +182,11 @@ pub struct OpenFault {
 }
 
 impl OpenFault {
+    /// Whom it turned out to hit.
+    pub fn hits(&self, target: &str) {
+        self.change(|fault| target.clone_into(&mut fault.target));
+    }
+
     /// It took hold, as this shows. The first proof counts.
     pub fn took_effect(&self, proof: &str) {
         let at = self.recorder.now();
