@@ -126,7 +126,7 @@ impl Campaign {
         let mut options = Options::new(self.scenario.name, self.backend)
             .controllers(self.controllers)
             .agents(self.agents);
-        options.snapshot_every = Some(SNAPSHOT_EVERY);
+        options.snapshot_every = (!self.scenario.is_long).then_some(SNAPSHOT_EVERY);
         if let Some(bug) = &self.planted {
             options.environment = vec![("QUORATE_MUTANT".to_owned(), bug.clone())];
         }
@@ -180,12 +180,20 @@ impl Campaign {
     ) -> Result<Evidence, crate::Error> {
         let recorder = Recorder::new();
         let executions = ExecutionLog::create(nodes.scratch())?;
-        let load = work::load(&executions).start_with(&nodes.caller(), &recorder);
+        let is_long = self.scenario.is_long;
+        let pause = work::pause(is_long);
+        let load = work::load(&executions, is_long).start_with(&nodes.caller(), &recorder);
         let closed = nodes.agents().pop().unwrap_or_default();
         let beside = (nodes.addresses(), nodes.tls());
-        let onlookers =
-            Onlookers::start(2, rng.random(), &closed, (&beside.0, &beside.1), &recorder);
-        let watcher = Watcher::new(nodes, &recorder);
+        let onlookers = Onlookers::start(
+            2,
+            rng.random(),
+            pause,
+            &closed,
+            (&beside.0, &beside.1),
+            &recorder,
+        );
+        let watcher = Watcher::new(nodes, &recorder, self.length);
 
         let ending = ending.after(self.length);
         let (of_agents, of_controllers): (Vec<&Kind>, Vec<&Kind>) =
@@ -212,6 +220,7 @@ impl Campaign {
             nodes,
             recorder: &recorder,
             executions: &executions,
+            is_long,
             troubles,
         };
         Ok(evidence.finish(load, onlookers, watcher).await)

@@ -13,6 +13,8 @@ pub struct Scenario {
     /// One line for the person who chooses.
     pub about: &'static str,
     pub faults: Faults,
+    /// One cluster for as long as it takes, with as much history as comes together; its log is purged meanwhile.
+    pub is_long: bool,
 }
 
 /// Out of which kinds of fault a run draws.
@@ -21,6 +23,7 @@ pub enum Faults {
     None,
     /// By name, in any order.
     Of(&'static [&'static str]),
+    All,
     /// Each run has a part of all kinds, drawn from its seed: a bug that shows only where something else does not happen
     /// is found by that.
     Swarm,
@@ -31,11 +34,13 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "calm",
         about: "nothing is broken: what the cluster and the harness do by themselves",
         faults: Faults::None,
+        is_long: false,
     },
     Scenario {
         name: "leader-kill",
         about: "the leader is killed again and again",
         faults: Faults::Of(&["kill-leader"]),
+        is_long: false,
     },
     Scenario {
         name: "crashes",
@@ -47,11 +52,13 @@ pub const SCENARIOS: &[Scenario] = &[
             "crash-loop",
             "kill-agent",
         ]),
+        is_long: false,
     },
     Scenario {
         name: "pauses",
         about: "processes stop for a while and go on as if nothing had been",
         faults: Faults::Of(&["pause-1x", "pause-3x", "pause-10x", "zombie-agent"]),
+        is_long: false,
     },
     Scenario {
         name: "partitions",
@@ -70,6 +77,7 @@ pub const SCENARIOS: &[Scenario] = &[
             "link-down",
             "half-close",
         ]),
+        is_long: false,
     },
     Scenario {
         name: "bad-network",
@@ -83,6 +91,7 @@ pub const SCENARIOS: &[Scenario] = &[
             "corrupt-byte",
             "reset",
         ]),
+        is_long: false,
     },
     Scenario {
         name: "leases",
@@ -94,16 +103,19 @@ pub const SCENARIOS: &[Scenario] = &[
             "exile-agent",
             "zombie-agent",
         ]),
+        is_long: false,
     },
     Scenario {
         name: "clocks",
         about: "wall clocks jump, and leaders change meanwhile",
         faults: Faults::Of(&["clock-forward", "clock-back", "kill-leader"]),
+        is_long: false,
     },
     Scenario {
         name: "disks",
         about: "disks of controllers have no room left",
         faults: Faults::Of(&["disk-full"]),
+        is_long: false,
     },
     Scenario {
         name: "maintenance",
@@ -114,11 +126,19 @@ pub const SCENARIOS: &[Scenario] = &[
             "rolling-restart",
             "transfer-leadership",
         ]),
+        is_long: false,
     },
     Scenario {
         name: RANDOM,
         about: "a part of all kinds of fault, drawn from the seed",
         faults: Faults::Swarm,
+        is_long: false,
+    },
+    Scenario {
+        name: "soak",
+        about: "everything is broken, on one cluster for hours, with what it takes of the machine drawn over time",
+        faults: Faults::All,
+        is_long: true,
     },
 ];
 
@@ -136,6 +156,7 @@ pub fn find(name: &str) -> Option<Scenario> {
             name: kind.name,
             about: kind.about,
             faults: Faults::Of(std::slice::from_ref(&kind.name)),
+            is_long: false,
         })
     })
 }
@@ -146,14 +167,14 @@ impl Scenario {
         match self.faults {
             Faults::None => Vec::new(),
             Faults::Of(names) => names.iter().filter_map(|name| faults::find(name)).collect(),
-            Faults::Swarm => faults::all().collect(),
+            Faults::All | Faults::Swarm => faults::all().collect(),
         }
     }
 
     /// Of those that can be had, the ones that this run draws from: never none where there are some.
     pub fn chosen(&self, possible: &[&'static Kind], rng: &mut StdRng) -> Vec<&'static Kind> {
         match self.faults {
-            Faults::None | Faults::Of(_) => possible.to_vec(),
+            Faults::None | Faults::Of(_) | Faults::All => possible.to_vec(),
             Faults::Swarm => {
                 let drawn = possible.iter().filter(|_| rng.random_bool(PART));
                 let mut drawn: Vec<&Kind> = drawn.copied().collect();

@@ -34,12 +34,12 @@ impl Striker<'_> {
         loop {
             let pause = std::time::Duration::from_millis(self.rng.random_range(PAUSE));
             self.ending.pause(pause).await;
-            let Some(kind) = self.kinds.choose(&mut self.rng).copied() else {
-                return;
-            };
             if self.ending.is_over() {
                 return;
             }
+            let Some(kind) = self.kinds.choose(&mut self.rng).copied() else {
+                continue;
+            };
             match self.strike(kind).await {
                 Ok(told) => (self.say)(&told),
                 Err(error) => {

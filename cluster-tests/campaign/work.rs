@@ -8,12 +8,16 @@ use wire::v1;
 use crate::traffic::{ExecutionLog, Load};
 
 const IN_FLIGHT: u32 = 12;
+/// Between two requests of a client that looks on, and of one that works, in runs that are long: their history is kept
+/// until it is judged.
+const SLOWLY: Duration = Duration::from_millis(500);
+const USUAL: Duration = Duration::from_millis(15);
 /// For one answer or one result, whatever is broken meanwhile: the longest faults last for a lease and more.
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Short tasks for the most part; some that are at work when something breaks, some that outlast a lease's renewals, some
 /// with more output than an entry holds, some that fail, and of all of them some that may start once only.
-pub fn load(executions: &ExecutionLog) -> Load {
+pub fn load(executions: &ExecutionLog, is_long: bool) -> Load {
     let executions = executions.clone();
     Load {
         in_flight: IN_FLIGHT,
@@ -22,6 +26,18 @@ pub fn load(executions: &ExecutionLog) -> Load {
             ..executions.task(&script(number))
         }),
         patience: PATIENCE,
+        pause: match is_long {
+            true => SLOWLY,
+            false => Duration::ZERO,
+        },
+    }
+}
+
+/// Between two requests of a client that looks on.
+pub fn pause(is_long: bool) -> Duration {
+    match is_long {
+        true => SLOWLY,
+        false => USUAL,
     }
 }
 

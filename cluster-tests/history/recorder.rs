@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::operation::{Action, Answer, Operation, Outcome};
-use super::timeline::{Effect, Fault, Heard, Reign};
+use super::timeline::{Effect, Fault, Gauge, Heard, Reign};
 use super::{History, Moment};
 
 /// Cheap to clone; clones write to the same history.
@@ -110,6 +110,10 @@ impl Recorder {
 
     pub fn heard(&self, heard: Heard) {
         self.lock().heard.push(heard);
+    }
+
+    pub fn gauge(&self, gauge: Gauge) {
+        self.lock().gauges.push(gauge);
     }
 
     /// All that has ended so far, with the operations in the order of their begins.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use cluster_tests::Error;
 use cluster_tests::checkers::{self, Evidence, check_hashes, is_converged};
@@ -134,6 +135,7 @@ fn load(nodes: &Nodes, executions: &ExecutionLog) -> Running {
         in_flight: 4,
         spec,
         patience: PATIENCE,
+        pause: Duration::ZERO,
     };
     load.start(&nodes.caller())
 }

@@ -117,7 +117,7 @@ async fn every_fault_is_in_a_scenario_and_every_name_in_one_is_a_fault() {
         .iter()
         .flat_map(|scenario| match scenario.faults {
             campaign::Faults::Of(names) => names.to_vec(),
-            campaign::Faults::None | campaign::Faults::Swarm => Vec::new(),
+            campaign::Faults::None | campaign::Faults::All | campaign::Faults::Swarm => Vec::new(),
         })
         .collect();
     for name in &named {

@@ -184,7 +184,7 @@ fn a_good_run_is_valid_and_its_page_shows_all_that_happened() {
         "VALID",
         "c1 · term 1",
         "312 packets were dropped",
-        "not applicable yet",
+        "not applicable",
         "--seed 7",
     ] {
         assert!(html.contains(part), "{part}");

@@ -25,7 +25,7 @@ use crate::history::{Action, Answer, Heard, Order, Pending, Recorder, SeenEvent,
 
 /// A process that is stopped answers never.
 const TRY: Duration = Duration::from_secs(3);
-/// Between two requests of one client.
+/// Before the listener connects again.
 const PAUSE: Duration = Duration::from_millis(15);
 /// How far behind the newest task it looks, and how far beyond.
 const BEHIND: u64 = 200;
@@ -41,10 +41,11 @@ pub struct Onlookers {
 }
 
 impl Onlookers {
-    /// So many that ask, of which the first closes and opens `agent`, and one that listens.
+    /// So many that ask, with a pause between two requests of each, of which the first closes and opens `agent`, and one that listens.
     pub fn start(
         count: u64,
         seed: u64,
+        pause: Duration,
         agent: &str,
         (addresses, tls): (&[String], &Arc<ClientConfig>),
         recorder: &Recorder,
@@ -62,6 +63,7 @@ impl Onlookers {
                 is_closed: false,
                 newest: 0,
                 rng: StdRng::seed_from_u64(seed.wrapping_add(number)),
+                pause,
                 stop: Arc::clone(&stop),
             };
             running.spawn(onlooker.run());
@@ -89,6 +91,7 @@ struct Onlooker {
     /// The newest task that it has seen.
     newest: u64,
     rng: StdRng,
+    pause: Duration,
     stop: Arc<AtomicBool>,
 }
 
@@ -130,7 +133,7 @@ impl Onlooker {
                     told(pending, &tried(asked).await, Answer::task);
                 }
             }
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(self.pause).await;
         }
     }
 

@@ -8,7 +8,7 @@ use cluster_tests::report::Table;
 
 /// Everything that can be run, and what can be broken on a cluster as it would be started here.
 pub fn print(nodes: usize, backend: Backend) {
-    println!("Scenarios, for --scenario; `all` runs each of them:\n");
+    println!("Scenarios, for --scenario; `all` runs each of them but soak:\n");
     let mut table = Table::new(["scenario", "what it is"]);
     for scenario in SCENARIOS {
         table.row([scenario.name, scenario.about]);

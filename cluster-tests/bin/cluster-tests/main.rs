@@ -34,7 +34,7 @@ pub struct Arguments {
     /// Say what can be run and what can be broken here, and end
     #[arg(long)]
     list: bool,
-    /// A scenario, a kind of fault, or `all` scenarios one after the other
+    /// A scenario, a kind of fault, or `all` scenarios but soak one after the other
     #[arg(long, value_name = "NAME", default_value = RANDOM)]
     scenario: String,
     /// Minutes in which things are broken, over all runs

@@ -31,7 +31,7 @@ pub struct Planned {
 /// The runs of a scenario, or of all, which take so long together. Each has a seed of its own, counted on from the first.
 pub fn runs(name: &str, seed: u64, length: Duration) -> Result<Vec<Planned>, Error> {
     let scenarios = match name {
-        ALL => SCENARIOS.to_vec(),
+        ALL => SCENARIOS.iter().filter(|it| !it.is_long).copied().collect(),
         _ => {
             let names: Vec<&str> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
             let unknown = || {
@@ -45,7 +45,9 @@ pub fn runs(name: &str, seed: u64, length: Duration) -> Result<Vec<Planned>, Err
     };
     let count = u32::try_from(scenarios.len()).unwrap_or(u32::MAX);
     let each = (length / count).max(SHORTEST.min(length));
-    let rounds = each.as_secs_f64() / LONGEST.as_secs_f64();
+    let is_long = scenarios.iter().any(|scenario| scenario.is_long);
+    let longest = if is_long { each } else { LONGEST };
+    let rounds = each.as_secs_f64() / longest.as_secs_f64();
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
