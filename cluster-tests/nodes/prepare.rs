@@ -37,6 +37,10 @@ impl Plan<'_> {
         }
         self.init(cli).await?;
         let ca = Ca::load(&self.directory.join("ca"))?;
+        if let Some(first) = self.controllers.first() {
+            // So that machines can join; the others get it from this one.
+            ca.keep(&self.data_dir(first).join("ca"))?;
+        }
         let mut nodes = BTreeMap::new();
         for id in self.controllers {
             if Some(id) != self.controllers.first() {
