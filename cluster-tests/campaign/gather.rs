@@ -3,19 +3,17 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use wire::v1::tasks_client::TasksClient;
-
 use super::scenario::Span;
 use super::troubles::Troubles;
 use super::watcher::Watcher;
-use crate::checkers::{Evidence, Final, is_converged};
-use crate::cluster::{self, Members, Status};
+use crate::Error;
+use crate::checkers::Evidence;
+use crate::cluster::Members;
 use crate::history::Recorder;
 use crate::journal;
 use crate::log::Log;
 use crate::nodes::Nodes;
-use crate::traffic::{self, Caller, ExecutionLog, Onlookers, Running};
-use crate::{Error, wait};
+use crate::traffic::{ExecutionLog, Onlookers, Running};
 
 /// For clients that only look on to end, and for members to be at the same index.
 const SETTLED: Duration = Duration::from_secs(60);
@@ -47,7 +45,7 @@ impl Gathering<'_> {
         self.noted("opening what was closed", ended);
         let whole = self.nodes.until_whole().await.map(drop);
         self.noted("waiting for everybody to be back", whole);
-        let converged = self.converged().await;
+        let converged = self.nodes.until_converged(SETTLED).await;
         if let Some(status) = self.noted("waiting for all members to agree", converged) {
             watcher.keep(status);
         }
@@ -55,13 +53,8 @@ impl Gathering<'_> {
             voters: self.nodes.controllers().len(),
             ..Evidence::default()
         };
-        for (id, address) in self
-            .nodes
-            .controllers()
-            .into_iter()
-            .zip(self.nodes.addresses())
-        {
-            let listed = self.listed(&address).await;
+        for id in self.nodes.controllers() {
+            let listed = self.nodes.finals_of(&id).await;
             if let Some(listed) = self.noted("listing the tasks of one controller", listed) {
                 evidence.finals.insert(id, listed);
             }
@@ -95,25 +88,6 @@ impl Gathering<'_> {
         result
             .inspect_err(|error| self.troubles.note(during, error))
             .ok()
-    }
-
-    async fn converged(&self) -> Result<Status, Error> {
-        wait::until("all members at the same index", SETTLED, || async {
-            let status = self.nodes.status().await;
-            let status = status.map_err(|error| error.to_string())?;
-            match is_converged(&status) {
-                true => Ok(status),
-                false => Err(status.describe()),
-            }
-        })
-        .await
-    }
-
-    /// A controller's own list of tasks.
-    async fn listed(&self, address: &str) -> Result<Vec<Final>, Error> {
-        let mut client = TasksClient::new(cluster::channel(address, &self.nodes.tls()));
-        let tasks = Caller::list_own(&mut client).await;
-        Ok(traffic::finals(&tasks.map_err(Error::call("Tasks.List"))?))
     }
 
     async fn log_of(&self, id: &str) -> Result<Log, Error> {

@@ -21,9 +21,11 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use tokio_rustls::rustls::ClientConfig;
 use wire::v1;
+use wire::v1::tasks_client::TasksClient;
 
 pub use node::Node;
 
+use crate::checkers::{self, Final};
 use crate::cluster::{self, Ask, Cli, Context, Member, Members, Metrics, Status, Workspace};
 use crate::faults::clock::Clock;
 use crate::faults::disk::SmallDisk;
@@ -252,6 +254,26 @@ impl Nodes {
     /// Waits until every controller answers, wherever the agents are.
     pub async fn until_controllers_back(&self) -> Result<Status, Error> {
         cluster::whole(&self.askers, self.options.controllers, 0).await
+    }
+
+    /// Waits until all members have applied the same entries.
+    pub async fn until_converged(&self, patience: Duration) -> Result<Status, Error> {
+        wait::until("all members at the same index", patience, || async {
+            let status = self.status().await.map_err(|error| error.to_string())?;
+            match checkers::is_converged(&status) {
+                true => Ok(status),
+                false => Err(status.describe()),
+            }
+        })
+        .await
+    }
+
+    /// A controller's own list of tasks.
+    pub async fn finals_of(&self, id: &str) -> Result<Vec<Final>, Error> {
+        let address = self.network.dial_from_outside(id, Service::Grpc);
+        let mut client = TasksClient::new(cluster::channel(&address, &self.tls));
+        let tasks = Caller::list_own(&mut client).await;
+        Ok(traffic::finals(&tasks.map_err(Error::call("Tasks.List"))?))
     }
 
     /// Waits until a task that is submitted now has run. Its id.

@@ -5,20 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cluster_tests::Error;
-use cluster_tests::checkers::{self, Evidence, check_hashes, is_converged};
-use cluster_tests::cluster::{self, Members};
+use cluster_tests::checkers::{self, Evidence, check_hashes};
+use cluster_tests::cluster::Members;
 use cluster_tests::faults::{self, Kind, Need, Strike, process};
 use cluster_tests::history::Recorder;
 use cluster_tests::network::{Backend, Disturbance, Edge, Harm};
 use cluster_tests::nodes::{Nodes, Options};
 use cluster_tests::report::Progress;
-use cluster_tests::traffic::{self, Caller, ExecutionLog, Load, Running};
-use cluster_tests::wait;
+use cluster_tests::traffic::{ExecutionLog, Load, Running};
 use nix::sys::signal::Signal;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio::test;
-use wire::v1::tasks_client::TasksClient;
 
 use crate::site::{PATIENCE, turn};
 
@@ -147,10 +145,9 @@ fn load(nodes: &Nodes, executions: &ExecutionLog) -> Running {
 /// Every controller's own list of tasks.
 async fn finals(nodes: &Nodes) -> BTreeMap<String, Vec<checkers::Final>> {
     let mut finals = BTreeMap::new();
-    for (id, address) in nodes.controllers().into_iter().zip(nodes.addresses()) {
-        let mut client = TasksClient::new(cluster::channel(&address, &nodes.tls()));
-        let tasks = Caller::list_own(&mut client).await.unwrap();
-        finals.insert(id, traffic::finals(&tasks));
+    for id in nodes.controllers() {
+        let listed = nodes.finals_of(&id).await.unwrap();
+        finals.insert(id, listed);
     }
     finals
 }
@@ -256,12 +253,6 @@ async fn strike(progress: &Progress, nodes: &Nodes, kind: &'static Kind, rng: &m
 
 /// Waits until all members have applied the same, and compares their states.
 async fn converged(nodes: &Nodes) {
-    let converged = wait::until("all members at the same index", PATIENCE, || async {
-        let status = nodes.status().await.map_err(|error| error.to_string())?;
-        match is_converged(&status) {
-            true => Ok(status),
-            false => Err(status.describe()),
-        }
-    });
-    assert_eq!(check_hashes([&converged.await.unwrap()]), []);
+    let status = nodes.until_converged(PATIENCE).await.unwrap();
+    assert_eq!(check_hashes([&status]), []);
 }
