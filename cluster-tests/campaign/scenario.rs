@@ -135,8 +135,14 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "disks",
-        about: "disks of controllers have no room left",
-        faults: Faults::Of(&["disk-full"]),
+        about: "disks of controllers forget, fail or have no room left",
+        faults: Faults::Of(&[
+            "power-cut",
+            "power-cut-minority",
+            "power-cut-all",
+            "disk-error",
+            "disk-full",
+        ]),
         span: Span::Round,
     },
     Scenario {

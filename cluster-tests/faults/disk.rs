@@ -94,11 +94,40 @@ impl SmallDisk {
         }
     }
 
+    /// Cuts its power under the process `pid`: nothing can be written from now on, and what was not flushed is lost.
+    pub fn cut_power(&self, pid: i32) -> Result<(), Error> {
+        let mounted = self.mounted(pid);
+        crash::cut_power_below(&mounted).map_err(Error::Invalid)?;
+        let probe = mounted.join("probe");
+        match fs::write(&probe, "probe") {
+            Err(error) if error.raw_os_error() == Some(nix::libc::EIO) => Ok(()),
+            other => Err(Error::Invalid(format!(
+                "the power of {} was cut, and a write to it: {other:?}",
+                self.image.display()
+            ))),
+        }
+    }
+
+    /// Whether nobody has it mounted any more.
+    pub fn is_free(&self) -> Result<(), String> {
+        let output = Command::new("losetup").arg("-j").arg(&self.image).output();
+        let output = output.map_err(|error| format!("losetup: {error}"))?;
+        let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        match (output.status.success(), said.is_empty()) {
+            (true, true) => Ok(()),
+            (true, false) => Err(said),
+            (false, _) => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+        }
+    }
+
     /// As the process `pid` has it mounted.
     fn filler(&self, pid: i32) -> PathBuf {
+        self.mounted(pid).join("filler")
+    }
+
+    fn mounted(&self, pid: i32) -> PathBuf {
         let inside = self.directory.strip_prefix("/").unwrap_or(&self.directory);
-        let root = PathBuf::from(format!("/proc/{pid}/root"));
-        root.join(inside).join("filler")
+        PathBuf::from(format!("/proc/{pid}/root")).join(inside)
     }
 }
 

@@ -73,7 +73,8 @@ impl Strike {
         })
     }
 
-    /// Waits until it has lasted long enough, has it proved and healed, and waits until the cluster serves. Others
+    /// Waits until it has lasted long enough, has it proved and healed, and waits until the cluster serves. Healed is it
+    /// once every controller's process answers, whether there is a leader or not. Others
     /// may last on meanwhile, so not all members need be back.
     pub async fn end(mut self, nodes: &Nodes) -> Result<Report, Error> {
         tokio::time::sleep_until(self.holds_until).await;
@@ -82,11 +83,14 @@ impl Strike {
             self.taken_down.took_effect(proof);
         }
         let lasted = self.begun.elapsed();
-        let healed = Instant::now();
         let healing = self.fault.heal(nodes).await;
+        // A process that has only just been started is not what was there before.
+        let up = nodes.until_up().await;
+        let healed = Instant::now();
         self.taken_down.healed();
         let proof = proof.map_err(|error| of(self.kind, error))?;
         healing.map_err(|error| of(self.kind, error))?;
+        up?;
         nodes.until_serving(SERVED).await?;
         Ok(Report {
             name: self.kind.name,

@@ -39,6 +39,8 @@ use prepare::Plan;
 
 /// For a command line to have become a process of ours.
 const STARTED: Duration = Duration::from_secs(10);
+/// For a controller to open what it has on its disk, and its ports.
+const UP: Duration = Duration::from_secs(60);
 
 /// What to start.
 #[derive(Debug, Clone)]
@@ -249,6 +251,19 @@ impl Nodes {
             ..
         } = self.options;
         cluster::whole(&self.askers, controllers, agents).await
+    }
+
+    /// Waits until every controller's process answers, whether it has a leader or not.
+    pub async fn until_up(&self) -> Result<(), Error> {
+        for id in self.controllers() {
+            let what = format!("{id} to answer");
+            wait::until(&what, UP, || async {
+                let metrics = self.metrics(&id).await;
+                metrics.map(drop).map_err(|error| error.to_string())
+            })
+            .await?;
+        }
+        Ok(())
     }
 
     /// Waits until every controller answers, wherever the agents are.

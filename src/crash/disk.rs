@@ -23,6 +23,27 @@ const SHUTDOWN: &str = "import fcntl, os, struct, sys\n\
 /// Sparse: it takes what is written.
 const BYTES: u64 = 1 << 30;
 
+/// Cuts the power of the file system below `mounted`, now. The reason of a failure is for a person.
+pub fn cut_power_below(mounted: &Path) -> Result<(), String> {
+    let mut python = Command::new("python3")
+        .args(["-c", SHUTDOWN, &shown(mounted)])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| format!("python3: {error}"))?;
+    if let Some(mut word) = python.stdin.take() {
+        // It says itself what went wrong where it can't take it.
+        word.write_all(b"!").ok();
+    }
+    let output = python.wait_with_output();
+    let output = output.map_err(|error| format!("python3: {error}"))?;
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+    }
+}
+
 /// An ext4 file system of its own, on a loop device.
 pub struct Disk {
     dir: TempDir,

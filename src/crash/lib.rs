@@ -23,7 +23,7 @@ mod writer;
 use std::str::FromStr;
 
 pub use cuts::{Cuts, skip};
-pub use disk::{Disk, tool};
+pub use disk::{Disk, cut_power_below, tool};
 pub use writer::{Life, Writer};
 
 /// How often something is done: what the variable says, else `default`.

@@ -15,6 +15,7 @@ mod kill;
 mod link;
 mod noise;
 mod pause;
+mod power_cut;
 mod rolling;
 mod terminate;
 mod transfer;
@@ -39,4 +40,5 @@ pub const ALL: &[&[Kind]] = &[
     &hide::KINDS,
     &failpoint::KINDS,
     &fall_behind::KINDS,
+    &power_cut::KINDS,
 ];

@@ -1,0 +1,145 @@
+//! Disks that forget what was not flushed, and disks that fail.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+
+use crate::faults::{Fault, Kind, Need, Whom, kill_together, running};
+use crate::nodes::Nodes;
+use crate::{Error, wait};
+
+const DISKS: &[Need] = &[Need::Disks, Need::Controllers(3)];
+
+pub const KINDS: [Kind; 4] = [
+    Kind {
+        name: "power-cut",
+        about: "one controller's machine loses its power: what its disk was not made to keep is gone",
+        needs: DISKS,
+        make: || PowerCut::of(Outage::One),
+    },
+    Kind {
+        name: "power-cut-minority",
+        about: "as many controllers as a quorum can do without lose their power at once",
+        needs: DISKS,
+        make: || PowerCut::of(Outage::Minority),
+    },
+    Kind {
+        name: "power-cut-all",
+        about: "all controllers lose their power at once",
+        needs: DISKS,
+        make: || PowerCut::of(Outage::All),
+    },
+    Kind {
+        name: "disk-error",
+        about: "a controller's disk fails every write, and the process lives on until it notices",
+        needs: DISKS,
+        make: || PowerCut::of(Outage::Disk),
+    },
+];
+
+/// For a dead process's file system to be gone, and for a controller to end that can't write.
+const GONE: Duration = Duration::from_secs(20);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outage {
+    One,
+    Minority,
+    All,
+    /// Of the disk alone.
+    Disk,
+}
+
+struct PowerCut {
+    outage: Outage,
+    /// Who, and the process that it was.
+    victims: Vec<(String, i32)>,
+}
+
+impl PowerCut {
+    fn of(outage: Outage) -> Box<dyn Fault> {
+        Box::new(PowerCut {
+            outage,
+            victims: Vec::new(),
+        })
+    }
+
+    async fn draw(&self, nodes: &Nodes, rng: &mut StdRng) -> Result<Vec<String>, Error> {
+        match self.outage {
+            Outage::One | Outage::Disk => Whom::Controller.draw(nodes, rng).await,
+            Outage::All => Whom::AllControllers.draw(nodes, rng).await,
+            Outage::Minority => {
+                let mut all = nodes.controllers();
+                all.shuffle(rng);
+                all.truncate((all.len() - 1) / 2);
+                Ok(all)
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Fault for PowerCut {
+    async fn inflict(&mut self, nodes: &Nodes, rng: &mut StdRng) -> Result<String, Error> {
+        let ids = self.draw(nodes, rng).await?;
+        for id in &ids {
+            self.victims.push((id.clone(), running(nodes, id)?));
+        }
+        for (id, pid) in &self.victims {
+            let missing = || Error::Invalid(format!("{id} has no disk of its own"));
+            let disk = nodes.node(id)?.disk.as_ref().ok_or_else(missing)?;
+            disk.cut_power(*pid)?;
+        }
+        if self.outage != Outage::Disk {
+            // Who has noticed by now has ended by itself.
+            let mut left = Vec::new();
+            for id in &ids {
+                if nodes.node(id)?.fallen().await.is_none() {
+                    left.push(id.clone());
+                }
+            }
+            kill_together(nodes, &left).await?;
+        }
+        Ok(ids.join(" "))
+    }
+
+    fn hold(&self) -> Duration {
+        Duration::from_millis(500)
+    }
+
+    async fn prove(&mut self, nodes: &Nodes) -> Result<String, Error> {
+        let mut proofs = Vec::new();
+        for (id, _) in &self.victims {
+            let node = nodes.node(id)?;
+            let what = format!("{id} to end whose disk fails");
+            let ended = wait::until(&what, GONE, || async {
+                node.fallen().await.ok_or("it still runs")
+            });
+            // One that goes on without a disk breaks a promise.
+            let status = ended.await?;
+            proofs.push(format!("{id} was refused a write, and ended: {status}"));
+        }
+        match proofs.is_empty() {
+            true => Err(Error::Invalid("no power was cut".to_owned())),
+            false => Ok(proofs.join("; ")),
+        }
+    }
+
+    async fn heal(&mut self, nodes: &Nodes) -> Result<(), Error> {
+        for (id, _) in std::mem::take(&mut self.victims) {
+            let node = nodes.node(&id)?;
+            if node.fallen().await.is_none() {
+                kill_together(nodes, std::slice::from_ref(&id)).await?;
+            }
+            node.ended().await?;
+            if let Some(disk) = &node.disk {
+                // Two file systems on one image would destroy it.
+                let what = format!("{id}'s disk to be free");
+                wait::until_now(&what, GONE, || disk.is_free()).await?;
+            }
+            nodes.restart(&id).await?;
+        }
+        Ok(())
+    }
+}
