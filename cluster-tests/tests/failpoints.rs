@@ -1,5 +1,6 @@
 //! Places in the code that no campaign comes to by itself, each with what brings a process there.
 
+use std::path::Path;
 use std::time::Duration;
 
 use cluster_tests::cluster::Members;
@@ -8,6 +9,7 @@ use cluster_tests::network::Backend;
 use cluster_tests::nodes::{Nodes, Options};
 use cluster_tests::report::Progress;
 use cluster_tests::{Error, wait};
+use tokio::process::Child;
 use tokio::test;
 
 use crate::site::{PATIENCE, turn};
@@ -28,22 +30,7 @@ async fn a_token_is_used_once_though_the_leader_dies_over_it() {
         return progress.skip(&missing.join("; "));
     }
     let nodes = Nodes::start(options.agents(1)).await.unwrap();
-    wait::until_now("everybody to have the CA's key", PATIENCE, || {
-        let lacks = |id: &String| {
-            !nodes
-                .member(id)
-                .unwrap()
-                .data_dir
-                .join("ca/ca.key")
-                .is_file()
-        };
-        match nodes.controllers().into_iter().find(lacks) {
-            None => Ok(()),
-            Some(id) => Err(format!("{id} lacks it")),
-        }
-    })
-    .await
-    .unwrap();
+    until_all_can_admit(&nodes).await;
     for (point, name) in [("token-use-before", "b1"), ("token-use-after", "b2")] {
         let leader = nodes.leader().await.unwrap();
         let node = nodes.node(&leader).unwrap();
@@ -52,38 +39,23 @@ async fn a_token_is_used_once_though_the_leader_dies_over_it() {
         nodes.restart(&leader).await.unwrap();
         nodes.until_controllers_back().await.unwrap();
         let cli = nodes.cli();
-        cli.expect(&["cluster", "transfer-leadership", &leader])
-            .await
-            .unwrap();
+        let lead = ["cluster", "transfer-leadership", &leader];
+        cli.expect(&lead).await.unwrap();
 
         let create = ["join-token", "create", "--role", "agent", "-o", "quiet"];
         let token = cli.expect(&create).await.unwrap().text().trim().to_owned();
-        let dir = nodes.scratch().join(point).to_string_lossy().into_owned();
-        let join = [
-            "agent",
-            "run",
-            "--join",
-            &token,
-            "--id",
-            name,
-            "--data-dir",
-            &dir,
-            "--controller",
-        ];
-        let addresses = nodes.addresses().join(",");
-        let mut machine = cli.start(&[&join[..], &[&addresses]].concat()).unwrap();
+        let dir = nodes.scratch().join(point);
+        let mut machine = join(&nodes, name, &token, &dir);
         let what = format!("{leader} to die at {point}");
         let died = wait::until(&what, DIED, || async {
             node.fallen().await.ok_or("it still runs")
         });
         progress.say(format!("{leader} at {point}: {}", died.await.unwrap()));
-        let said = std::fs::read_to_string(&nodes.member(&leader).unwrap().log).unwrap();
-        assert!(
-            said.contains(&format!("failpoint {point}: the process dies here")),
-            "{said}"
-        );
+        let said = std::fs::read_to_string(&node.log).unwrap();
+        let last_words = format!("failpoint {point}: the process dies here");
+        assert!(said.contains(&last_words), "{said}");
 
-        let certificate = std::path::Path::new(&dir).join("identity/cert.pem");
+        let certificate = dir.join("identity/cert.pem");
         let admitted = wait::until_now("a certificate", PATIENCE, || match certificate.is_file() {
             true => Ok(()),
             false => Err("none yet"),
@@ -96,8 +68,39 @@ async fn a_token_is_used_once_though_the_leader_dies_over_it() {
         let used = used(&nodes).await.unwrap();
         assert_eq!(used, [(0, 1)], "{point}: uses left, machines admitted");
         let id = token.split('.').nth(1).unwrap();
-        cli.expect(&["join-token", "revoke", id]).await.unwrap();
+        let revoke = ["join-token", "revoke", id];
+        cli.expect(&revoke).await.unwrap();
     }
+}
+
+/// Whoever has the CA's key can, and the others get it from the first one.
+async fn until_all_can_admit(nodes: &Nodes) {
+    wait::until_now("everybody to have the CA's key", PATIENCE, || {
+        let key = |id: &String| nodes.member(id).unwrap().data_dir.join("ca/ca.key");
+        match nodes
+            .controllers()
+            .into_iter()
+            .find(|id| !key(id).is_file())
+        {
+            None => Ok(()),
+            Some(id) => Err(format!("{id} lacks it")),
+        }
+    })
+    .await
+    .unwrap();
+}
+
+/// A machine that comes to join as an agent.
+fn join(nodes: &Nodes, name: &str, token: &str, dir: &Path) -> Child {
+    let (dir, addresses) = (dir.to_string_lossy(), nodes.addresses().join(","));
+    let words = [
+        ["agent", "run"],
+        ["--join", token],
+        ["--id", name],
+        ["--data-dir", &dir],
+        ["--controller", &addresses],
+    ];
+    nodes.cli().start(words.as_flattened()).unwrap()
 }
 
 /// Of tokens that are not revoked: how many uses are left, and how many machines came in by it.

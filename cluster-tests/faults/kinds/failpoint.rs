@@ -43,7 +43,7 @@ macro_rules! kinds {
                 name: concat!("die-at-", $name),
                 about: $about,
                 needs: $needs,
-                make: || DieAt::new($name, Way::$way),
+                make: || DieAt::of($name, Way::$way),
             },
         )+];
     };
@@ -103,7 +103,7 @@ struct DieAt {
 }
 
 impl DieAt {
-    fn new(point: &'static str, way: Way) -> Box<dyn Fault> {
+    fn of(point: &'static str, way: Way) -> Box<dyn Fault> {
         Box::new(DieAt {
             point,
             way,
