@@ -48,8 +48,8 @@ async fn inflict(world: Arc<World>, fault: Fault) {
         Fault::KillController | Fault::KillLeader | Fault::KillAllControllers | Fault::PowerOff => {
             kill(&world, fault).await
         }
-        Fault::KillInWrite => kill_in_write(&world, Doom::Any).await,
-        Fault::KillInVote => kill_in_write(&world, Doom::Vote).await,
+        Fault::KillInWrite => kill_in_write(&world).await,
+        Fault::KillInVote => kill_in_vote(&world).await,
         Fault::Isolate | Fault::Split | Fault::OneWay => cut_controllers(&world, fault).await,
         Fault::Refuse => refuse(&world).await,
         Fault::Weather => weather(&world).await,
@@ -128,35 +128,62 @@ async fn kill(world: &Arc<World>, fault: Fault) -> bool {
     !killed.is_empty()
 }
 
-/// What was written is lost with it, and what it said of that was a lie, if it said so already. A vote is written
-/// when others lead no more, so for that the leader is killed first.
-async fn kill_in_write(world: &Arc<World>, doom: Doom) -> bool {
-    let leader = world.leader();
-    let others = world.members().into_iter().filter(|id| Some(*id) != leader);
-    let id = match doom {
-        Doom::Any => any_controller(world),
-        Doom::Vote => {
-            let others: Vec<NodeId> = others.collect();
-            world.dice.pick(&others).copied().unwrap_or(1)
-        }
-    };
-    let controller = &world.controllers[&id];
-    controller.doom(Some(doom));
-    if doom == Doom::Vote {
-        kill(world, Fault::KillLeader).await;
-    }
-    for _ in 0..40 {
-        pass(world, 50..51).await;
-        if !controller.is_doomed() {
-            break;
-        }
-    }
-    let happened = !controller.is_doomed();
-    controller.doom(None);
-    // At once, so that it can vote again in the same term.
+/// What was written is lost with it, and what it said of that was a lie, if it said so already.
+async fn kill_in_write(world: &Arc<World>) -> bool {
+    let id = any_controller(world);
+    let happened = doom(world, id, Doom::Any).await;
     pass(world, 1..300).await;
     world.start(id).await;
     happened
+}
+
+/// A vote is written when nobody leads, so the leader is killed first. Whoever was voted for is not heard then, so that
+/// the others choose again, in the same term.
+async fn kill_in_vote(world: &Arc<World>) -> bool {
+    let Some(leader) = world.leader() else {
+        return false;
+    };
+    let others: Vec<NodeId> = world
+        .members()
+        .into_iter()
+        .filter(|id| *id != leader)
+        .collect();
+    let voter = world.dice.pick(&others).copied().unwrap_or(1);
+    world.controllers[&leader].crash(world, Fault::KillInVote.name(), End::Killed);
+    let happened = doom(world, voter, Doom::Vote).await;
+    let candidate = others.into_iter().find(|id| *id != voter);
+    let candidate = candidate.filter(|_| world.dice.permille(700));
+    let ways: Vec<(Place, Place)> = candidate
+        .iter()
+        .flat_map(|one| {
+            world
+                .members()
+                .into_iter()
+                .flat_map(|id| [(*one, id), (id, *one)])
+        })
+        .collect();
+    world.network.cut(&ways);
+    for id in [voter, leader] {
+        pass(world, 1..100).await;
+        world.start(id).await;
+    }
+    pass(world, 500..3_000).await;
+    world.network.mend(&ways);
+    happened
+}
+
+/// Until it was killed in such a write; there may be none.
+async fn doom(world: &World, id: NodeId, doom: Doom) -> bool {
+    let controller = &world.controllers[&id];
+    controller.doom(Some(doom));
+    for _ in 0..400 {
+        pass(world, 5..6).await;
+        if !controller.is_doomed() {
+            return true;
+        }
+    }
+    controller.doom(None);
+    false
 }
 
 async fn cut_controllers(world: &World, fault: Fault) -> bool {
@@ -344,10 +371,7 @@ fn some_agents(world: &World) -> Vec<Place> {
 async fn cut_agent(world: &Arc<World>, fault: Fault) -> bool {
     if world.dice.permille(500) {
         for _ in 0..world.agents.len() {
-            drop(SimRuntime::spawn(submit_long(
-                world.clone(),
-                20_000..40_000,
-            )));
+            drop(SimRuntime::spawn(submit(world.clone(), 20_000..40_000)));
         }
         pass(world, 50..1_500).await;
     }
@@ -392,25 +416,22 @@ async fn meet_old_leader(world: &Arc<World>) -> bool {
         pass(world, 5..20).await;
     }
     let deposed = deposed(world, old).await;
-    match world.dice.below(4) {
+    if world.dice.permille(500) {
         // It comes back while its successor has no more entries than it, and may have to forget what it replaced.
-        0 | 1 => {
-            world.network.mend(&ways);
-            pass(world, 0..1_000).await;
-            if world.controllers[&old].crash(world, "it was an old leader", End::Killed) {
-                pass(world, 50..500).await;
-                world.start(old).await;
-            }
-            return deposed;
+        world.network.mend(&ways);
+        pass(world, 0..1_000).await;
+        if world.controllers[&old].crash(world, "it was an old leader", End::Killed) {
+            pass(world, 50..500).await;
+            world.start(old).await;
         }
-        2 => {
-            pass(world, 0..2_000).await;
-            reset(world, old);
-        }
-        _ => {
-            pass(world, 0..2_000).await;
-            start_beside(world, old).await;
-        }
+        return deposed;
+    }
+    pass(world, 0..2_000).await;
+    if world.dice.permille(500) {
+        reset(world, old);
+    }
+    if world.dice.permille(700) {
+        start_beside(world, old).await;
     }
     pass(world, 500..3_000).await;
     world.network.mend(&ways);
@@ -475,7 +496,7 @@ async fn stop_until_lease_ends(world: &Arc<World>) -> bool {
         agent.set_journal_latency(100_000..1_500_000);
     }
     for _ in 0..world.dice.below(5) {
-        drop(SimRuntime::spawn(submit_long(world.clone(), 1_000..6_000)));
+        drop(SimRuntime::spawn(submit(world.clone(), 1_000..6_000)));
     }
     SimRuntime::sleep(left).await;
     let slow = world.dice.within(2_000..600_000);
@@ -499,8 +520,8 @@ async fn stop_until_lease_ends(world: &Arc<World>) -> bool {
     true
 }
 
-/// A task whose process runs on while somebody is cut off.
-async fn submit_long(world: Arc<World>, millis: std::ops::Range<u64>) {
+/// A task whose process takes so long.
+async fn submit(world: Arc<World>, millis: std::ops::Range<u64>) {
     let command = Command::SubmitTask(Submit {
         spec: spec(process::command(world.dice.within(millis), 0)),
         request_id: None,
@@ -524,17 +545,26 @@ async fn slow_journal(world: &Arc<World>) -> bool {
     true
 }
 
+/// Also while something is on its way there.
 async fn cordon(world: &Arc<World>) -> bool {
     let agent = any_agent(world).id.clone();
     let operator = someone("operator");
-    let cordon = Command::CordonAgent {
-        agent: agent.clone(),
-        reason: "a fault".to_owned(),
-    };
-    let done = insist(world, client(0), &operator, &cordon).await.is_ok();
-    pass(world, 500..10_000).await;
-    let uncordon = Command::UncordonAgent { agent };
-    insist(world, client(0), &operator, &uncordon).await.ok();
+    let mut done = false;
+    for _ in 0..world.dice.within(1..6) {
+        for _ in 0..world.dice.below(6) {
+            drop(SimRuntime::spawn(submit(world.clone(), 0..500)));
+        }
+        let cordon = Command::CordonAgent {
+            agent: agent.clone(),
+            reason: "a fault".to_owned(),
+        };
+        done |= insist(world, client(0), &operator, &cordon).await.is_ok();
+        pass(world, 50..3_000).await;
+        let uncordon = Command::UncordonAgent {
+            agent: agent.clone(),
+        };
+        insist(world, client(0), &operator, &uncordon).await.ok();
+    }
     done
 }
 
