@@ -3,7 +3,7 @@
 //! [`cluster`] starts a whole cluster on a real disk by `quorate dev`, and knows its processes by their pids;
 //! [`nodes`] starts one node by node, on a [`network`] that can be cut. [`traffic`] puts work on either, [`history`] is
 //! what was asked and answered meanwhile, [`faults`] break processes, disks, clocks and networks, and make sure that they
-//! did. [`checkers`] are pure and judge a history, beside what was on the disks ([`log`], [`journal`]) and what one
+//! did. A [`campaign`] is all of that together, from a seed. [`checkers`] are pure and judge a history, beside what was on the disks ([`log`], [`journal`]) and what one
 //! task may do ([`model`]), and [`report`] turns numbers into something to read.
 //! Everything that waits does so on a condition and with a deadline ([`wait`]).
 //!
@@ -12,6 +12,7 @@
 //! time are not in it.
 
 pub mod binary;
+pub mod campaign;
 pub mod checkers;
 pub mod cluster;
 mod error;

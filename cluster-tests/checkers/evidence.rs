@@ -28,6 +28,8 @@ pub struct Evidence {
     pub history: History,
     /// By controller.
     pub logs: BTreeMap<String, Log>,
+    /// Why no log was read, where that was not asked for: then only what was seen from outside is judged.
+    pub unlogged: Option<String>,
     /// How many controllers vote.
     pub voters: usize,
     /// By controller: its own list of tasks, once nothing was submitted any more.

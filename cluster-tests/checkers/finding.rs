@@ -29,7 +29,7 @@ pub struct Finding {
     pub left_out: u64,
     /// What it lacked, so that more may be broken than it found.
     pub gaps: Vec<String>,
-    /// Why there is nothing to check in this product yet.
+    /// Why there is nothing to check: in this product yet, or in this run.
     pub not_applicable: Option<String>,
 }
 
@@ -88,6 +88,15 @@ impl Finding {
         self.left_out += (before - self.violations.len()) as u64;
     }
 
+    /// That the log is missing is then no gap; what has nothing else to look at was not asked for.
+    pub fn not_asked(&mut self, why: &str) {
+        let before = self.gaps.len();
+        self.gaps.retain(|gap| gap != why);
+        if self.gaps.len() < before && self.looked_at == 0 {
+            self.not_applicable = Some(why.to_owned());
+        }
+    }
+
     pub fn saw(&mut self, more: usize) {
         self.looked_at += more as u64;
     }
@@ -100,7 +109,7 @@ impl Standing {
             Standing::Violated => "VIOLATED",
             Standing::Unproven => "unproven",
             Standing::NothingSeen => "nothing seen",
-            Standing::NotApplicable => "not applicable yet",
+            Standing::NotApplicable => "not applicable",
         }
     }
 }

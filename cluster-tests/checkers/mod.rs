@@ -59,7 +59,12 @@ pub fn all() -> Vec<Box<dyn Checker>> {
 pub fn judge(evidence: &Evidence) -> Vec<Finding> {
     let case = Case::of(evidence);
     let mut findings: Vec<Finding> = all().iter().map(|checker| checker.check(&case)).collect();
-    findings.iter_mut().for_each(|finding| finding.bound(KEPT));
+    for finding in &mut findings {
+        finding.bound(KEPT);
+        if let Some(why) = &evidence.unlogged {
+            finding.not_asked(why);
+        }
+    }
     findings
 }
 

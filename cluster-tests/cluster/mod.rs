@@ -26,7 +26,7 @@ pub use layout::{Agent, Controller, Layout, Member};
 pub use metrics::{Metrics, get};
 pub use status::{MemberStatus, Status};
 pub use waiting::{Ask, leader, whole};
-pub use workspace::Workspace;
+pub use workspace::{Workspace, bytes_below};
 
 use crate::faults::process;
 use crate::{Error, binary, wait};

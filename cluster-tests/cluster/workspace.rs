@@ -81,6 +81,19 @@ impl Drop for Workspace {
     }
 }
 
+/// Space that the files below a directory take; those that vanish meanwhile take none.
+pub fn bytes_below(directory: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries
+        .map(|entry| match entry.metadata() {
+            Ok(it) if it.is_dir() => bytes_below(&entry.path()),
+            Ok(it) => it.blocks() * 512,
+            Err(_) => 0,
+        })
+        .sum()
+}
+
 /// `QUORATE_TEST_DIR`, else the build's target directory; `/var/tmp` where that is in memory, because
 /// an fsync that costs nothing shows nothing.
 fn root() -> Result<PathBuf, Error> {

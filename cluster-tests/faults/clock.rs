@@ -16,6 +16,19 @@ const LIBRARIES: [&str; 4] = [
     "/usr/lib",
 ];
 
+/// Why nobody can have one here.
+pub fn possible() -> Result<(), String> {
+    library().map(drop)
+}
+
+fn library() -> Result<PathBuf, String> {
+    let found = LIBRARIES
+        .iter()
+        .map(|root| Path::new(root).join("faketime/libfaketimeMT.so.1"))
+        .find(|path| path.is_file());
+    found.ok_or_else(|| "libfaketime is not installed".to_owned())
+}
+
 /// A file that says by how much a wall clock is off.
 #[derive(Debug, Clone)]
 pub struct Clock {
@@ -26,12 +39,8 @@ pub struct Clock {
 impl Clock {
     /// One that is right, kept in `shift`; or why there can't be one.
     pub fn create(shift: &Path) -> Result<Clock, String> {
-        let found = LIBRARIES
-            .iter()
-            .map(|root| Path::new(root).join("faketime/libfaketimeMT.so.1"))
-            .find(|path| path.is_file());
         let clock = Clock {
-            library: found.ok_or("libfaketime is not installed")?,
+            library: library()?,
             shift: shift.to_owned(),
         };
         clock.set("+0s").map_err(|error| error.to_string())?;

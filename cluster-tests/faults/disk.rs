@@ -102,6 +102,12 @@ impl SmallDisk {
     }
 }
 
+/// Why nobody can have a [`SmallDisk`] here.
+pub fn possible() -> Result<(), String> {
+    probe()?;
+    tool("mkfs.ext4", &["-V"])
+}
+
 /// A command line that runs `argv` with `directory` read-only, for root too.
 pub fn read_only(directory: &Path, argv: &[String]) -> Result<Vec<String>, String> {
     const SCRIPT: &str =

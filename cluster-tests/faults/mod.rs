@@ -41,6 +41,8 @@ use crate::nodes::{Nodes, Options};
 
 /// The longest election timeout, with the timers of one site.
 pub const ELECTION: Duration = Duration::from_millis(600);
+/// Of a controller's disk: enough for a run's log, and little to fill.
+const MEBIBYTES: u32 = 512;
 /// How long most faults last: long enough for an election, and for what waits for one to be given up.
 const USUAL: Duration = Duration::from_millis(1_200);
 
@@ -90,6 +92,13 @@ pub enum Need {
 }
 
 impl Kind {
+    /// Whether it is agents that it breaks, so that controllers may be broken meanwhile.
+    pub fn hits_agents(&self) -> bool {
+        self.needs
+            .iter()
+            .any(|need| matches!(need, Need::Agents(_)))
+    }
+
     /// Why it can't be inflicted on such a cluster.
     pub fn missing(&self, options: &Options) -> Option<String> {
         self.needs.iter().find_map(|need| need.missing(options))
@@ -117,6 +126,25 @@ impl Need {
         };
         (!is_there).then(|| format!("it needs {what}"))
     }
+}
+
+/// Gives a cluster what these kinds need, as far as that can be had on this machine; and why not more.
+pub fn equip(mut options: Options, kinds: &[&Kind]) -> (Options, Vec<String>) {
+    let wants = |need| kinds.iter().any(|kind| kind.needs.contains(&need));
+    let mut missing = Vec::new();
+    if wants(Need::Clocks) {
+        match clock::possible() {
+            Ok(()) => options.has_clocks = true,
+            Err(why) => missing.push(format!("clocks of their own: {why}")),
+        }
+    }
+    if wants(Need::Disks) {
+        match disk::possible() {
+            Ok(()) => options.disks = Some(MEBIBYTES),
+            Err(why) => missing.push(format!("disks of their own: {why}")),
+        }
+    }
+    (options, missing)
 }
 
 /// All kinds, in a fixed order.

@@ -62,6 +62,12 @@ impl Process {
         Some(kibibytes * 1024)
     }
 
+    /// Files and sockets that it has open; `None` where there is no such process.
+    pub fn descriptors(pid: i32) -> Option<u64> {
+        let open = fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
+        Some(open.count() as u64)
+    }
+
     pub fn is_alive(pid: i32) -> bool {
         Process::look(pid).is_some_and(|found| found.doing != Doing::Zombie)
     }

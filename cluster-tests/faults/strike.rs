@@ -7,6 +7,7 @@ use rand::rngs::StdRng;
 
 use crate::Error;
 use crate::faults::{Fault, Kind};
+use crate::history::{OpenFault, Recorder};
 use crate::nodes::Nodes;
 use crate::report::span;
 
@@ -17,6 +18,8 @@ const SERVED: Duration = Duration::from_secs(60);
 pub struct Strike {
     kind: &'static Kind,
     fault: Box<dyn Fault>,
+    /// The same in the history.
+    taken_down: OpenFault,
     what: String,
     begun: Instant,
     holds_until: tokio::time::Instant,
@@ -36,29 +39,34 @@ pub struct Report {
 }
 
 impl Strike {
-    /// Inflicts a fault.
+    /// Inflicts a fault, which is in the history from now on.
     pub async fn begin(
         kind: &'static Kind,
         nodes: &Nodes,
         rng: &mut StdRng,
+        recorder: &Recorder,
     ) -> Result<Strike, Error> {
         if let Some(why) = kind.missing(nodes.options()) {
             return Err(Error::Invalid(format!("{}: {why}", kind.name)));
         }
         let mut fault = (kind.make)();
         let begun = Instant::now();
+        let taken_down = recorder.fault(kind.name, "");
         let what = match fault.inflict(nodes, rng).await {
             Ok(what) => what,
             Err(error) => {
                 // The first error counts; this is for whoever uses the cluster further.
                 let _healed = fault.heal(nodes).await;
+                taken_down.healed();
                 return Err(of(kind, error));
             }
         };
+        taken_down.hits(&what);
         let holds_until = tokio::time::Instant::now() + fault.hold();
         Ok(Strike {
             kind,
             fault,
+            taken_down,
             what,
             begun,
             holds_until,
@@ -70,9 +78,13 @@ impl Strike {
     pub async fn end(mut self, nodes: &Nodes) -> Result<Report, Error> {
         tokio::time::sleep_until(self.holds_until).await;
         let proof = self.fault.prove(nodes).await;
+        if let Ok(proof) = &proof {
+            self.taken_down.took_effect(proof);
+        }
         let lasted = self.begun.elapsed();
         let healed = Instant::now();
         let healing = self.fault.heal(nodes).await;
+        self.taken_down.healed();
         let proof = proof.map_err(|error| of(self.kind, error))?;
         healing.map_err(|error| of(self.kind, error))?;
         nodes.until_serving(SERVED).await?;

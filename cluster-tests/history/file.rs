@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::History;
 use super::operation::Operation;
-use super::timeline::{Fault, Heard, Reign};
+use super::timeline::{Fault, Gauge, Heard, Reign};
 use crate::Error;
 
 const SCHEMA: u32 = 1;
@@ -24,6 +24,7 @@ enum Line<'a> {
     Heard(&'a Heard),
     Fault(&'a Fault),
     Reign(&'a Reign),
+    Gauge(&'a Gauge),
 }
 
 #[derive(Deserialize)]
@@ -34,6 +35,7 @@ enum Owned {
     Heard(Heard),
     Fault(Fault),
     Reign(Reign),
+    Gauge(Gauge),
 }
 
 impl History {
@@ -51,7 +53,8 @@ impl History {
             .chain(self.reigns.iter().map(Line::Reign))
             .chain(self.faults.iter().map(Line::Fault))
             .chain(self.operations.iter().map(Line::Operation))
-            .chain(self.heard.iter().map(Line::Heard));
+            .chain(self.heard.iter().map(Line::Heard))
+            .chain(self.gauges.iter().map(Line::Gauge));
         for line in lines {
             serde_json::to_writer(&mut out, &line)?;
             out.write_all(b"\n")?;
@@ -84,6 +87,7 @@ impl History {
                 Owned::Heard(heard) => history.heard.push(heard),
                 Owned::Fault(fault) => history.faults.push(fault),
                 Owned::Reign(reign) => history.reigns.push(reign),
+                Owned::Gauge(gauge) => history.gauges.push(gauge),
             }
         }
         match begun {

@@ -20,7 +20,7 @@ mod value;
 
 pub use operation::{Action, Answer, Operation, Outcome, Position, SpecSeen, Value};
 pub use recorder::{OpenFault, Pending, Recorder};
-pub use timeline::{Effect, Fault, Heard, Reign};
+pub use timeline::{Effect, Fault, Gauge, Heard, Reign};
 pub use value::{AgentSeen, Order, ResultSeen, SeenEvent, TaskSeen, TaskState};
 
 use serde::{Deserialize, Serialize};
@@ -55,6 +55,8 @@ pub struct History {
     pub heard: Vec<Heard>,
     pub faults: Vec<Fault>,
     pub reigns: Vec<Reign>,
+    /// In the order of their moments.
+    pub gauges: Vec<Gauge>,
 }
 
 impl History {

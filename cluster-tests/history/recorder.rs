@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::operation::{Action, Answer, Operation, Outcome};
-use super::timeline::{Effect, Fault, Heard, Reign};
+use super::timeline::{Effect, Fault, Gauge, Heard, Reign};
 use super::{History, Moment};
 
 /// Cheap to clone; clones write to the same history.
@@ -66,7 +66,7 @@ impl Recorder {
         }
     }
 
-    /// To be called before anything is broken.
+    /// To be called before anything is broken. Whom it hits may be said later, by [`OpenFault::hits`].
     pub fn fault(&self, name: &str, target: &str) -> OpenFault {
         let fault = Fault {
             id: self.number(),
@@ -110,6 +110,10 @@ impl Recorder {
 
     pub fn heard(&self, heard: Heard) {
         self.lock().heard.push(heard);
+    }
+
+    pub fn gauge(&self, gauge: Gauge) {
+        self.lock().gauges.push(gauge);
     }
 
     /// All that has ended so far, with the operations in the order of their begins.
@@ -182,6 +186,11 @@ pub struct OpenFault {
 }
 
 impl OpenFault {
+    /// Whom it turned out to hit.
+    pub fn hits(&self, target: &str) {
+        self.change(|fault| target.clone_into(&mut fault.target));
+    }
+
     /// It took hold, as this shows. The first proof counts.
     pub fn took_effect(&self, proof: &str) {
         let at = self.recorder.now();

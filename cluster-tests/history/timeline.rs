@@ -1,4 +1,4 @@
-//! What happened beside the operations: faults, leaders, and events as they were heard.
+//! What happened beside the operations: faults, leaders, events as they were heard, and what the nodes took.
 
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +36,19 @@ pub struct Reign {
     pub from: Moment,
     /// When another one was seen to lead; `None`: until the end.
     pub until: Option<Moment>,
+}
+
+/// What a node took of the machine at a moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gauge {
+    pub node: String,
+    pub at: Moment,
+    /// Bytes of its memory that are in RAM.
+    pub resident: u64,
+    /// Files and sockets that it has open.
+    pub descriptors: u64,
+    /// Bytes that its data directory takes.
+    pub on_disk: u64,
 }
 
 /// One message of a stream of events.

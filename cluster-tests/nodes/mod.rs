@@ -28,6 +28,7 @@ use crate::cluster::{self, Ask, Cli, Context, Member, Members, Metrics, Status, 
 use crate::faults::clock::Clock;
 use crate::faults::disk::SmallDisk;
 use crate::faults::{self, process};
+use crate::log::Log;
 use crate::network::{Backend, CLIENT, Namespace, Network, Service};
 use crate::traffic::{self, Caller};
 use crate::{Error, binary, wait};
@@ -50,6 +51,10 @@ pub struct Options {
     pub has_clocks: bool,
     /// MiB of a disk of its own for every controller; needs root and loop devices.
     pub disks: Option<u32>,
+    /// Entries after which controllers take a snapshot, where that is not as usual.
+    pub snapshot_every: Option<u64>,
+    /// For every node.
+    pub environment: Vec<(String, String)>,
 }
 
 impl Options {
@@ -63,6 +68,8 @@ impl Options {
             slots: 4,
             has_clocks: false,
             disks: None,
+            snapshot_every: None,
+            environment: Vec::new(),
         }
     }
 
@@ -77,22 +84,6 @@ impl Options {
     #[must_use]
     pub fn agents(self, agents: usize) -> Options {
         Options { agents, ..self }
-    }
-
-    #[must_use]
-    pub fn with_clocks(self) -> Options {
-        Options {
-            has_clocks: true,
-            ..self
-        }
-    }
-
-    #[must_use]
-    pub fn with_disks(self, mebibytes: u32) -> Options {
-        Options {
-            disks: Some(mebibytes),
-            ..self
-        }
     }
 }
 
@@ -133,6 +124,7 @@ impl Nodes {
             controllers: &controllers,
             agents: &agents,
             slots: options.slots,
+            snapshot_every: options.snapshot_every,
         };
         let mut nodes = plan.carry_out(&cli).await?;
         equip(&mut nodes, &options, workspace.path())?;
@@ -296,6 +288,24 @@ impl Nodes {
         .map(|_| pid)
     }
 
+    /// What is in the log of a controller that does not run.
+    pub async fn dumped_log(&self, id: &str) -> Result<Log, Error> {
+        let node = self.node(id)?;
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        let data_dir = text(&node.data_dir);
+        let words = ["data-dir", "log", &data_dir, "-o", "json"].map(str::to_owned);
+        let argv: Vec<String> = [text(self.cli.binary())].into_iter().chain(words).collect();
+        let argv = match &node.disk {
+            Some(disk) => disk.under(&argv),
+            None => argv,
+        };
+        let child = self.cli.program(&argv[0], &argv[1..]).spawn();
+        let child = child.map_err(Error::io("reading a log"))?;
+        let done = cluster::finish(format!("data-dir log {data_dir}"), child).await?;
+        let printed = done.success()?.stdout;
+        Log::parse(printed.as_slice()).map_err(|reason| Error::format(&node.data_dir, reason))
+    }
+
     /// Nodes whose process has ended, and how, whether that was meant or not.
     pub async fn fallen(&self) -> Vec<(String, ExitStatus)> {
         let mut fallen = Vec::new();
@@ -331,6 +341,7 @@ fn equip(
     scratch: &Path,
 ) -> Result<(), Error> {
     for node in nodes.values_mut() {
+        node.environment.clone_from(&options.environment);
         if options.has_clocks {
             let shift = scratch.join(format!("{}.clock", node.id));
             node.clock = Some(Clock::create(&shift).map_err(Error::Invalid)?);

@@ -20,6 +20,7 @@ pub struct Plan<'a> {
     pub controllers: &'a [String],
     pub agents: &'a [String],
     pub slots: u32,
+    pub snapshot_every: Option<u64>,
 }
 
 impl Plan<'_> {
@@ -140,6 +141,9 @@ impl Plan<'_> {
             (Backend::Proxies, _) => &[("controller_addresses", Service::Grpc)],
         };
         let mut text = format!("# Settings of {id}, beside those on its command line.\n");
+        if let (Some(every), "controller") = (self.snapshot_every, role) {
+            text.push_str(&format!("[controller]\nsnapshot_every = {every}\n"));
+        }
         for (table, service) in tables {
             text.push_str(&format!("[{role}.{table}]\n"));
             for to in self.controllers.iter().filter(|to| *to != id) {

@@ -6,6 +6,7 @@
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
+use super::curves::curves;
 use super::run::{Report, Verdict};
 use super::timeline::{timeline, told};
 use super::{grouped, span};
@@ -49,6 +50,7 @@ pub fn page(report: &Report, evidence: &Evidence) -> String {
                 (promises(&report.findings))
                 h2 { "Faults" }
                 (faults(report))
+                (curves(&evidence.history))
                 h2 { "Do it again" }
                 pre { (report.run.replay) }
             }

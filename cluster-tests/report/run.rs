@@ -25,8 +25,14 @@ pub struct Run {
     pub network: String,
     /// Acknowledged operations below which the run shows nothing.
     pub floor: u64,
+    /// Faults below which it shows nothing.
+    pub least_faults: u64,
     /// The command that does it again.
     pub replay: String,
+    /// What the cluster did that no checker can see: it could not be used any more.
+    pub failures: Vec<String>,
+    /// What the harness could not do, so that more may be broken than it found.
+    pub gaps: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -126,8 +132,8 @@ fn verdict(
     faults: &BTreeMap<String, FaultCount>,
     findings: &[Finding],
 ) -> (Verdict, Vec<String>) {
-    let mut broken = Vec::new();
-    let mut invalid = Vec::new();
+    let mut broken = run.failures.clone();
+    let mut invalid = run.gaps.clone();
     for finding in findings {
         let (name, count) = (finding.invariant, finding.broken());
         let promise = name.sentence();
@@ -147,6 +153,13 @@ fn verdict(
         let (ok, floor) = (operations.ok, run.floor);
         invalid.push(format!(
             "{ok} operations were acknowledged, and {floor} are wanted"
+        ));
+    }
+    let begun: u64 = faults.values().map(|count| count.begun).sum();
+    if begun < run.least_faults {
+        let wanted = run.least_faults;
+        invalid.push(format!(
+            "{begun} faults were inflicted, and {wanted} are wanted"
         ));
     }
     for (name, count) in faults {

@@ -30,6 +30,11 @@ const CLIENTS: usize = 24;
 const ALWAYS: usize = 2_000;
 /// An operation that took no time can be seen all the same.
 const LEAST: f64 = 1.2;
+/// The mean width of a letter.
+const LETTER: f64 = 6.8;
+/// A bar that is wider has its text in it, another one beside it, so much of it.
+const INSIDE: f64 = 60.0;
+const BESIDE: f64 = 150.0;
 /// Two marks that are closer hide each other.
 const MARK: f64 = 56.0;
 
@@ -58,7 +63,7 @@ pub fn timeline(history: &History, violations: &[&Violation]) -> Markup {
         .iter()
         .flat_map(|it| it.operations.iter().copied())
         .collect();
-    let rows = fault_rows(&history.faults);
+    let rows = fault_rows(&history.faults, &scale);
     let lanes = lanes(&history.operations);
     let top = 4.0;
     let leaders = top + LANE + 4.0;
@@ -150,13 +155,19 @@ fn reign_bar(reign: &Reign, scale: &Scale, y: f64) -> Markup {
 }
 
 /// Faults at the same time lie below each other.
-fn fault_rows(faults: &[Fault]) -> Vec<Vec<&Fault>> {
-    let mut rows: Vec<(Moment, Vec<&Fault>)> = Vec::new();
+fn fault_rows<'h>(faults: &'h [Fault], scale: &Scale) -> Vec<Vec<&'h Fault>> {
+    let mut rows: Vec<(f64, Vec<&Fault>)> = Vec::new();
     let mut sorted: Vec<&Fault> = faults.iter().collect();
     sorted.sort_by_key(|fault| (fault.begun, fault.id));
     for fault in sorted {
-        let end = fault.healed.unwrap_or(Moment(u64::MAX));
-        match rows.iter_mut().find(|(free, _)| *free <= fault.begun) {
+        let (begin, width) = scale.span(fault.begun, fault.healed);
+        // Its text beside it must not lie under the next one.
+        let beside = match width > INSIDE {
+            true => 0.0,
+            false => (fault_text(fault).chars().count() as f64 * LETTER).min(BESIDE) + 10.0,
+        };
+        let end = begin + width + beside;
+        match rows.iter_mut().find(|(free, _)| *free <= begin) {
             Some((free, row)) => {
                 *free = end;
                 row.push(fault);
@@ -167,9 +178,13 @@ fn fault_rows(faults: &[Fault]) -> Vec<Vec<&Fault>> {
     rows.into_iter().map(|(_, row)| row).collect()
 }
 
+fn fault_text(fault: &Fault) -> String {
+    format!("{} {}", fault.name, fault.target)
+}
+
 fn fault_bar(fault: &Fault, scale: &Scale, y: f64) -> Markup {
     let (x, width) = scale.span(fault.begun, fault.healed);
-    let told = format!("{} {}", fault.name, fault.target);
+    let told = fault_text(fault);
     let room = WIDTH - RIGHT - x;
     let class = if fault.effect.is_some() {
         "fault"
@@ -193,10 +208,10 @@ fn fault_bar(fault: &Fault, scale: &Scale, y: f64) -> Markup {
             // Behind the line that says when it took effect, if that is where a text would begin.
             @let begin = fault.effect.as_ref().map_or(x, |it| scale.x(it.at));
             @let begin = if begin - x < 30.0 { begin } else { x };
-            @if width > 60.0 {
+            @if width > INSIDE {
                 text class="inside" x=(px(begin + 5.0)) y=(px(y + 12.0)) { (clipped(&told, x + width - begin - 5.0)) }
             } @else if room > 120.0 {
-                text class="beside" x=(px(x + width.max(3.0) + 4.0)) y=(px(y + 12.0)) { (clipped(&told, 150.0)) }
+                text class="beside" x=(px(x + width.max(3.0) + 4.0)) y=(px(y + 12.0)) { (clipped(&told, BESIDE)) }
             }
         }
     }
@@ -204,7 +219,7 @@ fn fault_bar(fault: &Fault, scale: &Scale, y: f64) -> Markup {
 
 /// What of a text has room.
 fn clipped(text: &str, width: f64) -> String {
-    let room = (width / 6.8).max(1.0);
+    let room = (width / LETTER).max(1.0);
     let long = text.chars().count() as f64 > room;
     match long {
         false => text.to_owned(),

@@ -2,16 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
+use cluster_tests::Error;
 use cluster_tests::checkers::{self, Evidence, check_hashes, is_converged};
 use cluster_tests::cluster::{self, Members};
 use cluster_tests::faults::{self, Kind, Need, Strike, process};
+use cluster_tests::history::Recorder;
 use cluster_tests::network::{Backend, Disturbance, Edge, Harm};
 use cluster_tests::nodes::{Nodes, Options};
 use cluster_tests::report::Progress;
 use cluster_tests::traffic::{self, Caller, ExecutionLog, Load, Running};
 use cluster_tests::wait;
-use cluster_tests::{Error, faults::clock::Clock};
 use nix::sys::signal::Signal;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -22,8 +24,6 @@ use crate::site::{PATIENCE, turn};
 
 /// Draws the same victims and numbers each time.
 const SEED: u64 = 7;
-/// Of each controller's disk.
-const MEBIBYTES: u32 = 256;
 /// These wait for a lease to run out, so they do it together.
 const LONG: [&str; 2] = ["zombie-agent", "exile-agent"];
 
@@ -84,8 +84,13 @@ async fn every_fault_that_can_be_had_here_takes_effect_and_is_got_over() {
     }
     nodes.until_whole().await.unwrap();
     let mut lasting = Vec::new();
+    let recorder = Recorder::new();
     for kind in chosen.iter().copied().filter(|kind| is_long(kind)) {
-        lasting.push(Strike::begin(kind, &nodes, &mut rng).await.unwrap());
+        lasting.push(
+            Strike::begin(kind, &nodes, &mut rng, &recorder)
+                .await
+                .unwrap(),
+        );
     }
     for kind in others.iter().copied() {
         if let Some(why) = kind.missing(nodes.options()) {
@@ -130,6 +135,7 @@ fn load(nodes: &Nodes, executions: &ExecutionLog) -> Running {
         in_flight: 4,
         spec,
         patience: PATIENCE,
+        pause: Duration::ZERO,
     };
     load.start(&nodes.caller())
 }
@@ -178,9 +184,12 @@ async fn a_fault_without_effect_is_invalid() {
     let options = Options::new("no-effect", Backend::Direct).agents(1);
     let nodes = Nodes::start(options).await.unwrap();
     let mut rng = StdRng::seed_from_u64(SEED);
+    let recorder = Recorder::new();
     let leader = nodes.leader().await.unwrap();
     let kind = faults::find("pause-1x").unwrap();
-    let strike = Strike::begin(kind, &nodes, &mut rng).await.unwrap();
+    let strike = Strike::begin(kind, &nodes, &mut rng, &recorder)
+        .await
+        .unwrap();
     // Somebody else lets the process go on.
     let pid = nodes.member(&leader).unwrap().pid.unwrap();
     process::send(pid, Signal::SIGCONT).unwrap();
@@ -195,7 +204,7 @@ async fn a_fault_without_effect_is_invalid() {
     // What the network can't do is refused, and not taken for done.
     for name in ["loss", "isolate-leader", "link-down", "disk-full"] {
         let kind = faults::find(name).unwrap();
-        let refused = Strike::begin(kind, &nodes, &mut rng).await;
+        let refused = Strike::begin(kind, &nodes, &mut rng, &recorder).await;
         assert!(matches!(refused, Err(Error::Invalid(_))), "{name}");
     }
     nodes.until_serving(PATIENCE).await.unwrap();
@@ -219,26 +228,21 @@ async fn faults_are_told_apart_by_name_and_drawn_by_seed() {
     assert!(!drawn(SEED, &plain).iter().any(of_network));
 }
 
-/// Namespaces, clocks and disks; or none of them, said so.
+/// Namespaces, clocks and disks; or what there is of them, said so.
 fn as_much_as_possible(progress: &Progress) -> Options {
-    let of = |backend| Options::new("faults", backend).controllers(5).agents(3);
-    let probe = std::env::temp_dir().join(format!("quorate-clock-{}", std::process::id()));
-    let possible = Backend::Namespaces.possible();
-    match possible.and_then(|()| Clock::create(&probe)) {
-        Ok(clock) => {
-            clock.remove();
-            of(Backend::Namespaces).with_clocks().with_disks(MEBIBYTES)
-        }
-        Err(why) => {
-            progress.skip(&format!("with namespaces, clocks and disks: {why}"));
-            of(Backend::Proxies)
-        }
+    let (backend, why) = Backend::strongest();
+    let options = Options::new("faults", backend).controllers(5).agents(3);
+    let kinds: Vec<&Kind> = faults::all().collect();
+    let (options, missing) = faults::equip(options, &kinds);
+    for why in why.into_iter().chain(missing) {
+        progress.skip(&why);
     }
+    options
 }
 
 /// Inflicts a fault, sees it healed, and waits until all controllers are back.
 async fn strike(progress: &Progress, nodes: &Nodes, kind: &'static Kind, rng: &mut StdRng) {
-    let strike = Strike::begin(kind, nodes, rng).await;
+    let strike = Strike::begin(kind, nodes, rng, &Recorder::new()).await;
     let strike = strike.unwrap_or_else(|error| panic!("{}: {error}", kind.name));
     match strike.end(nodes).await {
         Ok(report) => progress.say(report.to_string()),

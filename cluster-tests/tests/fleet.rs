@@ -35,6 +35,7 @@ async fn many_agents_cause_no_election_and_are_all_back_soon_after_their_leader_
         in_flight: 8,
         spec: Arc::new(|_| traffic::process(["true"])),
         patience: PATIENCE,
+        pause: Duration::ZERO,
     }
     .start(&site.caller);
     fleet.until_renewed(2, PATIENCE).await.unwrap();

@@ -16,6 +16,8 @@ mod breaking;
 #[cfg(test)]
 mod bring_up;
 #[cfg(test)]
+mod campaigns;
+#[cfg(test)]
 mod clock;
 #[cfg(test)]
 mod controllers;
@@ -62,8 +64,6 @@ mod process_tasks;
 mod readiness;
 #[cfg(test)]
 mod recording;
-#[cfg(test)]
-mod replaying;
 #[cfg(test)]
 mod reporting;
 mod shape;

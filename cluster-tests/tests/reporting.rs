@@ -23,7 +23,9 @@ fn run() -> Run {
         versions: BTreeMap::from([("quorate".to_owned(), "0.1.0".to_owned())]),
         network: "netns".into(),
         floor: 100,
+        least_faults: 1,
         replay: "cargo run -p cluster-tests -- --scenario leader-kill --minutes 1 --seed 7".into(),
+        ..Run::default()
     }
 }
 
@@ -182,7 +184,7 @@ fn a_good_run_is_valid_and_its_page_shows_all_that_happened() {
         "VALID",
         "c1 · term 1",
         "312 packets were dropped",
-        "not applicable yet",
+        "not applicable",
         "--seed 7",
     ] {
         assert!(html.contains(part), "{part}");
@@ -236,6 +238,41 @@ fn a_run_that_shows_nothing_is_invalid_and_says_why() {
         "{reasons}"
     );
     kept("invalid", &report, &evidence);
+}
+
+#[test]
+fn a_run_without_the_faults_it_was_for_is_invalid() {
+    let mut evidence = evidence(half_a_minute());
+    evidence.history.faults.clear();
+    let report = reported(&evidence);
+    assert_eq!(report.verdict, Verdict::Invalid);
+    assert_eq!(
+        report.reasons,
+        ["0 faults were inflicted, and 1 are wanted"]
+    );
+}
+
+#[test]
+fn what_no_checker_sees_counts_all_the_same() {
+    let evidence = evidence(half_a_minute());
+    let verdict = |failure: &str, gap: &str| {
+        let of = |text: &str| match text {
+            "" => Vec::new(),
+            text => vec![text.to_owned()],
+        };
+        let run = Run {
+            failures: of(failure),
+            gaps: of(gap),
+            ..run()
+        };
+        let report = Report::of(run, &evidence, judge(&evidence));
+        (report.verdict, report.reasons)
+    };
+    let (failure, gap) = ("c2 ended by itself", "a log can't be read");
+    assert_eq!(verdict("", ""), (Verdict::Valid, vec![]));
+    assert_eq!(verdict("", gap), (Verdict::Invalid, vec![gap.to_owned()]));
+    let both = vec![failure.to_owned(), gap.to_owned()];
+    assert_eq!(verdict(failure, gap), (Verdict::Violated, both));
 }
 
 #[test]

@@ -65,6 +65,7 @@ impl Site {
             in_flight,
             spec,
             patience: PATIENCE,
+            pause: Duration::ZERO,
         }
         .start(&self.caller)
     }

@@ -23,6 +23,8 @@ pub struct Load {
     pub spec: Spec,
     /// For a submit, and again for its result.
     pub patience: Duration,
+    /// Of each client after a result.
+    pub pause: Duration,
 }
 
 /// A load that runs until it is asked to finish.
@@ -105,6 +107,7 @@ impl Worker {
             if let Some(task) = self.submit((self.load.spec)(number)).await {
                 self.wait(task).await;
             }
+            tokio::time::sleep(self.load.pause).await;
         }
     }
 

@@ -5,12 +5,14 @@ mod caller;
 mod executions;
 mod load;
 mod model_server;
+mod onlooker;
 mod prober;
 
 pub use caller::{Caller, Failure};
 pub use executions::ExecutionLog;
 pub use load::{Load, Running, finals, unanswered};
 pub use model_server::ModelServer;
+pub use onlooker::Onlookers;
 pub use prober::{Ack, Prober};
 
 use wire::v1;

@@ -111,8 +111,15 @@ pub const fn is(_: Mutant) -> bool {
     false
 }
 
+/// What `QUORATE_MUTANT` asks of this process.
+#[cfg(not(feature = "planted"))]
+#[inline(always)]
+pub const fn everywhere() -> Option<Mutant> {
+    None
+}
+
 #[cfg(feature = "planted")]
-pub use planted::{is, plant};
+pub use planted::{everywhere, is, plant};
 
 #[cfg(feature = "planted")]
 mod planted {
@@ -137,7 +144,8 @@ mod planted {
         HERE.get() == Some(mutant) || everywhere() == Some(mutant)
     }
 
-    fn everywhere() -> Option<Mutant> {
+    /// What `QUORATE_MUTANT` asks of this process.
+    pub fn everywhere() -> Option<Mutant> {
         *EVERYWHERE.get_or_init(|| {
             let name = std::env::var("QUORATE_MUTANT").ok()?;
             match name.parse() {

@@ -120,6 +120,7 @@ async fn kills(site: &Site, fleet: &Fleet, times: u32) -> Result<(), Error> {
         in_flight: IN_FLIGHT_MEANWHILE,
         spec: Arc::new(|_| traffic::process(["true"])),
         patience: LIMIT,
+        pause: Duration::ZERO,
     }
     .start(&caller);
     let (mut usable, mut back) = (Vec::new(), Vec::new());

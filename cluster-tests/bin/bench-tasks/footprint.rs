@@ -1,10 +1,7 @@
 //! What the controllers take: memory from `/proc`, bytes on disk from the file system.
 
-use std::fs;
-use std::path::Path;
-
 use cluster_tests::Error;
-use cluster_tests::cluster::Cluster;
+use cluster_tests::cluster::{Cluster, bytes_below};
 use cluster_tests::faults::process::Process;
 
 /// Bytes of entries that a controller has written to its log since it started.
@@ -40,17 +37,4 @@ impl Footprint {
         }
         Ok(found)
     }
-}
-
-/// Space that the files take; those that vanish meanwhile take none.
-fn bytes_below(directory: &Path) -> u64 {
-    use std::os::unix::fs::MetadataExt;
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    entries
-        .map(|entry| match entry.metadata() {
-            Ok(it) if it.is_dir() => bytes_below(&entry.path()),
-            Ok(it) => it.blocks() * 512,
-            Err(_) => 0,
-        })
-        .sum()
 }

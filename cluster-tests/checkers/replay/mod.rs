@@ -85,6 +85,9 @@ impl Replay {
 /// The log to go by, and how far it is surely committed.
 fn replayable(evidence: &Evidence) -> Result<(&Log, u64), String> {
     let logs = &evidence.logs;
+    if let Some(why) = &evidence.unlogged {
+        return Err(why.clone());
+    }
     if logs.is_empty() {
         return Err("no log was dumped".to_owned());
     }

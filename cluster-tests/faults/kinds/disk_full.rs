@@ -5,9 +5,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rand::rngs::StdRng;
 
+use crate::Error;
 use crate::faults::{Fault, Kind, Need, Whom, running};
 use crate::nodes::Nodes;
-use crate::{Error, wait};
 
 pub const KINDS: [Kind; 1] = [Kind {
     name: "disk-full",
@@ -16,12 +16,16 @@ pub const KINDS: [Kind; 1] = [Kind {
     make: || Box::new(DiskFull::default()),
 }];
 
-/// For a process that could not write to end, after there is room again.
-const ENDS: Duration = Duration::from_secs(1);
+/// For a write that fails at this moment to be noticed, after there is room again.
+const NOTICED: Duration = Duration::from_secs(1);
+/// What a controller says before it ends because it can't write. Its end takes some seconds: it takes leave of its clients.
+const ENDING: &str = "this controller can't go on";
 
 #[derive(Default)]
 struct DiskFull {
     full: Option<(String, i32)>,
+    /// How long its log was before.
+    said: u64,
     proof: String,
 }
 
@@ -33,6 +37,7 @@ impl Fault for DiskFull {
         let missing = || Error::Invalid(format!("{id} has no disk of its own"));
         let disk = nodes.node(&id)?.disk.as_ref().ok_or_else(missing)?;
         self.full = Some((id.clone(), pid));
+        self.said = nodes.node(&id)?.said();
         // It writes until it is refused, and may end the process by that.
         match disk.fill(pid) {
             Ok(()) => self.proof = format!("{id}'s disk refused another 1 byte"),
@@ -61,14 +66,12 @@ impl Fault for DiskFull {
         };
         let node = nodes.node(&id)?;
         if let (None, Some(disk)) = (node.fallen().await, &node.disk) {
-            // Its last write may be failing at this moment.
             let made = disk.make_room(pid);
-            let fallen = wait::until("its end", ENDS, || async {
-                node.fallen().await.ok_or("it still runs")
-            });
-            if fallen.await.is_err() {
+            let ends = node.until_said(self.said, ENDING, NOTICED).await.is_ok();
+            if !ends && node.fallen().await.is_none() {
                 return made;
             }
+            node.ended().await?;
         }
         // The filler goes with the start.
         nodes.restart(&id).await.map(drop)

@@ -1,0 +1,53 @@
+//! What a run's clients ask for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use wire::v1;
+
+use crate::traffic::{ExecutionLog, Load};
+
+const IN_FLIGHT: u32 = 12;
+/// Between two requests of a client that looks on, and of one that works, in runs that are long: their history is kept
+/// until it is judged.
+const SLOWLY: Duration = Duration::from_millis(500);
+const USUAL: Duration = Duration::from_millis(15);
+/// For one answer or one result, whatever is broken meanwhile: the longest faults last for a lease and more.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Short tasks for the most part; some that are at work when something breaks, some that outlast a lease's renewals, some
+/// with more output than an entry holds, some that fail, and of all of them some that may start once only.
+pub fn load(executions: &ExecutionLog, is_long: bool) -> Load {
+    let executions = executions.clone();
+    Load {
+        in_flight: IN_FLIGHT,
+        spec: Arc::new(move |number| v1::TaskSpec {
+            at_most_once: number % 5 == 0,
+            ..executions.task(&script(number))
+        }),
+        patience: PATIENCE,
+        pause: match is_long {
+            true => SLOWLY,
+            false => Duration::ZERO,
+        },
+    }
+}
+
+/// Between two requests of a client that looks on.
+pub fn pause(is_long: bool) -> Duration {
+    match is_long {
+        true => SLOWLY,
+        false => USUAL,
+    }
+}
+
+fn script(number: u64) -> String {
+    match number % 50 {
+        7 => "sleep 4".to_owned(),
+        1 | 13 | 21 | 35 => "sleep 0.3".to_owned(),
+        // Beyond the 4 KiB that stay in the log.
+        3 | 33 => "head -c 6000 /dev/zero | tr '\\0' x".to_owned(),
+        9 | 29 => "exit 3".to_owned(),
+        _ => format!("echo {number}"),
+    }
+}

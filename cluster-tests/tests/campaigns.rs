@@ -1,0 +1,138 @@
+//! Campaigns, short ones: clusters that are broken under load, held to all promises by what was answered and by what is on
+//! their disks afterwards; and one that has a bug, which is to be found.
+//!
+//! `QUORATE_REPORTS=DIR` keeps the reports there.
+
+use std::path::Path;
+use std::time::Duration;
+
+use cluster_tests::campaign::{self, Campaign, Ending, Outcome};
+use cluster_tests::checkers::{Invariant, Standing};
+use cluster_tests::faults;
+use cluster_tests::network::Backend;
+use cluster_tests::report::{Progress, Verdict};
+use tokio::test;
+
+use crate::site::turn;
+
+const SEED: u64 = 7;
+
+fn planned(scenario: &str, seconds: u64) -> Campaign {
+    Campaign {
+        scenario: campaign::find(scenario).unwrap(),
+        seed: SEED,
+        length: Duration::from_secs(seconds),
+        controllers: 3,
+        agents: 3,
+        backend: Backend::strongest().0,
+        planted: None,
+        replay: format!("cargo run -p cluster-tests -- --scenario {scenario} --seed {SEED}"),
+    }
+}
+
+async fn outcome(name: &'static str, campaign: &Campaign) -> (Outcome, Progress) {
+    let progress = Progress::new(name);
+    let outcome = campaign
+        .run(&Ending::default(), &|text| progress.say(text))
+        .await
+        .unwrap();
+    let report = &outcome.report;
+    if let Some(dir) = std::env::var_os("QUORATE_REPORTS") {
+        report
+            .keep(&outcome.evidence, Path::new(&dir), name)
+            .unwrap();
+    }
+    progress.say(format!(
+        "{:?}: {:?}, {} changes of leader",
+        report.verdict,
+        report.operations,
+        report.reigns - 1
+    ));
+    (outcome, progress)
+}
+
+/// Every promise that the product makes so far was held to something, and kept.
+fn assert_kept(outcome: &Outcome, progress: &Progress) {
+    let report = &outcome.report;
+    assert_eq!((report.verdict, &report.reasons), (Verdict::Valid, &vec![]));
+    for finding in &report.findings {
+        let (name, standing) = (finding.invariant, finding.standing());
+        progress.say(format!(
+            "{name} {}: {} facts",
+            standing.as_str(),
+            finding.looked_at
+        ));
+        let kept = matches!(standing, Standing::Holds | Standing::NotApplicable);
+        assert!(kept, "{name}: {finding:#?}");
+    }
+}
+
+#[test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_answered_while_leaders_were_killed_is_what_the_log_makes_of_it() {
+    let _turn = turn().await;
+    let (outcome, progress) = outcome("leader-kill", &planned("leader-kill", 15)).await;
+    assert_kept(&outcome, &progress);
+    let kills = &outcome.report.faults["kill-leader"];
+    assert!(kills.took_effect >= 2, "{kills:?}");
+    // Nobody is killed without another one leading after it.
+    assert!(outcome.report.reigns > kills.took_effect, "{kills:?}");
+}
+
+#[test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_answered_while_agents_died_and_came_back_is_what_the_log_makes_of_it() {
+    let _turn = turn().await;
+    let (outcome, progress) = outcome("leases", &planned("leases", 20)).await;
+    assert_kept(&outcome, &progress);
+}
+
+#[test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bug_that_is_planted_is_found_and_told() {
+    let _turn = turn().await;
+    let campaign = Campaign {
+        planted: Some("events-dropped".to_owned()),
+        ..planned("calm", 5)
+    };
+    let (outcome, progress) = outcome("planted", &campaign).await;
+    let report = &outcome.report;
+    assert_eq!(report.verdict, Verdict::Violated, "{:?}", report.reasons);
+    let broken: Vec<Invariant> = report
+        .findings
+        .iter()
+        .filter(|finding| finding.standing() == Standing::Violated)
+        .map(|finding| finding.invariant)
+        .collect();
+    assert_eq!(broken, [Invariant::I8], "{:?}", report.reasons);
+    let page = cluster_tests::report::page(report, &outcome.evidence);
+    let violation = report.violations().next().unwrap();
+    progress.say(violation.to_string());
+    assert!(
+        page.contains("VIOLATED") && page.contains("events-dropped"),
+        "{page}"
+    );
+}
+
+#[test]
+async fn every_fault_is_in_a_scenario_and_every_name_in_one_is_a_fault() {
+    let named: Vec<&str> = campaign::SCENARIOS
+        .iter()
+        .flat_map(|scenario| match scenario.faults {
+            campaign::Faults::Of(names) => names.to_vec(),
+            campaign::Faults::None | campaign::Faults::All | campaign::Faults::Swarm => Vec::new(),
+        })
+        .collect();
+    for name in &named {
+        assert!(faults::find(name).is_some(), "there is no fault {name}");
+    }
+    for kind in faults::all() {
+        assert!(
+            named.contains(&kind.name),
+            "{} is in no scenario",
+            kind.name
+        );
+        // As a scenario of its own.
+        assert_eq!(campaign::find(kind.name).unwrap().kinds().len(), 1);
+    }
+    let scenarios = campaign::SCENARIOS.iter();
+    let shadowed = scenarios.filter(|scenario| faults::find(scenario.name).is_some());
+    assert_eq!(shadowed.count(), 0, "a scenario is called like a fault");
+}
