@@ -415,11 +415,12 @@ async fn meet_old_leader(world: &Arc<World>) -> bool {
         // Each an entry of its own.
         pass(world, 5..20).await;
     }
-    let deposed = deposed(world, old).await;
+    deposed(world, old).await;
     if world.dice.permille(500) {
-        // It comes back while its successor has no more entries than it, and may have to forget what it replaced.
+        // It comes back while its successor has no more entries than it, and has to forget what that one replaced.
         world.network.mend(&ways);
-        pass(world, 0..1_000).await;
+        pass(world, 50..1_000).await;
+        let deposed = world.leader() != Some(old);
         if world.controllers[&old].crash(world, "it was an old leader", End::Killed) {
             pass(world, 50..500).await;
             world.start(old).await;
@@ -435,7 +436,7 @@ async fn meet_old_leader(world: &Arc<World>) -> bool {
     }
     pass(world, 500..3_000).await;
     world.network.mend(&ways);
-    deposed
+    world.leader() != Some(old)
 }
 
 /// What changes nothing, and makes an entry all the same.
@@ -445,15 +446,16 @@ async fn uncordon_at(world: Arc<World>, id: NodeId) {
     ask(&world, client(0), id, operator, command).await.ok();
 }
 
-/// Until another one leads.
-async fn deposed(world: &World, old: NodeId) -> bool {
-    for _ in 0..300 {
-        if world.is_healing() || world.leader().is_some_and(|leader| leader != old) {
-            break;
+/// Until the others are about to choose another one.
+async fn deposed(world: &World, old: NodeId) {
+    let term = |id: NodeId| Some(world.boot(id)?.core.leadership.get().term);
+    let (before, members) = (term(old), world.members());
+    for _ in 0..1_500 {
+        if world.is_healing() || members.iter().any(|id| term(*id) > before) {
+            return;
         }
-        pass(world, 10..11).await;
+        pass(world, 2..3).await;
     }
-    world.leader().is_some_and(|leader| leader != old)
 }
 
 /// All connections of agents to a controller end, and are made again.
@@ -521,14 +523,16 @@ async fn stop_until_lease_ends(world: &Arc<World>) -> bool {
 }
 
 /// A task whose process takes so long.
-async fn submit(world: Arc<World>, millis: std::ops::Range<u64>) {
-    let command = Command::SubmitTask(Submit {
+fn task(world: &World, millis: std::ops::Range<u64>) -> Command {
+    Command::SubmitTask(Submit {
         spec: spec(process::command(world.dice.within(millis), 0)),
         request_id: None,
-    });
-    insist(&world, client(0), &someone("operator"), &command)
-        .await
-        .ok();
+    })
+}
+
+async fn submit(world: Arc<World>, millis: std::ops::Range<u64>) {
+    let (operator, command) = (someone("operator"), task(&world, millis));
+    insist(&world, client(0), &operator, &command).await.ok();
 }
 
 /// An agent waits for its journal, and may be killed while it does.
@@ -545,20 +549,27 @@ async fn slow_journal(world: &Arc<World>) -> bool {
     true
 }
 
-/// Also while something is on its way there.
+/// Also while something is about to go there.
 async fn cordon(world: &Arc<World>) -> bool {
-    let agent = any_agent(world).id.clone();
+    let agent = idle_agent(world).id.clone();
     let operator = someone("operator");
     let mut done = false;
     for _ in 0..world.dice.within(1..6) {
-        for _ in 0..world.dice.below(6) {
-            drop(SimRuntime::spawn(submit(world.clone(), 0..500)));
+        let leader = world.leader().unwrap_or_else(|| any_controller(world));
+        for _ in 0..world.dice.below(8) {
+            let world = world.clone();
+            drop(SimRuntime::spawn(async move {
+                pass(&world, 0..8).await;
+                let (operator, command) = (someone("operator"), task(&world, 0..500));
+                ask(&world, client(0), leader, operator, command).await.ok();
+            }));
         }
         let cordon = Command::CordonAgent {
             agent: agent.clone(),
             reason: "a fault".to_owned(),
         };
-        done |= insist(world, client(0), &operator, &cordon).await.is_ok();
+        let asked = ask(world, client(0), leader, operator.clone(), cordon);
+        done |= asked.await.is_ok();
         pass(world, 50..3_000).await;
         let uncordon = Command::UncordonAgent {
             agent: agent.clone(),

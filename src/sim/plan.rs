@@ -144,7 +144,7 @@ impl Plan {
                 2 => 4,
                 _ => usize::MAX,
             },
-            seconds: dice.within(if leases { 25..50 } else { 8..35 }),
+            seconds: dice.within(if leases { 30..65 } else { 10..45 }),
             long: if long { 300 } else { 30 },
             // Long tasks fill the agents as it is.
             think: if long { 50..1_500 } else { 5..400 },
