@@ -41,6 +41,8 @@ use crate::nodes::{Nodes, Options};
 
 /// The longest election timeout, with the timers of one site.
 pub const ELECTION: Duration = Duration::from_millis(600);
+/// Entries between two snapshots of which a run has many.
+pub const OFTEN: u64 = 1_000;
 /// Of a controller's disk: enough for a run's log, and little to fill.
 const MEBIBYTES: u32 = 512;
 /// How long most faults last: long enough for an election, and for what waits for one to be given up.
@@ -87,6 +89,10 @@ pub enum Need {
     Clocks,
     /// Controllers with disks of their own.
     Disks,
+    /// A test build, whose processes can be told where to die.
+    Failpoints,
+    /// Snapshots every now and then, and a log that is purged behind them.
+    Snapshots,
     Controllers(usize),
     Agents(usize),
 }
@@ -119,6 +125,11 @@ impl Need {
             ),
             Need::Clocks => (options.has_clocks, "clocks of their own".to_owned()),
             Need::Disks => (options.disks.is_some(), "disks of their own".to_owned()),
+            Need::Failpoints => (options.has_failpoints, "a test build".to_owned()),
+            Need::Snapshots => {
+                let often = options.snapshot_every.is_some_and(|every| every <= OFTEN);
+                (often, "snapshots within a run".to_owned())
+            }
             Need::Controllers(count) => {
                 (options.controllers >= count, format!("{count} controllers"))
             }
@@ -142,6 +153,12 @@ pub fn equip(mut options: Options, kinds: &[&Kind]) -> (Options, Vec<String>) {
         match disk::possible() {
             Ok(()) => options.disks = Some(MEBIBYTES),
             Err(why) => missing.push(format!("disks of their own: {why}")),
+        }
+    }
+    if wants(Need::Failpoints) {
+        match kinds::failpoint::possible() {
+            Ok(()) => options.has_failpoints = true,
+            Err(why) => missing.push(format!("failpoints: {why}")),
         }
     }
     (options, missing)

@@ -53,6 +53,8 @@ pub struct Options {
     pub disks: Option<u32>,
     /// Entries after which controllers take a snapshot, where that is not as usual.
     pub snapshot_every: Option<u64>,
+    /// The binary can be told where to die.
+    pub has_failpoints: bool,
     /// For every node.
     pub environment: Vec<(String, String)>,
 }
@@ -69,6 +71,7 @@ impl Options {
             has_clocks: false,
             disks: None,
             snapshot_every: None,
+            has_failpoints: false,
             environment: Vec::new(),
         }
     }

@@ -32,6 +32,8 @@ pub struct Node {
     /// Of its own, where disks were asked for.
     pub disk: Option<SmallDisk>,
     pub environment: Vec<(String, String)>,
+    /// Where its next process is to die, if it is a test build.
+    failpoints: std::sync::Mutex<Option<String>>,
     /// Standard input is in it; it stays open as long as this is.
     child: Mutex<Option<Child>>,
     /// Beside the lock, for a look from anywhere.
@@ -48,6 +50,7 @@ impl Node {
             clock: None,
             disk: None,
             environment: Vec::new(),
+            failpoints: std::sync::Mutex::new(None),
             child: Mutex::new(None),
             pid: std::sync::Mutex::new(None),
         }
@@ -71,6 +74,7 @@ impl Node {
             .env_remove("QUORATE_CONTEXT")
             .env(TIED_TO_STDIN, "1")
             .envs(self.environment.iter().cloned())
+            .envs(self.failpoints().map(|words| ("QUORATE_FAILPOINTS", words)))
             .envs(self.clock.iter().flat_map(Clock::environment))
             .stdin(Stdio::piped())
             .stdout(log)
@@ -119,6 +123,21 @@ impl Node {
     pub async fn fallen(&self) -> Option<ExitStatus> {
         let mut child = self.child.lock().await;
         child.as_mut()?.try_wait().ok().flatten()
+    }
+
+    /// Where processes that are started from now on are to die; `None`: nowhere.
+    pub fn set_failpoints(&self, words: Option<String>) {
+        *self
+            .failpoints
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner) = words;
+    }
+
+    fn failpoints(&self) -> Option<String> {
+        self.failpoints
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .clone()
     }
 
     pub fn as_member(&self) -> Member {

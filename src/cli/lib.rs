@@ -48,6 +48,9 @@ use crate::failure::Result;
 
 /// Parses the arguments of this process, does what they say, and gives the exit code.
 pub fn main() -> ExitCode {
+    if failpoint::listed() {
+        return ExitCode::SUCCESS;
+    }
     let given: Vec<OsString> = std::env::args_os().collect();
     let exit = match args::parse(&given) {
         Ok(cli) => {

@@ -76,6 +76,9 @@ pub fn log(args: &LogArgs, global: &Global) -> Result<()> {
         LogFormat::Text => lines.with_ansi(global.coloured()).init(),
         LogFormat::Json => lines.json().init(),
     }
+    if let Some(asked) = failpoint::asked() {
+        warn!(asked, "failpoints are set");
+    }
     if let Some(bug) = mutant::everywhere() {
         warn!(bug = bug.name(), "a planted bug: {}", bug.says());
     }

@@ -26,6 +26,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
+use failpoint::Point;
 use futures::{Stream, StreamExt};
 use model::{ArchiveStep, Stamped, State, StateHashes, StateVersion, Timestamp, Versions};
 use mutant::Mutant;
@@ -294,6 +295,7 @@ impl<R: AsyncRuntime> Machine<R> {
         self.view.state = Arc::new(self.state.clone());
         self.published.view.store(Arc::new(self.view.clone()));
         self.published.applied.set(self.view.applied);
+        failpoint::at(Point::ApplyAfter);
         for (responder, response) in waiting.drain(..) {
             responder.send(response);
         }
@@ -337,6 +339,7 @@ impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for Machine<R> {
         let mut began = Instant::now();
         while let Some(next) = entries.next().await {
             let (entry, responder) = next?;
+            failpoint::at(Point::ApplyBefore);
             let (response, batch) = self.apply_entry(&entry)?;
             unpublished += 1 + response.replies.len();
             if let Some(responder) = responder {

@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use dispatch::{Clock, Dispatcher, Hindrance, Input, Output, ProposalId, Refusal, Ticket};
+use failpoint::Point;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
@@ -334,13 +335,25 @@ impl Running {
 
     fn propose(&mut self, proposal: ProposalId, ops: Vec<model::Op>) {
         self.metrics.dispatched(ops.len());
+        let ends_lease = |op: &model::Op| {
+            matches!(
+                op,
+                model::Op::System(model::SystemCommand::ExpireLease { .. })
+            )
+        };
+        let ends_lease = ops.iter().any(ends_lease);
+        if ends_lease {
+            failpoint::at(Point::LeaseExpiryBefore);
+        }
         let began = Instant::now();
         let committed = quorum::propose(&self.cluster, ops, wall_now());
-        self.proposals.push(
-            committed
-                .map(move |result| (proposal, began, result))
-                .boxed(),
-        );
+        let committed = committed.map(move |result| {
+            if ends_lease {
+                failpoint::at(Point::LeaseExpiryAfter);
+            }
+            (proposal, began, result)
+        });
+        self.proposals.push(committed.boxed());
     }
 
     fn answer(&mut self, ticket: Ticket, result: Result<Reply, Refusal>, at: (u64, u64)) {

@@ -6,6 +6,7 @@ mod clock_jump;
 mod crash_loop;
 mod cut;
 mod disk_full;
+pub mod failpoint;
 mod flap;
 mod half_close;
 mod hide;
@@ -35,4 +36,5 @@ pub const ALL: &[&[Kind]] = &[
     &clock_jump::KINDS,
     &disk_full::KINDS,
     &hide::KINDS,
+    &failpoint::KINDS,
 ];

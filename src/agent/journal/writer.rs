@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use failpoint::Point;
 use model::{Fence, Verdict};
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -179,6 +180,13 @@ impl Writer {
         });
         if let Err(error) = written {
             return self.fail(&error);
+        }
+        for record in batch {
+            match record {
+                Record::Begun { .. } => failpoint::at(Point::StartBefore),
+                Record::Ended(_) => failpoint::at(Point::ReportBefore),
+                Record::Opened { .. } | Record::Running { .. } | Record::Settled { .. } => {}
+            }
         }
         let told: Vec<Durable> = batch.iter().filter_map(told).collect();
         if !told.is_empty() && self.durable.send(told).is_err() {

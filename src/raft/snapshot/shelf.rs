@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use failpoint::Point;
 use sha2::{Digest, Sha256};
 
 use super::chunk::{self, Tally};
@@ -114,6 +115,7 @@ impl Shelf {
         hash: &str,
         write: impl FnOnce(&mut chunk::Writer) -> io::Result<()>,
     ) -> io::Result<Handle> {
+        failpoint::at(Point::SnapshotWriteBefore);
         let dir = self.incoming_dir()?;
         let path = dir.join("data");
         let mut file = chunk::Writer::create(&path)?;
@@ -122,6 +124,7 @@ impl Shelf {
         let manifest = Manifest::new(position, &content, hash.to_owned());
         durable::write_synced(&dir.join("manifest.json"), &manifest.encode())?;
         let handle = Handle::new(dir, manifest);
+        failpoint::at(Point::SnapshotWriteAfter);
         handle.verify()?;
         self.adopt(&handle)?;
         Ok(handle)
@@ -144,8 +147,10 @@ impl Shelf {
             let index = place.map_or(0, |place| place.index);
             let name = format!("{index}-{:08x}", rand::random::<u32>());
             let path = self.root.join(&name);
+            failpoint::at(Point::SnapshotRenameBefore);
             fs::rename(&*dir, &path).map_err(at(&path))?;
             durable::sync_dir(&self.root)?;
+            failpoint::at(Point::SnapshotRenameAfter);
             let pointer = Pointer::to(name, &handle.manifest.encode());
             durable::replace(&self.root.join("CURRENT"), pointer.encode().as_bytes())?;
             *dir = path;

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use failpoint::Point;
 
 use super::codec::{Meta, PART_BYTES, encode_meta};
 use super::engine::{Batch, Key, LogEngine};
@@ -61,11 +62,34 @@ impl Change {
         }
     }
 
+    fn point_before(&self) -> Option<Point> {
+        match self {
+            Self::Vote(_) => Some(Point::VoteBefore),
+            Self::Purge(_) => Some(Point::PurgeBefore),
+            Self::Append { .. } | Self::Truncate { .. } | Self::Flush => None,
+        }
+    }
+
+    fn point_after(&self) -> Option<Point> {
+        match self {
+            Self::Append { .. } => Some(Point::AppendAfter),
+            Self::Vote(_) => Some(Point::VoteAfter),
+            Self::Purge(_) => Some(Point::PurgeAfter),
+            Self::Truncate { .. } | Self::Flush => None,
+        }
+    }
+
     pub fn entries(&self) -> usize {
         match self {
             Self::Append { records, .. } => records.len(),
             Self::Vote(_) | Self::Truncate { .. } | Self::Purge(_) | Self::Flush => 0,
         }
+    }
+}
+
+fn at_points(group: &[Write], of: impl Fn(&Change) -> Option<Point>) {
+    for point in group.iter().filter_map(|write| of(&write.change)) {
+        failpoint::at(point);
     }
 }
 
@@ -121,10 +145,12 @@ impl Journal {
 
     /// Makes a group of writes durable as one batch, then acknowledges each, in order.
     pub fn write(&mut self, group: Vec<Write>) {
+        at_points(&group, Change::point_before);
         let result = match &self.failed {
             Some(reason) => Err(io::Error::other(reason.clone())),
             None => self.commit(&group),
         };
+        at_points(&group, Change::point_after);
         if let Err(error) = &result {
             let why = with_next_step(error);
             self.fatal

@@ -11,6 +11,7 @@
 //! again with the same key and is given the same name. Whatever is wrong with a token, the machine hears one
 //! and the same sentence; the reason is in this controller's log.
 
+use failpoint::Point;
 use model::{Command, JoinTokenId, Role};
 use security::{Binding, CertificateRequest, Identity, SecretHash};
 use tonic::{Request, Response, Status};
@@ -205,7 +206,9 @@ impl Gateway {
     ) -> Result<v1::AdmitReply, Failure> {
         enrolment.last_controller = self.0.cluster.last_id();
         let command = Command::Enrol(enrolment);
+        failpoint::at(Point::TokenUseBefore);
         let accepted = self.proposed(caller.principal.clone(), command).await?;
+        failpoint::at(Point::TokenUseAfter);
         match &accepted.reply {
             model::Reply::Enrolled(enrolled) => Ok(v1::AdmitReply {
                 position: Some(position_of(&accepted)),

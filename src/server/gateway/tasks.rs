@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use dispatch::Refusal;
+use failpoint::Point;
 use futures::Stream;
 use model::{Command, Principal, Rejected, RequestId, Submit, TaskId};
 use tokio::time::Instant;
@@ -149,6 +150,7 @@ impl Gateway {
         command: Command,
     ) -> Result<v1::SubmitReply, Failure> {
         let accepted = self.submitted(principal, command).await?;
+        failpoint::at(Point::ReplyBefore);
         let (id, duplicate) = match accepted.reply {
             model::Reply::Submitted { task, duplicate } => (task, duplicate),
             other => return Err(unexpected(&other)),

@@ -8,6 +8,8 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use failpoint::Point;
+
 use super::record::{self, SECTOR, Salt};
 use crate::durable::at;
 use crate::member::LogIdentity;
@@ -83,10 +85,13 @@ impl WalFile {
     /// Returns once the record survives a power cut. `buffer` is reused from call to call.
     pub fn append(&mut self, buffer: &mut Vec<u8>, sequence: u64, batch: &Batch) -> io::Result<()> {
         record::encode(buffer, self.salt, sequence, batch);
-        self.file
-            .write_all_at(buffer, self.end)
+        failpoint::at(Point::AppendBefore);
+        let written = self.file.write_all_at(buffer, self.end);
+        failpoint::at(Point::FsyncBefore);
+        written
             .and_then(|()| self.file.sync_data())
             .map_err(at(&self.path))?;
+        failpoint::at(Point::FsyncAfter);
         self.end += buffer.len() as u64;
         Ok(())
     }

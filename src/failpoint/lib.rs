@@ -1,0 +1,198 @@
+//! Places at which a test build can be told to die, to hang or to wait.
+//!
+//! ```text
+//!   QUORATE_FAILPOINTS='fsync-after=20%return;reply-before=sleep(300)' quorate controller run …
+//! ```
+//!
+//! The words behind a name are those of the crate `fail`: how often, and what: `return` ends the process on the spot, as
+//! SIGKILL would but at that very place; `sleep(MS)`, `delay(MS)`, `yield`, `print` are as there. `QUORATE_FAILPOINTS=list`
+//! prints all names and does nothing else. Without the feature `failpoints` there are no such places, [`at`] is empty, and a
+//! build without assertions, such as a release, can't have the feature.
+
+#[cfg(all(feature = "failpoints", not(debug_assertions)))]
+compile_error!("failpoints are for tests: a release is built without the feature `failpoints`");
+
+macro_rules! points {
+    ($($(#[doc = $says:literal])+ $variant:ident = $name:literal,)+) => {
+        /// A place in the product.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Point {
+            $($(#[doc = $says])+ $variant,)+
+        }
+
+        impl Point {
+            pub const ALL: &[Point] = &[$(Point::$variant),+];
+
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Point::$variant => $name,)+
+                }
+            }
+
+            /// Where it is, in words.
+            pub fn says(self) -> &'static str {
+                match self {
+                    $(Point::$variant => concat!($($says),+),)+
+                }
+            }
+        }
+    };
+}
+
+points! {
+    /// A group of writes to the log is about to be written.
+    AppendBefore = "append-before",
+    /// It is in the file, and not synced.
+    FsyncBefore = "fsync-before",
+    /// It is synced, and the log does not know yet.
+    FsyncAfter = "fsync-after",
+    /// Entries are durable, and nobody was told.
+    AppendAfter = "append-after",
+    /// A vote is about to be written.
+    VoteBefore = "vote-before",
+    /// A vote is durable, and the candidate was not told.
+    VoteAfter = "vote-after",
+    /// A committed entry is about to be applied.
+    ApplyBefore = "apply-before",
+    /// Entries are applied, and nobody was answered.
+    ApplyAfter = "apply-after",
+    /// A snapshot is about to be written.
+    SnapshotWriteBefore = "snapshot-write-before",
+    /// A snapshot is written, and does not count yet.
+    SnapshotWriteAfter = "snapshot-write-after",
+    /// Its directory is about to get its name.
+    SnapshotRenameBefore = "snapshot-rename-before",
+    /// It has its name, and is not the current one yet.
+    SnapshotRenameAfter = "snapshot-rename-after",
+    /// Entries behind a snapshot are about to be purged.
+    PurgeBefore = "purge-before",
+    /// They are purged as far as the log has it on disk.
+    PurgeAfter = "purge-after",
+    /// A submit is committed, and its client was not answered.
+    ReplyBefore = "reply-before",
+    /// The end of a lease is about to be proposed.
+    LeaseExpiryBefore = "lease-expiry-before",
+    /// The end of a lease is committed, and the leader has not acted on it.
+    LeaseExpiryAfter = "lease-expiry-after",
+    /// A join token is about to be used.
+    TokenUseBefore = "token-use-before",
+    /// A join token is used, and its certificate was not handed out.
+    TokenUseAfter = "token-use-after",
+    /// An agent has an attempt in its journal, and has not started it.
+    StartBefore = "start-before",
+    /// An agent has a verdict in its journal, and has not reported it.
+    ReportBefore = "report-before",
+}
+
+/// Here it may be told to die.
+#[cfg(not(feature = "failpoints"))]
+#[inline(always)]
+pub const fn at(_: Point) {}
+
+/// What `QUORATE_FAILPOINTS` asks of this process.
+#[cfg(not(feature = "failpoints"))]
+#[inline(always)]
+pub const fn asked() -> Option<&'static str> {
+    None
+}
+
+/// Prints all names, if `QUORATE_FAILPOINTS` is `list`.
+#[cfg(not(feature = "failpoints"))]
+#[inline(always)]
+pub const fn listed() -> bool {
+    false
+}
+
+#[cfg(feature = "failpoints")]
+pub use armed::{asked, at, listed};
+
+#[cfg(feature = "failpoints")]
+mod armed {
+    use std::sync::OnceLock;
+
+    use super::Point;
+
+    const VARIABLE: &str = "QUORATE_FAILPOINTS";
+    const LIST: &str = "list";
+
+    static ASKED: OnceLock<Option<String>> = OnceLock::new();
+
+    /// Here it may be told to die.
+    pub fn at(point: Point) {
+        if asked().is_some() {
+            fail::fail_point!(point.name(), |_| die(point));
+        }
+    }
+
+    fn die(point: Point) {
+        eprintln!("failpoint {}: the process dies here", point.name());
+        std::process::abort();
+    }
+
+    /// What `QUORATE_FAILPOINTS` asks of this process.
+    pub fn asked() -> Option<&'static str> {
+        let asked = ASKED.get_or_init(|| {
+            let text = std::env::var(VARIABLE).ok().filter(|text| text != LIST)?;
+            arm(&text).unwrap_or_else(|error| panic!("{VARIABLE}: {error}"));
+            Some(text)
+        });
+        asked.as_deref()
+    }
+
+    /// Each `name=words`, apart by semicolons.
+    pub(crate) fn arm(text: &str) -> Result<(), String> {
+        for one in text.split(';').filter(|one| !one.trim().is_empty()) {
+            let (name, words) = one.trim().split_once('=').ok_or("give name=words")?;
+            if !Point::ALL.iter().any(|point| point.name() == name) {
+                return Err(format!(
+                    "there is no failpoint {name}; see {VARIABLE}={LIST}"
+                ));
+            }
+            fail::cfg(name, words)?;
+        }
+        Ok(())
+    }
+
+    /// Prints all names, if `QUORATE_FAILPOINTS` is `list`.
+    pub fn listed() -> bool {
+        let is_asked = std::env::var_os(VARIABLE).is_some_and(|text| text == LIST);
+        if is_asked {
+            for point in Point::ALL {
+                eprintln!("{:<24} {}", point.name(), point.says().trim());
+            }
+        }
+        is_asked
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_point_is_named_once_and_says_where_it_is() {
+        let names: Vec<&str> = Point::ALL.iter().map(|point| point.name()).collect();
+        let mut different = names.clone();
+        different.sort_unstable();
+        different.dedup();
+        assert_eq!(names.len(), different.len(), "{names:?}");
+        assert!(
+            Point::ALL
+                .iter()
+                .all(|point| point.says().trim().ends_with('.'))
+        );
+    }
+
+    #[cfg(feature = "failpoints")]
+    #[test]
+    fn what_is_no_failpoint_is_refused() {
+        assert_eq!(
+            armed::arm("fsync-after=off; reply-before=1%sleep(1)"),
+            Ok(())
+        );
+        for text in ["fsync-after", "nowhere=return", "fsync-after=explode"] {
+            assert!(armed::arm(text).is_err(), "{text}");
+        }
+        fail::remove("reply-before");
+    }
+}
