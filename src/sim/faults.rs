@@ -56,8 +56,8 @@ async fn inflict(world: Arc<World>, fault: Fault) {
         Fault::SlowDisk => slow_disk(&world).await,
         Fault::BrokenDisk => fail_disk(&world, Mood::Broken).await,
         Fault::FullDisk => fail_disk(&world, Mood::Full).await,
-        Fault::WallClock => set_clock(&world),
-        Fault::HandOver => hand_over(&world).await,
+        Fault::WallClock => set_clock(&world).await,
+        Fault::HandOver => hand_over(&world, any_controller(&world)).await,
         Fault::Membership => change_members(&world).await,
         Fault::KillAgent | Fault::LoseJournal => kill_agent(&world, fault).await,
         Fault::StopAgent => stop_agent(&world).await,
@@ -280,7 +280,7 @@ async fn fail_disk(world: &Arc<World>, mood: Mood) -> bool {
     happened
 }
 
-fn set_clock(world: &World) -> bool {
+async fn set_clock(world: &World) -> bool {
     let id = any_controller(world);
     let hour = 3_600_000;
     let span = world.dice.within(0..2 * hour);
@@ -289,11 +289,15 @@ fn set_clock(world: &World) -> bool {
         .trace
         .say(format_args!("c{id}'s clock is {off} ms off"));
     world.controllers[&id].set_wall_off(off);
+    // A clock is read anew when its controller begins to lead.
+    if world.dice.permille(500) {
+        hand_over(world, id).await;
+    }
     true
 }
 
-async fn hand_over(world: &World) -> bool {
-    let to = ControllerId(any_controller(world));
+async fn hand_over(world: &World, to: NodeId) -> bool {
+    let to = ControllerId(to);
     let Some(boot) = world.leader().and_then(|id| world.boot(id)) else {
         return false;
     };
