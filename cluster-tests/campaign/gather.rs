@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use wire::v1::tasks_client::TasksClient;
 
+use super::scenario::Span;
 use super::troubles::Troubles;
 use super::watcher::Watcher;
 use crate::checkers::{Evidence, Final, is_converged};
@@ -19,15 +20,11 @@ use crate::{Error, wait};
 /// For clients that only look on to end, and for members to be at the same index.
 const SETTLED: Duration = Duration::from_secs(60);
 
-/// Why there is no log to judge by.
-const LONG: &str = "not in a long run, whose log is purged behind its snapshots";
-
 pub struct Gathering<'a> {
     pub nodes: &'a Nodes,
     pub recorder: &'a Recorder,
     pub executions: &'a ExecutionLog,
-    /// Its logs are purged, and its agents' journals rewritten, so neither is read.
-    pub is_long: bool,
+    pub span: Span,
     pub troubles: &'a mut Troubles,
 }
 
@@ -76,8 +73,9 @@ impl Gathering<'_> {
         // After the last question.
         evidence.statuses = watcher.into_statuses();
         evidence.history = self.recorder.history();
-        if self.is_long {
-            evidence.unlogged = Some(LONG.to_owned());
+        evidence.unlogged = self.span.unlogged().map(str::to_owned);
+        if self.span == Span::Long {
+            // Neither are its agents' journals, which are rewritten when they have grown.
             return evidence;
         }
         for id in self.nodes.controllers() {

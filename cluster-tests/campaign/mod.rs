@@ -26,7 +26,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 pub use ending::Ending;
-pub use scenario::{Faults, RANDOM, SCENARIOS, Scenario, find};
+pub use scenario::{Faults, RANDOM, SCENARIOS, Scenario, Span, find};
 
 use crate::checkers::{self, Evidence};
 use crate::faults::{self, Kind};
@@ -41,8 +41,8 @@ use watcher::Watcher;
 
 /// Acknowledged operations a second, over the whole of a run, below which it shows nothing.
 const FLOOR: f64 = 5.0;
-/// Entries before a snapshot: more than a run writes, so that its whole log can be read in the end.
-const SNAPSHOT_EVERY: u64 = 10_000_000;
+/// Entries that stay behind a snapshot: more than a run writes, so that its whole log can be read in the end.
+const KEPT: u64 = 10_000_000;
 
 /// What to run.
 #[derive(Debug, Clone)]
@@ -126,7 +126,11 @@ impl Campaign {
         let mut options = Options::new(self.scenario.name, self.backend)
             .controllers(self.controllers)
             .agents(self.agents);
-        options.snapshot_every = (!self.scenario.is_long).then_some(SNAPSHOT_EVERY);
+        (options.snapshot_every, options.keep_behind_snapshot) = match self.scenario.span {
+            Span::Round => (Some(faults::OFTEN), Some(KEPT)),
+            Span::Purged => (Some(faults::OFTEN), None),
+            Span::Long => (None, None),
+        };
         if let Some(bug) = &self.planted {
             options.environment = vec![("QUORATE_MUTANT".to_owned(), bug.clone())];
         }
@@ -180,7 +184,7 @@ impl Campaign {
     ) -> Result<Evidence, crate::Error> {
         let recorder = Recorder::new();
         let executions = ExecutionLog::create(nodes.scratch())?;
-        let is_long = self.scenario.is_long;
+        let is_long = self.scenario.span == Span::Long;
         let pause = work::pause(is_long);
         let load = work::load(&executions, is_long).start_with(&nodes.caller(), &recorder);
         let closed = nodes.agents().pop().unwrap_or_default();
@@ -220,7 +224,7 @@ impl Campaign {
             nodes,
             recorder: &recorder,
             executions: &executions,
-            is_long,
+            span: self.scenario.span,
             troubles,
         };
         Ok(evidence.finish(load, onlookers, watcher).await)

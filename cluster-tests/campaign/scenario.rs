@@ -4,7 +4,7 @@ use rand::Rng;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 
-use crate::faults::{self, Kind};
+use crate::faults::{self, Kind, Need};
 
 /// What is broken in a run, and why one would want that.
 #[derive(Debug, Clone, Copy)]
@@ -13,8 +13,30 @@ pub struct Scenario {
     /// One line for the person who chooses.
     pub about: &'static str,
     pub faults: Faults,
-    /// One cluster for as long as it takes, with as much history as comes together; its log is purged meanwhile.
-    pub is_long: bool,
+    pub span: Span,
+}
+
+/// How long a cluster lives, and what of its log is left in the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Span {
+    /// Some minutes. Snapshots are taken all the time, and the whole log is kept and judged.
+    Round,
+    /// Some minutes; the log is purged behind its snapshots, so that who was away is sent one.
+    Purged,
+    /// As long as it takes, as a cluster is that nobody tests: its log is purged now and then.
+    Long,
+}
+
+impl Span {
+    /// Why there is no log to judge by.
+    pub fn unlogged(self) -> Option<&'static str> {
+        match self {
+            Span::Round => None,
+            Span::Purged | Span::Long => {
+                Some("not in this scenario, whose log is purged behind its snapshots")
+            }
+        }
+    }
 }
 
 /// Out of which kinds of fault a run draws.
@@ -34,13 +56,13 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "calm",
         about: "nothing is broken: what the cluster and the harness do by themselves",
         faults: Faults::None,
-        is_long: false,
+        span: Span::Round,
     },
     Scenario {
         name: "leader-kill",
         about: "the leader is killed again and again",
         faults: Faults::Of(&["kill-leader"]),
-        is_long: false,
+        span: Span::Round,
     },
     Scenario {
         name: "crashes",
@@ -52,13 +74,13 @@ pub const SCENARIOS: &[Scenario] = &[
             "crash-loop",
             "kill-agent",
         ]),
-        is_long: false,
+        span: Span::Round,
     },
     Scenario {
         name: "pauses",
         about: "processes stop for a while and go on as if nothing had been",
         faults: Faults::Of(&["pause-1x", "pause-3x", "pause-10x", "zombie-agent"]),
-        is_long: false,
+        span: Span::Round,
     },
     Scenario {
         name: "partitions",
@@ -77,7 +99,7 @@ pub const SCENARIOS: &[Scenario] = &[
             "link-down",
             "half-close",
         ]),
-        is_long: false,
+        span: Span::Round,
     },
     Scenario {
         name: "bad-network",
@@ -91,7 +113,7 @@ pub const SCENARIOS: &[Scenario] = &[
             "corrupt-byte",
             "reset",
         ]),
-        is_long: false,
+        span: Span::Round,
     },
     Scenario {
         name: "leases",
@@ -103,19 +125,19 @@ pub const SCENARIOS: &[Scenario] = &[
             "exile-agent",
             "zombie-agent",
         ]),
-        is_long: false,
+        span: Span::Round,
     },
     Scenario {
         name: "clocks",
         about: "wall clocks jump, and leaders change meanwhile",
         faults: Faults::Of(&["clock-forward", "clock-back", "kill-leader"]),
-        is_long: false,
+        span: Span::Round,
     },
     Scenario {
         name: "disks",
         about: "disks of controllers have no room left",
         faults: Faults::Of(&["disk-full"]),
-        is_long: false,
+        span: Span::Round,
     },
     Scenario {
         name: "maintenance",
@@ -126,19 +148,55 @@ pub const SCENARIOS: &[Scenario] = &[
             "rolling-restart",
             "transfer-leadership",
         ]),
-        is_long: false,
+        span: Span::Round,
+    },
+    Scenario {
+        name: "failpoints",
+        about: "processes die at places in the code: between a write and its sync, a commit and its answer",
+        faults: Faults::Of(&[
+            "die-at-append-before",
+            "die-at-fsync-before",
+            "die-at-fsync-after",
+            "die-at-append-after",
+            "die-at-vote-before",
+            "die-at-vote-after",
+            "die-at-apply-before",
+            "die-at-apply-after",
+            "die-at-reply-before",
+            "die-at-lease-expiry-before",
+            "die-at-lease-expiry-after",
+            "die-at-snapshot-write-before",
+            "die-at-snapshot-write-after",
+            "die-at-snapshot-rename-before",
+            "die-at-snapshot-rename-after",
+            "die-at-start-before",
+            "die-at-report-before",
+        ]),
+        span: Span::Round,
+    },
+    Scenario {
+        name: "snapshots",
+        about: "the log is purged, controllers that were away are sent snapshots, and processes die meanwhile",
+        faults: Faults::Of(&[
+            "fall-behind",
+            "die-at-purge-before",
+            "die-at-purge-after",
+            "kill-leader",
+            "kill-follower",
+        ]),
+        span: Span::Purged,
     },
     Scenario {
         name: RANDOM,
         about: "a part of all kinds of fault, drawn from the seed",
         faults: Faults::Swarm,
-        is_long: false,
+        span: Span::Round,
     },
     Scenario {
         name: "soak",
         about: "everything is broken, on one cluster for hours, with what it takes of the machine drawn over time",
         faults: Faults::All,
-        is_long: true,
+        span: Span::Long,
     },
 ];
 
@@ -156,7 +214,10 @@ pub fn find(name: &str) -> Option<Scenario> {
             name: kind.name,
             about: kind.about,
             faults: Faults::Of(std::slice::from_ref(&kind.name)),
-            is_long: false,
+            span: match kind.needs.contains(&Need::Purges) {
+                true => Span::Purged,
+                false => Span::Round,
+            },
         })
     })
 }

@@ -31,7 +31,7 @@ impl Laid {
     pub async fn prove(&self, nodes: &Nodes) -> Result<String, Error> {
         let mut proofs = Vec::new();
         for rule in &self.0 {
-            let what = format!("{:?} to be felt", rule.disturbance);
+            let what = format!("{} to be felt", rule.disturbance);
             let felt = wait::until(&what, FELT, || async {
                 let felt = nodes.network().felt(rule).await;
                 let felt = felt.map_err(|error| error.to_string())?;
@@ -46,8 +46,8 @@ impl Laid {
             let total: u64 = felt.values().sum();
             let edges = felt.values().filter(|count| **count > 0).count();
             proofs.push(format!(
-                "{:?} {total} times on {edges} of {} edges",
-                rule.disturbance.harm(),
+                "{} {total} times on {edges} of {} edges",
+                rule.disturbance,
                 felt.len()
             ));
         }

@@ -42,7 +42,7 @@ use crate::nodes::{Nodes, Options};
 /// The longest election timeout, with the timers of one site.
 pub const ELECTION: Duration = Duration::from_millis(600);
 /// Entries between two snapshots of which a run has many.
-pub const OFTEN: u64 = 1_000;
+pub const OFTEN: u64 = 500;
 /// Of a controller's disk: enough for a run's log, and little to fill.
 const MEBIBYTES: u32 = 512;
 /// How long most faults last: long enough for an election, and for what waits for one to be given up.
@@ -91,8 +91,10 @@ pub enum Need {
     Disks,
     /// A test build, whose processes can be told where to die.
     Failpoints,
-    /// Snapshots every now and then, and a log that is purged behind them.
+    /// Snapshots every now and then.
     Snapshots,
+    /// And a log that is purged behind them.
+    Purges,
     Controllers(usize),
     Agents(usize),
 }
@@ -129,6 +131,11 @@ impl Need {
             Need::Snapshots => {
                 let often = options.snapshot_every.is_some_and(|every| every <= OFTEN);
                 (often, "snapshots within a run".to_owned())
+            }
+            Need::Purges => {
+                let often = options.snapshot_every.is_some_and(|every| every <= OFTEN);
+                let purges = often && options.keep_behind_snapshot.is_none();
+                (purges, "a log that is purged within a run".to_owned())
             }
             Need::Controllers(count) => {
                 (options.controllers >= count, format!("{count} controllers"))

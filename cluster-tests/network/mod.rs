@@ -38,6 +38,7 @@ pub use namespace::Namespace;
 pub use rules::{Effect, Effects};
 
 use crate::Error;
+use crate::report::span;
 use proxy::Proxies;
 use router::Router;
 
@@ -120,6 +121,24 @@ impl Disturbance {
             Disturbance::Rate(_) => Harm::Rate,
             Disturbance::Corruption => Harm::Corruption,
             Disturbance::HalfClose => Harm::HalfClose,
+        }
+    }
+}
+
+impl fmt::Display for Disturbance {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Disturbance::Silence => out.write_str("silence"),
+            Disturbance::Reset => out.write_str("resets"),
+            Disturbance::Loss(percent) => write!(out, "{percent} % lost"),
+            Disturbance::Duplication(percent) => write!(out, "{percent} % twice"),
+            Disturbance::Delay { by, jitter } if by.is_zero() => {
+                write!(out, "up to {} late", span(*jitter))
+            }
+            Disturbance::Delay { by, .. } => write!(out, "{} late", span(*by)),
+            Disturbance::Rate(bytes) => write!(out, "{} KiB/s", bytes / 1024),
+            Disturbance::Corruption => out.write_str("a wrong byte"),
+            Disturbance::HalfClose => out.write_str("half closed"),
         }
     }
 }

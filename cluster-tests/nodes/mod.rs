@@ -53,6 +53,8 @@ pub struct Options {
     pub disks: Option<u32>,
     /// Entries after which controllers take a snapshot, where that is not as usual.
     pub snapshot_every: Option<u64>,
+    /// Entries that stay in the log behind one.
+    pub keep_behind_snapshot: Option<u64>,
     /// The binary can be told where to die.
     pub has_failpoints: bool,
     /// For every node.
@@ -71,6 +73,7 @@ impl Options {
             has_clocks: false,
             disks: None,
             snapshot_every: None,
+            keep_behind_snapshot: None,
             has_failpoints: false,
             environment: Vec::new(),
         }
@@ -128,6 +131,7 @@ impl Nodes {
             agents: &agents,
             slots: options.slots,
             snapshot_every: options.snapshot_every,
+            keep_behind_snapshot: options.keep_behind_snapshot,
         };
         let mut nodes = plan.carry_out(&cli).await?;
         equip(&mut nodes, &options, workspace.path())?;

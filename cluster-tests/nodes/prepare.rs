@@ -21,6 +21,7 @@ pub struct Plan<'a> {
     pub agents: &'a [String],
     pub slots: u32,
     pub snapshot_every: Option<u64>,
+    pub keep_behind_snapshot: Option<u64>,
 }
 
 impl Plan<'_> {
@@ -36,6 +37,10 @@ impl Plan<'_> {
         }
         self.init(cli).await?;
         let ca = Ca::load(&self.directory.join("ca"))?;
+        if let Some(first) = self.controllers.first() {
+            // So that machines can join; the others get it from this one.
+            ca.keep(&self.data_dir(first).join("ca"))?;
+        }
         let mut nodes = BTreeMap::new();
         for id in self.controllers {
             if Some(id) != self.controllers.first() {
@@ -141,8 +146,16 @@ impl Plan<'_> {
             (Backend::Proxies, _) => &[("controller_addresses", Service::Grpc)],
         };
         let mut text = format!("# Settings of {id}, beside those on its command line.\n");
-        if let (Some(every), "controller") = (self.snapshot_every, role) {
-            text.push_str(&format!("[controller]\nsnapshot_every = {every}\n"));
+        if role == "controller" {
+            text.push_str("[controller]\n");
+            let settings = [
+                ("snapshot_every", self.snapshot_every),
+                ("keep_behind_snapshot", self.keep_behind_snapshot),
+            ];
+            for (name, value) in settings {
+                let line = value.map(|value| format!("{name} = {value}\n"));
+                text.push_str(&line.unwrap_or_default());
+            }
         }
         for (table, service) in tables {
             text.push_str(&format!("[{role}.{table}]\n"));

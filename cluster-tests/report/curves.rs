@@ -117,7 +117,8 @@ fn taken(history: &History, value: impl Fn(&Gauge) -> f64) -> Vec<Curve> {
 fn draw(curves: &[Curve], end: f64) -> Result<String, String> {
     let mut svg = String::new();
     paint(&mut svg, curves, end).map_err(|error| error.to_string())?;
-    Ok(svg)
+    // Within a page it needs no name of its own.
+    Ok(svg.replace(" xmlns=\"http://www.w3.org/2000/svg\"", ""))
 }
 
 fn paint(svg: &mut String, curves: &[Curve], end: f64) -> Result<(), Box<dyn std::error::Error>> {

@@ -43,10 +43,14 @@ fn is_long(kind: &Kind) -> bool {
     LONG.contains(&kind.name)
 }
 
-/// All, or those that `QUORATE_FAULTS` names, for whoever works on one.
+/// All but those that wait for something to come about, which is what campaigns are for; or those that `QUORATE_FAULTS`
+/// names, for whoever works on one.
 fn chosen() -> Vec<&'static Kind> {
     let Ok(names) = std::env::var("QUORATE_FAULTS") else {
-        return faults::all().collect();
+        let waits = |need: &Need| matches!(need, Need::Failpoints | Need::Snapshots | Need::Purges);
+        return faults::all()
+            .filter(|kind| !kind.needs.iter().any(waits))
+            .collect();
     };
     let find = |name| faults::find(name).unwrap_or_else(|| panic!("there is no fault {name}"));
     names.split(',').map(find).collect()
@@ -232,8 +236,7 @@ async fn faults_are_told_apart_by_name_and_drawn_by_seed() {
 fn as_much_as_possible(progress: &Progress) -> Options {
     let (backend, why) = Backend::strongest();
     let options = Options::new("faults", backend).controllers(5).agents(3);
-    let kinds: Vec<&Kind> = faults::all().collect();
-    let (options, missing) = faults::equip(options, &kinds);
+    let (options, missing) = faults::equip(options, &chosen());
     for why in why.into_iter().chain(missing) {
         progress.skip(&why);
     }

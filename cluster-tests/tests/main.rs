@@ -30,6 +30,8 @@ mod dev;
 #[cfg(test)]
 mod drains;
 #[cfg(test)]
+mod failpoints;
+#[cfg(test)]
 mod fleet;
 #[cfg(test)]
 mod following;

@@ -15,7 +15,7 @@ use crate::error::Error;
 /// this many heartbeats per election timeout, a busy machine elects for nothing.
 const HEARTBEATS_PER_ELECTION: u32 = 3;
 
-/// Entries kept behind a snapshot, so that a member that was away shortly needs no snapshot.
+/// Entries kept behind a snapshot where nothing else is wanted.
 const KEEP_BEHIND_SNAPSHOT: u64 = 5_000;
 
 /// Entries between two snapshots, where they are small.
@@ -90,6 +90,9 @@ pub struct Config {
     pub peer_addresses: BTreeMap<ControllerId, String>,
     /// Entries after which a snapshot is taken.
     pub snapshot_every: u64,
+    /// Entries that stay in the log behind a snapshot, so that a member that was away for less needs none. `None`: 5,000,
+    /// or as many as there are between two snapshots.
+    pub keep_behind_snapshot: Option<u64>,
     /// Bytes of log after which one is taken, however few the entries.
     pub snapshot_bytes: u64,
     /// How long a proposal may take before its outcome is called unknown.
@@ -119,6 +122,7 @@ impl Config {
             timers: Timers::default(),
             peer_addresses: BTreeMap::new(),
             snapshot_every: SNAPSHOT_EVERY,
+            keep_behind_snapshot: None,
             snapshot_bytes: SNAPSHOT_BYTES,
             propose_timeout: Duration::from_secs(10),
             patience: Duration::from_secs(5),
@@ -148,7 +152,14 @@ impl Config {
     /// The same in openraft's words.
     pub fn consensus(&self) -> Result<Arc<openraft::Config>, Error> {
         self.validate()?;
-        openraft_config(&self.cluster_id, self.timers, self.snapshot_every)
+        let config = openraft_config(&self.cluster_id, self.timers, self.snapshot_every)?;
+        Ok(match self.keep_behind_snapshot {
+            None => config,
+            Some(entries) => Arc::new(openraft::Config {
+                max_in_snapshot_log_to_keep: entries,
+                ..(*config).clone()
+            }),
+        })
     }
 }
 

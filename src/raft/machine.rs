@@ -409,6 +409,11 @@ impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for Machine<R> {
         self.view.used_ids = Arc::new(position.used_ids);
         self.publish(&mut Vec::new())?;
         let (term, index) = place(position.last_log);
+        tracing::info!(
+            term,
+            index,
+            "took over a snapshot: the log before it is gone"
+        );
         let batch = AppliedBatch {
             index,
             term,

@@ -51,6 +51,8 @@ pub struct Config {
     pub peer_grpc_addresses: BTreeMap<model::ControllerId, String>,
     /// Log entries between two snapshots.
     pub snapshot_every: u64,
+    /// Entries that stay in the log behind a snapshot.
+    pub keep_behind_snapshot: Option<u64>,
     /// Finished tasks that stay in memory; older ones are read from the archive. Of this and the other
     /// `archive_` settings the leader's count: give every controller the same.
     pub archive_hot_tasks: u64,
@@ -74,6 +76,7 @@ impl Default for Config {
             peer_addresses: BTreeMap::new(),
             peer_grpc_addresses: BTreeMap::new(),
             snapshot_every: 50_000,
+            keep_behind_snapshot: None,
             archive_hot_tasks: model::HOT_TASKS,
             archive_segment_entries: model::SEGMENT_ENTRIES,
             archive_max_age_seconds: model::ARCHIVE_AGE.0 / 1_000,

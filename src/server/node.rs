@@ -264,6 +264,7 @@ fn member(
     member.timers = timers(config);
     member.peer_addresses = config.raft_overrides();
     member.snapshot_every = config.snapshot_every;
+    member.keep_behind_snapshot = config.keep_behind_snapshot;
     Ok(member)
 }
 

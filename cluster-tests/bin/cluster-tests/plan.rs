@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use cluster_tests::Error;
-use cluster_tests::campaign::{self, SCENARIOS, Scenario};
+use cluster_tests::campaign::{self, SCENARIOS, Scenario, Span};
 use cluster_tests::history::Counts;
 use cluster_tests::report::{Report, Verdict};
 
@@ -31,7 +31,11 @@ pub struct Planned {
 /// The runs of a scenario, or of all, which take so long together. Each has a seed of its own, counted on from the first.
 pub fn runs(name: &str, seed: u64, length: Duration) -> Result<Vec<Planned>, Error> {
     let scenarios = match name {
-        ALL => SCENARIOS.iter().filter(|it| !it.is_long).copied().collect(),
+        ALL => SCENARIOS
+            .iter()
+            .filter(|it| it.span != Span::Long)
+            .copied()
+            .collect(),
         _ => {
             let names: Vec<&str> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
             let unknown = || {
@@ -45,7 +49,7 @@ pub fn runs(name: &str, seed: u64, length: Duration) -> Result<Vec<Planned>, Err
     };
     let count = u32::try_from(scenarios.len()).unwrap_or(u32::MAX);
     let each = (length / count).max(SHORTEST.min(length));
-    let is_long = scenarios.iter().any(|scenario| scenario.is_long);
+    let is_long = scenarios.iter().any(|scenario| scenario.span == Span::Long);
     let longest = if is_long { each } else { LONGEST };
     let rounds = each.as_secs_f64() / longest.as_secs_f64();
     #[expect(

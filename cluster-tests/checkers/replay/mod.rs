@@ -10,7 +10,7 @@
 //! not there; so besides the ledger keeps books of its own, which know nothing of how the state does it.
 //!
 //! A log whose beginning is purged can't be replayed: then nothing is said, and nothing is green. Runs that
-//! are to be replayed set the controllers' `snapshot_every` to more entries than they write.
+//! are to be replayed set the controllers' `keep_behind_snapshot` to more entries than they write.
 
 mod answers;
 mod book;
@@ -111,7 +111,7 @@ fn replayable(evidence: &Evidence) -> Result<(&Log, u64), String> {
         Some(0) => Ok((log, upto)),
         first => Err(format!(
             "the log of {whose} begins at entry {}: what was before is purged, so it can't be replayed; \
-             run with a `snapshot_every` above the entries of a run",
+             run with a `keep_behind_snapshot` above the entries of a run",
             first.unwrap_or_default()
         )),
     }

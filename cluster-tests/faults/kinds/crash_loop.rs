@@ -51,7 +51,10 @@ impl Fault for CrashLoop {
     async fn prove(&mut self, _nodes: &Nodes) -> Result<String, Error> {
         let dead = self.pids.iter().filter(|pid| !Process::is_alive(**pid));
         match dead.count() {
-            dead if dead == self.lives => Ok(format!("pids {:?} are gone", self.pids)),
+            dead if dead == self.lives => {
+                let pids: Vec<String> = self.pids.iter().map(i32::to_string).collect();
+                Ok(format!("pids {} are gone", pids.join(" ")))
+            }
             _ => Err(Error::Invalid(format!(
                 "{} pids for {} lives",
                 self.pids.len(),

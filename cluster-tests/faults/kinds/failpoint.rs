@@ -32,6 +32,7 @@ enum Way {
 
 const CONTROLLER: &[Need] = &[Need::Failpoints, Need::Controllers(3)];
 const SNAPSHOTS: &[Need] = &[Need::Failpoints, Need::Snapshots, Need::Controllers(3)];
+const PURGES: &[Need] = &[Need::Failpoints, Need::Purges, Need::Controllers(3)];
 const AGENT: &[Need] = &[Need::Failpoints, Need::Agents(2)];
 
 /// A kind for each point; their names here are `die-at-` and those of the points.
@@ -64,8 +65,8 @@ kinds! {
     "snapshot-write-after": Rarely, SNAPSHOTS, "a controller dies when a snapshot is written and does not count yet";
     "snapshot-rename-before": Rarely, SNAPSHOTS, "a controller dies before a snapshot gets its name";
     "snapshot-rename-after": Rarely, SNAPSHOTS, "a controller dies when a snapshot has its name and is not current";
-    "purge-before": Rarely, SNAPSHOTS, "a controller dies before it purges entries behind a snapshot";
-    "purge-after": Rarely, SNAPSHOTS, "a controller dies when entries behind a snapshot are purged";
+    "purge-before": Rarely, PURGES, "a controller dies before it purges entries behind a snapshot";
+    "purge-after": Rarely, PURGES, "a controller dies when entries behind a snapshot are purged";
     "start-before": Agent, AGENT, "an agent dies when an attempt is in its journal and not started";
     "report-before": Agent, AGENT, "an agent dies when a verdict is in its journal and not reported";
 }

@@ -7,6 +7,7 @@ mod crash_loop;
 mod cut;
 mod disk_full;
 pub mod failpoint;
+mod fall_behind;
 mod flap;
 mod half_close;
 mod hide;
@@ -37,4 +38,5 @@ pub const ALL: &[&[Kind]] = &[
     &disk_full::KINDS,
     &hide::KINDS,
     &failpoint::KINDS,
+    &fall_behind::KINDS,
 ];

@@ -93,7 +93,7 @@ impl Fault for Noise {
         let disturbance = (self.disturbance)(rng);
         let edges = Edge::between(&[&leader], &others);
         self.laid.lay(nodes, &edges, disturbance).await?;
-        Ok(format!("{disturbance:?} around {leader}"))
+        Ok(format!("{leader}: {disturbance}"))
     }
 
     async fn prove(&mut self, nodes: &Nodes) -> Result<String, Error> {

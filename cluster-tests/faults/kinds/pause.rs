@@ -39,8 +39,8 @@ pub const KINDS: [Kind; 4] = [
 
 /// An agent's lease, and a little for the leader to see to it.
 const LEASE: Duration = Duration::from_secs(16);
-/// For the cluster to say that an agent is lost: each new leader counts the lease from its beginning.
-const LOST: Duration = Duration::from_secs(60);
+/// For the cluster to say that an agent is lost: each new leader counts the lease from its beginning, and there may be many.
+const LOST: Duration = Duration::from_secs(180);
 
 struct Pause {
     whom: Whom,

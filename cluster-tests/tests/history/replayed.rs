@@ -67,7 +67,11 @@ fn a_log_whose_beginning_is_purged_is_never_green() {
     evidence.logs.get_mut("c1").unwrap().entries.remove(0);
     let found = standing(&evidence, Invariant::I5);
     assert_eq!(found.standing(), Standing::Unproven);
-    assert!(found.gaps[0].contains("snapshot_every"), "{:?}", found.gaps);
+    assert!(
+        found.gaps[0].contains("keep_behind_snapshot"),
+        "{:?}",
+        found.gaps
+    );
     evidence.logs.clear();
     let found = standing(&evidence, Invariant::I1);
     assert_eq!(found.gaps, ["no log was dumped"]);
