@@ -12,7 +12,7 @@ use mutant::Mutant;
 use scheduler::{AgentView, Clock, Fleet};
 
 use crate::agents::{Agents, Session};
-use crate::batch::Batch;
+use crate::batch::{Batch, Reserved};
 use crate::drain;
 use crate::io::{Cause, Hindrance, Input, Message, Output, Refusal, SessionId};
 use crate::verdicts::acknowledged;
@@ -48,7 +48,10 @@ impl Dispatcher {
             ..Fleet::default()
         };
         for (id, agent) in self.agents.iter() {
-            let reserved = self.batch.reserved(id);
+            let reserved = match mutant::is(Mutant::CapacityUnchecked) {
+                true => Reserved::default(),
+                false => self.batch.reserved(id),
+            };
             let view = AgentView {
                 connected: self.agents.takes_assignments(state, agent, clock.monotonic),
                 declining: self.agents.declines(agent),
@@ -284,10 +287,12 @@ impl Dispatcher {
                 out.push(Output::cancel(id, *fence, Cause::Stale, reason));
             }
         }
-        let live: Vec<Fence> = state
-            .held_under(&agent, incarnation)
-            .filter_map(|task| state.live_fence(task.id))
-            .collect();
+        let held = state.held_by(&agent).filter(|task| {
+            let live = task.live();
+            live.is_some_and(|live| live.incarnation == incarnation)
+                || mutant::is(Mutant::IncarnationIgnored)
+        });
+        let live: Vec<Fence> = held.filter_map(|task| state.live_fence(task.id)).collect();
         for fence in live {
             if !known.contains(&fence) && !over && !mutant::is(Mutant::AssignNotRepeated) {
                 self.send_assign(state, fence, &agent, incarnation, out);

@@ -1,6 +1,6 @@
 //! Bugs that a test build can be told to have, to see whether the tests find them.
 //!
-//! A check that has never caught a bug proves nothing. Each [`Mutant`] is one line in the product that is wrong when it is
+//! A check that has never caught a bug proves nothing. Each [`Mutant`] is a line in the product, or two, that are wrong when it is
 //! asked for: by `plant` on one thread, for a simulation, or by `QUORATE_MUTANT=name` for a whole process. Without the
 //! feature `planted` nothing can be asked for, [`is`] is a constant, and no trace of this is left in the binary;
 //! with it a build without assertions, such as a release, does not compile.
@@ -60,7 +60,7 @@ mutants! {
     NoDedupe = "no-dedupe",
     /// An at-most-once task is assigned again after its agent was lost.
     AtMostOnceRepeats = "at-most-once-repeats",
-    /// An agent may be given more than it has room for.
+    /// An agent may be given more than it has room for: what is on its way there does not count, nor does an entry look.
     CapacityUnchecked = "capacity-unchecked",
     /// A cordoned agent may be given work.
     CordonIgnored = "cordon-ignored",
@@ -84,6 +84,12 @@ mutants! {
     ObeysOldLeader = "obeys-old-leader",
     /// An agent forgets what it has settled.
     SettledForgotten = "settled-forgotten",
+    /// An agent that starts again does not know what it had begun.
+    JournalForgotten = "journal-forgotten",
+    /// An agent forgets a report once it is sent.
+    ReportForgotten = "report-forgotten",
+    /// An agent that lost its journal is given what it held before.
+    IncarnationIgnored = "incarnation-ignored",
 }
 
 impl std::str::FromStr for Mutant {

@@ -2,6 +2,7 @@
 //! the product's own worker's; this is the shell around it.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -33,6 +34,8 @@ const STATUS: Duration = Duration::from_secs(5);
 /// Between two tries to reach a controller.
 const REDIAL: Duration = Duration::from_millis(400);
 const DIAL_LIMIT: Duration = Duration::from_secs(1);
+/// So much longer the cluster waits than the agent.
+const LEASE_MARGIN: Duration = Duration::from_secs(3);
 
 pub struct Agent {
     pub place: Place,
@@ -43,6 +46,8 @@ pub struct Agent {
     boots: AtomicU64,
     /// Stopped, as by SIGSTOP.
     pub paused: Watched<bool>,
+    /// Microseconds that a write of its journal takes.
+    journal_latency: Mutex<Range<u64>>,
     /// Millionths by which its clock runs too fast.
     drift: i64,
 }
@@ -63,6 +68,8 @@ pub struct AgentBoot {
     until: AtomicU64,
     alive: AtomicBool,
     lines: Mutex<BTreeMap<SessionId, Line>>,
+    /// Attempts that it was told are not the live ones, and as of which entry.
+    stale: Mutex<BTreeMap<(SessionId, Fence), u64>>,
     next_session: AtomicU64,
     profile: AgentProfile,
 }
@@ -77,13 +84,23 @@ impl AgentBoot {
         Millis(self.agent.drifted(world.trace.micros()) / 1_000)
     }
 
+    /// How long until the cluster gives its work away, if nothing renews its lease; nothing where it has none.
+    pub fn until_lost(&self, world: &World) -> Option<Duration> {
+        let own = self.until.load(Ordering::Relaxed);
+        let left = own.checked_sub(self.now(world).0)?;
+        Some(Duration::from_millis(left) + LEASE_MARGIN)
+    }
+
     pub fn lease_holds(&self, world: &World) -> bool {
         self.now(world).0 < self.until.load(Ordering::Relaxed)
     }
 
-    /// What came on one of its connections.
-    pub fn heard(&self, session: SessionId, stamp: Stamp, said: Said) {
+    /// What came on one of its connections, from a controller that had applied so much.
+    pub fn heard(&self, session: SessionId, stamp: Stamp, said: Said, as_of: u64) {
         if lock(&self.lines).contains_key(&session) {
+            if let Said::Stale { fence } = said {
+                lock(&self.stale).insert((session, fence), as_of);
+            }
             let input = Input::Said {
                 session,
                 stamp,
@@ -95,6 +112,8 @@ impl AgentBoot {
 }
 
 impl Agent {
+    pub const QUICK: Range<u64> = 0..4_000;
+
     pub fn new(place: Place, slots: u32, drift: i64, incarnation: [u8; 16]) -> Arc<Agent> {
         let name = format!("a{}", place - crate::network::agent(0));
         let id = AgentId::new(&name).unwrap_or_else(|_| unreachable!("a valid name"));
@@ -109,6 +128,7 @@ impl Agent {
             boot: Mutex::default(),
             boots: AtomicU64::new(0),
             paused: Watched::new(false),
+            journal_latency: Mutex::new(Agent::QUICK),
             drift,
         })
     }
@@ -118,8 +138,25 @@ impl Agent {
         micros.saturating_add_signed(millionths * self.drift)
     }
 
+    pub fn set_journal_latency(&self, latency: Range<u64>) {
+        *lock(&self.journal_latency) = latency;
+    }
+
     pub fn boot(&self) -> Option<Arc<AgentBoot>> {
         lock(&self.boot).clone()
+    }
+
+    /// Whether it runs something.
+    pub fn is_busy(&self) -> bool {
+        self.runs() > 0
+    }
+
+    pub fn has_room(&self) -> bool {
+        self.runs() < self.slots as usize
+    }
+
+    fn runs(&self) -> usize {
+        self.boot().map_or(0, |boot| lock(&boot.attempts).len())
     }
 
     pub fn forget(&self) {
@@ -143,6 +180,22 @@ impl Agent {
         let mut kept = lock(&self.kept);
         kept.incarnation = Incarnation(incarnation);
         kept.records.clear();
+    }
+
+    /// Records are durable. A verdict is final, so an attempt has one, whoever asked for it and when.
+    fn keep(&self, world: &World, group: &[Record]) {
+        let mut kept = lock(&self.kept);
+        for record in group {
+            if let Record::Ended(verdict) = record {
+                let fence = verdict.fence;
+                let ended = |kept: &Record| matches!(kept, Record::Ended(of) if of.fence == fence);
+                if kept.records.iter().any(ended) {
+                    let what = format!("{} gives {fence} a second verdict", self.id);
+                    world.judge.found("one verdict for an attempt", what);
+                }
+            }
+            kept.records.push(record.clone());
+        }
     }
 
     /// What an earlier process left: attempts that were begun and have no verdict are interrupted.
@@ -185,6 +238,7 @@ impl Agent {
             until: AtomicU64::new(0),
             alive: AtomicBool::new(true),
             lines: Mutex::default(),
+            stale: Mutex::default(),
             next_session: AtomicU64::new(1),
             profile: AgentProfile {
                 id: self.id.clone(),
@@ -240,11 +294,33 @@ impl Shell {
             if paused.wait_for(|paused| !paused).await.is_err() || !self.boot.is_alive() {
                 return;
             }
+            let stale = self.is_told_stale(&input);
             worker.handle(self.boot.now(&self.world), input, &mut out);
+            if let Some((fence, as_of)) = stale
+                && out.iter().any(|effect| ends(effect, fence))
+            {
+                self.world.judge.gave_up(&self.boot.agent.id, fence, as_of);
+            }
             for effect in out.drain(..) {
                 self.carry_out(effect);
             }
         }
+    }
+
+    /// The attempt that is said not to be the live one, and as of which entry. Without a lease everything ends, whatever
+    /// is said.
+    fn is_told_stale(&self, input: &Input) -> Option<(Fence, u64)> {
+        let Input::Said {
+            session,
+            said: Said::Stale { fence },
+            ..
+        } = input
+        else {
+            return None;
+        };
+        let as_of = lock(&self.boot.stale).remove(&(*session, *fence))?;
+        let leased = self.boot.lease_holds(&self.world);
+        leased.then_some((*fence, as_of))
     }
 
     fn carry_out(&self, effect: Effect) {
@@ -283,6 +359,15 @@ impl Shell {
     }
 }
 
+/// Whether it ends this attempt.
+fn ends(effect: &Effect, of: Fence) -> bool {
+    match effect {
+        Effect::End { fence, .. } => *fence == of,
+        Effect::Record(verdict) => verdict.fence == of,
+        _ => false,
+    }
+}
+
 /// The journal's thread: many records with one flush, and then the worker is told.
 async fn keep_journal(
     world: Arc<World>,
@@ -291,15 +376,16 @@ async fn keep_journal(
 ) {
     let mut paused = boot.agent.paused.follow();
     while let Some(first) = records.recv().await {
-        SimRuntime::sleep(world.dice.millis(0..4)).await;
-        if paused.wait_for(|paused| !paused).await.is_err() || !boot.is_alive() {
-            return;
-        }
         let mut group = vec![first];
         while let Ok(next) = records.try_recv() {
             group.push(next);
         }
-        lock(&boot.agent.kept).records.extend(group.iter().cloned());
+        let latency = lock(&boot.agent.journal_latency).clone();
+        SimRuntime::sleep(world.dice.micros(&latency)).await;
+        if paused.wait_for(|paused| !paused).await.is_err() || !boot.is_alive() {
+            return;
+        }
+        boot.agent.keep(&world, &group);
         for record in group {
             let durable = match record {
                 Record::Begun { fence, .. } => Input::Begun(fence),

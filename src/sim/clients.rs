@@ -31,6 +31,11 @@ pub enum Silence {
     Unknown,
 }
 
+pub fn spec(command: Vec<String>) -> TaskSpec {
+    let namespace = Namespace::new("default").unwrap_or_else(|_| unreachable!("a name"));
+    TaskSpec::process(namespace, command)
+}
+
 pub fn someone(name: &str) -> Principal {
     Principal {
         name: name.to_owned(),
@@ -125,7 +130,7 @@ impl Client {
         let mut requests = 0;
         let dice = &self.world.dice;
         while !self.world.is_healing() {
-            SimRuntime::sleep(dice.millis(5..400)).await;
+            SimRuntime::sleep(dice.millis(self.world.plan.think.clone())).await;
             match dice.below(10) {
                 0..6 => {
                     requests += 1;
@@ -140,14 +145,13 @@ impl Client {
 
     fn spec(&self) -> TaskSpec {
         let dice = &self.world.dice;
-        let namespace = Namespace::new("default").unwrap_or_else(|_| unreachable!("a name"));
         let millis = match dice.below(3) {
             _ if dice.permille(self.world.plan.long) => dice.within(5_000..40_000),
             0 => dice.within(300..3_000),
             _ => dice.within(0..300),
         };
         let code = i32::from(dice.permille(100));
-        let mut spec = TaskSpec::process(namespace, process::command(millis, code));
+        let mut spec = spec(process::command(millis, code));
         match dice.below(4) {
             0 => spec.at_most_once = true,
             1 => spec.retries = 2,

@@ -29,6 +29,8 @@ const SILENCE: Duration = Duration::from_secs(10);
 pub struct Down {
     pub generation: Generation,
     pub term: u64,
+    /// The last entry that it had applied.
+    pub as_of: u64,
     pub message: Message,
 }
 
@@ -87,7 +89,7 @@ impl Ends {
                     generation: down.generation,
                     term: down.term,
                 };
-                self.agent.heard(self.line, stamp, said);
+                self.agent.heard(self.line, stamp, said, down.as_of);
             }
         }
         self.broken.cancel();

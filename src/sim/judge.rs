@@ -67,6 +67,8 @@ struct Seen {
     frontier: u64,
     /// Accepted submits, by request id.
     accepted: BTreeMap<String, TaskId>,
+    /// Reports that their agents were told to be accepted, and the entries that accepted them.
+    acknowledged: Vec<(Fence, u64)>,
 }
 
 impl Judge {
@@ -296,6 +298,27 @@ impl Judge {
         }
     }
 
+    /// An agent is told that its report was accepted: by an entry, which is known once that is applied.
+    pub fn acknowledged(&self, fence: Fence, entry: Option<u64>) {
+        let mut seen = lock(&self.seen);
+        match entry {
+            Some(entry) => seen.acknowledged.push((fence, entry)),
+            None => {
+                let what = format!("the report of {fence} is acknowledged before it is applied");
+                self.note(&mut seen, "acknowledged once applied", what);
+            }
+        }
+    }
+
+    /// An agent ends an attempt, for a leader said that it is not the live one. A leader that had not applied the entry
+    /// that assigned it can't know.
+    pub fn gave_up(&self, agent: &AgentId, fence: Fence, as_of: u64) {
+        if as_of < fence.epoch.0 {
+            let what = format!("{agent} ends {fence} for a leader that stands at entry {as_of}");
+            self.found("only leaders that know end attempts", what);
+        }
+    }
+
     pub fn accepted_tasks(&self) -> BTreeMap<String, TaskId> {
         lock(&self.seen).accepted.clone()
     }
@@ -319,11 +342,34 @@ impl Judge {
         for (rule, what) in broken {
             self.note(&mut seen, rule, what);
         }
+        for (fence, index) in std::mem::take(&mut seen.acknowledged) {
+            if let Some(events) = events.get(&index)
+                && !settles(events, fence)
+            {
+                let what =
+                    format!("entry {index} accepted a report of {fence}, and ended {events:?}");
+                self.note(&mut seen, "a report counts for its attempt", what);
+            }
+        }
     }
 
     pub fn result(&self) -> (Vec<Violation>, Counts) {
         let seen = lock(&self.seen);
         (seen.violations.clone(), seen.counts.clone())
+    }
+}
+
+/// Whether these events of one entry may be what a report of this attempt did. Of a task whose outcome was unknown no
+/// attempt is live.
+fn settles(events: &[Event], of: Fence) -> bool {
+    let mut ended = events.iter().filter_map(|event| match event {
+        Event::AttemptEnded { fence, .. } if fence.task == of.task => Some(*fence),
+        _ => None,
+    });
+    let settled = |event: &Event| matches!(event, Event::TaskEnded { task, .. } | Event::TaskRequeued { task } if *task == of.task);
+    match ended.next() {
+        Some(first) => first == of || ended.any(|fence| fence == of),
+        None => events.iter().any(settled),
     }
 }
 

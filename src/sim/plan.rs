@@ -47,7 +47,32 @@ faults! {
     StopAgent = "agent stopped",
     CutAgent = "agent cut off",
     CutAgentFromLeader = "agent cut off with the old leader",
+    OldLeader = "old leader met again",
+    StopAtLeaseEnd = "agent stopped until its lease ran out",
+    SlowJournal = "agent's disk slow",
     Cordon = "agent cordoned",
+}
+
+impl std::str::FromStr for Fault {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Fault, String> {
+        let found = Fault::ALL.iter().find(|fault| fault.name() == name);
+        found.copied().ok_or_else(|| {
+            let known: Vec<&str> = Fault::ALL.iter().map(|fault| fault.name()).collect();
+            format!("no fault is called {name}; there are: {}", known.join("; "))
+        })
+    }
+}
+
+impl Fault {
+    /// Whether it keeps agents and leaders apart for longer than a lease lasts.
+    fn is_of_leases(&self) -> bool {
+        matches!(
+            self,
+            Fault::CutAgent | Fault::CutAgentFromLeader | Fault::StopAtLeaseEnd
+        )
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,10 +84,14 @@ pub struct Plan {
     pub faults: Vec<Fault>,
     /// Milliseconds between two faults.
     pub pause: Range<u64>,
+    /// Faults at a time: under many of them a cluster gets nothing done that one of them could spoil.
+    pub at_once: usize,
     /// Of faults, in seconds of virtual time.
     pub seconds: u64,
     /// Of 1,000 tasks so many run for longer than a lease lasts, or nearly.
     pub long: u32,
+    /// Milliseconds between two requests of a client.
+    pub think: Range<u64>,
     /// Entries between two snapshots.
     pub snapshot_every: u64,
     /// Finished tasks that stay in memory.
@@ -73,6 +102,11 @@ pub struct Plan {
 
 impl Plan {
     pub fn of(seed: u64) -> Plan {
+        Plan::with(seed, &[])
+    }
+
+    /// With these faults alone, where there are any.
+    pub fn with(seed: u64, only: &[Fault]) -> Plan {
         let dice = Dice::new(seed ^ 0x706c_616e);
         let share = dice.within(100..600);
         let drawn = |fault: &&Fault| {
@@ -83,17 +117,37 @@ impl Plan {
             };
             dice.permille(u32::try_from(share).unwrap_or(0))
         };
-        let faults = Fault::ALL.iter().filter(drawn).copied().collect();
+        let mut faults: Vec<Fault> = Fault::ALL.iter().filter(drawn).copied().collect();
+        // What one of them comes to in the end, others may cut short.
+        if dice.permille(400) {
+            let few = 0..dice.within(1..4);
+            faults = few.filter_map(|_| dice.pick(Fault::ALL).copied()).collect();
+        }
+        if !only.is_empty() {
+            faults = only.to_vec();
+        }
+        // A lease that outlives its agent's connection shows where something runs for that long.
+        let leases = faults.iter().any(Fault::is_of_leases);
+        let long = dice.permille(if leases { 500 } else { 150 });
         let shortest = dice.within(100..3_000);
         Plan {
             seed,
             controllers: if dice.permille(250) { 5 } else { 3 },
-            agents: dice.within(1..5),
+            // One that may be lost, and another one that is given what it held.
+            agents: dice.within(if leases { 2..5 } else { 1..5 }),
             clients: dice.within(1..6),
             faults,
             pause: shortest..shortest * 4,
-            seconds: dice.within(8..45),
-            long: if dice.permille(250) { 500 } else { 30 },
+            at_once: match dice.below(4) {
+                0 => 1,
+                1 => 2,
+                2 => 4,
+                _ => usize::MAX,
+            },
+            seconds: dice.within(if leases { 30..65 } else { 10..45 }),
+            long: if long { 300 } else { 30 },
+            // Long tasks fill the agents as it is.
+            think: if long { 50..1_500 } else { 5..400 },
             snapshot_every: match dice.below(3) {
                 0 => 50,
                 1 => 300,

@@ -1,18 +1,18 @@
 //! Runs many seeds, or one again: `make sim SEEDS=10000`, `make sim SEED=7`.
 //!
 //! Seeds run on all cores, each on one thread. The first line says where it begins, the last one what it found; it
-//! ends with 1 if a seed broke a promise, and says how to see that seed again.
+//! ends with 1 if a seed broke a promise, and says how to see that seed again. Those of `regressions.txt` come first.
 
 #![expect(clippy::print_stdout, reason = "what it finds is its output")]
 
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
 use mutant::Mutant;
-use sim::{Plan, Report, Totals};
+use sim::{Fault, Plan, Report, Totals};
 use tracing_subscriber::EnvFilter;
 
 #[derive(Debug, Parser)]
@@ -39,6 +39,9 @@ struct Args {
     /// Every so many seeds one is run twice, and both runs have to be the same; 0: none.
     #[arg(long, default_value_t = 5)]
     twice: u64,
+    /// This fault in each of them and no other, or these.
+    #[arg(long = "fault")]
+    faults: Vec<Fault>,
     /// With this bug planted: all seeds, until one of them finds it.
     #[arg(long)]
     mutant: Option<Mutant>,
@@ -56,7 +59,7 @@ fn main() -> ExitCode {
         return mutants(&args);
     }
     match args.seed {
-        Some(seed) => one(seed, args.mutant),
+        Some(seed) => one(&args, seed),
         None => many(&args),
     }
 }
@@ -67,7 +70,7 @@ fn mutants(args: &Args) -> ExitCode {
     for mutant in Mutant::ALL {
         let found = (args.from..args.from + args.seeds).find_map(|seed| {
             mutant::plant(Some(*mutant));
-            let report = sim::run(&Plan::of(seed));
+            let report = sim::run(&plan(args, seed));
             mutant::plant(None);
             (!report.holds()).then_some(report)
         });
@@ -90,8 +93,27 @@ fn mutants(args: &Args) -> ExitCode {
     verdict(missed == 0)
 }
 
-fn one(seed: u64, mutant: Option<Mutant>) -> ExitCode {
-    mutant::plant(mutant);
+/// The kept ones, and those that were asked for. A planted bug is counted by the latter.
+fn seeds(args: &Args) -> Vec<u64> {
+    let kept = include_str!("regressions.txt").lines();
+    let kept = kept.filter(|line| !line.starts_with('#') && args.mutant.is_none());
+    let number = |line: &str| {
+        let number = line.split_whitespace().next().map(str::parse);
+        number
+            .and_then(Result::ok)
+            .unwrap_or_else(|| panic!("regressions.txt: no seed in {line:?}"))
+    };
+    kept.map(number)
+        .chain(args.from..args.from + args.seeds)
+        .collect()
+}
+
+fn plan(args: &Args, seed: u64) -> Plan {
+    Plan::with(seed, &args.faults)
+}
+
+fn one(args: &Args, seed: u64) -> ExitCode {
+    mutant::plant(args.mutant);
     tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::from_default_env())
         .with_writer(std::io::stderr)
@@ -99,7 +121,7 @@ fn one(seed: u64, mutant: Option<Mutant>) -> ExitCode {
         .init();
     let plan = Plan {
         all_lines: true,
-        ..Plan::of(seed)
+        ..plan(args, seed)
     };
     let report = sim::run(&plan);
     for line in &report.lines {
@@ -119,7 +141,7 @@ fn verdict(holds: bool) -> ExitCode {
 fn many(args: &Args) -> ExitCode {
     println!("seeds {} to {}", args.from, args.from + args.seeds - 1);
     let begun = Instant::now();
-    let (next, over) = (AtomicU64::new(args.from), AtomicBool::new(false));
+    let (seeds, next, over) = (seeds(args), AtomicUsize::new(0), AtomicBool::new(false));
     let totals = Mutex::new(Totals::default());
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = if args.threads == 0 {
@@ -133,18 +155,19 @@ fn many(args: &Args) -> ExitCode {
                 loop {
                     let late =
                         args.seconds > 0 && begun.elapsed() > Duration::from_secs(args.seconds);
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if late || over.load(Ordering::Relaxed) || seed >= args.from + args.seeds {
+                    let next = next.fetch_add(1, Ordering::Relaxed);
+                    let seed = seeds.get(next).copied();
+                    let Some(seed) = seed.filter(|_| !late && !over.load(Ordering::Relaxed)) else {
                         return;
-                    }
+                    };
                     mutant::plant(args.mutant);
-                    let mut report = sim::run(&Plan::of(seed));
+                    let mut report = sim::run(&plan(args, seed));
                     if args.twice > 0 && seed.is_multiple_of(args.twice) {
-                        report.compare(&sim::run(&Plan::of(seed)));
+                        report.compare(&sim::run(&plan(args, seed)));
                     }
                     let mut totals = totals.lock().unwrap_or_else(PoisonError::into_inner);
                     totals.add(&report);
-                    tell(&report, &mut totals, &over);
+                    tell(args, &report, &totals, &over);
                 }
             });
         }
@@ -159,11 +182,24 @@ fn many(args: &Args) -> ExitCode {
     verdict(totals.failed.is_empty())
 }
 
-/// Failures at once; ten of them are enough.
-fn tell(report: &Report, totals: &mut Totals, over: &AtomicBool) {
+/// Failures at once; ten of them are enough, and one where a bug was planted.
+fn tell(args: &Args, report: &Report, totals: &Totals, over: &AtomicBool) {
     if !report.holds() {
         print!("{report}");
-        println!("  again: make sim SEED={}", report.seed);
-        over.store(totals.failed.len() >= 10, Ordering::Relaxed);
+        let mutant = args
+            .mutant
+            .map(|mutant| format!("--mutant {}", mutant.name()));
+        let faults = args
+            .faults
+            .iter()
+            .map(|fault| format!("--fault '{}'", fault.name()));
+        let more: Vec<String> = mutant.into_iter().chain(faults).collect();
+        let more = match more.is_empty() {
+            true => String::new(),
+            false => format!(" ARGS=\"{}\"", more.join(" ")),
+        };
+        println!("  again: make sim SEED={}{more}", report.seed);
+        let enough = if args.mutant.is_some() { 1 } else { 10 };
+        over.store(totals.failed.len() >= enough, Ordering::Relaxed);
     }
 }

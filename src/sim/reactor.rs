@@ -222,7 +222,14 @@ impl Running {
                             .ok();
                     }
                 }
-                Output::Send { session, message } => self.send(state, session, message),
+                Output::Send { session, message } => {
+                    if let dispatch::Message::VerdictAck { fence, disposition } = message
+                        && disposition == Disposition::Accepted
+                    {
+                        self.world.judge.acknowledged(fence, position);
+                    }
+                    self.send(state, session, message);
+                }
                 Output::Close { session, .. } => {
                     if let Some(conn) = lock(&self.boot.conns).get(&session) {
                         conn.broken.cancel();
@@ -253,6 +260,7 @@ impl Running {
             let down = Down {
                 generation: state.generation(),
                 term,
+                as_of: state.last_applied(),
                 message,
             };
             conn.down.send(down).ok();

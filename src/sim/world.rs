@@ -338,6 +338,7 @@ impl World {
         }
         for agent in self.agents.values() {
             agent.paused.set(false);
+            agent.set_journal_latency(Agent::QUICK);
             self.start_agent(agent);
         }
     }

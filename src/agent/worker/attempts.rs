@@ -321,6 +321,9 @@ impl Worker {
             *sent = Some(now);
             let body = Body::Verdict(v1::Verdict::from(&**verdict));
             out.push(Effect::Say { session, body });
+            if mutant::is(Mutant::ReportForgotten) {
+                self.attempts.remove(&fence);
+            }
         }
     }
 

@@ -21,6 +21,7 @@ mod tests;
 use std::collections::{BTreeMap, HashSet, VecDeque};
 
 use model::{Fence, Millis, Timestamp};
+use mutant::Mutant;
 
 use crate::journal::Recovered;
 use crate::lease::Lease;
@@ -109,7 +110,9 @@ impl Worker {
             .iter()
             .for_each(|fence| worker.remember(*fence));
         for (&fence, held) in &recovered.held {
-            if let Some(verdict) = held.verdict.clone() {
+            if let Some(verdict) = held.verdict.clone()
+                && !mutant::is(Mutant::JournalForgotten)
+            {
                 worker.attempts.insert(fence, Attempt::to_report(verdict));
             }
         }
