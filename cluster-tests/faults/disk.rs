@@ -134,7 +134,10 @@ impl SmallDisk {
 /// Why nobody can have a [`SmallDisk`] here.
 pub fn possible() -> Result<(), String> {
     probe()?;
-    tool("mkfs.ext4", &["-V"])
+    tool("mkfs.ext4", &["-V"])?;
+    tool("losetup", &["--version"])?;
+    // It cuts the power.
+    tool("python3", &["--version"])
 }
 
 /// A command line that runs `argv` with `directory` read-only, for root too.

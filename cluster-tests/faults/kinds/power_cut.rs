@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use nix::sys::signal::Signal;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 
-use crate::faults::{Fault, Kind, Need, Whom, kill_together, running};
+use crate::faults::{Fault, Kind, Need, Whom, kill_together, process, stop};
 use crate::nodes::Nodes;
 use crate::{Error, wait};
 
@@ -83,23 +84,26 @@ impl PowerCut {
 impl Fault for PowerCut {
     async fn inflict(&mut self, nodes: &Nodes, rng: &mut StdRng) -> Result<String, Error> {
         let ids = self.draw(nodes, rng).await?;
+        // Stopped, so that nobody notices before all of it has happened.
         for id in &ids {
-            self.victims.push((id.clone(), running(nodes, id)?));
+            self.victims.push((id.clone(), stop(nodes, id).await?));
         }
         for (id, pid) in &self.victims {
             let missing = || Error::Invalid(format!("{id} has no disk of its own"));
             let disk = nodes.node(id)?.disk.as_ref().ok_or_else(missing)?;
             disk.cut_power(*pid)?;
         }
-        if self.outage != Outage::Disk {
-            // Who has noticed by now has ended by itself.
-            let mut left = Vec::new();
-            for id in &ids {
-                if nodes.node(id)?.fallen().await.is_none() {
-                    left.push(id.clone());
+        match self.outage {
+            Outage::Disk => {
+                for (id, pid) in &self.victims {
+                    // It may end at once.
+                    let gone = |errno| Error::Invalid(format!("SIGCONT to {id}: {errno}"));
+                    process::send(*pid, Signal::SIGCONT).map_err(gone)?;
                 }
             }
-            kill_together(nodes, &left).await?;
+            Outage::One | Outage::Minority | Outage::All => {
+                kill_together(nodes, &ids).await?;
+            }
         }
         Ok(ids.join(" "))
     }
