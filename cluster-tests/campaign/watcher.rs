@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::cluster::{Members, Status, bytes_below};
@@ -90,15 +90,14 @@ impl<'a> Watcher<'a> {
     }
 
     pub fn keep(&self, status: Status) {
-        let mut statuses = self.statuses.lock();
-        match &mut statuses {
-            Ok(statuses) => statuses.push(status),
-            Err(poisoned) => poisoned.get_mut().push(status),
-        }
+        let statuses = self.statuses.lock();
+        statuses
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(status);
     }
 
     pub fn into_statuses(self) -> Vec<Status> {
         let statuses = self.statuses.into_inner();
-        statuses.unwrap_or_else(std::sync::PoisonError::into_inner)
+        statuses.unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -119,6 +119,15 @@ impl Node {
         }
     }
 
+    /// Waits until it has ended by itself, and says how.
+    pub async fn until_fallen(&self, limit: Duration) -> Result<ExitStatus, Error> {
+        let what = format!("{} to end by itself", self.id);
+        wait::until(&what, limit, || async {
+            self.fallen().await.ok_or("it still runs")
+        })
+        .await
+    }
+
     /// The exit status of one that ended without anybody having waited for it yet.
     pub async fn fallen(&self) -> Option<ExitStatus> {
         let mut child = self.child.lock().await;
@@ -127,26 +136,17 @@ impl Node {
 
     /// Where processes that are started from now on are to die; `None`: nowhere.
     pub fn set_failpoints(&self, words: Option<String>) {
-        *self
-            .failpoints
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner) = words;
+        *lock(&self.failpoints) = words;
     }
 
     fn failpoints(&self) -> Option<String> {
-        self.failpoints
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .clone()
+        lock(&self.failpoints).clone()
     }
 
     pub fn as_member(&self) -> Member {
         Member {
             id: self.id.clone(),
-            pid: *self
-                .pid
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner),
+            pid: *lock(&self.pid),
             data_dir: self.data_dir.clone(),
             log: self.log.clone(),
             argv: self.argv.clone(),
@@ -154,10 +154,7 @@ impl Node {
     }
 
     fn remember(&self, pid: Option<i32>) {
-        *self
-            .pid
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner) = pid;
+        *lock(&self.pid) = pid;
     }
 
     /// Waits until its log says something that it did not say at `from` bytes.
@@ -178,4 +175,10 @@ impl Node {
     pub fn said(&self) -> u64 {
         std::fs::metadata(&self.log).map_or(0, |metadata| metadata.len())
     }
+}
+
+fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }

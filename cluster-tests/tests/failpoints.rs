@@ -46,11 +46,8 @@ async fn a_token_is_used_once_though_the_leader_dies_over_it() {
         let token = cli.expect(&create).await.unwrap().text().trim().to_owned();
         let dir = nodes.scratch().join(point);
         let mut machine = join(&nodes, name, &token, &dir);
-        let what = format!("{leader} to die at {point}");
-        let died = wait::until(&what, DIED, || async {
-            node.fallen().await.ok_or("it still runs")
-        });
-        progress.say(format!("{leader} at {point}: {}", died.await.unwrap()));
+        let died = node.until_fallen(DIED).await.unwrap();
+        progress.say(format!("{leader} at {point}: {died}"));
         let said = std::fs::read_to_string(&node.log).unwrap();
         let last_words = format!("failpoint {point}: the process dies here");
         assert!(said.contains(&last_words), "{said}");

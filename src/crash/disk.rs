@@ -25,23 +25,8 @@ const BYTES: u64 = 1 << 30;
 
 /// Cuts the power of the file system below `mounted`, now. The reason of a failure is for a person.
 pub fn cut_power_below(mounted: &Path) -> Result<(), String> {
-    let mut python = Command::new("python3")
-        .args(["-c", SHUTDOWN, &shown(mounted)])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|error| format!("python3: {error}"))?;
-    if let Some(mut word) = python.stdin.take() {
-        // It says itself what went wrong where it can't take it.
-        word.write_all(b"!").ok();
-    }
-    let output = python.wait_with_output();
-    let output = output.map_err(|error| format!("python3: {error}"))?;
-    match output.status.success() {
-        true => Ok(()),
-        false => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
-    }
+    let cut = Switch::at(mounted).and_then(Switch::cut);
+    cut.map_err(|error| format!("the power of {} was not cut: {error}", mounted.display()))
 }
 
 /// An ext4 file system of its own, on a loop device.
@@ -87,16 +72,7 @@ impl Disk {
 
     /// Makes ready for a cut, which then takes no time.
     pub fn switch(&self) -> Switch {
-        let mut python = Command::new("python3")
-            .args(["-c", SHUTDOWN, &shown(&self.mounted)])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("python3 was there before");
-        let mut ready = [0];
-        let out = python.stdout.as_mut().expect("it was asked for");
-        out.read_exact(&mut ready).expect("it can open the disk");
-        Switch { python }
+        Switch::at(&self.mounted).expect("python3 was there before, and it can open the disk")
     }
 
     fn try_mount(&self) -> Result<(), String> {
@@ -121,11 +97,31 @@ pub struct Switch {
 }
 
 impl Switch {
-    pub fn cut_the_power(mut self) {
+    /// Returns once it holds the disk open.
+    fn at(mounted: &Path) -> io::Result<Self> {
+        let python = Command::new("python3")
+            .args(["-c", SHUTDOWN, &shown(mounted)])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut switch = Self { python };
+        let out = switch.python.stdout.as_mut();
+        out.expect("it was asked for").read_exact(&mut [0])?;
+        Ok(switch)
+    }
+
+    fn cut(mut self) -> io::Result<()> {
         let mut word = self.python.stdin.take().expect("it was asked for");
-        word.write_all(b"!").expect("it waits for a word");
-        let ended = self.python.wait().expect("it is our child");
-        assert!(ended.success(), "INVALID: the power was not cut");
+        word.write_all(b"!")?;
+        let ended = self.python.wait()?;
+        match ended.success() {
+            true => Ok(()),
+            false => Err(io::Error::other(format!("python3 ended with {ended}"))),
+        }
+    }
+
+    pub fn cut_the_power(self) {
+        self.cut().expect("INVALID: the power was not cut");
     }
 }
 

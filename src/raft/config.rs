@@ -152,14 +152,8 @@ impl Config {
     /// The same in openraft's words.
     pub fn consensus(&self) -> Result<Arc<openraft::Config>, Error> {
         self.validate()?;
-        let config = openraft_config(&self.cluster_id, self.timers, self.snapshot_every)?;
-        Ok(match self.keep_behind_snapshot {
-            None => config,
-            Some(entries) => Arc::new(openraft::Config {
-                max_in_snapshot_log_to_keep: entries,
-                ..(*config).clone()
-            }),
-        })
+        let kept = self.keep_behind_snapshot;
+        openraft_config(&self.cluster_id, self.timers, self.snapshot_every, kept)
     }
 }
 
@@ -168,6 +162,7 @@ pub fn openraft_config(
     cluster_id: &str,
     timers: Timers,
     snapshot_every: u64,
+    keep_behind_snapshot: Option<u64>,
 ) -> Result<Arc<openraft::Config>, Error> {
     let config = openraft::Config {
         cluster_name: cluster_id.to_owned(),
@@ -177,7 +172,8 @@ pub fn openraft_config(
         install_snapshot_timeout: millis(SNAPSHOT_TIMEOUT),
         max_payload_entries: PAYLOAD_ENTRIES,
         snapshot_policy: SnapshotPolicy::LogsSinceLast(snapshot_every),
-        max_in_snapshot_log_to_keep: KEEP_BEHIND_SNAPSHOT.min(snapshot_every),
+        max_in_snapshot_log_to_keep: keep_behind_snapshot
+            .unwrap_or(KEEP_BEHIND_SNAPSHOT.min(snapshot_every)),
         // Must exceed the snapshot interval, or a snapshot would not end the lag.
         replication_lag_threshold: snapshot_every.saturating_mul(2),
         enable_pre_vote: Some(true),

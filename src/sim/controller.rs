@@ -188,7 +188,7 @@ impl Controller {
             world: world.clone(),
         };
         let every = world.plan.snapshot_every;
-        let config = openraft_config("sim", Timers::default(), every);
+        let config = openraft_config("sim", Timers::default(), every, None);
         let config = config.map_err(|error| error.to_string())?;
         self.write_behind(world, &steps, &alive);
         let raft = Raft::build(self.id, config, wires.clone(), log.clone(), machine).await;

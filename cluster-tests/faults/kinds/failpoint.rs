@@ -11,7 +11,7 @@ use rand::rngs::StdRng;
 
 use crate::faults::{Fault, Kind, Need, Whom, continue_stopped, stop};
 use crate::nodes::Nodes;
-use crate::{Error, binary, wait};
+use crate::{Error, binary};
 
 /// How a process is brought to a point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -187,13 +187,8 @@ impl Fault for DieAt {
     async fn prove(&mut self, nodes: &Nodes) -> Result<String, Error> {
         let victim = self.victim.as_deref().unwrap_or_default();
         let node = nodes.node(victim)?;
-        let what = format!("{victim} to die at {}", self.point);
-        let died = wait::until(&what, COMES, || async {
-            node.fallen().await.ok_or("it still runs")
-        });
-        let died = died
-            .await
-            .map_err(|error| Error::Invalid(error.to_string()))?;
+        let died = node.until_fallen(COMES).await;
+        let died = died.map_err(|error| Error::Invalid(format!("at {}: {error}", self.point)))?;
         let said = std::fs::read_to_string(&node.log).map_err(Error::file("reading", &node.log))?;
         let last = said.lines().rev().take(5).collect::<Vec<_>>().join("\n");
         match (died.signal(), last.contains(self.point)) {

@@ -115,13 +115,8 @@ impl Fault for PowerCut {
     async fn prove(&mut self, nodes: &Nodes) -> Result<String, Error> {
         let mut proofs = Vec::new();
         for (id, _) in &self.victims {
-            let node = nodes.node(id)?;
-            let what = format!("{id} to end whose disk fails");
-            let ended = wait::until(&what, GONE, || async {
-                node.fallen().await.ok_or("it still runs")
-            });
             // One that goes on without a disk breaks a promise.
-            let status = ended.await?;
+            let status = nodes.node(id)?.until_fallen(GONE).await?;
             proofs.push(format!("{id} was refused a write, and ended: {status}"));
         }
         match proofs.is_empty() {
