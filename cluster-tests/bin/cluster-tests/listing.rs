@@ -19,7 +19,9 @@ pub fn print(nodes: usize, backend: Backend) {
     let options = Options::new("list", backend)
         .controllers(nodes)
         .agents(super::AGENTS);
-    let (options, _) = faults::equip(options, &kinds);
+    let (mut options, _) = faults::equip(options, &kinds);
+    // As scenarios have them that want them.
+    options.snapshot_every = Some(faults::OFTEN);
     let mut table = Table::new(["fault", "what it does", "here"]);
     for kind in faults::all() {
         let here = kind.missing(&options).unwrap_or_else(|| "yes".to_owned());
