@@ -119,7 +119,7 @@ async fn a_log_that_was_cut_or_changed_is_refused_with_its_file_and_the_next_ste
     let number = fs::read_to_string(member.data_dir.join("log/CURRENT")).unwrap();
     let db = format!("log/{}/db", number.trim());
 
-    let damages: [(&str, &str, Damage); 7] = [
+    let damages: [(&str, &str, Damage); 8] = [
         (&db, "cut to half", |bytes| bytes.truncate(bytes.len() / 2)),
         (&db, "cut to nothing", Vec::clear),
         (&db, "cut by some bytes in the middle", |bytes| {
@@ -131,6 +131,7 @@ async fn a_log_that_was_cut_or_changed_is_refused_with_its_file_and_the_next_ste
             assert!(!found.is_empty(), "INVALID: the mark is not in the log");
             found.into_iter().for_each(|at| bytes[at] ^= 0b100);
         }),
+        ("log.mark", "a bit flipped", |bytes| bytes[3] ^= 1),
         ("log/wal.0", "cut to nothing", Vec::clear),
         ("log/wal.1", "cut to a part of a sector", |bytes| {
             bytes.truncate(30)

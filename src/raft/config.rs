@@ -139,7 +139,9 @@ impl Config {
             return Err(Error::Rejected("the cluster has no id".to_owned()));
         }
         if self.generation.0 == 0 {
-            return Err(Error::Rejected("generations begin at 1".to_owned()));
+            return Err(Error::Rejected(
+                "the generation is 0, and generations begin at 1".to_owned(),
+            ));
         }
         if self.snapshot_every == 0 {
             return Err(Error::Rejected(

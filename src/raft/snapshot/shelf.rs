@@ -220,6 +220,12 @@ impl Incoming {
     }
 }
 
+/// As `adopt` gives them; anything else is damage, and may lead anywhere.
+fn is_name(name: &str) -> bool {
+    name.bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+}
+
 fn is_incoming(dir: &Path) -> bool {
     dir.file_name()
         .and_then(|name| name.to_str())
@@ -250,7 +256,7 @@ impl Pointer {
         let text = String::from_utf8_lossy(&content);
         let mut words = text.split_whitespace().map(str::to_owned);
         match (words.next(), words.next(), words.next()) {
-            (Some(name), Some(sha256), None) => Ok(Some(Self { name, sha256 })),
+            (Some(name), Some(sha256), None) if is_name(&name) => Ok(Some(Self { name, sha256 })),
             _ => Err(damaged(path, "does not hold a name and a digest")),
         }
     }
@@ -258,7 +264,10 @@ impl Pointer {
     fn load(&self, root: &Path) -> io::Result<Handle> {
         let dir = root.join(&self.name);
         let path = dir.join("manifest.json");
-        let bytes = fs::read(&path).map_err(at(&path))?;
+        let Some(bytes) = durable::read_optional(&path)? else {
+            let what = format!("names {}, which is not there", self.name);
+            return Err(damaged(&root.join("CURRENT"), &what));
+        };
         if hex::encode(Sha256::digest(&bytes)) != self.sha256 {
             return Err(damaged(&path, "is not the manifest that CURRENT names"));
         }

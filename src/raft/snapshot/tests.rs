@@ -126,9 +126,24 @@ fn every_damage_to_a_snapshot_is_noticed() {
     }
     fs::write(dir.join("manifest.json"), manifest).unwrap();
     assert!(Shelf::open(data.path()).is_ok());
-    fs::write(data.path().join("snapshots/CURRENT"), "5").unwrap();
-    let error = Shelf::open(data.path()).err().unwrap().to_string();
-    assert!(error.contains("CURRENT"), "{error}");
+    let path = data.path().join("snapshots/CURRENT");
+    let whole = fs::read(&path).unwrap();
+    let flipped = (0..whole.len() * 8).map(|bit| {
+        let mut flipped = whole.clone();
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        flipped
+    });
+    for changed in flipped.chain([b"5".to_vec()]) {
+        fs::write(&path, &changed).unwrap();
+        let Err(error) = Shelf::open(data.path()) else {
+            // One space is as good as another.
+            let text = String::from_utf8(changed).unwrap();
+            assert_eq!(text.trim_end().as_bytes(), whole.trim_ascii_end());
+            continue;
+        };
+        assert_eq!(error.kind(), std::io::ErrorKind::InvalidData, "{error}");
+        assert!(error.to_string().contains("CURRENT"), "{error}");
+    }
 }
 
 #[test]

@@ -64,7 +64,7 @@ pub fn open_with<R: AsyncRuntime>(
 ) -> Result<LogStore<R>, OpenError> {
     let dir = data.join("log");
     let mark_path = data.join("log.mark");
-    let (mark, acknowledged) = match Mark::open(&mark_path)? {
+    let (mark, acknowledged) = match Mark::open(&mark_path).map_err(|error| refusal(data, error))? {
         Some(found) => found,
         None if has_content(&dir)? => {
             let reason = format!("{} is missing beside the log", mark_path.display());

@@ -33,11 +33,7 @@ impl Mark {
             return Ok(None);
         };
         let sequence = decode(&content).ok_or_else(|| {
-            let text = format!(
-                "{}: the log's witness is damaged; let the machine join under a new id, with an \
-                 empty data directory",
-                path.display()
-            );
+            let text = format!("{}, the log's witness, is damaged", path.display());
             io::Error::new(io::ErrorKind::InvalidData, text)
         })?;
         let file = OpenOptions::new()

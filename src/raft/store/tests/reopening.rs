@@ -335,6 +335,11 @@ async fn a_truncated_or_flipped_write_ahead_file_is_never_taken_for_other_data()
 }
 
 #[tokio::test]
+async fn a_truncated_or_flipped_witness_is_never_taken_for_another() {
+    check_damages(Path::new("log.mark"), 4, &["log.mark"]).await;
+}
+
+#[tokio::test]
 async fn a_truncated_or_flipped_database_is_never_taken_for_other_data() {
     check_damages(Path::new("log/1/db"), 1, &["db", "wal."]).await;
 }
@@ -367,6 +372,9 @@ async fn check_damages(name: &Path, share: usize, words: &[&str]) {
                 let error = error.to_string();
                 let explains = words.iter().any(|word| error.contains(word));
                 assert!(explains, "{what}: {error}");
+                let remedies = ["under a new id", "start this controller again"];
+                let told = remedies.map(|remedy| error.contains(remedy));
+                assert_eq!(told, [true, false], "{what}: {error}");
                 None
             }
         }
