@@ -113,7 +113,7 @@ impl Campaign {
             let text = std::fs::read_to_string(log).map_err(crate::Error::file("reading", log))?;
             if !text.contains("a planted bug") {
                 return Err(crate::Error::Invalid(format!(
-                    "{} has no bug {bug}: it is no test build, as `cargo test --workspace --no-run` makes one",
+                    "{} has no bug {bug}: it is no test build, as `cargo build --workspace --bins --tests` makes one",
                     nodes.cli().binary().display()
                 )));
             }
@@ -186,7 +186,8 @@ impl Campaign {
         let executions = ExecutionLog::create(nodes.scratch())?;
         let is_long = self.scenario.span == Span::Long;
         let pause = work::pause(is_long);
-        let load = work::load(&executions, is_long).start_with(&nodes.caller(), &recorder);
+        let load =
+            work::load(&executions, self.agents, is_long).start_with(&nodes.caller(), &recorder);
         let closed = nodes.agents().pop().unwrap_or_default();
         let beside = (nodes.addresses(), nodes.tls());
         let onlookers = Onlookers::start(

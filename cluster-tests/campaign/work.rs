@@ -7,7 +7,7 @@ use wire::v1;
 
 use crate::traffic::{ExecutionLog, Load};
 
-const IN_FLIGHT: u32 = 12;
+const IN_FLIGHT: usize = 12;
 /// Between two requests of a client that looks on, and of one that works, in runs that are long: their history is kept
 /// until it is judged.
 const SLOWLY: Duration = Duration::from_millis(500);
@@ -17,13 +17,16 @@ const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Short tasks for the most part; some that are at work when something breaks, some that outlast a lease's renewals, some
 /// with more output than an entry holds, some that fail, and of all of them some that may start once only.
-pub fn load(executions: &ExecutionLog, is_long: bool) -> Load {
+///
+/// As many at once as keep most of the agents at work.
+pub fn load(executions: &ExecutionLog, agents: usize, is_long: bool) -> Load {
     let executions = executions.clone();
+    let in_flight = IN_FLIGHT.max(agents);
     Load {
-        in_flight: IN_FLIGHT,
+        in_flight: in_flight.try_into().unwrap_or(u32::MAX),
         spec: Arc::new(move |number| v1::TaskSpec {
             at_most_once: number % 5 == 0,
-            ..executions.task(&script(number))
+            ..executions.task(&script(number, in_flight > IN_FLIGHT))
         }),
         patience: PATIENCE,
         pause: match is_long {
@@ -41,8 +44,10 @@ pub fn pause(is_long: bool) -> Duration {
     }
 }
 
-fn script(number: u64) -> String {
+fn script(number: u64, has_many_agents: bool) -> String {
     match number % 50 {
+        // Short ones alone would leave most of many agents idle.
+        even if has_many_agents && even % 2 == 0 => "sleep 4".to_owned(),
         7 => "sleep 4".to_owned(),
         1 | 13 | 21 | 35 => "sleep 0.3".to_owned(),
         // Beyond the 4 KiB that stay in the log.

@@ -45,6 +45,8 @@ pub const ELECTION: Duration = Duration::from_millis(600);
 pub const OFTEN: u64 = 500;
 /// Of a controller's disk: enough for a run's log, and little to fill.
 const MEBIBYTES: u32 = 512;
+/// Agents of which half can be missed.
+const MANY: usize = 8;
 /// How long most faults last: long enough for an election, and for what waits for one to be given up.
 const USUAL: Duration = Duration::from_millis(1_200);
 

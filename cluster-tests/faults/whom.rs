@@ -1,7 +1,7 @@
 //! Whom a fault hits, when the cluster is asked at that moment.
 
 use rand::rngs::StdRng;
-use rand::seq::IndexedRandom;
+use rand::seq::{IndexedRandom, SliceRandom};
 
 use crate::Error;
 use crate::cluster::Members;
@@ -19,6 +19,8 @@ pub enum Whom {
     AllControllers,
     /// An agent whose process runs.
     Agent,
+    /// Half of those.
+    HalfOfAgents,
 }
 
 impl Whom {
@@ -41,6 +43,12 @@ impl Whom {
             Whom::Controller => one(nodes.controllers(), rng),
             Whom::AllControllers => Ok(nodes.controllers()),
             Whom::Agent => one(nodes.agents().into_iter().filter(runs).collect(), rng),
+            Whom::HalfOfAgents => {
+                let mut running: Vec<String> = nodes.agents().into_iter().filter(runs).collect();
+                running.shuffle(rng);
+                running.truncate(running.len().div_ceil(2));
+                Ok(running)
+            }
         }
     }
 

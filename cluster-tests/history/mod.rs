@@ -23,6 +23,8 @@ pub use recorder::{OpenFault, Pending, Recorder};
 pub use timeline::{Effect, Fault, Gauge, Heard, Reign};
 pub use value::{AgentSeen, Order, ResultSeen, SeenEvent, TaskSeen, TaskState};
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 /// Microseconds since the recorder's start.
@@ -73,6 +75,25 @@ impl History {
         counts
     }
 
+    /// As the streams of events tell it.
+    pub fn expiries(&self) -> Expiries {
+        let heard = self.heard.iter().flat_map(|message| &message.events);
+        let of = |kind: &str| -> BTreeSet<(u64, u32, &str)> {
+            let events = heard.clone().filter(|event| event.kind == kind);
+            events
+                .map(|event| (event.index, event.n, &*event.agent))
+                .collect()
+        };
+        let lost = of("agent_lost");
+        let with_them: BTreeSet<(u64, &str)> = lost.iter().map(|it| (it.0, it.2)).collect();
+        let ended = of("attempt_ended");
+        let attempts = ended.iter().filter(|it| with_them.contains(&(it.0, it.2)));
+        Expiries {
+            leases: lost.len() as u64,
+            attempts: attempts.count() as u64,
+        }
+    }
+
     /// The last moment that anything in it names.
     pub fn end(&self) -> Moment {
         let operations = self.operations.iter();
@@ -85,6 +106,14 @@ impl History {
         let all = operations.chain(heard).chain(faults).chain(reigns);
         all.max().unwrap_or_default()
     }
+}
+
+/// Leases of agents that ran out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Expiries {
+    pub leases: u64,
+    /// Attempts that were lost with them.
+    pub attempts: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

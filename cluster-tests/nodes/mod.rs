@@ -253,6 +253,20 @@ impl Nodes {
         cluster::whole(&self.askers, controllers, agents).await
     }
 
+    /// Waits until an agent has a lease, again or still.
+    pub async fn until_back(&self, agent: &str) -> Result<(), Error> {
+        let what = format!("{agent} to be back");
+        wait::until(&what, UP, || async {
+            let seen = self.agent(agent).await;
+            let state = seen.map_err(|error| error.to_string())?.state;
+            match state == "lost" {
+                true => Err(state),
+                false => Ok(()),
+            }
+        })
+        .await
+    }
+
     /// Waits until every controller's process answers, whether it has a leader or not.
     pub async fn until_up(&self) -> Result<(), Error> {
         for id in self.controllers() {

@@ -81,6 +81,7 @@ fn head(report: &Report) -> Markup {
             (fact("refused", &grouped(counts.refused)))
             (fact("outcome unknown", &grouped(counts.unknown)))
             (fact("changes of leader", &grouped(report.reigns.saturating_sub(1))))
+            (fact("leases that ran out", &grouped(report.expiries.leases)))
             (fact("network", &run.network))
             @for (what, version) in &run.versions { (fact(what, version)) }
         }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Error;
 use crate::checkers::{Evidence, Finding, Standing};
-use crate::history::{Counts, History, Operation, Outcome};
+use crate::history::{Counts, Expiries, History, Operation, Outcome};
 
 const SCHEMA: u32 = 1;
 
@@ -79,6 +79,8 @@ pub struct Report {
     pub faults: BTreeMap<String, FaultCount>,
     /// Changes of leadership, the first leader included.
     pub reigns: u64,
+    #[serde(default)]
+    pub expiries: Expiries,
     pub findings: Vec<Finding>,
 }
 
@@ -98,6 +100,7 @@ impl Report {
             by_action: by_action(history),
             faults,
             reigns: history.reigns.len() as u64,
+            expiries: history.expiries(),
             findings,
         }
     }

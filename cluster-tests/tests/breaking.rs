@@ -22,6 +22,7 @@ use crate::site::{PATIENCE, turn};
 
 /// Draws the same victims and numbers each time.
 const SEED: u64 = 7;
+const AGENTS: usize = 3;
 /// These wait for a lease to run out, so they do it together.
 const LONG: [&str; 2] = ["zombie-agent", "exile-agent"];
 
@@ -41,11 +42,14 @@ fn is_long(kind: &Kind) -> bool {
     LONG.contains(&kind.name)
 }
 
-/// All but those that wait for something to come about, which is what campaigns are for; or those that `QUORATE_FAULTS`
-/// names, for whoever works on one.
+/// All but those that wait for something to come about, or need many agents, which is what campaigns are for; or those that
+/// `QUORATE_FAULTS` names, for whoever works on one.
 fn chosen() -> Vec<&'static Kind> {
     let Ok(names) = std::env::var("QUORATE_FAULTS") else {
-        let waits = |need: &Need| matches!(need, Need::Failpoints | Need::Snapshots | Need::Purges);
+        let waits = |need: &Need| {
+            matches!(need, Need::Failpoints | Need::Snapshots | Need::Purges)
+                || matches!(need, Need::Agents(count) if *count > AGENTS)
+        };
         return faults::all()
             .filter(|kind| !kind.needs.iter().any(waits))
             .collect();
@@ -80,7 +84,7 @@ async fn every_fault_that_can_be_had_here_takes_effect_and_is_got_over() {
         .iter()
         .copied()
         .filter(|kind| !is_long(kind))
-        .partition(|kind| kind.needs.contains(&Need::Agents(2)));
+        .partition(|kind| kind.hits_agents());
     for kind in of_agents.iter().copied() {
         strike(&progress, &nodes, kind, &mut rng).await;
     }
@@ -232,7 +236,9 @@ async fn faults_are_told_apart_by_name_and_drawn_by_seed() {
 /// Namespaces, clocks and disks; or what there is of them, said so.
 fn as_much_as_possible(progress: &Progress) -> Options {
     let (backend, why) = Backend::strongest();
-    let options = Options::new("faults", backend).controllers(5).agents(3);
+    let options = Options::new("faults", backend)
+        .controllers(5)
+        .agents(AGENTS);
     let (options, missing) = faults::equip(options, &chosen());
     for why in why.into_iter().chain(missing) {
         progress.skip(&why);

@@ -86,6 +86,29 @@ async fn what_was_answered_while_agents_died_and_came_back_is_what_the_log_makes
 }
 
 #[test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_answered_while_half_of_many_agents_lost_their_leases_is_what_the_log_makes_of_it()
+{
+    const HALF: u64 = 50;
+    let _turn = turn().await;
+    let campaign = Campaign {
+        agents: 100,
+        ..planned("expiries", 40)
+    };
+    let (outcome, progress) = outcome("expiries", &campaign).await;
+    assert_kept(&outcome, &progress);
+    let report = &outcome.report;
+    let rounds = |name: &str| report.faults.get(name).map_or(0, |count| count.took_effect);
+    let zombies = rounds("zombie-agents");
+    assert!(zombies >= 1, "{:?}", report.faults);
+    let least = HALF * (zombies + rounds("exile-agents"));
+    assert!(
+        report.expiries.leases >= least && report.expiries.attempts > 0,
+        "{:?}",
+        report.expiries
+    );
+}
+
+#[test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_answered_while_processes_died_between_two_lines_is_what_the_log_makes_of_it() {
     let _turn = turn().await;
     let (outcome, progress) = outcome("failpoints", &planned("failpoints", 20)).await;

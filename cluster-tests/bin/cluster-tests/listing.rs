@@ -7,7 +7,7 @@ use cluster_tests::nodes::Options;
 use cluster_tests::report::Table;
 
 /// Everything that can be run, and what can be broken on a cluster as it would be started here.
-pub fn print(nodes: usize, backend: Backend) {
+pub fn print(nodes: usize, agents: usize, backend: Backend) {
     println!("Scenarios, for --scenario; `all` runs each of them but soak:\n");
     let mut table = Table::new(["scenario", "what it is"]);
     for scenario in SCENARIOS {
@@ -18,7 +18,7 @@ pub fn print(nodes: usize, backend: Backend) {
     let kinds: Vec<&Kind> = faults::all().collect();
     let options = Options::new("list", backend)
         .controllers(nodes)
-        .agents(super::AGENTS);
+        .agents(agents);
     let (mut options, _) = faults::equip(options, &kinds);
     // As scenarios have them that want them.
     options.snapshot_every = Some(faults::OFTEN);

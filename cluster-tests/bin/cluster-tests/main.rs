@@ -26,6 +26,8 @@ use plan::{Planned, Total};
 
 /// Of which one is closed at times, one may be cut off or dead, and one works.
 const AGENTS: usize = 3;
+/// What one machine carries, each of them a process.
+const AGENTS_MAX: usize = 150;
 
 /// Breaks a cluster of real processes while it works, and says whether it kept its promises
 #[derive(Debug, Clone, Parser)]
@@ -46,6 +48,9 @@ pub struct Arguments {
     /// Controllers
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = controllers)]
     nodes: usize,
+    /// Agents
+    #[arg(long, value_name = "N", default_value_t = AGENTS, value_parser = agents)]
+    agents: usize,
     /// What the nodes are connected by [default: netns, where that can be had]
     #[arg(long, value_name = "KIND")]
     network: Option<Network>,
@@ -98,6 +103,14 @@ fn controllers(text: &str) -> Result<usize, String> {
     }
 }
 
+fn agents(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count) if (2..=AGENTS_MAX).contains(&count) => Ok(count),
+        Ok(_) => Err(format!("a run has 2 to {AGENTS_MAX} agents")),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let runtime = match Runtime::new() {
@@ -136,7 +149,7 @@ async fn campaign(arguments: &Arguments, ending: &Ending) -> Result<ExitCode, Er
         None => Backend::strongest(),
     };
     if arguments.list {
-        listing::print(arguments.nodes, backend);
+        listing::print(arguments.nodes, arguments.agents, backend);
         return Ok(ExitCode::SUCCESS);
     }
     let seed = arguments.seed.unwrap_or_else(rand::random);
@@ -161,7 +174,7 @@ async fn campaign(arguments: &Arguments, ending: &Ending) -> Result<ExitCode, Er
             seed: run.seed,
             length: run.length,
             controllers: arguments.nodes,
-            agents: AGENTS,
+            agents: arguments.agents,
             backend,
             planted: arguments.planted.clone(),
             replay: replay(arguments, run, backend),
@@ -195,11 +208,15 @@ fn replay(arguments: &Arguments, run: &Planned, backend: Backend) -> String {
         .iter()
         .map(|bug| format!(" --planted {bug}"));
     format!(
-        "cargo run -p cluster-tests -- --scenario {} --seed {} --minutes {} --nodes {} --network {network}{}",
+        "cargo run -p cluster-tests -- --scenario {} --seed {} --minutes {} --nodes {}{} --network {network}{}",
         run.scenario.name,
         run.seed,
         (run.length.as_secs_f64() / 6.0).round() / 10.0,
         arguments.nodes,
+        match arguments.agents {
+            AGENTS => String::new(),
+            count => format!(" --agents {count}"),
+        },
         planted.collect::<String>(),
     )
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use cluster_tests::Error;
 use cluster_tests::campaign::{self, SCENARIOS, Scenario, Span};
-use cluster_tests::history::Counts;
+use cluster_tests::history::{Counts, Expiries};
 use cluster_tests::report::{Report, Verdict};
 
 /// All scenarios, one after the other.
@@ -84,6 +84,7 @@ pub struct Total {
     /// Faults that took effect.
     pub faults: BTreeMap<String, u64>,
     pub reigns: u64,
+    pub expiries: Expiries,
     is_violated: bool,
 }
 
@@ -101,6 +102,8 @@ impl Total {
         self.operations.refused += report.operations.refused;
         self.operations.unknown += report.operations.unknown;
         self.reigns += report.reigns.saturating_sub(1);
+        self.expiries.leases += report.expiries.leases;
+        self.expiries.attempts += report.expiries.attempts;
         for (name, count) in &report.faults {
             *self.faults.entry(name.clone()).or_default() += count.took_effect;
         }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use cluster_tests::Error;
 use cluster_tests::campaign::Outcome;
 use cluster_tests::checkers::{Finding, Standing};
+use cluster_tests::history::Expiries;
 use cluster_tests::report::{Report, count, grouped, span};
 
 use super::plan::{Planned, Total};
@@ -94,7 +95,7 @@ fn counts(report: &Report) -> String {
     let operations = report.operations;
     let faults: u64 = report.faults.values().map(|count| count.took_effect).sum();
     format!(
-        "{} operations acknowledged, {} refused, {} unknown; {} with proven effect; {} of leader",
+        "{} operations acknowledged, {} refused, {} unknown; {} with proven effect; {} of leader{}",
         grouped(operations.ok),
         grouped(operations.refused),
         grouped(operations.unknown),
@@ -107,7 +108,20 @@ fn counts(report: &Report) -> String {
                 .unwrap_or(usize::MAX),
             "change"
         ),
+        expiries(report.expiries),
     )
+}
+
+/// Empty where none ran out.
+fn expiries(Expiries { leases, attempts }: Expiries) -> String {
+    match leases {
+        0 => String::new(),
+        _ => format!(
+            "; {} of agents ran out, with {}",
+            count(leases.try_into().unwrap_or(usize::MAX), "lease"),
+            count(attempts.try_into().unwrap_or(usize::MAX), "attempt")
+        ),
+    }
 }
 
 /// All runs together, where there were several.
@@ -122,13 +136,14 @@ pub fn total(total: &Total, planned: usize) {
         .map(|(verdict, runs)| format!("{runs} {verdict}"))
         .collect();
     println!(
-        "\nof {}: {}; {} under load, {} operations acknowledged, {} faults, {} changes of leader",
+        "\nof {}: {}; {} under load, {} operations acknowledged, {} faults, {} changes of leader{}",
         count(planned, "run"),
         verdicts.join(", "),
         span(Duration::from_secs_f64(total.seconds)),
         grouped(total.operations.ok),
         grouped(faults),
         grouped(total.reigns),
+        expiries(total.expiries),
     );
     for (name, times) in &total.faults {
         println!("  {name:<22} {times:>6}");

@@ -10,13 +10,13 @@ use rand::seq::SliceRandom;
 use crate::Error;
 use crate::faults::kinds::pause::until_lost;
 use crate::faults::whom::{all_but, followers};
-use crate::faults::{Fault, Kind, Laid, Need, Whom};
+use crate::faults::{Fault, Kind, Laid, MANY, Need, Whom};
 use crate::network::{CLIENT, Disturbance, Edge, Harm};
 use crate::nodes::Nodes;
 
 const SILENCE: Need = Need::Network(Harm::Silence);
 
-pub const KINDS: [Kind; 8] = [
+pub const KINDS: [Kind; 9] = [
     Kind {
         name: "isolate-leader",
         about: "the leader is cut off from everybody else, sometimes from clients, too",
@@ -39,7 +39,7 @@ pub const KINDS: [Kind; 8] = [
         name: "exile-agent",
         about: "an agent is cut off until its lease is over",
         needs: &[SILENCE, Need::Agents(2)],
-        make: || Cut::of(Shape::Exiled),
+        make: || Cut::of(Shape::Exiled(Whom::Agent)),
     },
     Kind {
         name: "split",
@@ -65,6 +65,12 @@ pub const KINDS: [Kind; 8] = [
         needs: &[SILENCE, Need::Controllers(5)],
         make: || Cut::of(Shape::Ring),
     },
+    Kind {
+        name: "exile-agents",
+        about: "half of the agents are cut off until their leases are over",
+        needs: &[SILENCE, Need::Agents(MANY)],
+        make: || Cut::of(Shape::Exiled(Whom::HalfOfAgents)),
+    },
 ];
 
 /// Beyond an agent's lease.
@@ -73,7 +79,8 @@ const LEASE: Duration = Duration::from_secs(16);
 #[derive(Debug, Clone, Copy)]
 enum Shape {
     Alone(Whom),
-    Exiled,
+    /// Beyond a lease.
+    Exiled(Whom),
     Split,
     OneWay,
     Bridge,
@@ -84,7 +91,7 @@ struct Cut {
     shape: Shape,
     laid: Laid,
     hold: Duration,
-    exiled: Option<String>,
+    exiled: Vec<String>,
 }
 
 impl Cut {
@@ -93,7 +100,7 @@ impl Cut {
             shape,
             laid: Laid::default(),
             hold: Duration::ZERO,
-            exiled: None,
+            exiled: Vec::new(),
         })
     }
 }
@@ -102,11 +109,10 @@ impl Cut {
 impl Fault for Cut {
     async fn inflict(&mut self, nodes: &Nodes, rng: &mut StdRng) -> Result<String, Error> {
         let (edges, what) = match self.shape {
-            Shape::Alone(whom) => alone(nodes, &whom.draw_one(nodes, rng).await?, rng),
-            Shape::Exiled => {
-                let id = Whom::Agent.draw_one(nodes, rng).await?;
-                self.exiled = Some(id.clone());
-                alone(nodes, &id, rng)
+            Shape::Alone(whom) => alone(nodes, &whom.draw(nodes, rng).await?, rng),
+            Shape::Exiled(whom) => {
+                self.exiled = whom.draw(nodes, rng).await?;
+                alone(nodes, &self.exiled, rng)
             }
             Shape::Split => split(nodes, rng),
             Shape::OneWay => one_way(nodes, rng).await?,
@@ -114,7 +120,7 @@ impl Fault for Cut {
             Shape::Ring => ring(nodes, rng),
         };
         self.hold = match self.shape {
-            Shape::Exiled => LEASE,
+            Shape::Exiled(_) => LEASE,
             _ => Duration::from_millis(rng.random_range(800..2_000)),
         };
         self.laid.lay(nodes, &edges, Disturbance::Silence).await?;
@@ -127,10 +133,8 @@ impl Fault for Cut {
 
     async fn prove(&mut self, nodes: &Nodes) -> Result<String, Error> {
         let mut proof = self.laid.prove(nodes).await?;
-        if let Some(id) = &self.exiled {
-            until_lost(nodes, id).await?;
-            proof.push_str(&format!(", and {id} is lost"));
-        }
+        let exiled = self.exiled.iter().map(String::as_str);
+        proof.push_str(&until_lost(nodes, exiled).await?);
         Ok(proof)
     }
 
@@ -141,14 +145,19 @@ impl Fault for Cut {
 
 type Drawn = (Vec<Edge>, String);
 
-fn alone(nodes: &Nodes, id: &str, rng: &mut StdRng) -> Drawn {
-    let mut others = all_but([nodes.controllers(), nodes.agents()].concat(), &[id]);
-    let mut what = format!("{id} from everybody");
+fn alone(nodes: &Nodes, ids: &[String], rng: &mut StdRng) -> Drawn {
+    let mut others = nodes.controllers();
+    // Agents have nothing to say to each other.
+    if ids.iter().any(|id| others.contains(id)) {
+        others.extend(nodes.agents());
+    }
+    others.retain(|id| !ids.contains(id));
+    let mut what = format!("{} from everybody else", ids.join(" "));
     match rng.random_bool(0.5) {
         true => others.push(CLIENT.to_owned()),
         false => what.push_str(" but clients"),
     }
-    (Edge::between(&[id], &others), what)
+    (Edge::between(ids, &others), what)
 }
 
 fn split(nodes: &Nodes, rng: &mut StdRng) -> Drawn {

@@ -2,7 +2,7 @@
 //! its answer. Only test builds can be told to.
 
 use std::os::unix::process::ExitStatusExt;
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -11,7 +11,7 @@ use rand::rngs::StdRng;
 
 use crate::faults::{Fault, Kind, Need, Whom, continue_stopped, stop};
 use crate::nodes::Nodes;
-use crate::{Error, binary};
+use crate::{Error, binary, wait};
 
 /// How a process is brought to a point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +73,8 @@ kinds! {
 
 /// For a process that is at work to come to a point, or for a lease to run out and a leader to see to it.
 const COMES: Duration = Duration::from_secs(60);
+/// How often it is made the leader again.
+const TURNS: usize = 4;
 const SIGABRT: i32 = Signal::SIGABRT as i32;
 
 /// Why nobody can be told where to die: the binary is no test build.
@@ -86,7 +88,7 @@ pub fn possible() -> Result<(), String> {
     match listed.contains("fsync-before") {
         true => Ok(()),
         false => Err(format!(
-            "{} is no test build, as `cargo test --workspace --no-run` makes one",
+            "{} is no test build, as `cargo build --workspace --bins --tests` makes one",
             binary.display()
         )),
     }
@@ -140,24 +142,61 @@ impl DieAt {
                 crate::faults::kill(nodes, &leader).await?;
                 self.killed = Some(leader);
             }
-            Way::Leading | Way::Expiring => {
-                nodes.until_controllers_back().await?;
-                let handed = nodes
-                    .cli()
-                    .run(&["cluster", "transfer-leadership", victim])
-                    .await?;
-                // It may die in the middle of that, which is what it is to do.
-                if nodes.node(victim)?.fallen().await.is_none() {
-                    handed.success()?;
-                }
-                if self.way == Way::Expiring {
-                    let agent = Whom::Agent.draw_one(nodes, rng).await?;
-                    let pid = stop(nodes, &agent).await?;
-                    self.stopped = Some((agent, pid));
-                }
+            Way::Leading => hand_over(nodes, victim).await?,
+            Way::Expiring => {
+                let agent = Whom::Agent.draw_one(nodes, rng).await?;
+                hand_over(nodes, victim).await?;
+                let pid = stop(nodes, &agent).await?;
+                self.stopped = Some((agent, pid));
             }
         }
         Ok(())
+    }
+
+    /// Waits for its end. Where it comes there as the leader only, it is made that again each time that it is another one:
+    /// a busy machine may have the leader deposed, and then another one ends the lease.
+    async fn until_dead(&mut self, nodes: &Nodes, victim: &str) -> Result<ExitStatus, Error> {
+        let node = nodes.node(victim)?;
+        if !matches!(self.way, Way::Leading | Way::Expiring) {
+            return node.until_fallen(COMES).await;
+        }
+        for _ in 0..TURNS {
+            let what = format!("{victim} to end by itself");
+            let ended = wait::until(&what, COMES, || async {
+                match (node.fallen().await, nodes.leader().await) {
+                    (Some(status), _) => Ok(Some(status)),
+                    (None, Ok(leader)) if leader != victim => Ok(None),
+                    (None, _) => Err("it still runs".to_owned()),
+                }
+            });
+            if let Some(status) = ended.await? {
+                return Ok(status);
+            }
+            if node.fallen().await.is_some() {
+                continue;
+            }
+            hand_over(nodes, victim).await?;
+            if let Some((agent, pid)) = self.stopped.take() {
+                // Its lease may have been ended by then, and another one begins.
+                continue_stopped(&agent, pid).await?;
+                nodes.until_back(&agent).await?;
+                self.stopped = Some((agent.clone(), stop(nodes, &agent).await?));
+            }
+        }
+        node.until_fallen(COMES).await
+    }
+}
+
+/// Makes it the leader, or it dies in the middle of that, which is what it is to do.
+async fn hand_over(nodes: &Nodes, victim: &str) -> Result<(), Error> {
+    nodes.until_controllers_back().await?;
+    let handed = nodes
+        .cli()
+        .run(&["cluster", "transfer-leadership", victim])
+        .await?;
+    match nodes.node(victim)?.fallen().await {
+        None => handed.success().map(drop),
+        Some(_) => Ok(()),
     }
 }
 
@@ -185,9 +224,9 @@ impl Fault for DieAt {
     }
 
     async fn prove(&mut self, nodes: &Nodes) -> Result<String, Error> {
-        let victim = self.victim.as_deref().unwrap_or_default();
-        let node = nodes.node(victim)?;
-        let died = node.until_fallen(COMES).await;
+        let victim = self.victim.clone().unwrap_or_default();
+        let died = self.until_dead(nodes, &victim).await;
+        let node = nodes.node(&victim)?;
         let died = died.map_err(|error| Error::Invalid(format!("at {}: {error}", self.point)))?;
         let said = std::fs::read_to_string(&node.log).map_err(Error::file("reading", &node.log))?;
         let last = said.lines().rev().take(5).collect::<Vec<_>>().join("\n");

@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::future::join_all;
 use rand::rngs::StdRng;
 
 use crate::faults::process::{Doing, Process};
-use crate::faults::{ELECTION, Fault, Kind, Need, Whom, continue_stopped, stop};
+use crate::faults::{ELECTION, Fault, Kind, MANY, Need, Whom, continue_stopped, stop};
 use crate::nodes::Nodes;
 use crate::{Error, wait};
 
-pub const KINDS: [Kind; 4] = [
+pub const KINDS: [Kind; 5] = [
     Kind {
         name: "pause-1x",
         about: "the leader's process hangs for one election timeout",
@@ -35,6 +36,12 @@ pub const KINDS: [Kind; 4] = [
         needs: &[Need::Agents(2)],
         make: || Pause::of(Whom::Agent, LEASE),
     },
+    Kind {
+        name: "zombie-agents",
+        about: "half of the agents hang until their leases are over, and come back together",
+        needs: &[Need::Agents(MANY)],
+        make: || Pause::of(Whom::HalfOfAgents, LEASE),
+    },
 ];
 
 /// An agent's lease, and a little for the leader to see to it.
@@ -45,7 +52,7 @@ const LOST: Duration = Duration::from_secs(180);
 struct Pause {
     whom: Whom,
     lasts: Duration,
-    stopped: Option<(String, Process)>,
+    stopped: Vec<(String, Process)>,
 }
 
 impl Pause {
@@ -53,7 +60,7 @@ impl Pause {
         Box::new(Pause {
             whom,
             lasts,
-            stopped: None,
+            stopped: Vec::new(),
         })
     }
 }
@@ -61,11 +68,18 @@ impl Pause {
 #[async_trait]
 impl Fault for Pause {
     async fn inflict(&mut self, nodes: &Nodes, rng: &mut StdRng) -> Result<String, Error> {
-        let id = self.whom.draw_one(nodes, rng).await?;
-        let pid = stop(nodes, &id).await?;
-        let gone = || Error::Invalid(format!("{id} ended when it was stopped"));
-        self.stopped = Some((id.clone(), Process::look(pid).ok_or_else(gone)?));
-        Ok(format!("{id} for {:?}", self.lasts))
+        let ids = self.whom.draw(nodes, rng).await?;
+        let all = join_all(ids.iter().map(|id| halt(nodes, id))).await;
+        let mut failed = Ok(());
+        for one in all {
+            // Also those have to go on that were stopped when another one could not be.
+            match one {
+                Ok(stopped) => self.stopped.push(stopped),
+                Err(error) => failed = failed.and(Err(error)),
+            }
+        }
+        failed?;
+        Ok(format!("{} for {:?}", ids.join(" "), self.lasts))
     }
 
     fn hold(&self) -> Duration {
@@ -73,51 +87,76 @@ impl Fault for Pause {
     }
 
     async fn prove(&mut self, nodes: &Nodes) -> Result<String, Error> {
-        let Some((id, before)) = &self.stopped else {
-            return Err(Error::Invalid("nobody was stopped".to_owned()));
-        };
-        // The same process, still stopped; the last of its threads may have taken a tick to stop.
-        let now = Process::look(before.pid);
-        let (ticks, last) = (before.processor_ticks, before.processor_ticks + 1);
-        let hangs = |now: &Process| {
-            now.started == before.started
-                && now.doing == Doing::Stopped
-                && now.processor_ticks <= last
-        };
-        if !now.as_ref().is_some_and(hangs) {
-            return Err(Error::Invalid(format!(
-                "{id} was {before:?} and is {now:?}"
-            )));
+        let mut proofs = Vec::new();
+        for (id, before) in &self.stopped {
+            proofs.push(hangs(id, before)?);
         }
-        if self.whom != Whom::Agent {
-            return Ok(format!("pid {} still at {ticks} ticks", before.pid));
+        let mut proof = match &proofs[..] {
+            [] => return Err(Error::Invalid("nobody was stopped".to_owned())),
+            [one] => one.clone(),
+            all => format!("{} processes did nothing", all.len()),
+        };
+        if matches!(self.whom, Whom::Agent | Whom::HalfOfAgents) {
+            let ids = self.stopped.iter().map(|(id, _)| &**id);
+            proof.push_str(&until_lost(nodes, ids).await?);
         }
-        until_lost(nodes, id).await?;
-        Ok(format!(
-            "pid {} still at {ticks} ticks, and {id} is lost",
-            before.pid
-        ))
+        Ok(proof)
     }
 
     async fn heal(&mut self, _nodes: &Nodes) -> Result<(), Error> {
-        match self.stopped.take() {
-            Some((id, process)) => continue_stopped(&id, process.pid).await,
-            None => Ok(()),
-        }
+        let stopped = std::mem::take(&mut self.stopped);
+        let all = stopped
+            .iter()
+            .map(|(id, process)| continue_stopped(id, process.pid));
+        join_all(all).await.into_iter().collect()
     }
 }
 
-/// Waits until the cluster has taken an agent's lease away.
-pub async fn until_lost(nodes: &Nodes, id: &str) -> Result<(), Error> {
-    let what = format!("{id} to be lost");
-    let lost = wait::until(&what, LOST, || async {
-        let agent = nodes.agent(id).await;
-        let agent = agent.map_err(|error| error.to_string())?;
-        match agent.state == "lost" {
-            true => Ok(()),
-            false => Err(agent.state),
-        }
-    });
-    lost.await
-        .map_err(|error| Error::Invalid(error.to_string()))
+async fn halt(nodes: &Nodes, id: &str) -> Result<(String, Process), Error> {
+    let pid = stop(nodes, id).await?;
+    let gone = || Error::Invalid(format!("{id} ended when it was stopped"));
+    let process = Process::look(pid).ok_or_else(gone)?;
+    Ok((id.to_owned(), process))
+}
+
+/// The same process, still stopped; the last of its threads may have taken a tick to stop.
+fn hangs(id: &str, before: &Process) -> Result<String, Error> {
+    let now = Process::look(before.pid);
+    let (ticks, last) = (before.processor_ticks, before.processor_ticks + 1);
+    let hangs = |now: &Process| {
+        now.started == before.started && now.doing == Doing::Stopped && now.processor_ticks <= last
+    };
+    match now.as_ref().is_some_and(hangs) {
+        true => Ok(format!("pid {} still at {ticks} ticks", before.pid)),
+        false => Err(Error::Invalid(format!(
+            "{id} was {before:?} and is {now:?}"
+        ))),
+    }
+}
+
+/// Waits until the cluster has taken these agents' leases away, and says so.
+pub async fn until_lost(
+    nodes: &Nodes,
+    ids: impl ExactSizeIterator<Item = &str>,
+) -> Result<String, Error> {
+    let (count, mut last) = (ids.len(), "");
+    for id in ids {
+        let what = format!("{id} to be lost");
+        let lost = wait::until(&what, LOST, || async {
+            let agent = nodes.agent(id).await;
+            let agent = agent.map_err(|error| error.to_string())?;
+            match agent.state == "lost" {
+                true => Ok(()),
+                false => Err(agent.state),
+            }
+        });
+        lost.await
+            .map_err(|error| Error::Invalid(error.to_string()))?;
+        last = id;
+    }
+    Ok(match count {
+        0 => String::new(),
+        1 => format!(", and {last} is lost"),
+        _ => format!(", and {count} agents are lost"),
+    })
 }
