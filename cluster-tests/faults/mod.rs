@@ -125,7 +125,7 @@ impl Need {
             ),
             Need::Links => (
                 backend == Backend::Namespaces,
-                format!("links, which {} have not", backend.name()),
+                format!("links, which {} has not", backend.name()),
             ),
             Need::Clocks => (options.has_clocks, "clocks of their own".to_owned()),
             Need::Disks => (options.disks.is_some(), "disks of their own".to_owned()),

@@ -187,11 +187,12 @@ impl Backend {
         }
     }
 
+    /// As it is asked for on a command line.
     pub fn name(self) -> &'static str {
         match self {
             Backend::Direct => "direct",
-            Backend::Proxies => "proxies",
-            Backend::Namespaces => "namespaces",
+            Backend::Proxies => "proxy",
+            Backend::Namespaces => "netns",
         }
     }
 }
@@ -370,7 +371,7 @@ impl Network {
         match &self.wires {
             Wires::Namespaces(router) => Ok(router),
             Wires::Direct(_) | Wires::Proxies(_) => Err(Error::Invalid(format!(
-                "{} have no links",
+                "{} has no links",
                 self.backend().name()
             ))),
         }

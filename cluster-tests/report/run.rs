@@ -21,7 +21,7 @@ pub struct Run {
     pub seed: u64,
     /// Of the binary under test, of this harness, of the kernel.
     pub versions: BTreeMap<String, String>,
-    /// What carried, delayed and cut the network: `netns`, `proxy` or `none`.
+    /// What carried, delayed and cut the network: `netns`, `proxy` or `direct`.
     pub network: String,
     /// Acknowledged operations below which the run shows nothing.
     pub floor: u64,

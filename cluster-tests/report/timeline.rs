@@ -35,8 +35,6 @@ const LETTER: f64 = 6.8;
 /// A bar that is wider has its text in it, another one beside it, so much of it.
 const INSIDE: f64 = 60.0;
 const BESIDE: f64 = 150.0;
-/// Two marks that are closer hide each other.
-const MARK: f64 = 56.0;
 
 /// Rows of the picture from the top, and the scale of its time.
 struct Scale {
@@ -332,7 +330,7 @@ pub fn told(operation: &Operation) -> String {
     format!("operation {id}: `{action}` by {client}, asked for at {asked}, {answer}")
 }
 
-/// Violations that are seen at nearly the same time have one mark.
+/// Violations that are seen at nearly the same time have one mark, so that no two overlap.
 struct Mark<'v> {
     x: f64,
     violations: Vec<(usize, &'v Violation)>,
@@ -343,10 +341,12 @@ fn marks<'v>(violations: &[&'v Violation], scale: &Scale) -> Vec<Mark<'v>> {
     let timed = timed.filter_map(|(number, it)| Some((scale.x(it.at?), number, *it)));
     let mut timed: Vec<_> = timed.collect();
     timed.sort_by(|(one, _, _), (other, _, _)| one.total_cmp(other));
+    let widest = violations.len();
+    let apart = 2.0 * half_width(&format!("{widest}…{widest}")) + 1.0;
     let mut marks: Vec<Mark<'v>> = Vec::new();
     for (x, number, violation) in timed {
         match marks.last_mut() {
-            Some(mark) if x - mark.x < MARK => mark.violations.push((number, violation)),
+            Some(mark) if x - mark.x < apart => mark.violations.push((number, violation)),
             Some(_) | None => marks.push(Mark {
                 x,
                 violations: vec![(number, violation)],
@@ -365,7 +365,7 @@ fn mark(mark: &Mark<'_>, (top, bottom): (f64, f64)) -> Markup {
         [(one, _), .., (last, _)] => format!("{one}…{last}"),
         [] => String::new(),
     };
-    let half = 5.0 + 4.0 * label.chars().count() as f64;
+    let half = half_width(&label);
     html! {
         g class="mark" {
             title {
@@ -378,6 +378,11 @@ fn mark(mark: &Mark<'_>, (top, bottom): (f64, f64)) -> Markup {
             text x=(px(*x)) y=(px(top + 10.5)) text-anchor="middle" { (label) }
         }
     }
+}
+
+/// Of a mark with this label.
+fn half_width(label: &str) -> f64 {
+    5.0 + 4.0 * label.chars().count() as f64
 }
 
 fn time(at: Moment) -> String {

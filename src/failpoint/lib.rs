@@ -12,76 +12,69 @@
 #[cfg(all(feature = "failpoints", not(debug_assertions)))]
 compile_error!("failpoints are for tests: a release is built without the feature `failpoints`");
 
-macro_rules! points {
-    ($($(#[doc = $says:literal])+ $variant:ident = $name:literal,)+) => {
-        /// A place in the product.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-        pub enum Point {
-            $($(#[doc = $says])+ $variant,)+
-        }
+use strum::{EnumMessage, IntoStaticStr, VariantArray};
 
-        impl Point {
-            pub const ALL: &[Point] = &[$(Point::$variant),+];
-
-            pub fn name(self) -> &'static str {
-                match self {
-                    $(Point::$variant => $name,)+
-                }
-            }
-
-            /// Where it is, in words.
-            pub fn says(self) -> &'static str {
-                match self {
-                    $(Point::$variant => concat!($($says),+),)+
-                }
-            }
-        }
-    };
+/// A place in the product.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, EnumMessage, IntoStaticStr, VariantArray,
+)]
+#[strum(serialize_all = "kebab-case")]
+pub enum Point {
+    /// A group of writes to the log is about to be written.
+    AppendBefore,
+    /// It is in the file, and not synced.
+    FsyncBefore,
+    /// It is synced, and the log does not know yet.
+    FsyncAfter,
+    /// Entries are durable, and nobody was told.
+    AppendAfter,
+    /// A vote is about to be written.
+    VoteBefore,
+    /// A vote is durable, and the candidate was not told.
+    VoteAfter,
+    /// A committed entry is about to be applied.
+    ApplyBefore,
+    /// Entries are applied, and nobody was answered.
+    ApplyAfter,
+    /// A snapshot is about to be written.
+    SnapshotWriteBefore,
+    /// A snapshot is written, and does not count yet.
+    SnapshotWriteAfter,
+    /// Its directory is about to get its name.
+    SnapshotRenameBefore,
+    /// It has its name, and is not the current one yet.
+    SnapshotRenameAfter,
+    /// Entries behind a snapshot are about to be purged.
+    PurgeBefore,
+    /// They are purged as far as the log has it on disk.
+    PurgeAfter,
+    /// A submit is committed, and its client was not answered.
+    ReplyBefore,
+    /// The end of a lease is about to be proposed.
+    LeaseExpiryBefore,
+    /// The end of a lease is committed, and the leader has not acted on it.
+    LeaseExpiryAfter,
+    /// A join token is about to be used.
+    TokenUseBefore,
+    /// A join token is used, and its certificate was not handed out.
+    TokenUseAfter,
+    /// An agent has an attempt in its journal, and has not started it.
+    StartBefore,
+    /// An agent has a verdict in its journal, and has not reported it.
+    ReportBefore,
 }
 
-points! {
-    /// A group of writes to the log is about to be written.
-    AppendBefore = "append-before",
-    /// It is in the file, and not synced.
-    FsyncBefore = "fsync-before",
-    /// It is synced, and the log does not know yet.
-    FsyncAfter = "fsync-after",
-    /// Entries are durable, and nobody was told.
-    AppendAfter = "append-after",
-    /// A vote is about to be written.
-    VoteBefore = "vote-before",
-    /// A vote is durable, and the candidate was not told.
-    VoteAfter = "vote-after",
-    /// A committed entry is about to be applied.
-    ApplyBefore = "apply-before",
-    /// Entries are applied, and nobody was answered.
-    ApplyAfter = "apply-after",
-    /// A snapshot is about to be written.
-    SnapshotWriteBefore = "snapshot-write-before",
-    /// A snapshot is written, and does not count yet.
-    SnapshotWriteAfter = "snapshot-write-after",
-    /// Its directory is about to get its name.
-    SnapshotRenameBefore = "snapshot-rename-before",
-    /// It has its name, and is not the current one yet.
-    SnapshotRenameAfter = "snapshot-rename-after",
-    /// Entries behind a snapshot are about to be purged.
-    PurgeBefore = "purge-before",
-    /// They are purged as far as the log has it on disk.
-    PurgeAfter = "purge-after",
-    /// A submit is committed, and its client was not answered.
-    ReplyBefore = "reply-before",
-    /// The end of a lease is about to be proposed.
-    LeaseExpiryBefore = "lease-expiry-before",
-    /// The end of a lease is committed, and the leader has not acted on it.
-    LeaseExpiryAfter = "lease-expiry-after",
-    /// A join token is about to be used.
-    TokenUseBefore = "token-use-before",
-    /// A join token is used, and its certificate was not handed out.
-    TokenUseAfter = "token-use-after",
-    /// An agent has an attempt in its journal, and has not started it.
-    StartBefore = "start-before",
-    /// An agent has a verdict in its journal, and has not reported it.
-    ReportBefore = "report-before",
+impl Point {
+    pub const ALL: &[Point] = Point::VARIANTS;
+
+    pub fn name(self) -> &'static str {
+        self.into()
+    }
+
+    /// Where it is, in words.
+    pub fn says(self) -> &'static str {
+        self.get_documentation().unwrap_or_default()
+    }
 }
 
 /// Here it may be told to die.

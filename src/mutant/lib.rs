@@ -8,88 +8,81 @@
 #[cfg(all(feature = "planted", not(debug_assertions)))]
 compile_error!("planted bugs are for tests: a release is built without the feature `planted`");
 
-macro_rules! mutants {
-    ($($(#[doc = $says:literal])+ $variant:ident = $name:literal,)+) => {
-        /// A bug that can be planted.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-        pub enum Mutant {
-            $($(#[doc = $says])+ $variant,)+
-        }
+use strum::{EnumMessage, IntoStaticStr, VariantArray};
 
-        impl Mutant {
-            pub const ALL: &[Mutant] = &[$(Mutant::$variant),+];
-
-            pub fn name(self) -> &'static str {
-                match self {
-                    $(Mutant::$variant => $name,)+
-                }
-            }
-
-            /// What is wrong, in words.
-            pub fn says(self) -> &'static str {
-                match self {
-                    $(Mutant::$variant => concat!($($says),+),)+
-                }
-            }
-        }
-    };
+/// A bug that can be planted.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, EnumMessage, IntoStaticStr, VariantArray,
+)]
+#[strum(serialize_all = "kebab-case")]
+pub enum Mutant {
+    /// The log acknowledges entries before they are on disk.
+    AckBeforeFsync,
+    /// A vote is given before it is on disk.
+    VoteNotSynced,
+    /// Entries that a new leader replaces stay on disk.
+    TruncationForgotten,
+    /// A read takes the state that is there, and asks no quorum.
+    StaleRead,
+    /// A leader renews leases without asking a quorum.
+    LeaseWithoutQuorum,
+    /// Some events are not told.
+    EventsDropped,
+    /// A new leader's time is its wall clock.
+    StampFromWallClock,
+    /// A new leader acts before it has applied what earlier ones committed.
+    ReadyTooEarly,
+    /// Some finished tasks never come to the archive.
+    ArchiveLosesTasks,
+    /// A report counts under any epoch.
+    NoEpochCheck,
+    /// A request id that is known is a new task all the same.
+    NoDedupe,
+    /// An at-most-once task is assigned again after its agent was lost.
+    AtMostOnceRepeats,
+    /// An agent may be given more than it has room for: what is on its way there does not count, nor does an entry look.
+    CapacityUnchecked,
+    /// A cordoned agent may be given work.
+    CordonIgnored,
+    /// An epoch is the number of the attempt, and not the entry's index.
+    EpochNotTheIndex,
+    /// The leader gives a lease up before its agent does.
+    LeaseCutShort,
+    /// A new leader counts leases from before its election.
+    LeasesNotRestarted,
+    /// A lease that has run out is renewed while its end is on the way to the log.
+    ExpiredLeaseRenewed,
+    /// A report is acknowledged before it is applied.
+    VerdictAckedEarly,
+    /// An assignment that was lost on its way is not sent again.
+    AssignNotRepeated,
+    /// An agent starts an attempt before its journal says so.
+    StartBeforeJournal,
+    /// An agent works on for longer than its lease.
+    LeaseTooLong,
+    /// An agent obeys a leader that was replaced.
+    ObeysOldLeader,
+    /// An agent forgets what it has settled.
+    SettledForgotten,
+    /// An agent that starts again does not know what it had begun.
+    JournalForgotten,
+    /// An agent forgets a report once it is sent.
+    ReportForgotten,
+    /// An agent that lost its journal is given what it held before.
+    IncarnationIgnored,
 }
 
-mutants! {
-    /// The log acknowledges entries before they are on disk.
-    AckBeforeFsync = "ack-before-fsync",
-    /// A vote is given before it is on disk.
-    VoteNotSynced = "vote-not-synced",
-    /// Entries that a new leader replaces stay on disk.
-    TruncationForgotten = "truncation-forgotten",
-    /// A read takes the state that is there, and asks no quorum.
-    StaleRead = "stale-read",
-    /// A leader renews leases without asking a quorum.
-    LeaseWithoutQuorum = "lease-without-quorum",
-    /// Some events are not told.
-    EventsDropped = "events-dropped",
-    /// A new leader's time is its wall clock.
-    StampFromWallClock = "stamp-from-wall-clock",
-    /// A new leader acts before it has applied what earlier ones committed.
-    ReadyTooEarly = "ready-too-early",
-    /// Some finished tasks never come to the archive.
-    ArchiveLosesTasks = "archive-loses-tasks",
-    /// A report counts under any epoch.
-    NoEpochCheck = "no-epoch-check",
-    /// A request id that is known is a new task all the same.
-    NoDedupe = "no-dedupe",
-    /// An at-most-once task is assigned again after its agent was lost.
-    AtMostOnceRepeats = "at-most-once-repeats",
-    /// An agent may be given more than it has room for: what is on its way there does not count, nor does an entry look.
-    CapacityUnchecked = "capacity-unchecked",
-    /// A cordoned agent may be given work.
-    CordonIgnored = "cordon-ignored",
-    /// An epoch is the number of the attempt, and not the entry's index.
-    EpochNotTheIndex = "epoch-not-the-index",
-    /// The leader gives a lease up before its agent does.
-    LeaseCutShort = "lease-cut-short",
-    /// A new leader counts leases from before its election.
-    LeasesNotRestarted = "leases-not-restarted",
-    /// A lease that has run out is renewed while its end is on the way to the log.
-    ExpiredLeaseRenewed = "expired-lease-renewed",
-    /// A report is acknowledged before it is applied.
-    VerdictAckedEarly = "verdict-acked-early",
-    /// An assignment that was lost on its way is not sent again.
-    AssignNotRepeated = "assign-not-repeated",
-    /// An agent starts an attempt before its journal says so.
-    StartBeforeJournal = "start-before-journal",
-    /// An agent works on for longer than its lease.
-    LeaseTooLong = "lease-too-long",
-    /// An agent obeys a leader that was replaced.
-    ObeysOldLeader = "obeys-old-leader",
-    /// An agent forgets what it has settled.
-    SettledForgotten = "settled-forgotten",
-    /// An agent that starts again does not know what it had begun.
-    JournalForgotten = "journal-forgotten",
-    /// An agent forgets a report once it is sent.
-    ReportForgotten = "report-forgotten",
-    /// An agent that lost its journal is given what it held before.
-    IncarnationIgnored = "incarnation-ignored",
+impl Mutant {
+    pub const ALL: &[Mutant] = Mutant::VARIANTS;
+
+    pub fn name(self) -> &'static str {
+        self.into()
+    }
+
+    /// What is wrong, in words.
+    pub fn says(self) -> &'static str {
+        self.get_documentation().unwrap_or_default()
+    }
 }
 
 impl std::str::FromStr for Mutant {

@@ -3,54 +3,72 @@
 
 use std::ops::Range;
 
+use strum::{IntoStaticStr, VariantArray};
+
 use crate::dice::Dice;
 
-macro_rules! faults {
-    ($($variant:ident = $name:literal,)+) => {
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-        pub enum Fault {
-            $($variant,)+
-        }
-
-        impl Fault {
-            pub const ALL: &[Fault] = &[$(Fault::$variant),+];
-
-            pub fn name(self) -> &'static str {
-                match self {
-                    $(Fault::$variant => $name,)+
-                }
-            }
-        }
-    };
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, IntoStaticStr, VariantArray)]
+pub enum Fault {
+    #[strum(serialize = "controller killed")]
+    KillController,
+    #[strum(serialize = "leader killed")]
+    KillLeader,
+    #[strum(serialize = "all controllers killed")]
+    KillAllControllers,
+    #[strum(serialize = "killed in the middle of a write")]
+    KillInWrite,
+    #[strum(serialize = "killed in the middle of a vote")]
+    KillInVote,
+    #[strum(serialize = "controller without power")]
+    PowerOff,
+    #[strum(serialize = "controller isolated")]
+    Isolate,
+    #[strum(serialize = "majority and minority split")]
+    Split,
+    #[strum(serialize = "one way cut")]
+    OneWay,
+    #[strum(serialize = "port refuses")]
+    Refuse,
+    #[strum(serialize = "messages late, lost, doubled")]
+    Weather,
+    #[strum(serialize = "slow disk")]
+    SlowDisk,
+    #[strum(serialize = "disk errors")]
+    BrokenDisk,
+    #[strum(serialize = "full disk")]
+    FullDisk,
+    #[strum(serialize = "wall clock set")]
+    WallClock,
+    #[strum(serialize = "leadership handed over")]
+    HandOver,
+    #[strum(serialize = "membership changed")]
+    Membership,
+    #[strum(serialize = "agent killed")]
+    KillAgent,
+    #[strum(serialize = "agent's journal lost")]
+    LoseJournal,
+    #[strum(serialize = "agent stopped")]
+    StopAgent,
+    #[strum(serialize = "agent cut off")]
+    CutAgent,
+    #[strum(serialize = "agent cut off with the old leader")]
+    CutAgentFromLeader,
+    #[strum(serialize = "old leader met again")]
+    OldLeader,
+    #[strum(serialize = "agent stopped until its lease ran out")]
+    StopAtLeaseEnd,
+    #[strum(serialize = "agent's disk slow")]
+    SlowJournal,
+    #[strum(serialize = "agent cordoned")]
+    Cordon,
 }
 
-faults! {
-    KillController = "controller killed",
-    KillLeader = "leader killed",
-    KillAllControllers = "all controllers killed",
-    KillInWrite = "killed in the middle of a write",
-    KillInVote = "killed in the middle of a vote",
-    PowerOff = "controller without power",
-    Isolate = "controller isolated",
-    Split = "majority and minority split",
-    OneWay = "one way cut",
-    Refuse = "port refuses",
-    Weather = "messages late, lost, doubled",
-    SlowDisk = "slow disk",
-    BrokenDisk = "disk errors",
-    FullDisk = "full disk",
-    WallClock = "wall clock set",
-    HandOver = "leadership handed over",
-    Membership = "membership changed",
-    KillAgent = "agent killed",
-    LoseJournal = "agent's journal lost",
-    StopAgent = "agent stopped",
-    CutAgent = "agent cut off",
-    CutAgentFromLeader = "agent cut off with the old leader",
-    OldLeader = "old leader met again",
-    StopAtLeaseEnd = "agent stopped until its lease ran out",
-    SlowJournal = "agent's disk slow",
-    Cordon = "agent cordoned",
+impl Fault {
+    pub const ALL: &[Fault] = Fault::VARIANTS;
+
+    pub fn name(self) -> &'static str {
+        self.into()
+    }
 }
 
 impl std::str::FromStr for Fault {

@@ -199,10 +199,7 @@ async fn campaign(arguments: &Arguments, ending: &Ending) -> Result<ExitCode, Er
 
 /// The command line that does one run again.
 fn replay(arguments: &Arguments, run: &Planned, backend: Backend) -> String {
-    let network = match backend {
-        Backend::Namespaces => "netns",
-        Backend::Proxies | Backend::Direct => "proxy",
-    };
+    let network = backend.name();
     let planted = arguments
         .planted
         .iter()
