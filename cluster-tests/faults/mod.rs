@@ -15,6 +15,7 @@
 //! out: in which order faults come and what is asked of the cluster meanwhile.
 
 pub mod clock;
+mod data_dir;
 pub mod disk;
 pub mod kinds;
 mod laid;

@@ -4,9 +4,7 @@
 //! acknowledged, which is for a run's checkers to see. There is no third way. What nobody else has any more is not damaged
 //! where a controller would fetch it from another.
 
-use std::collections::BTreeSet;
 use std::fs;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
@@ -17,7 +15,7 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 
 use crate::cluster::{Members, tail};
-use crate::faults::disk::Opened;
+use crate::faults::data_dir::{DataDir, matching};
 use crate::faults::{Fault, Kind, Need, Whom, kill, process};
 use crate::nodes::{Node, Nodes};
 use crate::{Error, wait};
@@ -54,7 +52,7 @@ pub const KINDS: [Kind; 4] = [
 
 /// Files that serve the same.
 struct Sort {
-    /// Below a data directory; `*` is a name or the rest of one, without a dot.
+    /// Below a data directory, as [`matching`] takes them.
     paths: &'static [&'static str],
     care: Care,
 }
@@ -215,7 +213,7 @@ impl Damage {
         node: &Node,
         rng: &mut StdRng,
     ) -> Result<String, Error> {
-        let data = Data::open(node).await?;
+        let data = DataDir::open(node).await?;
         let (path, before, reach) = self.draw(nodes, &node.id, data.path(), rng)?;
         let (after, change) = self.changed(&before, reach, rng);
         let file = data.path().join(&path);
@@ -225,7 +223,7 @@ impl Damage {
         fs::write(&file, after).map_err(Error::file("damaging", &file))?;
         data.close().await?;
         // What counts is what the start will find.
-        let data = Data::open(node).await?;
+        let data = DataDir::open(node).await?;
         let file = data.path().join(&path);
         let found = fs::read(&file).map_err(Error::file("reading", &file))?;
         data.close().await?;
@@ -305,93 +303,12 @@ impl Fault for Damage {
         }
         node.ended().await?;
         if let Some((path, before)) = victim.damaged {
-            let data = Data::open(node).await?;
+            let data = DataDir::open(node).await?;
             let file = data.path().join(path);
             fs::write(&file, before).map_err(Error::file("restoring", &file))?;
             data.close().await?;
         }
         nodes.restart(&victim.id).await.map(drop)
-    }
-}
-
-/// A data directory while its process does not run.
-struct Data<'n> {
-    node: &'n Node,
-    disk: Option<Opened>,
-}
-
-impl<'n> Data<'n> {
-    async fn open(node: &'n Node) -> Result<Data<'n>, Error> {
-        let disk = match &node.disk {
-            None => None,
-            Some(disk) => {
-                disk.until_free().await?;
-                Some(disk.open()?)
-            }
-        };
-        Ok(Data { node, disk })
-    }
-
-    fn path(&self) -> &Path {
-        match &self.disk {
-            None => &self.node.data_dir,
-            Some(disk) => disk.path(),
-        }
-    }
-
-    /// From now on its process may start again.
-    async fn close(self) -> Result<(), Error> {
-        drop(self.disk);
-        match &self.node.disk {
-            None => Ok(()),
-            Some(disk) => disk.until_free().await,
-        }
-    }
-}
-
-/// The files of a directory with such paths.
-fn matching(directory: &Path, patterns: &[&str]) -> Result<Vec<PathBuf>, Error> {
-    let mut all = Vec::new();
-    for pattern in patterns {
-        let mut found = vec![PathBuf::new()];
-        for wanted in pattern.split('/') {
-            let mut below = Vec::new();
-            for path in found {
-                let names = names_in(&directory.join(&path))?;
-                let names = names.iter().filter(|name| is_like(name, wanted));
-                below.extend(names.map(|name| path.join(name)));
-            }
-            found = below;
-        }
-        all.extend(
-            found
-                .into_iter()
-                .filter(|path| directory.join(path).is_file()),
-        );
-    }
-    Ok(all)
-}
-
-/// In an order of their own.
-fn names_in(directory: &Path) -> Result<BTreeSet<String>, Error> {
-    let listed = match fs::read_dir(directory) {
-        // A file, or not there at all.
-        Err(error) if matches!(error.kind(), ErrorKind::NotADirectory | ErrorKind::NotFound) => {
-            return Ok(BTreeSet::new());
-        }
-        listed => listed.map_err(Error::file("listing", directory))?,
-    };
-    let name = |entry: std::io::Result<fs::DirEntry>| {
-        Ok(entry?.file_name().to_string_lossy().into_owned())
-    };
-    let names: std::io::Result<_> = listed.map(name).collect();
-    names.map_err(Error::file("listing", directory))
-}
-
-fn is_like(name: &str, wanted: &str) -> bool {
-    match wanted.strip_suffix('*') {
-        None => name == wanted,
-        Some(begin) => name.strip_prefix(begin).is_some_and(|it| !it.contains('.')),
     }
 }
 
