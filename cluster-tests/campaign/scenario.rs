@@ -158,14 +158,21 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "disks",
-        about: "disks of controllers forget, fail or have no room left",
+        about: "disks of controllers forget, fail, are slow or have no room left",
         faults: Faults::Of(&[
             "power-cut",
             "power-cut-minority",
             "power-cut-all",
             "disk-error",
             "disk-full",
+            "slow-fsync",
         ]),
+        span: Span::Round,
+    },
+    Scenario {
+        name: "damage",
+        about: "files of controllers and agents have other bits than were written, or no end",
+        faults: Faults::Of(&["bit-flip", "truncate", "bit-flip-agent", "truncate-agent"]),
         span: Span::Round,
     },
     Scenario {

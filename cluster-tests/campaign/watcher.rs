@@ -1,12 +1,11 @@
 //! Looks at a cluster while it is broken: who leads, what the members say of their states, and what the nodes take.
 
 use std::convert::Infallible;
-use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::cluster::{Members, Status, bytes_below};
-use crate::faults::process::Process;
+use crate::faults::process::{self, Process};
 use crate::history::{Gauge, Recorder};
 use crate::nodes::Nodes;
 
@@ -73,18 +72,14 @@ impl<'a> Watcher<'a> {
             let Some((resident, descriptors)) = taken else {
                 continue;
             };
-            // With its own eyes: it may have a disk that only it sees.
-            let root = PathBuf::from(format!("/proc/{pid}/root"));
-            let inside = member
-                .data_dir
-                .strip_prefix("/")
-                .unwrap_or(&member.data_dir);
+            // It may have a disk that only it sees.
+            let data_dir = process::seen_by(pid, &member.data_dir);
             self.recorder.gauge(Gauge {
                 node,
                 at: self.recorder.now(),
                 resident,
                 descriptors,
-                on_disk: bytes_below(&root.join(inside)),
+                on_disk: bytes_below(&data_dir),
             });
         }
     }

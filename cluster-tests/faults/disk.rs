@@ -5,16 +5,20 @@
 //! say why not, and the test is skipped.
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
-use crate::Error;
+use crate::faults::process;
+use crate::{Error, wait};
 
 /// Written at a time until there is no room left.
 const PIECE_BYTES: usize = 64 * 1024;
 /// What is written in pieces; all before it is taken at once.
 const LAST_BYTES: u64 = 1 << 20;
+/// For a dead process's file system to be gone.
+const FREE: Duration = Duration::from_secs(20);
 
 /// An ext4 file system in a file.
 #[derive(Debug)]
@@ -108,8 +112,41 @@ impl SmallDisk {
         }
     }
 
-    /// Whether nobody has it mounted any more.
-    pub fn is_free(&self) -> Result<(), String> {
+    /// Mounts it for whoever looks into it while its own process does not run.
+    pub fn open(&self) -> Result<Opened, Error> {
+        // What holds it ends with its standard input, and so with the harness.
+        let holder = ["sh", "-c", "echo mounted && exec cat"].map(str::to_owned);
+        let argv = self.under(&holder);
+        let mut command = Command::new(&argv[0]);
+        command.args(&argv[1..]).stdin(Stdio::piped());
+        let spawned = command.stdout(Stdio::piped()).spawn();
+        let mut holder = spawned.map_err(Error::io("mounting a disk"))?;
+        let mut said = [0; "mounted".len()];
+        let read = holder
+            .stdout
+            .take()
+            .map(|mut out| out.read_exact(&mut said));
+        let pid = i32::try_from(holder.id()).unwrap_or_default();
+        let opened = Opened {
+            path: self.mounted(pid),
+            holder,
+        };
+        match read {
+            Some(Ok(())) => Ok(opened),
+            _ => Err(Error::Invalid(format!(
+                "{} can't be mounted",
+                self.image.display()
+            ))),
+        }
+    }
+
+    /// Waits until nobody has it mounted any more: two file systems on one image would destroy it.
+    pub async fn until_free(&self) -> Result<(), Error> {
+        let what = format!("{} to be free", self.image.display());
+        wait::until_now(&what, FREE, || self.is_free()).await
+    }
+
+    fn is_free(&self) -> Result<(), String> {
         let output = Command::new("losetup").arg("-j").arg(&self.image).output();
         let output = output.map_err(|error| format!("losetup: {error}"))?;
         let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
@@ -120,14 +157,34 @@ impl SmallDisk {
         }
     }
 
-    /// As the process `pid` has it mounted.
     fn filler(&self, pid: i32) -> PathBuf {
         self.mounted(pid).join("filler")
     }
 
-    fn mounted(&self, pid: i32) -> PathBuf {
-        let inside = self.directory.strip_prefix("/").unwrap_or(&self.directory);
-        PathBuf::from(format!("/proc/{pid}/root")).join(inside)
+    /// As the process `pid` has it mounted.
+    pub fn mounted(&self, pid: i32) -> PathBuf {
+        process::seen_by(pid, &self.directory)
+    }
+}
+
+/// A disk that is mounted, for as long as this value lives.
+#[derive(Debug)]
+pub struct Opened {
+    path: PathBuf,
+    holder: Child,
+}
+
+impl Opened {
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        drop(self.holder.stdin.take());
+        // It has nothing to do but to end.
+        let _ended = self.holder.wait();
     }
 }
 

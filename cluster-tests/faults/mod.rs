@@ -15,6 +15,7 @@
 //! out: in which order faults come and what is asked of the cluster meanwhile.
 
 pub mod clock;
+mod data_dir;
 pub mod disk;
 pub mod kinds;
 mod laid;
@@ -22,6 +23,7 @@ pub mod process;
 mod signals;
 pub mod sockets;
 mod strike;
+mod throttle;
 mod whom;
 
 use std::time::Duration;
@@ -91,6 +93,8 @@ pub enum Need {
     Clocks,
     /// Controllers with disks of their own.
     Disks,
+    /// A kernel that can hold back what one process writes to a disk.
+    Throttle,
     /// A test build, whose processes can be told where to die.
     Failpoints,
     /// Snapshots every now and then.
@@ -129,6 +133,7 @@ impl Need {
             ),
             Need::Clocks => (options.has_clocks, "clocks of their own".to_owned()),
             Need::Disks => (options.disks.is_some(), "disks of their own".to_owned()),
+            Need::Throttle => (options.has_throttle, "a throttle of writes".to_owned()),
             Need::Failpoints => (options.has_failpoints, "a test build".to_owned()),
             Need::Snapshots => {
                 let often = options.snapshot_every.is_some_and(|every| every <= OFTEN);
@@ -162,6 +167,12 @@ pub fn equip(mut options: Options, kinds: &[&Kind]) -> (Options, Vec<String>) {
         match disk::possible() {
             Ok(()) => options.disks = Some(MEBIBYTES),
             Err(why) => missing.push(format!("disks of their own: {why}")),
+        }
+    }
+    if wants(Need::Throttle) {
+        match throttle::possible() {
+            Ok(()) => options.has_throttle = true,
+            Err(why) => missing.push(format!("a throttle of writes: {why}")),
         }
     }
     if wants(Need::Failpoints) {

@@ -1,7 +1,7 @@
 //! Processes as `/proc` shows them, and signals to them by pid.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
@@ -71,6 +71,12 @@ impl Process {
     pub fn is_alive(pid: i32) -> bool {
         Process::look(pid).is_some_and(|found| found.doing != Doing::Zombie)
     }
+}
+
+/// A path as the process `pid` sees it, which may have mounts of its own.
+pub fn seen_by(pid: i32, path: &Path) -> PathBuf {
+    let inside = path.strip_prefix("/").unwrap_or(path);
+    PathBuf::from(format!("/proc/{pid}/root")).join(inside)
 }
 
 pub fn own_pid() -> i32 {

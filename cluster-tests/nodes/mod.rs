@@ -55,6 +55,8 @@ pub struct Options {
     pub has_clocks: bool,
     /// MiB of a disk of its own for every controller; needs root and loop devices.
     pub disks: Option<u32>,
+    /// What a process writes to its disk can be held back.
+    pub has_throttle: bool,
     /// Entries after which controllers take a snapshot, where that is not as usual.
     pub snapshot_every: Option<u64>,
     /// Entries that stay in the log behind one.
@@ -76,6 +78,7 @@ impl Options {
             slots: 4,
             has_clocks: false,
             disks: None,
+            has_throttle: false,
             snapshot_every: None,
             keep_behind_snapshot: None,
             has_failpoints: false,
@@ -329,11 +332,16 @@ impl Nodes {
         node.ended().await
     }
 
-    /// Starts a node again whose process has ended, or is about to; waits for the process, and for nothing that
-    /// it does.
+    /// Starts a node again whose process has ended, or is about to, and waits for nothing: it may refuse to run.
+    pub async fn try_start(&self, id: &str) -> Result<i32, Error> {
+        let namespace = self.network.namespace(id);
+        self.node(id)?.start(&self.cli, namespace).await
+    }
+
+    /// The same for one that is to run; waits for the process, and for nothing that it does.
     pub async fn restart(&self, id: &str) -> Result<i32, Error> {
         let node = self.node(id)?;
-        let pid = node.start(&self.cli, self.network.namespace(id)).await?;
+        let pid = self.try_start(id).await?;
         // What mounts its disk comes first.
         wait::until(&format!("a process of {id}"), STARTED, || async {
             let running = faults::running(self, id).map_err(|error| error.to_string());

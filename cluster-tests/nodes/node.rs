@@ -160,15 +160,20 @@ impl Node {
     /// Waits until its log says something that it did not say at `from` bytes.
     pub async fn until_said(&self, from: u64, words: &str, limit: Duration) -> Result<(), Error> {
         wait::until_now(&format!("{} to say {words:?}", self.id), limit, || {
-            let text = std::fs::read(&self.log).unwrap_or_default();
-            let from = usize::try_from(from).unwrap_or(usize::MAX);
-            let new = String::from_utf8_lossy(text.get(from..).unwrap_or_default()).into_owned();
+            let new = self.said_since(from);
             match new.contains(words) {
                 true => Ok(()),
                 false => Err(new.lines().last().unwrap_or_default().to_owned()),
             }
         })
         .await
+    }
+
+    /// What its log says that it did not say at `from` bytes.
+    pub fn said_since(&self, from: u64) -> String {
+        let text = std::fs::read(&self.log).unwrap_or_default();
+        let from = usize::try_from(from).unwrap_or(usize::MAX);
+        String::from_utf8_lossy(text.get(from..).unwrap_or_default()).into_owned()
     }
 
     /// How long its log is now.

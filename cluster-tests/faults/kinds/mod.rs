@@ -5,6 +5,7 @@
 mod clock_jump;
 mod crash_loop;
 mod cut;
+mod damage;
 mod disk_full;
 pub mod failpoint;
 mod fall_behind;
@@ -17,6 +18,7 @@ mod noise;
 mod pause;
 mod power_cut;
 mod rolling;
+mod slow_fsync;
 mod terminate;
 mod transfer;
 
@@ -41,4 +43,6 @@ pub const ALL: &[&[Kind]] = &[
     &failpoint::KINDS,
     &fall_behind::KINDS,
     &power_cut::KINDS,
+    &damage::KINDS,
+    &slow_fsync::KINDS,
 ];

@@ -7,9 +7,9 @@ use nix::sys::signal::Signal;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 
+use crate::Error;
 use crate::faults::{Fault, Kind, Need, Whom, kill_together, process, stop};
 use crate::nodes::Nodes;
-use crate::{Error, wait};
 
 const DISKS: &[Need] = &[Need::Disks, Need::Controllers(3)];
 
@@ -40,7 +40,7 @@ pub const KINDS: [Kind; 4] = [
     },
 ];
 
-/// For a dead process's file system to be gone, and for a controller to end that can't write.
+/// For a controller to end that can't write.
 const GONE: Duration = Duration::from_secs(20);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,9 +133,7 @@ impl Fault for PowerCut {
             }
             node.ended().await?;
             if let Some(disk) = &node.disk {
-                // Two file systems on one image would destroy it.
-                let what = format!("{id}'s disk to be free");
-                wait::until_now(&what, GONE, || disk.is_free()).await?;
+                disk.until_free().await?;
             }
             nodes.restart(&id).await?;
         }
