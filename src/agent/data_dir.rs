@@ -1,17 +1,17 @@
 //! The agent's directory: who it belongs to, and that only one process uses it.
 //!
 //! ```text
-//! agent.json   who: schema, id, cluster …     journal   what was begun and how it ended
+//! agent.json   who: schema, id, cluster …     journal   what was begun and how it ended, journal.mark its witness
 //! LOCK         held while an agent runs        logs/     output of attempts
 //! identity/    ca.pem cert.pem key.pem         scratch/  working directories of running attempts
 //! blobs/       files that tasks needed         inputs/   files of attempts that are to start
 //! ```
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use durable::checked;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
@@ -86,7 +86,7 @@ impl DataDir {
     /// From now on the journal belongs to this generation.
     pub fn remember_generation(&mut self, generation: u64) -> Result<(), Error> {
         self.owner.generation = generation;
-        write_owner(&self.root, &self.root.join("agent.json"), &self.owner)
+        write_owner(&self.root.join("agent.json"), &self.owner)
     }
 
     pub fn journal(&self) -> PathBuf {
@@ -142,13 +142,13 @@ fn check_owner(root: &Path, id: &str, cluster_id: &str) -> Result<(Owner, Instan
         generation: 0,
         instance: instance.to_string(),
     };
-    let text = match fs::read(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            write_owner(root, &path, &ours)?;
-            return Ok((ours, instance));
-        }
-        Err(error) => return Err(Error::io(&path)(error)),
+    let read = checked::read(&path).map_err(|error| match error {
+        checked::Error::Io(error) => Error::io(&path)(error),
+        checked::Error::Altered { .. } => Error::Altered(error),
+    })?;
+    let Some(text) = read else {
+        write_owner(&path, &ours)?;
+        return Ok((ours, instance));
     };
     let corrupt = |reason: String| Error::Corrupt {
         path: path.clone(),
@@ -167,8 +167,9 @@ fn check_owner(root: &Path, id: &str, cluster_id: &str) -> Result<(Owner, Instan
     if (&found.id, &found.cluster_id) == (&ours.id, &ours.cluster_id) {
         if found.instance.is_empty() {
             found.instance = ours.instance;
-            write_owner(root, &path, &found)?;
+            write_owner(&path, &found)?;
         }
+        checked::take_over(&path).map_err(Error::io(&path))?;
         let instance = Instance::parse(&found.instance)
             .ok_or_else(|| corrupt("its instance is not 16 hexadecimal digits".into()))?;
         return Ok((found, instance));
@@ -182,25 +183,16 @@ fn check_owner(root: &Path, id: &str, cluster_id: &str) -> Result<(Owner, Instan
     })
 }
 
-fn write_owner(root: &Path, path: &Path, owner: &Owner) -> Result<(), Error> {
-    let text =
-        serde_json::to_vec(owner).map_err(|error| Error::io(path)(io::Error::other(error)))?;
-    let fresh = root.join("agent.json.new");
-    let mut file = File::create(&fresh).map_err(Error::io(&fresh))?;
-    file.write_all(&text)
-        .and_then(|()| file.sync_all())
-        .map_err(Error::io(&fresh))?;
-    fs::rename(&fresh, path).map_err(Error::io(path))?;
-    sync_dir(root).map_err(Error::io(root))
-}
-
-/// Makes a rename or a new file in `dir` durable.
-pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
+fn write_owner(path: &Path, owner: &Owner) -> Result<(), Error> {
+    let text = serde_json::to_vec(owner).map_err(std::io::Error::other);
+    text.and_then(|text| checked::replace(path, &text))
+        .map_err(Error::io(path))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -226,6 +218,9 @@ mod tests {
         drop(DataDir::open(dir.path(), "a1", "q1").unwrap());
         fs::write(dir.path().join("agent.json"), "{").unwrap();
         let error = DataDir::open(dir.path(), "a1", "q1").unwrap_err();
+        assert!(matches!(error, Error::Altered(_)), "{error}");
+        fs::remove_file(dir.path().join("agent.json.crc32c")).unwrap();
+        let error = DataDir::open(dir.path(), "a1", "q1").unwrap_err();
         assert!(matches!(error, Error::Corrupt { .. }), "{error}");
     }
 
@@ -241,7 +236,7 @@ mod tests {
         };
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("agent.json");
-        write_owner(dir.path(), &path, &owner).unwrap();
+        write_owner(&path, &owner).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), GOLDEN.trim_end());
         let opened = DataDir::open(dir.path(), "a1", "q92c5c30985b4").unwrap();
         assert_eq!(opened.owner, owner);
@@ -253,6 +248,7 @@ mod tests {
         drop(DataDir::open(dir.path(), "a1", "q1").unwrap());
         let newer = r#"{"schema": 2, "id": "a1", "cluster_id": "q1", "colour": "blue"}"#;
         fs::write(dir.path().join("agent.json"), newer).unwrap();
+        fs::remove_file(dir.path().join("agent.json.crc32c")).unwrap();
         let error = DataDir::open(dir.path(), "a1", "q1").unwrap_err();
         let told = matches!(error, Error::Schema { found: 2, .. });
         assert!(told, "{error}");

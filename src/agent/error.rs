@@ -44,6 +44,10 @@ pub enum Error {
         path.display()
     )]
     Corrupt { path: PathBuf, reason: String },
+    #[error(
+        "{0}; start the agent with an empty data directory: what it held is given to others when its lease runs out"
+    )]
+    Altered(durable::checked::Error),
     #[error("the certificate in {} is for {found}, not for agent {wanted}", path.display())]
     WrongIdentity {
         path: PathBuf,

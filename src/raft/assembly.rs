@@ -24,7 +24,6 @@ use crate::cluster::{Inner, LocalCore};
 use crate::config::Config;
 use crate::consensus::{NodeId, Types};
 use crate::core::{Core, Parts, Patience};
-use crate::durable;
 use crate::error::Error;
 use crate::fatal::FatalSignal;
 use crate::held::{self};

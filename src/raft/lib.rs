@@ -28,7 +28,6 @@ mod cluster;
 mod config;
 mod consensus;
 mod core;
-mod durable;
 mod election;
 mod error;
 mod fatal;

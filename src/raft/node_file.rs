@@ -1,23 +1,19 @@
 //! Whose data directory this is: `node.json`, and the lock that keeps a second process out.
 //!
-//! Who it is decides what its votes and entries count for, so `node.json` has a checksum, in a file of its own beside it:
-//! releases that know of none refuse a field that they do not know. A directory that such a release made gets one when it is
-//! next used.
+//! Who it is decides what its votes and entries count for, so `node.json` has a checksum.
 
 use std::fs::{File, OpenOptions};
 use std::path::Path;
 
+use durable::{at, checked};
 use model::{ControllerId, Generation};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
-use crate::durable::{self, at};
 use crate::error::Error;
 
 const SCHEMA: u32 = 1;
 const NAME: &str = "node.json";
-/// A line in hexadecimal for each content that `node.json` may have: while it is replaced, for the old one and the new.
-const CHECKSUMS: &str = "node.json.crc32c";
 
 /// The identity of a controller's data directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,10 +36,9 @@ impl NodeFile {
     /// Reads it; `None` where the directory is nobody's yet.
     pub fn read(data_dir: &Path) -> Result<Option<Self>, Error> {
         let path = data_dir.join(NAME);
-        let Some(bytes) = durable::read_optional(&path)? else {
+        let Some(bytes) = checked::read(&path).map_err(refusal)? else {
             return Ok(None);
         };
-        check(data_dir, &bytes)?;
         let foreign = |what: String| {
             Error::Rejected(format!(
                 "{}: {what}; is this a Quorate data directory?",
@@ -82,17 +77,14 @@ impl NodeFile {
         };
         let mut bytes = serde_json::to_vec_pretty(&record).expect("plain data always serializes");
         bytes.push(b'\n');
-        let path = data_dir.join(NAME);
-        let former = durable::read_optional(&path)?;
-        admit(data_dir, former.iter().chain([&bytes]))?;
-        Ok(durable::replace(&path, &bytes)?)
+        Ok(checked::replace(&data_dir.join(NAME), &bytes)?)
     }
 
     /// Takes possession of a directory, or makes sure that it is this node's already.
     pub fn claim(&self, data_dir: &Path) -> Result<(), Error> {
         match Self::read(data_dir)? {
             None => self.write(data_dir),
-            Some(found) if found == *self => admit_if_none_is(data_dir),
+            Some(found) if found == *self => Ok(checked::take_over(&data_dir.join(NAME))?),
             Some(found) => Err(Error::Rejected(format!(
                 "{} belongs to controller {} of cluster {} (generation {}), not to {} of {} \
                  (generation {}); give each controller a data directory of its own",
@@ -108,46 +100,13 @@ impl NodeFile {
     }
 }
 
-fn checksum(content: &[u8]) -> String {
-    format!("{:08x}", crc32c::crc32c(content))
-}
-
-/// Writes down which contents `node.json` may have from now on.
-fn admit<'a>(data_dir: &Path, contents: impl Iterator<Item = &'a Vec<u8>>) -> Result<(), Error> {
-    let lines: String = contents.map(|content| checksum(content) + "\n").collect();
-    Ok(durable::replace(
-        &data_dir.join(CHECKSUMS),
-        lines.as_bytes(),
-    )?)
-}
-
-/// The one that it has, where nothing was written down: an older release made the directory.
-fn admit_if_none_is(data_dir: &Path) -> Result<(), Error> {
-    match durable::read_optional(&data_dir.join(CHECKSUMS))? {
-        Some(_) => Ok(()),
-        None => admit(
-            data_dir,
-            durable::read_optional(&data_dir.join(NAME))?.iter(),
-        ),
-    }
-}
-
-fn check(data_dir: &Path, content: &[u8]) -> Result<(), Error> {
-    let checksums = data_dir.join(CHECKSUMS);
-    let Some(admitted) = durable::read_optional(&checksums)? else {
-        return Ok(());
-    };
-    let wanted = checksum(content);
-    let admitted = String::from_utf8_lossy(&admitted);
-    match admitted.lines().any(|line| line == wanted) {
-        true => Ok(()),
-        false => Err(Error::Fatal(format!(
-            "{} does not have the checksum that {CHECKSUMS} beside it says: one of the two is damaged, or was changed by hand; \
-             see that its cluster_id, node_id and generation are those that `quorate cluster status` shows of this \
-             controller, then remove {} and start this controller again",
-            data_dir.join(NAME).display(),
-            checksums.display()
-        ))),
+fn refusal(error: checked::Error) -> Error {
+    match error {
+        checked::Error::Io(error) => error.into(),
+        checked::Error::Altered { .. } => Error::Fatal(format!(
+            "{error}; see that its cluster_id, node_id and generation are those that `quorate cluster status` shows of \
+             this controller, then remove the one with the checksum and start this controller again"
+        )),
     }
 }
 
@@ -212,39 +171,30 @@ mod tests {
     }
 
     #[test]
-    fn no_flipped_bit_makes_it_somebody_else_s_directory() {
+    fn a_changed_generation_is_refused_with_what_to_do() {
         let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(NAME);
         node(1).claim(dir.path()).unwrap();
-        for name in [NAME, CHECKSUMS] {
-            let path = dir.path().join(name);
-            let good = std::fs::read(&path).unwrap();
-            for bit in 0..good.len() * 8 {
-                let mut bad = good.clone();
-                bad[bit / 8] ^= 1 << (bit % 8);
-                std::fs::write(&path, bad).unwrap();
-                match NodeFile::read(dir.path()) {
-                    Err(Error::Fatal(why)) => assert!(why.contains("node.json"), "{why}"),
-                    // Of the end of a line.
-                    Ok(Some(found)) if name == CHECKSUMS => assert_eq!(found, node(1)),
-                    other => panic!("bit {bit} of {name}: {other:?}"),
-                }
-            }
-            std::fs::write(&path, good).unwrap();
-        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(
+            &path,
+            text.replace("\"generation\": 1", "\"generation\": 3"),
+        )
+        .unwrap();
+        let Err(Error::Fatal(why)) = NodeFile::read(dir.path()) else {
+            panic!("another generation was made")
+        };
+        let words = ["node.json", "node.json.crc32c", "cluster status"];
+        assert!(words.iter().all(|word| why.contains(word)), "{why}");
     }
 
     #[test]
-    fn a_directory_of_an_older_release_is_given_checksums() {
+    fn a_directory_of_an_older_release_is_given_a_checksum() {
         let dir = tempfile::tempdir().unwrap();
-        node(1).write(dir.path()).unwrap();
-        std::fs::remove_file(dir.path().join(CHECKSUMS)).unwrap();
-        assert_eq!(NodeFile::read(dir.path()).unwrap(), Some(node(1)));
         node(1).claim(dir.path()).unwrap();
-        let path = dir.path().join(NAME);
-        let other = std::fs::read_to_string(&path).unwrap();
-        let other = other.replace(": 1", ": 3");
-        std::fs::write(&path, other).unwrap();
-        assert!(matches!(NodeFile::read(dir.path()), Err(Error::Fatal(_))));
+        std::fs::remove_file(dir.path().join("node.json.crc32c")).unwrap();
+        node(1).claim(dir.path()).unwrap();
+        assert!(dir.path().join("node.json.crc32c").exists());
     }
 
     #[test]

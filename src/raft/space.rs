@@ -12,7 +12,7 @@
 use std::io;
 use std::path::Path;
 
-use crate::durable::at;
+use durable::at;
 
 /// What blobs leave to the log.
 const KEPT_FROM_BLOBS: u64 = 1 << 30;

@@ -38,13 +38,13 @@ pub const KINDS: [Kind; 4] = [
     },
     Kind {
         name: "bit-flip-agent",
-        about: "an agent dies, and one bit of its journal or of agent.json is another one when it starts",
+        about: "an agent dies, and one bit of one of its files is another one when it starts",
         needs: AGENTS,
         make: || Damage::of(Change::Flip, Whom::Agent),
     },
     Kind {
         name: "truncate-agent",
-        about: "an agent dies, and agent.json has lost its end when it starts",
+        about: "an agent dies, and one of its files has lost its end when it starts",
         needs: AGENTS,
         make: || Damage::of(Change::Cut, Whom::Agent),
     },
@@ -63,9 +63,6 @@ enum Care {
     Nothing,
     /// The same bytes at another controller, from which they are fetched.
     Copy,
-    /// The end: without it the file is as a crash may leave it. Of a disk that loses what it flushed nothing is promised, and
-    /// no witness beside the file tells.
-    End,
 }
 
 const fn sort(paths: &'static [&'static str], care: Care) -> Sort {
@@ -87,20 +84,20 @@ const OF_CONTROLLERS: &[Sort] = &[
 ];
 
 const OF_AGENTS: &[Sort] = &[
-    sort(&["agent.json"], Care::Nothing),
-    sort(&["journal"], Care::End),
+    sort(&["agent.json", "agent.json.crc32c"], Care::Nothing),
+    sort(&["journal"], Care::Nothing),
+    sort(&["journal.mark"], Care::Nothing),
 ];
 
 /// For a start to come to its end, one way or the other: it may have a snapshot and much of a log to read.
 const DECIDED: Duration = Duration::from_secs(60);
 /// Half of all files that are cut lose no more than this: their last records.
 const LAST_BYTES: usize = 1024;
-/// Behind what a later record vouches for, in a file whose end is left.
-const TORN_BYTES: usize = 4096;
 /// How an error begins to say what to do.
-const STEPS: [&str; 8] = [
+const STEPS: [&str; 9] = [
     "let the machine join",
     "see to",
+    "see that",
     "see who",
     "move the file",
     "give it",
@@ -148,25 +145,23 @@ impl Damage {
         }
     }
 
-    /// Which file, what it holds, and how much of that may be damaged; sorts before files, for there are more of some than
-    /// of others.
+    /// Which file, and what it holds; sorts before files, for there are more of some than of others.
     fn draw(
         &self,
         nodes: &Nodes,
         id: &str,
         data: &Path,
         rng: &mut StdRng,
-    ) -> Result<(PathBuf, Vec<u8>, usize), Error> {
+    ) -> Result<(PathBuf, Vec<u8>), Error> {
         let mut sorts = Vec::new();
         for sort in self.sorts() {
             let mut files = Vec::new();
             for path in matching(data, sort.paths)? {
                 let file = data.join(&path);
                 let bytes = fs::read(&file).map_err(Error::file("reading", &file))?;
-                let reach = self.reach(sort.care, &bytes);
                 let is_last = sort.care == Care::Copy && !is_elsewhere(nodes, id, &path, &bytes);
-                if reach > 0 && !is_last {
-                    files.push((path, bytes, reach));
+                if written(&bytes) > 0 && !is_last {
+                    files.push((path, bytes));
                 }
             }
             sorts.push(files);
@@ -177,30 +172,21 @@ impl Damage {
         drawn.cloned().ok_or_else(nothing)
     }
 
-    /// How many bytes from the beginning on may be damaged.
-    fn reach(&self, care: Care, bytes: &[u8]) -> usize {
-        match (care, self.change) {
-            (Care::End, Change::Cut) => 0,
-            (Care::End, Change::Flip) => written(bytes).saturating_sub(TORN_BYTES),
-            (Care::Nothing | Care::Copy, _) => written(bytes),
-        }
-    }
-
     /// Other bytes than these, and what is other about them.
-    fn changed(&self, before: &[u8], reach: usize, rng: &mut StdRng) -> (Vec<u8>, String) {
+    fn changed(&self, before: &[u8], rng: &mut StdRng) -> (Vec<u8>, String) {
         let (mut bytes, written) = (before.to_vec(), written(before));
         match self.change {
             Change::Flip => {
-                let (at, bit) = (rng.random_range(0..reach), rng.random_range(0..8_u32));
+                let (at, bit) = (rng.random_range(0..written), rng.random_range(0..8_u32));
                 bytes[at] ^= 1 << bit;
                 (bytes, format!("bit {bit} of byte {at} of {written}"))
             }
             Change::Cut => {
                 let least = match rng.random_bool(0.5) {
-                    true => reach.saturating_sub(LAST_BYTES),
+                    true => written.saturating_sub(LAST_BYTES),
                     false => 0,
                 };
-                let left = rng.random_range(least..reach);
+                let left = rng.random_range(least..written);
                 bytes.truncate(left);
                 (bytes, format!("cut off after {left} of {written} bytes"))
             }
@@ -215,8 +201,8 @@ impl Damage {
         rng: &mut StdRng,
     ) -> Result<String, Error> {
         let data = DataDir::open(node).await?;
-        let (path, before, reach) = self.draw(nodes, &node.id, data.path(), rng)?;
-        let (after, change) = self.changed(&before, reach, rng);
+        let (path, before) = self.draw(nodes, &node.id, data.path(), rng)?;
+        let (after, change) = self.changed(&before, rng);
         let file = data.path().join(&path);
         if let Some(victim) = &mut self.victim {
             victim.damaged = Some((path.clone(), before.clone()));

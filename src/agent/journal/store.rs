@@ -2,19 +2,19 @@
 //! is about attempts that are settled.
 //!
 //! After a crash the end of the file may be torn. It is cut at the first record that can't be read,
-//! *unless* another record shows that those bytes were on disk before: then the disk lost something
-//! that was relied on, and that is an error for a person to see, never a quiet cut.
+//! *unless* another record, or the witness beside the file, shows that those bytes were on disk before: then the disk lost
+//! something that was relied on, and that is an error for a person to see, never a quiet cut.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use durable::{Witness, sync_dir};
 use model::Incarnation;
 
 use super::ledger::Ledger;
 use super::record::{self, Parsed, Record};
-use crate::data_dir::sync_dir;
 use crate::error::Error;
 
 /// A journal shorter than this is never rewritten: it is read in a few milliseconds.
@@ -22,6 +22,8 @@ const COMPACT_MIN_BYTES: u64 = 8 * 1024 * 1024;
 /// Rewritten when it is so many times larger than what a rewrite left, so that rewriting stays a
 /// small part of all writing.
 const COMPACT_FACTOR: u64 = 4;
+/// Flushes between two of the witness: this costs nothing measurable, and bounds what a power cut hides.
+const WITNESS_EVERY: u64 = 1024;
 
 #[derive(Debug)]
 pub(super) struct Store {
@@ -29,6 +31,10 @@ pub(super) struct Store {
     file: File,
     incarnation: Incarnation,
     ledger: Ledger,
+    /// How much is on disk, and of which file: releases that know of no witness may have written another one meanwhile.
+    witness: Witness<2>,
+    signature: u64,
+    flushes: u64,
     /// Bytes in the file, and how many of them are known to be on disk.
     written: u64,
     durable: u64,
@@ -51,6 +57,9 @@ impl Store {
             }
             Ok(()) | Err(_) => {}
         }
+        // Before the journal, which may grow meanwhile.
+        let mark = witness_path(path);
+        let witnessed = Witness::open(&mark);
         let mut bytes = Vec::new();
         match File::open(path) {
             Ok(mut file) => file.read_to_end(&mut bytes).map_err(Error::io(path))?,
@@ -59,10 +68,22 @@ impl Store {
             }
             Err(error) => return Err(Error::io(path)(error)),
         };
-        let (incarnation, ledger, end) = read(&bytes).map_err(|reason| Error::Corrupt {
+        let corrupt = |reason| Error::Corrupt {
             path: path.to_owned(),
             reason,
+        };
+        let (incarnation, ledger, end) = read(&bytes).map_err(corrupt)?;
+        let signature = signature(&bytes);
+        let witnessed = witnessed.map_err(|error| match error.kind() {
+            io::ErrorKind::InvalidData => corrupt(error.to_string()),
+            _ => Error::io(&mark)(error),
         })?;
+        if let Some((_, [length, of])) = witnessed
+            && of == signature
+            && end < length
+        {
+            return Err(corrupt(lost(end, length)));
+        }
         let file = OpenOptions::new()
             .append(true)
             .open(path)
@@ -75,6 +96,11 @@ impl Store {
             file.set_len(end).map_err(Error::io(path))?;
         }
         file.sync_all().map_err(Error::io(path))?;
+        let witness = match witnessed {
+            Some((witness, _)) => witness.set([end, signature]).map(|()| witness),
+            None => Witness::create(&mark, [end, signature]),
+        };
+        let witness = witness.map_err(Error::io(&mark))?;
         // Not what is in the file: an agent that is restarted often would never get to rewrite it.
         let base = encode(incarnation, &ledger, 0).map_err(Error::io(path))?;
         let base = base.len() as u64;
@@ -84,6 +110,9 @@ impl Store {
             file,
             incarnation,
             ledger,
+            witness,
+            signature,
+            flushes: 0,
             written: end,
             durable: end,
             base,
@@ -94,7 +123,12 @@ impl Store {
     fn begin(path: &Path, compact_min: u64) -> io::Result<Store> {
         let incarnation = Incarnation(rand::random());
         let ledger = Ledger::default();
-        let (file, written) = rewrite(path, incarnation, &ledger)?;
+        let Rewritten {
+            file,
+            witness,
+            signature,
+            written,
+        } = rewrite(path, incarnation, &ledger)?;
         let path = path.to_owned();
         let (durable, base) = (written, written);
         Ok(Store {
@@ -102,6 +136,9 @@ impl Store {
             file,
             incarnation,
             ledger,
+            witness,
+            signature,
+            flushes: 0,
             written,
             durable,
             base,
@@ -132,7 +169,12 @@ impl Store {
     pub fn sync(&mut self) -> io::Result<()> {
         self.file.sync_data()?;
         self.durable = self.written;
-        Ok(())
+        self.witness.set([self.durable, self.signature])?;
+        self.flushes += 1;
+        match self.flushes % WITNESS_EVERY {
+            1 => self.witness.sync(),
+            _ => Ok(()),
+        }
     }
 
     /// Rewrites the file if most of it is settled.
@@ -144,7 +186,12 @@ impl Store {
         {
             return Ok(());
         }
-        (self.file, self.written) = rewrite(&self.path, self.incarnation, &self.ledger)?;
+        Rewritten {
+            file: self.file,
+            witness: self.witness,
+            signature: self.signature,
+            written: self.written,
+        } = rewrite(&self.path, self.incarnation, &self.ledger)?;
         self.durable = self.written;
         self.base = self.written;
         Ok(())
@@ -155,8 +202,19 @@ fn fresh_path(path: &Path) -> PathBuf {
     path.with_extension("new")
 }
 
+fn witness_path(path: &Path) -> PathBuf {
+    path.with_extension("mark")
+}
+
+struct Rewritten {
+    file: File,
+    witness: Witness<2>,
+    signature: u64,
+    written: u64,
+}
+
 /// Writes a whole journal beside the old one and puts it in its place, so that there always is one.
-fn rewrite(path: &Path, incarnation: Incarnation, ledger: &Ledger) -> io::Result<(File, u64)> {
+fn rewrite(path: &Path, incarnation: Incarnation, ledger: &Ledger) -> io::Result<Rewritten> {
     let fresh = fresh_path(path);
     // All of it is on disk before it takes the old one's place, and each record vouches for that.
     let length = encode(incarnation, ledger, 0)?.len();
@@ -168,11 +226,29 @@ fn rewrite(path: &Path, incarnation: Incarnation, ledger: &Ledger) -> io::Result
         .open(&fresh)?;
     file.write_all(&bytes)?;
     file.sync_all()?;
+    let (written, signature) = (bytes.len() as u64, signature(&bytes));
+    // Of the new one before there is one: it must never ask more of it than it holds.
+    let witness = Witness::create(&witness_path(path), [written, signature])?;
     fs::rename(&fresh, path)?;
     if let Some(dir) = path.parent() {
         sync_dir(dir)?;
     }
-    Ok((file, bytes.len() as u64))
+    Ok(Rewritten {
+        file,
+        witness,
+        signature,
+        written,
+    })
+}
+
+/// Of a file since it was last rewritten: its first record has what that left.
+fn signature(bytes: &[u8]) -> u64 {
+    let first = record::whole(bytes).unwrap_or_default();
+    u64::from(crc32c::crc32c(first))
+}
+
+fn lost(end: u64, length: u64) -> String {
+    format!("it ends at byte {end}, and {length} bytes were on disk")
 }
 
 /// The shortest journal that says the same; its length does not depend on `durable`.
@@ -224,9 +300,7 @@ fn read(bytes: &[u8]) -> Result<(Incarnation, Ledger, u64), String> {
         }
     }
     if (at as u64) < vouched {
-        return Err(format!(
-            "it ends at byte {at}, and {vouched} bytes were on disk"
-        ));
+        return Err(lost(at as u64, vouched));
     }
     let incarnation = incarnation.ok_or("it does not begin like a journal")?;
     Ok((incarnation, ledger, at as u64))

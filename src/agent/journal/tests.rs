@@ -118,6 +118,12 @@ proptest! {
         let first = usize::try_from(ends[0]).unwrap();
         let cut = first + cut.index(whole.len() - first + 1);
         fs::write(path(&dir), &whole[..cut]).unwrap();
+        if cut < whole.len() {
+            // All of it was on disk, which the witness knows.
+            let error = Store::open(&path(&dir)).unwrap_err();
+            prop_assert!(matches!(error, Error::Corrupt { .. }), "{}", error);
+        }
+        fs::remove_file(dir.path().join("journal.mark")).unwrap();
         let at = cut as u64;
         let kept = ends[1..].iter().filter(|end| **end <= at).count();
         for _ in 0..2 {
@@ -140,9 +146,9 @@ proptest! {
         bytes[at] ^= 1 << bit;
         fs::write(path(&dir), &bytes).unwrap();
         let intact = ends[1..].iter().filter(|end| **end <= at as u64).count();
-        // Synced, and a record was written after that sync: somebody relied on it.
+        // Synced: somebody relied on it.
         let first = ends.iter().filter(|end| **end <= at as u64).count();
-        let last_sync = (0..records.len()).rev().skip(1).find(|i| sync[*i]);
+        let last_sync = (0..records.len()).rev().find(|i| sync[*i]);
         let vouched = first == 0 || last_sync.is_some_and(|last| ends[last + 1] > ends[first - 1]);
         match Store::open(&path(&dir)) {
             Ok(store) => {
@@ -280,6 +286,43 @@ fn a_compacted_journal_that_lost_its_end_is_damage_and_no_torn_end() {
     fs::write(path(&dir), &whole).unwrap();
     let store = Store::open(&path(&dir)).unwrap();
     assert_eq!(*store.ledger(), ledger(&all));
+}
+
+#[test]
+fn a_damaged_witness_is_an_error_that_names_the_journal() {
+    let dir = tempfile::tempdir().unwrap();
+    write(&path(&dir), &[begun(1)], &[true]);
+    let mark = dir.path().join("journal.mark");
+    let mut bytes = fs::read(&mark).unwrap();
+    bytes[3] ^= 1;
+    fs::write(&mark, bytes).unwrap();
+    let error = Store::open(&path(&dir)).unwrap_err();
+    assert!(matches!(&error, Error::Corrupt { path: named, .. } if *named == path(&dir)));
+    // The remedy that it names.
+    fs::rename(path(&dir), dir.path().join("aside")).unwrap();
+    assert!(Store::open(&path(&dir)).unwrap().ledger().held.is_empty());
+}
+
+#[test]
+fn the_witness_says_nothing_of_a_journal_that_an_older_release_rewrote() {
+    let dir = tempfile::tempdir().unwrap();
+    write(
+        &path(&dir),
+        &(1..=20).map(begun).collect::<Vec<_>>(),
+        &[true; 20],
+    );
+    let mark = dir.path().join("journal.mark");
+    let before = fs::read(&mark).unwrap();
+    let mut store = Store::open_with(&path(&dir), 1).unwrap();
+    store
+        .append(&[Record::Settled { fence: fence(1) }])
+        .unwrap();
+    store.sync().unwrap();
+    store.compact().unwrap();
+    drop(store);
+    // As that release would have left it.
+    fs::write(&mark, before).unwrap();
+    assert_eq!(Store::open(&path(&dir)).unwrap().ledger().held.len(), 19);
 }
 
 #[tokio::test]

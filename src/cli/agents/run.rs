@@ -193,6 +193,7 @@ fn failed(error: agent::Error) -> Failure {
         ),
         agent::Error::Io { .. }
         | agent::Error::Corrupt { .. }
+        | agent::Error::Altered(_)
         | agent::Error::Journal(_)
         | agent::Error::Thread(_) => Failure::unhealthy(error, ""),
         agent::Error::Identity(_)

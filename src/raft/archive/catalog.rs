@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Condvar, Mutex};
 
+use durable::at;
 use model::State;
 
 use super::frame::damaged;
 use super::index::{Footer, Index};
 use super::need::Need;
-use crate::durable::at;
 use crate::sync::lock;
 
 /// How much of a segment is here.

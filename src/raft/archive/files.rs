@@ -6,13 +6,13 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use durable::{at, remove};
 use model::{Content, Record, RecordKey};
 
 use super::catalog::{Kept, name};
 use super::frame::{self, Scan};
 use super::index::{Footer, Index};
 use super::need::Need;
-use crate::durable::{at, remove};
 
 /// The end of the name of a file that turned out not to be what it should be.
 const DAMAGED: &str = "damaged";

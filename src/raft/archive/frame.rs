@@ -14,9 +14,8 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use durable::at;
 use model::{Record, RecordKey, TaskId};
-
-use crate::durable::at;
 
 const MAGIC: &[u8; 4] = b"QSEG";
 const FORMAT: u32 = 1;

@@ -4,13 +4,13 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::sync::Arc;
 
+use durable::at;
 use model::Record;
 
 use super::catalog::{Shared, coming, fetched};
 use super::files::{Contents, create};
 use super::frame;
 use super::need::Need;
-use crate::durable::{self, at};
 
 /// Writes a segment that comes from another controller.
 pub struct Incoming {

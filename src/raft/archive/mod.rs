@@ -40,7 +40,6 @@ use tokio::sync::Notify;
 use self::catalog::Shared;
 use self::need::Need;
 use self::writer::Writer;
-use crate::durable;
 use crate::error::with_next_step;
 use crate::fatal::FatalSignal;
 use crate::sync::lock;

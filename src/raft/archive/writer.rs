@@ -10,6 +10,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 
+use durable::{at, remove};
 use model::{ArchiveStep, Record, Segment};
 
 use super::catalog::{Kept, Shared, fetched};
@@ -19,7 +20,6 @@ use super::files::{
 use super::frame::{self, Scan};
 use super::index::Index;
 use super::need::Need;
-use crate::durable::{self, at, remove};
 
 /// Bytes after which what was appended is synced, so that a snapshot never waits for much.
 const SYNC_BYTES: u64 = 8 << 20;

@@ -5,11 +5,10 @@ use std::fs::{self, File};
 use std::io::{self, BufReader, Seek, Write};
 use std::path::{Path, PathBuf};
 
+use durable::at;
 use model::{BlobDigest, BlobHasher, BlobRef};
 use nix::errno::Errno;
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
-
-use crate::durable::{self, at};
 
 /// Bytes read at once.
 const BUFFER: usize = 256 * 1024;

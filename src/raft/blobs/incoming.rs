@@ -9,10 +9,10 @@ use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use durable::at;
 use model::{BlobDigest, BlobRef};
 
 use super::{Blobs, files};
-use crate::durable::{self, at};
 use crate::sync::lock;
 
 /// An upload that nobody went on with for so long is given up.

@@ -32,7 +32,6 @@ use std::time::{Duration, Instant};
 use model::{BlobDigest, BlobRef, State};
 use tokio::sync::watch;
 
-use crate::durable;
 use crate::space::Space;
 use crate::sync::lock;
 

@@ -7,12 +7,12 @@ use std::ops::{ControlFlow, Range};
 use std::path::Path;
 
 use bytes::Bytes;
+use durable::at;
 use openraft::EntryPayload;
 use openraft_rt_tokio::TokioRuntime;
 use tempfile::TempDir;
 
 use crate::consensus::{Entry, NodeId, next_index, term_of};
-use crate::durable::at;
 use crate::error::Error;
 use crate::fatal::FatalSignal;
 use crate::member::LogIdentity;

@@ -18,12 +18,12 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use durable::at;
 use nix::fcntl::{Flock, FlockArg};
 
 pub use self::check::{Checked, Damaged, Part, Reached};
 pub use self::log::{LogRecord, LogSummary, OfflineLog, RecordKind};
 
-use crate::durable::at;
 use crate::error::Error;
 use crate::node_file::NodeFile;
 use crate::snapshot::{Handle, Shelf};

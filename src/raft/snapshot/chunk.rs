@@ -9,10 +9,10 @@ use std::thread;
 use std::time::Instant;
 
 use bytes::{Buf, Bytes};
+use durable::at;
 use sha2::{Digest, Sha256};
 
 use super::manifest::{Content, Manifest};
-use crate::durable::at;
 use crate::store::codec::{self, Damage};
 
 /// Bytes of state in one chunk: well below the 4 MiB that gRPC allows for a message.

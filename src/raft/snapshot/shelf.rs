@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use durable::at;
 use failpoint::Point;
 use sha2::{Digest, Sha256};
 
 use super::chunk::{self, Tally};
 use super::manifest::{Manifest, Position};
-use crate::durable::{self, at};
 use crate::store::codec;
 use crate::sync::lock;
 

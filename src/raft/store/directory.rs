@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use durable::at;
 use openraft::AsyncRuntime;
 
 use super::cache::Cache;
@@ -33,7 +34,6 @@ use super::stats::StatsRecorder;
 use super::wal::{self, Wal};
 use super::writer::{Steps, Writer};
 use crate::consensus::{LogId, next_index};
-use crate::durable::{self, at};
 use crate::error::with_next_step;
 use crate::fatal::FatalSignal;
 use crate::member::LogIdentity;

@@ -11,11 +11,12 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use durable::at;
+
 use super::engine::{Batch, LogEngine};
 use super::sled::SledEngine;
 use super::stats::StatsRecorder;
 use crate::consensus::NodeId;
-use crate::durable::{self, at};
 
 /// Below this nobody minds the space.
 pub const FLOOR_BYTES: u64 = 256 << 20;

@@ -19,8 +19,9 @@ use std::sync::{Mutex, Once};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use durable::at;
+
 use super::engine::{Batch, Key, LogEngine, Value, Visit};
-use crate::durable::{self, at};
 use crate::sync::lock;
 
 /// sled takes about twice what it is told. Recent entries are cached above it, so it needs little.

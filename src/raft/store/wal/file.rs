@@ -8,10 +8,10 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use durable::at;
 use failpoint::Point;
 
 use super::record::{self, SECTOR, Salt};
-use crate::durable::at;
 use crate::member::LogIdentity;
 use crate::store::engine::Batch;
 

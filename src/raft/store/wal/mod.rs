@@ -32,7 +32,6 @@ use super::engine::{Batch, Key, LogEngine, Value, Visit};
 use super::key;
 use super::rotate::Rotation;
 use super::sled::SledEngine;
-use crate::durable;
 use crate::error::with_next_step;
 use crate::fatal::FatalSignal;
 use crate::member::LogIdentity;

@@ -1,6 +1,12 @@
 //! Files that are still there after a power cut: write, sync, rename, sync the directory.
 //!
-//! Every error names the file, because "No space left on device" alone helps nobody at night.
+//! Every error names the file, because "No space left on device" alone helps nobody at night. [`checked`] are files with a
+//! checksum, a [`Witness`] tells when the end of a log is gone.
+
+pub mod checked;
+mod witness;
+
+pub use witness::Witness;
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
