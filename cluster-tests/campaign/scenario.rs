@@ -147,12 +147,13 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "maintenance",
-        about: "what administrators do: orderly stops, restarts one by one, leadership handed over",
+        about: "what administrators do: orderly stops, restarts one by one, leadership handed over, members replaced",
         faults: Faults::Of(&[
             "terminate-leader",
             "terminate-agent",
             "rolling-restart",
             "transfer-leadership",
+            "remove-and-rejoin",
         ]),
         span: Span::Round,
     },

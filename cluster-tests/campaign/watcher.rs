@@ -1,7 +1,6 @@
 //! Looks at a cluster while it is broken: who leads, what the members say of their states, and what the nodes take.
 
 use std::convert::Infallible;
-use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -67,24 +66,20 @@ impl<'a> Watcher<'a> {
             let Ok(member) = self.nodes.member(&node) else {
                 continue;
             };
-            let Some(pid) = member.pid else { continue };
+            let Some((pid, inside)) = member.pid.zip(member.directory_inside()) else {
+                continue;
+            };
             // It may be going at this moment.
             let taken = Process::resident_bytes(pid).zip(Process::descriptors(pid));
             let Some((resident, descriptors)) = taken else {
                 continue;
             };
-            // With its own eyes: it may have a disk that only it sees.
-            let root = PathBuf::from(format!("/proc/{pid}/root"));
-            let inside = member
-                .data_dir
-                .strip_prefix("/")
-                .unwrap_or(&member.data_dir);
             self.recorder.gauge(Gauge {
                 node,
                 at: self.recorder.now(),
                 resident,
                 descriptors,
-                on_disk: bytes_below(&root.join(inside)),
+                on_disk: bytes_below(&inside),
             });
         }
     }

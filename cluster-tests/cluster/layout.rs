@@ -87,6 +87,15 @@ impl Layout {
     }
 }
 
+impl Member {
+    /// Its data directory with its own eyes: it may have a disk that only it sees. `None` where it does not run.
+    pub fn directory_inside(&self) -> Option<PathBuf> {
+        let root = PathBuf::from(format!("/proc/{}/root", self.pid?));
+        let inside = self.data_dir.strip_prefix("/").unwrap_or(&self.data_dir);
+        Some(root.join(inside))
+    }
+}
+
 impl From<Controller> for Member {
     fn from(from: Controller) -> Member {
         let Controller {

@@ -142,10 +142,9 @@ impl DieAt {
             }
             Way::Leading | Way::Expiring => {
                 nodes.until_controllers_back().await?;
-                let handed = nodes
-                    .cli()
-                    .run(&["cluster", "transfer-leadership", victim])
-                    .await?;
+                let id = nodes.member_id(victim).await?;
+                let transfer = ["cluster", "transfer-leadership", &id];
+                let handed = nodes.cli().run(&transfer).await?;
                 // It may die in the middle of that, which is what it is to do.
                 if nodes.node(victim)?.fallen().await.is_none() {
                     handed.success()?;

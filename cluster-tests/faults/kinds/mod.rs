@@ -16,6 +16,7 @@ mod link;
 mod noise;
 mod pause;
 mod power_cut;
+mod rejoin;
 mod rolling;
 mod terminate;
 mod transfer;
@@ -41,4 +42,5 @@ pub const ALL: &[&[Kind]] = &[
     &failpoint::KINDS,
     &fall_behind::KINDS,
     &power_cut::KINDS,
+    &rejoin::KINDS,
 ];

@@ -1,0 +1,210 @@
+//! A controller that is taken out of its cluster for good, and whose machine comes back as a new one.
+
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rand::rngs::StdRng;
+
+use crate::cluster::Members;
+use crate::faults::whom::all_but;
+use crate::faults::{Fault, Kind, Need, Whom, kill};
+use crate::nodes::{Nodes, Seat};
+use crate::{Error, wait};
+
+pub const KINDS: [Kind; 1] = [Kind {
+    name: "remove-and-rejoin",
+    about: "a controller is removed, and its machine joins under a new id with an empty disk",
+    needs: &[Need::Newcomers, Need::Controllers(3)],
+    make: || Box::new(Rejoin::default()),
+}];
+
+/// For a voter to fetch the CA's key, which it does as soon as it is one.
+const KEY: Duration = Duration::from_secs(30);
+/// For a removal that is refused as long as too few of the others are in step.
+const REMOVED: Duration = Duration::from_secs(60);
+/// For a process that was removed to hear of it: others are asked every 3 s.
+const HEARD: Duration = Duration::from_secs(30);
+/// For a machine to join, to be sent all that the others have, and to be given a vote.
+const VOTES: Duration = Duration::from_secs(90);
+
+#[derive(Default)]
+struct Rejoin {
+    away: Option<Away>,
+    ended: Option<ExitStatus>,
+}
+
+/// A machine between two ids.
+struct Away {
+    machine: String,
+    former: String,
+    step: Step,
+}
+
+/// What was done last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// Whether it is removed nobody knows yet.
+    Asked,
+    Removed,
+    /// Its directory was emptied, and it has a token: from here on it needs nothing but to run.
+    Admitted,
+}
+
+impl Away {
+    fn removal(&self) -> [&str; 4] {
+        ["cluster", "remove", &self.former, "--yes"]
+    }
+
+    /// Asks until it is done, and another controller shows that it is.
+    async fn remove(&mut self, nodes: &Nodes) -> Result<(), Error> {
+        let (removal, former) = (self.removal(), &self.former);
+        let witness = self.witness(nodes);
+        let what = format!("{former} to be removed");
+        let removed = wait::until(&what, REMOVED, || async {
+            let seen = |error: Error| error.to_string();
+            nodes.cli().expect(&removal).await.map_err(seen)?;
+            let seats = nodes.seats_seen_by(&witness).await.map_err(seen)?;
+            match seats.iter().any(|seat| seat.id == *former) {
+                true => Err(format!("{witness} shows {seats:?}")),
+                false => Ok(()),
+            }
+        });
+        let removed = removed.await;
+        removed.map_err(|error| Error::Invalid(error.to_string()))?;
+        self.step = Step::Removed;
+        Ok(())
+    }
+
+    /// From a removed one, whose process has ended, to one that is about to join.
+    async fn admit(&mut self, nodes: &Nodes) -> Result<(), Error> {
+        let node = nodes.node(&self.machine)?;
+        node.ended().await?;
+        nodes.empty(&self.machine).await?;
+        let create = ["join-token", "create", "--role", "controller", "-o", "quiet"];
+        let token = nodes.cli().expect(&create).await?.text();
+        node.joins_by(token.trim().to_owned());
+        self.step = Step::Admitted;
+        nodes.restart(&self.machine).await.map(drop)
+    }
+
+    /// Waits until another controller shows the machine's vote, under another id. The id.
+    async fn until_back(&self, nodes: &Nodes) -> Result<String, Error> {
+        let Away {
+            machine, former, ..
+        } = self;
+        let witness = self.witness(nodes);
+        let node = nodes.node(machine)?;
+        let its = |seat: &&Seat| seat.machine.as_ref() == Some(machine);
+        wait::until(&format!("{machine} to vote again"), VOTES, || async {
+            if let Some(status) = node.fallen().await {
+                let why = format!("{machine} was to join, and ended: {status}");
+                return Ok(Err(Error::Broken(why)));
+            }
+            let seats = nodes.seats_seen_by(&witness).await;
+            let seats = seats.map_err(|error| error.to_string())?;
+            let voter = seats.iter().filter(its).find(|seat| seat.votes);
+            match voter {
+                Some(seat) if !seats.iter().any(|seat| seat.id == *former) => {
+                    Ok(Ok(seat.id.clone()))
+                }
+                Some(_) | None => Err(format!("{witness} shows {seats:?}")),
+            }
+        })
+        .await?
+    }
+
+    /// The controller whose word counts.
+    fn witness(&self, nodes: &Nodes) -> String {
+        all_but(nodes.controllers(), &[&self.machine]).remove(0)
+    }
+}
+
+#[async_trait]
+impl Fault for Rejoin {
+    async fn inflict(&mut self, nodes: &Nodes, rng: &mut StdRng) -> Result<String, Error> {
+        let machine = Whom::Controller.draw_one(nodes, rng).await?;
+        until_others_admit(nodes, &machine).await?;
+        let former = nodes.member_id(&machine).await?;
+        let target = match former == machine {
+            true => machine.clone(),
+            false => format!("{machine}, the member {former}"),
+        };
+        let away = self.away.insert(Away {
+            machine: machine.clone(),
+            former,
+            step: Step::Asked,
+        });
+        away.remove(nodes).await?;
+        let ended = nodes.node(&machine)?.until_fallen(HEARD).await?;
+        if ended.code() != Some(1) {
+            let why = format!("{machine} was removed, and ended with {ended}");
+            return Err(Error::Broken(why));
+        }
+        self.ended = Some(ended);
+        away.admit(nodes).await?;
+        Ok(target)
+    }
+
+    fn hold(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    async fn prove(&mut self, nodes: &Nodes) -> Result<String, Error> {
+        let (Some(away), Some(ended)) = (&self.away, self.ended) else {
+            return Err(Error::Invalid("nobody was removed".to_owned()));
+        };
+        let id = away.until_back(nodes).await?;
+        let (witness, former) = (away.witness(nodes), &away.former);
+        let proof = format!("{witness} shows no {former}, which ended: {ended}, and {id} votes");
+        self.away = None;
+        Ok(proof)
+    }
+
+    async fn heal(&mut self, nodes: &Nodes) -> Result<(), Error> {
+        let Some(mut away) = self.away.take() else {
+            return Ok(());
+        };
+        let node = nodes.node(&away.machine)?;
+        if away.step == Step::Asked {
+            // It may have been done although nobody said so; to ask again is safe, and tells.
+            let asked = nodes.cli().run(&away.removal()).await?;
+            match asked.code {
+                Some(0) => away.step = Step::Removed,
+                // Refused: it is a member as before.
+                Some(1) if node.fallen().await.is_none() => return Ok(()),
+                Some(1) => return nodes.restart(&away.machine).await.map(drop),
+                _ => return Err(asked.failure()),
+            }
+        }
+        let runs = node.fallen().await.is_none();
+        match away.step {
+            Step::Admitted if runs => {}
+            Step::Admitted => drop(nodes.restart(&away.machine).await?),
+            Step::Asked | Step::Removed => {
+                if runs {
+                    kill(nodes, &away.machine).await?;
+                }
+                away.admit(nodes).await?;
+            }
+        }
+        away.until_back(nodes).await.map(drop)
+    }
+}
+
+/// Waits until others have the CA's key. It goes with the directory of the last one that has it, and nobody could join.
+async fn until_others_admit(nodes: &Nodes, machine: &str) -> Result<(), Error> {
+    let others = all_but(nodes.controllers(), &[machine]);
+    let has_key = |id: &String| {
+        let member = nodes.member(id).ok();
+        let directory = member.and_then(|member| member.directory_inside());
+        directory.is_some_and(|directory| directory.join("ca/ca.key").is_file())
+    };
+    let what = format!("others than {machine} to have the CA's key");
+    let have = wait::until_now(&what, KEY, || match others.iter().all(has_key) {
+        true => Ok(()),
+        false => Err("not all of them"),
+    });
+    have.await
+        .map_err(|error| Error::Invalid(error.to_string()))
+}
