@@ -183,9 +183,10 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "snapshots",
-        about: "the log is purged, controllers that were away are sent snapshots, and processes die meanwhile",
+        about: "the log is purged, controllers that were away or are new are sent snapshots, and processes die meanwhile",
         faults: Faults::Of(&[
             "fall-behind",
+            "remove-and-rejoin",
             "die-at-purge-before",
             "die-at-purge-after",
             "kill-leader",

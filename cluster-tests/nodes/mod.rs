@@ -27,7 +27,9 @@ pub use asking::Seat;
 pub use node::Node;
 
 use crate::checkers::{self, Final};
-use crate::cluster::{self, Ask, Cli, Completed, Context, Member, Members, Metrics, Status, Workspace};
+use crate::cluster::{
+    self, Ask, Cli, Completed, Context, Member, Members, Metrics, Status, Workspace,
+};
 use crate::faults::clock::Clock;
 use crate::faults::disk::SmallDisk;
 use crate::faults::{self, process};

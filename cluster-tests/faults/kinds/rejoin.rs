@@ -1,7 +1,7 @@
 //! A controller that is taken out of its cluster for good, and whose machine comes back as a new one.
 
 use std::process::ExitStatus;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use rand::rngs::StdRng;
@@ -9,6 +9,7 @@ use rand::rngs::StdRng;
 use crate::cluster::Members;
 use crate::faults::whom::all_but;
 use crate::faults::{Fault, Kind, Need, Whom, kill};
+use crate::network::{CLIENT, Service};
 use crate::nodes::{Nodes, Seat};
 use crate::{Error, wait};
 
@@ -52,28 +53,44 @@ enum Step {
 }
 
 impl Away {
-    fn removal(&self) -> [&str; 4] {
-        ["cluster", "remove", &self.former, "--yes"]
-    }
-
     /// Asks until it is done, and another controller shows that it is.
-    async fn remove(&mut self, nodes: &Nodes) -> Result<(), Error> {
-        let (removal, former) = (self.removal(), &self.former);
-        let witness = self.witness(nodes);
-        let what = format!("{former} to be removed");
-        let removed = wait::until(&what, REMOVED, || async {
-            let seen = |error: Error| error.to_string();
-            nodes.cli().expect(&removal).await.map_err(seen)?;
+    async fn remove(&self, nodes: &Nodes) -> Result<(), Error> {
+        let former = &self.former;
+        let (what, witness) = (format!("{former} to be removed"), self.witness(nodes));
+        let removal = ["cluster", "remove", former, "--yes"];
+        let (begun, seen) = (Instant::now(), |error: Error| error.to_string());
+        let done = wait::until(&what, REMOVED, || async {
+            nodes.cli().expect(&removal).await.map(drop).map_err(seen)
+        });
+        done.await.map_err(invalid)?;
+        let shown = wait::until(&what, REMOVED.saturating_sub(begun.elapsed()), || async {
             let seats = nodes.seats_seen_by(&witness).await.map_err(seen)?;
             match seats.iter().any(|seat| seat.id == *former) {
                 true => Err(format!("{witness} shows {seats:?}")),
                 false => Ok(()),
             }
         });
-        let removed = removed.await;
-        removed.map_err(|error| Error::Invalid(error.to_string()))?;
-        self.step = Step::Removed;
-        Ok(())
+        shown.await.map_err(invalid)
+    }
+
+    /// It may have been done although nobody said so. To ask again is safe, and tells; but not of itself, which may not
+    /// have heard of it.
+    async fn was_removed(&self, nodes: &Nodes) -> Result<bool, Error> {
+        let witness = self.witness(nodes);
+        let address = nodes.network().dial(CLIENT, &witness, Service::Grpc);
+        let removal = ["cluster", "remove", &self.former, "--yes"];
+        let removal = [&removal[..], &["--addr", &address]].concat();
+        let what = format!("word whether {} is removed", self.former);
+        wait::until(&what, REMOVED, || async {
+            let asked = nodes.cli().run(&removal).await;
+            let asked = asked.map_err(|error| error.to_string())?;
+            match asked.code {
+                Some(0) => Ok(true),
+                Some(1) => Ok(false),
+                _ => Err(asked.stderr),
+            }
+        })
+        .await
     }
 
     /// From a removed one, whose process has ended, to one that is about to join.
@@ -81,7 +98,8 @@ impl Away {
         let node = nodes.node(&self.machine)?;
         node.ended().await?;
         nodes.empty(&self.machine).await?;
-        let create = ["join-token", "create", "--role", "controller", "-o", "quiet"];
+        let create = "join-token create --role controller -o quiet";
+        let create: Vec<&str> = create.split(' ').collect();
         let token = nodes.cli().expect(&create).await?.text();
         node.joins_by(token.trim().to_owned());
         self.step = Step::Admitted;
@@ -136,6 +154,7 @@ impl Fault for Rejoin {
             step: Step::Asked,
         });
         away.remove(nodes).await?;
+        away.step = Step::Removed;
         let ended = nodes.node(&machine)?.until_fallen(HEARD).await?;
         if ended.code() != Some(1) {
             let why = format!("{machine} was removed, and ended with {ended}");
@@ -167,14 +186,10 @@ impl Fault for Rejoin {
         };
         let node = nodes.node(&away.machine)?;
         if away.step == Step::Asked {
-            // It may have been done although nobody said so; to ask again is safe, and tells.
-            let asked = nodes.cli().run(&away.removal()).await?;
-            match asked.code {
-                Some(0) => away.step = Step::Removed,
-                // Refused: it is a member as before.
-                Some(1) if node.fallen().await.is_none() => return Ok(()),
-                Some(1) => return nodes.restart(&away.machine).await.map(drop),
-                _ => return Err(asked.failure()),
+            match away.was_removed(nodes).await? {
+                true => away.step = Step::Removed,
+                false if node.fallen().await.is_none() => return Ok(()),
+                false => return nodes.restart(&away.machine).await.map(drop),
             }
         }
         let runs = node.fallen().await.is_none();
@@ -205,6 +220,9 @@ async fn until_others_admit(nodes: &Nodes, machine: &str) -> Result<(), Error> {
         true => Ok(()),
         false => Err("not all of them"),
     });
-    have.await
-        .map_err(|error| Error::Invalid(error.to_string()))
+    have.await.map_err(invalid)
+}
+
+fn invalid(error: Error) -> Error {
+    Error::Invalid(error.to_string())
 }
