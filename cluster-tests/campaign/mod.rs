@@ -41,7 +41,8 @@ use watcher::Watcher;
 
 /// Acknowledged operations a second, over the whole of a run, below which it shows nothing.
 const FLOOR: f64 = 5.0;
-/// Entries that stay behind a snapshot: more than a run writes, so that its whole log can be read in the end.
+/// Entries that stay behind a snapshot: more than a run writes, so that its whole log can be read in the end, also on a
+/// controller that joined anew: it is sent all of it.
 const KEPT: u64 = 10_000_000;
 
 /// What to run.

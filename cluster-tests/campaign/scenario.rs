@@ -177,12 +177,13 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "maintenance",
-        about: "what administrators do: orderly stops, restarts one by one, leadership handed over",
+        about: "what administrators do: orderly stops, restarts one by one, leadership handed over, members replaced",
         faults: Faults::Of(&[
             "terminate-leader",
             "terminate-agent",
             "rolling-restart",
             "transfer-leadership",
+            "remove-and-rejoin",
         ]),
         span: Span::Round,
     },
@@ -212,9 +213,10 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "snapshots",
-        about: "the log is purged, controllers that were away are sent snapshots, and processes die meanwhile",
+        about: "the log is purged, controllers that were away or are new are sent snapshots, and processes die meanwhile",
         faults: Faults::Of(&[
             "fall-behind",
+            "remove-and-rejoin",
             "die-at-purge-before",
             "die-at-purge-after",
             "kill-leader",

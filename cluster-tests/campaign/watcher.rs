@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::cluster::{Members, Status, bytes_below};
-use crate::faults::process::{self, Process};
+use crate::faults::process::Process;
 use crate::history::{Gauge, Recorder};
 use crate::nodes::Nodes;
 
@@ -66,20 +66,20 @@ impl<'a> Watcher<'a> {
             let Ok(member) = self.nodes.member(&node) else {
                 continue;
             };
-            let Some(pid) = member.pid else { continue };
+            let Some((pid, inside)) = member.pid.zip(member.directory_inside()) else {
+                continue;
+            };
             // It may be going at this moment.
             let taken = Process::resident_bytes(pid).zip(Process::descriptors(pid));
             let Some((resident, descriptors)) = taken else {
                 continue;
             };
-            // It may have a disk that only it sees.
-            let data_dir = process::seen_by(pid, &member.data_dir);
             self.recorder.gauge(Gauge {
                 node,
                 at: self.recorder.now(),
                 resident,
                 descriptors,
-                on_disk: bytes_below(&data_dir),
+                on_disk: bytes_below(&inside),
             });
         }
     }

@@ -22,24 +22,24 @@ impl Checker for Results {
         let evidence = case.evidence;
         let mut finding = Finding::of(self);
         case.replay.report_to(&mut finding);
-        let mut known: BTreeMap<u64, (String, Option<&Operation>)> = BTreeMap::new();
+        let mut known: BTreeMap<u64, (&TaskSeen, Option<&Operation>)> = BTreeMap::new();
         let operations = evidence.history.operations.iter();
         let seen = operations.flat_map(|it| it.tasks().iter().map(move |task| (task, Some(it))));
         let held = evidence.finals.values().flatten();
         let held = held.map(|it| (&it.task, None));
         for (task, operation) in seen.chain(held).filter(|(task, _)| is_settled(task)) {
-            let Some(ending) = task.ending() else {
-                continue;
-            };
             finding.saw(1);
             let id = task.id;
-            let (first, by) = known.entry(id).or_insert((ending.clone(), operation));
-            if *first != ending {
-                let seen = format!("t{id} has two results: {first}; and {ending}");
+            let (first, by) = known.entry(id).or_insert((task, operation));
+            if !first.ends_like(task) {
+                let (one, other) = (first.ending(), task.ending());
+                let seen = format!("t{id} has two results: {one}; and {other}");
                 let violation = Violation::new(Kind::ResultChanged, seen);
                 let both = [*by, operation].into_iter().flatten();
                 let violation = both.fold(violation, Violation::operation);
                 finding.violations.push(violation);
+            } else if !first.shows_output() {
+                (*first, *by) = (task, operation);
             }
         }
         finding

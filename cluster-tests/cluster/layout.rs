@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::Error;
+use crate::faults::process;
 
 /// The format that this harness reads.
 const SCHEMA: u32 = 1;
@@ -84,6 +85,13 @@ impl Layout {
 
     pub fn member(&self, id: &str) -> Option<Member> {
         self.members().into_iter().find(|member| member.id == id)
+    }
+}
+
+impl Member {
+    /// Its data directory with its own eyes: it may have a disk that only it sees. `None` where it does not run.
+    pub fn directory_inside(&self) -> Option<PathBuf> {
+        Some(process::seen_by(self.pid?, &self.data_dir))
     }
 }
 

@@ -89,6 +89,8 @@ pub enum Need {
     Network(Harm),
     /// A network with links that can be taken down.
     Links,
+    /// A network that reaches members whose ids nobody knew when it was made.
+    Newcomers,
     /// Nodes with clocks of their own.
     Clocks,
     /// Controllers with disks of their own.
@@ -130,6 +132,13 @@ impl Need {
             Need::Links => (
                 backend == Backend::Namespaces,
                 format!("links, which {} has not", backend.name()),
+            ),
+            Need::Newcomers => (
+                backend != Backend::Proxies,
+                format!(
+                    "a network that does not go by members' ids, as {} do",
+                    backend.name()
+                ),
             ),
             Need::Clocks => (options.has_clocks, "clocks of their own".to_owned()),
             Need::Disks => (options.disks.is_some(), "disks of their own".to_owned()),

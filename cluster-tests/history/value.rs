@@ -114,8 +114,9 @@ pub struct ResultSeen {
     pub signal: Option<i32>,
     pub stdout_bytes: u64,
     pub stderr_bytes: u64,
-    /// CRC-32C of the kept end of stdout.
-    pub stdout_crc: u32,
+    /// CRC-32C of the kept end of stdout. `None` where the answer only named it: it was too large to show, or not to be
+    /// had from that controller then.
+    pub stdout_crc: Option<u32>,
 }
 
 impl TaskSeen {
@@ -135,13 +136,27 @@ impl TaskSeen {
         }
     }
 
-    /// State and result as one comparable text, once it has ended.
-    pub fn ending(&self) -> Option<String> {
-        let state = self.state.is_terminal().then(|| self.state.as_str())?;
-        Some(match &self.result {
+    /// State and result in words.
+    pub fn ending(&self) -> String {
+        let state = self.state.as_str();
+        match &self.result {
             None => state.to_owned(),
             Some(result) => format!("{state} under epoch {}: {result}", self.epoch),
-        })
+        }
+    }
+
+    /// Whether both say the same of how it ended, as far as they say.
+    pub fn ends_like(&self, other: &TaskSeen) -> bool {
+        self.state == other.state
+            && match (&self.result, &other.result) {
+                (Some(one), Some(two)) => self.epoch == other.epoch && one.agrees_with(two),
+                (one, two) => one == two,
+            }
+    }
+
+    pub fn shows_output(&self) -> bool {
+        let shown = |result: &ResultSeen| result.stdout_crc.is_some();
+        self.result.as_ref().is_none_or(shown)
     }
 }
 
@@ -152,8 +167,15 @@ impl ResultSeen {
             signal: result.signal,
             stdout_bytes: result.stdout_bytes,
             stderr_bytes: result.stderr_bytes,
-            stdout_crc: crc32c::crc32c(&result.stdout),
+            stdout_crc: { result.stdout_blob.is_none() }.then(|| crc32c::crc32c(&result.stdout)),
         }
+    }
+
+    /// The same, but for an output that one of them does not show.
+    pub fn agrees_with(&self, other: &ResultSeen) -> bool {
+        let shown = self.stdout_crc.is_some() && other.stdout_crc.is_some();
+        let numbers = |it: &ResultSeen| (it.exit_code, it.signal, it.stdout_bytes, it.stderr_bytes);
+        numbers(self) == numbers(other) && (!shown || self.stdout_crc == other.stdout_crc)
     }
 }
 
@@ -164,8 +186,11 @@ impl std::fmt::Display for ResultSeen {
             (None, Some(signal)) => write!(f, "signal {signal}")?,
             (None, None) => f.write_str("no exit")?,
         }
-        let (bytes, crc) = (self.stdout_bytes, self.stdout_crc);
-        write!(f, ", {bytes} bytes of output with checksum {crc:08x}")
+        write!(f, ", {} bytes of output", self.stdout_bytes)?;
+        match self.stdout_crc {
+            Some(crc) => write!(f, " with checksum {crc:08x}"),
+            None => f.write_str(" that were not shown"),
+        }
     }
 }
 

@@ -23,10 +23,13 @@ use tokio_rustls::rustls::ClientConfig;
 use wire::v1;
 use wire::v1::tasks_client::TasksClient;
 
+pub use asking::Seat;
 pub use node::Node;
 
 use crate::checkers::{self, Final};
-use crate::cluster::{self, Ask, Cli, Context, Member, Members, Metrics, Status, Workspace};
+use crate::cluster::{
+    self, Ask, Cli, Completed, Context, Member, Members, Metrics, Status, Workspace,
+};
 use crate::faults::clock::Clock;
 use crate::faults::disk::SmallDisk;
 use crate::faults::{self, process};
@@ -145,11 +148,16 @@ impl Nodes {
         let context = Context::read(&directory.join("outside.toml"))?;
         let credentials = context.credentials()?;
         let tls = cluster::grpc_tls(&credentials)?;
+        let machines = controllers.iter().map(|id| {
+            let dialled = network.dial_from_outside(id, Service::Grpc);
+            (id, dialled, network.listen(id))
+        });
+        let askers = Askers::new(machines, &tls);
         let mut nodes = Nodes {
             nodes,
             network,
             cli,
-            askers: Askers::new(&context.addresses, &tls),
+            askers,
             context,
             tls,
             https: cluster::https_tls(&credentials)?,
@@ -226,7 +234,8 @@ impl Nodes {
         Metrics::scrape(&address, &self.https).await
     }
 
-    /// What a controller says that knows a leader with a quorum behind it; else what another one says.
+    /// What a controller says that knows a leader with a quorum behind it; else what another one says. Members are
+    /// called by their machines.
     pub async fn status(&self) -> Result<Status, Error> {
         self.askers.status().await
     }
@@ -234,6 +243,20 @@ impl Nodes {
     /// An agent as a controller shows it.
     pub async fn agent(&self, id: &str) -> Result<v1::Agent, Error> {
         self.askers.agent(id).await
+    }
+
+    /// What the cluster itself calls the controller on this machine.
+    pub async fn member_id(&self, machine: &str) -> Result<String, Error> {
+        let seats = self.askers.seats().await?;
+        let its = |seat: &Seat| seat.machine.as_deref() == Some(machine);
+        let missing = || Error::Invalid(format!("no member of the cluster is on {machine}"));
+        let seat = seats.into_iter().find(its).ok_or_else(missing)?;
+        Ok(seat.id)
+    }
+
+    /// Who belongs to the cluster, as the controller on this machine shows it.
+    pub async fn seats_seen_by(&self, machine: &str) -> Result<Vec<Seat>, Error> {
+        self.askers.seats_seen_by(machine).await
     }
 
     /// Waits until there is a leader, and says who. Those that are cut off may think otherwise.
@@ -357,19 +380,27 @@ impl Nodes {
     /// What is in the log of a controller that does not run.
     pub async fn dumped_log(&self, id: &str) -> Result<Log, Error> {
         let node = self.node(id)?;
-        let text = |path: &Path| path.to_string_lossy().into_owned();
-        let data_dir = text(&node.data_dir);
-        let words = ["data-dir", "log", &data_dir, "-o", "json"].map(str::to_owned);
-        let argv: Vec<String> = [text(self.cli.binary())].into_iter().chain(words).collect();
-        let argv = match &node.disk {
-            Some(disk) => disk.under(&argv),
-            None => argv,
-        };
-        let child = self.cli.program(&argv[0], &argv[1..]).spawn();
-        let child = child.map_err(Error::io("reading a log"))?;
-        let done = cluster::finish(format!("data-dir log {data_dir}"), child).await?;
-        let printed = done.success()?.stdout;
+        let (binary, data_dir) = (self.cli.binary(), &node.data_dir);
+        let (binary, data_dir) = (binary.to_string_lossy(), data_dir.to_string_lossy());
+        let words = [&*binary, "data-dir", "log", &data_dir, "-o", "json"];
+        let printed = self.run_on_its_disk(node, &words).await?.stdout;
         Log::parse(printed.as_slice()).map_err(|reason| Error::format(&node.data_dir, reason))
+    }
+
+    /// Leaves nothing in the data directory of a node that does not run.
+    pub async fn empty(&self, id: &str) -> Result<(), Error> {
+        let node = self.node(id)?;
+        let data_dir = node.data_dir.to_string_lossy();
+        let words = ["find", &data_dir, "-mindepth", "1", "-delete"];
+        self.run_on_its_disk(node, &words).await.map(drop)
+    }
+
+    async fn run_on_its_disk(&self, node: &Node, words: &[&str]) -> Result<Completed, Error> {
+        let argv = words.iter().map(|word| (*word).to_owned());
+        let argv = node.on_its_disk(argv.collect());
+        let child = self.cli.program(&argv[0], &argv[1..]).spawn();
+        let child = child.map_err(Error::io("looking at a node's disk"))?;
+        cluster::finish(words.join(" "), child).await?.success()
     }
 
     /// Nodes whose process has ended, and how, whether that was meant or not.

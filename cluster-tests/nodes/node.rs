@@ -23,8 +23,9 @@ const TIED_TO_STDIN: &str = "QUORATE_TIED_TO_STDIN";
 /// A controller or an agent.
 #[derive(Debug)]
 pub struct Node {
+    /// The machine's name. A controller that joins anew has another id than before, on the same machine.
     pub id: String,
-    pub argv: Vec<String>,
+    argv: Vec<String>,
     pub data_dir: PathBuf,
     pub log: PathBuf,
     /// Of its own, where clocks were asked for.
@@ -34,6 +35,8 @@ pub struct Node {
     pub environment: Vec<(String, String)>,
     /// Where its next process is to die, if it is a test build.
     failpoints: std::sync::Mutex<Option<String>>,
+    /// The join token by which it came in, where it did. It stays on the command line, and is used once.
+    token: std::sync::Mutex<Option<String>>,
     /// Standard input is in it; it stays open as long as this is.
     child: Mutex<Option<Child>>,
     /// Beside the lock, for a look from anywhere.
@@ -51,6 +54,7 @@ impl Node {
             disk: None,
             environment: Vec::new(),
             failpoints: std::sync::Mutex::new(None),
+            token: std::sync::Mutex::new(None),
             child: Mutex::new(None),
             pid: std::sync::Mutex::new(None),
         }
@@ -65,10 +69,7 @@ impl Node {
         let log = OpenOptions::new().create(true).append(true).open(&self.log);
         let log = log.map_err(Error::file("opening", &self.log))?;
         let again = log.try_clone().map_err(Error::file("opening", &self.log))?;
-        let argv = match &self.disk {
-            Some(disk) => disk.under(&self.argv),
-            None => self.argv.clone(),
-        };
+        let argv = self.on_its_disk(self.argv());
         let mut command = cli.program(&argv[0], &argv[1..]);
         command
             .env_remove("QUORATE_CONTEXT")
@@ -143,13 +144,33 @@ impl Node {
         lock(&self.failpoints).clone()
     }
 
+    /// From the next start on it comes into the cluster by this token, if it has not yet.
+    pub fn joins_by(&self, token: String) {
+        *lock(&self.token) = Some(token);
+    }
+
+    fn argv(&self) -> Vec<String> {
+        let token = lock(&self.token).clone();
+        let joining = token.map(|token| ["--join".to_owned(), token]);
+        let joining = joining.into_iter().flatten();
+        self.argv.iter().cloned().chain(joining).collect()
+    }
+
+    /// A command line that sees the data directory as its process does.
+    pub fn on_its_disk(&self, argv: Vec<String>) -> Vec<String> {
+        match &self.disk {
+            Some(disk) => disk.under(&argv),
+            None => argv,
+        }
+    }
+
     pub fn as_member(&self) -> Member {
         Member {
             id: self.id.clone(),
             pid: *lock(&self.pid),
             data_dir: self.data_dir.clone(),
             log: self.log.clone(),
-            argv: self.argv.clone(),
+            argv: self.argv(),
         }
     }
 

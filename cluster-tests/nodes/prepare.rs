@@ -97,8 +97,9 @@ impl Plan<'_> {
     fn controller(&self, cli: &Cli, id: &str) -> Node {
         let mut argv = self.common(cli, "controller", id);
         argv.extend(["--listen".to_owned(), self.network.listen(id)]);
-        if self.controllers.first().is_some_and(|first| first != id) {
-            argv.extend(["--join".to_owned(), self.dials(id).join(",")]);
+        let others = self.dials(id);
+        if !others.is_empty() {
+            argv.extend(["--controller".to_owned(), others.join(",")]);
         }
         self.node(id, argv)
     }
@@ -110,12 +111,12 @@ impl Plan<'_> {
         self.node(id, argv)
     }
 
+    /// Its certificate says what it is called.
     fn common(&self, cli: &Cli, role: &str, id: &str) -> Vec<String> {
         let text = |path: &Path| path.to_string_lossy().into_owned();
         let words = [
             [role, "run"],
             ["--config", &text(&self.settings(id))],
-            ["--id", id],
             ["--data-dir", &text(&self.data_dir(id))],
         ];
         let words = words.into_iter().flatten().map(str::to_owned);

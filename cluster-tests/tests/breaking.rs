@@ -215,6 +215,35 @@ async fn a_fault_without_effect_is_invalid() {
     nodes.until_serving(PATIENCE).await.unwrap();
 }
 
+/// Moments at which a removal is given up: asked for, done, ended, joining.
+const CUT_SHORT: [u64; 6] = [60, 250, 600, 2_000, 3_500, 5_000];
+
+#[test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_machine_is_a_member_again_wherever_its_removal_is_cut_short() {
+    let progress = Progress::new("cut-short");
+    let _turn = turn().await;
+    let (options, missing) = faults::equip(Options::new("cut-short", Backend::Direct), &chosen());
+    for why in missing {
+        progress.skip(&why);
+    }
+    let nodes = Nodes::start(options).await.unwrap();
+    let mut rng = StdRng::seed_from_u64(seed());
+    let kind = faults::find("remove-and-rejoin").unwrap();
+    for cut in CUT_SHORT.map(Duration::from_millis) {
+        let mut fault = (kind.make)();
+        let inflicted = tokio::time::timeout(cut, fault.inflict(&nodes, &mut rng)).await;
+        fault.heal(&nodes).await.unwrap();
+        nodes.until_controllers_back().await.unwrap();
+        let mut ids = Vec::new();
+        for machine in nodes.controllers() {
+            ids.push(nodes.member_id(&machine).await.unwrap());
+        }
+        progress.say(format!("{cut:?}: {inflicted:?}; {}", ids.join(" ")));
+    }
+    nodes.until_serving(PATIENCE).await.unwrap();
+    converged(&nodes).await;
+}
+
 #[test]
 async fn faults_are_told_apart_by_name_and_drawn_by_seed() {
     let names: Vec<&str> = faults::all().map(|kind| kind.name).collect();

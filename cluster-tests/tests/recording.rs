@@ -29,7 +29,7 @@ fn task(id: u64) -> TaskSeen {
         result: Some(ResultSeen {
             exit_code: Some(0),
             stdout_bytes: 3,
-            stdout_crc: 7,
+            stdout_crc: Some(7),
             ..ResultSeen::default()
         }),
     }

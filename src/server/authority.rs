@@ -101,6 +101,20 @@ pub async fn keep(controller: Arc<Controller>, stopping: CancellationToken) {
     stopping.run_until_cancelled(fetching).await;
 }
 
+/// Takes the key while whoever has it can still give it: one that is removed may be the only one.
+pub async fn before_removal(controller: &Controller) -> Result<(), Failure> {
+    if controller.authority.get().is_some() {
+        return Ok(());
+    }
+    let fetched = fetch(controller).await.map(drop);
+    fetched.map_err(|error| {
+        let why = format!(
+            "this controller can't keep the CA's key, which the one that is to go may be the only one to have: {error}"
+        );
+        Failure::new(Code::Busy, why)
+    })
+}
+
 /// From whichever other member gives it.
 async fn fetch(controller: &Controller) -> Result<bool, String> {
     for member in controller.cluster.members() {

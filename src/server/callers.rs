@@ -45,19 +45,22 @@ impl Callers {
                 principal: direct,
                 forwarded: false,
             }),
-            Some(passed_on)
-                if direct.role == Role::Controller && direct.name.parse().is_ok_and(is_member) =>
-            {
-                let principal = decode(passed_on)?;
-                Ok(Caller {
-                    principal,
-                    forwarded: true,
-                })
-            }
-            Some(_) => Err(Failure::new(
+            Some(_) if direct.role != Role::Controller => Err(Failure::new(
                 Code::Forbidden,
                 "only a controller of this cluster may pass on the principal of another",
             )),
+            // Its client is told so and asks another one: a controller that was removed may not have heard of it yet.
+            Some(_) if !direct.name.parse().is_ok_and(is_member) => Err(Failure::new(
+                Code::ShuttingDown,
+                format!(
+                    "{} is no controller of this cluster, or not any more",
+                    direct.name
+                ),
+            )),
+            Some(passed_on) => Ok(Caller {
+                principal: decode(passed_on)?,
+                forwarded: true,
+            }),
         }
     }
 
@@ -207,7 +210,7 @@ mod tests {
         assert!(caller.forwarded);
         assert_eq!(caller.principal, ada);
         let never_let_in = callers.of(&by_controller, |id| id != ControllerId(2));
-        assert_eq!(never_let_in.unwrap_err().code, Code::Forbidden);
+        assert_eq!(never_let_in.unwrap_err().code, Code::ShuttingDown);
         for role in [security::Role::Client, security::Role::Agent] {
             let mut by_other = request(Some(role), "eve");
             pass_on(&ada, by_other.metadata_mut());

@@ -4,11 +4,10 @@ use model::{End, Outcome, State, Task, TaskId};
 
 use crate::history::{AgentSeen, ResultSeen, TaskSeen};
 
-/// A task as the state has it, and whether the checksum of its output can be told from here.
+/// A task as the state has it.
 #[derive(Debug, Clone)]
 pub struct Held {
     pub task: TaskSeen,
-    pub output_known: bool,
 }
 
 pub fn held(state: &State, id: TaskId) -> Option<Held> {
@@ -40,10 +39,7 @@ pub fn of(task: &Task, result: Option<&Outcome>, generation: u64) -> Held {
         ),
         result: result.map(result_of),
     };
-    Held {
-        task: seen,
-        output_known: result.is_none_or(|result| result.blobs.stdout.is_none()),
-    }
+    Held { task: seen }
 }
 
 fn result_of(outcome: &Outcome) -> ResultSeen {
@@ -63,7 +59,8 @@ fn result_of(outcome: &Outcome) -> ResultSeen {
         signal,
         stdout_bytes: outcome.stdout_bytes,
         stderr_bytes: outcome.stderr_bytes,
-        stdout_crc: crc32c::crc32c(&outcome.stdout),
+        // What lies beside the log can't be told from here.
+        stdout_crc: { outcome.blobs.stdout.is_none() }.then(|| crc32c::crc32c(&outcome.stdout)),
     }
 }
 
@@ -101,16 +98,17 @@ impl Held {
     }
 
     fn result_differs(&self, shown: &TaskSeen) -> Option<String> {
-        let mut held = self.task.result.clone();
-        if let (false, Some(held), Some(shown)) = (self.output_known, &mut held, &shown.result) {
-            held.stdout_crc = shown.stdout_crc;
-        }
+        let held = &self.task.result;
+        let same = match (held, &shown.result) {
+            (Some(held), Some(shown)) => held.agrees_with(shown),
+            (held, shown) => held == shown,
+        };
         let text = |result: &Option<ResultSeen>| match result {
             Some(result) => result.to_string(),
             None => "none".to_owned(),
         };
-        (held != shown.result).then(|| {
-            let (told, is) = (text(&shown.result), text(&held));
+        (!same).then(|| {
+            let (told, is) = (text(&shown.result), text(held));
             format!("the result {told}, and it was {is}")
         })
     }

@@ -87,7 +87,8 @@ fn set(nodes: &Nodes, id: &str, by: &str) -> Result<(), Error> {
 /// Waits until another controller measures that `id` is off by so many seconds.
 async fn until_seen(nodes: &Nodes, id: &str, wanted: Range<f64>) -> Result<(String, f64), Error> {
     let watcher = all_but(nodes.controllers(), &[id]).remove(0);
-    let name = format!("quorate_clock_skew_seconds{{member=\"{id}\"}}");
+    let member = nodes.member_id(id).await?;
+    let name = format!("quorate_clock_skew_seconds{{member=\"{member}\"}}");
     let what = format!("{watcher} to see {id} off by {wanted:?} s");
     let skew = wait::until(&what, SEEN, || async {
         let metrics = nodes.metrics(&watcher).await;

@@ -16,7 +16,7 @@ use rand::seq::IndexedRandom;
 
 use crate::cluster::{Members, tail};
 use crate::faults::data_dir::{DataDir, matching};
-use crate::faults::{Fault, Kind, Need, Whom, kill, process};
+use crate::faults::{Fault, Kind, Need, Whom, kill};
 use crate::nodes::{Node, Nodes};
 use crate::{Error, wait};
 
@@ -309,10 +309,8 @@ fn written(bytes: &[u8]) -> usize {
 fn is_elsewhere(nodes: &Nodes, id: &str, path: &Path, bytes: &[u8]) -> bool {
     let others = nodes.controllers().into_iter().filter(|other| other != id);
     let members = others.filter_map(|other| nodes.member(&other).ok());
-    let mut copies = members.filter_map(|member| {
-        let data_dir = process::seen_by(member.pid?, &member.data_dir);
-        fs::read(data_dir.join(path)).ok()
-    });
+    let mut copies =
+        members.filter_map(|member| fs::read(member.directory_inside()?.join(path)).ok());
     copies.any(|copy| copy.starts_with(bytes))
 }
 

@@ -190,10 +190,9 @@ impl DieAt {
 /// Makes it the leader, or it dies in the middle of that, which is what it is to do.
 async fn hand_over(nodes: &Nodes, victim: &str) -> Result<(), Error> {
     nodes.until_controllers_back().await?;
-    let handed = nodes
-        .cli()
-        .run(&["cluster", "transfer-leadership", victim])
-        .await?;
+    let id = nodes.member_id(victim).await?;
+    let transfer = ["cluster", "transfer-leadership", &id];
+    let handed = nodes.cli().run(&transfer).await?;
     match nodes.node(victim)?.fallen().await {
         None => handed.success().map(drop),
         Some(_) => Ok(()),

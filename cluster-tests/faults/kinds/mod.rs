@@ -17,6 +17,7 @@ mod link;
 mod noise;
 mod pause;
 mod power_cut;
+mod rejoin;
 mod rolling;
 mod slow_fsync;
 mod terminate;
@@ -45,4 +46,5 @@ pub const ALL: &[&[Kind]] = &[
     &power_cut::KINDS,
     &damage::KINDS,
     &slow_fsync::KINDS,
+    &rejoin::KINDS,
 ];

@@ -30,7 +30,8 @@ impl Fault for Transfer {
         self.from = before.leader().unwrap_or_default().to_owned();
         self.term = before.term;
         self.to = Whom::Follower.draw_one(nodes, rng).await?;
-        let transfer = ["cluster", "transfer-leadership", &self.to];
+        let to = nodes.member_id(&self.to).await?;
+        let transfer = ["cluster", "transfer-leadership", &to];
         nodes.cli().expect(&transfer).await?;
         Ok(format!("{} to {}", self.from, self.to))
     }

@@ -7,7 +7,7 @@ use cluster_tests::checkers::{
 };
 use cluster_tests::cluster::{MemberStatus, Status};
 use cluster_tests::history::{
-    Action, Answer, History, Operation, Outcome, TaskSeen, TaskState, Value,
+    Action, Answer, History, Operation, Outcome, ResultSeen, TaskSeen, TaskState, Value,
 };
 
 use super::made::{at, kinds, operation};
@@ -193,6 +193,35 @@ fn a_result_that_changed_is_found_between_client_and_controllers() {
     );
     let found = broken(|evidence| finals(evidence, "c2")[1].task.state = TaskState::Failed);
     assert_eq!(kinds(&found), [Kind::ResultChanged]);
+}
+
+/// Checksums as three answers about the same end have them.
+fn printed(crcs: [Option<u32>; 3]) -> Vec<Violation> {
+    let shown = |stdout_crc| {
+        let mut task = seen(1, "r1", 10, 14);
+        task.attempt = 2;
+        task.result = Some(ResultSeen {
+            stdout_bytes: 6_000,
+            stdout_crc,
+            ..ResultSeen::default()
+        });
+        task
+    };
+    broken(|evidence| {
+        let [first, second, third] = crcs.map(shown);
+        evidence.history.operations[0] = acknowledged(1, first);
+        finals(evidence, "c1")[0].task = second;
+        finals(evidence, "c2")[0].task = third;
+    })
+}
+
+#[test]
+fn an_output_that_is_not_shown_is_no_other_one_and_hides_none() {
+    assert_eq!(printed([Some(7), None, Some(7)]), []);
+    assert_eq!(printed([None, Some(7), None]), []);
+    for other in [[Some(7), None, Some(8)], [None, Some(7), Some(8)]] {
+        assert_eq!(kinds(&printed(other)), [Kind::ResultChanged]);
+    }
 }
 
 #[test]

@@ -9,6 +9,7 @@ use wire::v1;
 use super::cluster::controller_id;
 use super::request::{Hop, position_of};
 use super::{Deadline, Gateway, failure};
+use crate::authority;
 use crate::callers::Caller;
 
 impl Gateway {
@@ -55,7 +56,10 @@ impl Gateway {
         self.led(
             &caller,
             deadline,
-            || async move { self.changed(self.0.cluster.remove_member(id).await) },
+            || async move {
+                authority::before_removal(&self.0).await?;
+                self.changed(self.0.cluster.remove_member(id).await)
+            },
             |hop| {
                 let request = Hop::pass_on(&caller, deadline, message.clone());
                 async move { hop.cluster().remove(request).await }

@@ -1,5 +1,6 @@
 //! Who gets what without a certificate, and with one: enrolments, renewals, the CA's key.
 
+use std::fs;
 use std::time::Duration;
 
 use rustls_pki_types::CertificateDer;
@@ -16,7 +17,7 @@ use wire::v1::join_tokens_client::JoinTokensClient;
 use wire::v1::tasks_client::TasksClient;
 
 use super::agent::FakeAgent;
-use super::fixture::{Fixture, PATIENCE, code, follows};
+use super::fixture::{Fixture, PATIENCE, code, follows, leads};
 use crate::node::Node;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -202,6 +203,46 @@ async fn the_key_of_the_ca_is_for_voters_alone_and_each_of_them_gets_it() {
         enrol(&second, &token, &key, None).await.is_ok(),
         "a follower lets machines in too"
     );
+    second.stop().await;
+    first.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_takes_the_key_of_the_ca_before_another_one_goes() {
+    let fixture = Fixture::new();
+    fixture.give_authority("c1");
+    let first = fixture.first().await;
+    // The second one can't keep it: there is something else.
+    let place = fixture.scratch("c2").join("ca");
+    fs::create_dir_all(fixture.scratch("c2")).unwrap();
+    fs::write(&place, "").unwrap();
+    let second = fixture.joining("c2", &first).await;
+    let handed_over = async {
+        let to = || "c2".to_owned();
+        // Only one with a vote is given it.
+        while fixture
+            .cluster(&first)
+            .transfer_leadership(v1::TransferLeadershipRequest { to: to() })
+            .await
+            .is_err()
+        {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        leads(&second).await;
+    };
+    tokio::time::timeout(PATIENCE, handed_over).await.unwrap();
+    let remove = async || {
+        let id = "c1".to_owned();
+        fixture
+            .cluster(&second)
+            .remove(v1::RemoveRequest { id })
+            .await
+    };
+    assert_eq!(code(&remove().await.unwrap_err()), Code::Busy);
+    fs::remove_file(&place).unwrap();
+    remove().await.unwrap();
+    let kept = second.controller.authority.get().unwrap();
+    assert_eq!(kept.pem(), fixture.ca().pem());
     second.stop().await;
     first.stop().await;
 }
