@@ -512,7 +512,9 @@ async fn stop_until_lease_ends(world: &Arc<World>) -> bool {
             .values()
             .map(|controller| &controller.disk)
     };
-    disks().for_each(|disk| disk.set_latency(slow / 2..slow));
+    if !world.is_healing() {
+        disks().for_each(|disk| disk.set_latency(slow / 2..slow));
+    }
     // The leader looks ten times a second what has run out.
     pass(world, 50..250).await;
     agent.paused.set(false);

@@ -61,6 +61,8 @@ pub struct Network {
 }
 
 struct Now {
+    /// For good: a fault that had only begun would break something once all is mended.
+    healed: bool,
     weather: Weather,
     /// By direction: how many faults cut it.
     cut: BTreeMap<(Place, Place), u32>,
@@ -74,6 +76,7 @@ impl Network {
         Network {
             dice: Dice::new(seed),
             now: Mutex::new(Now {
+                healed: false,
                 weather: Weather::CALM,
                 cut: BTreeMap::new(),
                 refused: BTreeSet::new(),
@@ -83,12 +86,18 @@ impl Network {
     }
 
     pub fn set_weather(&self, weather: Weather) {
-        lock(&self.now).weather = weather;
+        let mut now = lock(&self.now);
+        if !now.healed {
+            now.weather = weather;
+        }
     }
 
     /// Cuts ways, each in one direction. Cuts add up.
     pub fn cut(&self, ways: &[(Place, Place)]) {
         let mut now = lock(&self.now);
+        if now.healed {
+            return;
+        }
         for way in ways {
             *now.cut.entry(*way).or_default() += 1;
         }
@@ -105,7 +114,10 @@ impl Network {
 
     /// Nobody listens there, as seen from here; what is connected is reset.
     pub fn refuse(&self, ways: &[(Place, Place)]) {
-        lock(&self.now).refused.extend(ways);
+        let mut now = lock(&self.now);
+        if !now.healed {
+            now.refused.extend(ways);
+        }
     }
 
     pub fn accept(&self, ways: &[(Place, Place)]) {
@@ -117,8 +129,10 @@ impl Network {
         lock(&self.now).refused.contains(&(from, to))
     }
 
+    /// Nothing is broken here any more, and nothing will be.
     pub fn mend_all(&self) {
         let mut now = lock(&self.now);
+        now.healed = true;
         now.cut.clear();
         now.refused.clear();
         now.weather = Weather::CALM;

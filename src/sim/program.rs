@@ -22,7 +22,7 @@ use tracing_subscriber::EnvFilter;
 )]
 struct Args {
     /// How many seeds.
-    #[arg(long, default_value_t = 150)]
+    #[arg(long, default_value_t = 500)]
     seeds: u64,
     /// The first of them.
     #[arg(long, default_value_t = 0)]

@@ -22,6 +22,7 @@ use tokio::time::timeout;
 
 use super::prepare::{Failed, Order, Plan, Prepared, blame};
 use super::roster::ROSTER;
+use super::signals;
 use super::table::{self, Process};
 use crate::error::Error;
 use crate::journal::ProcessMark;
@@ -181,7 +182,10 @@ fn serve(waiting: &Mutex<Receiver<Job>>, threads: &AtomicUsize) {
     }
 }
 
-pub(super) fn spawn(plan: &Plan) -> Result<Launched, Failed> {
+pub(super) fn spawn(
+    plan: &Plan,
+    may_start: impl Fn() -> Result<(), Failed>,
+) -> Result<Launched, Failed> {
     let mut command = Command::new(&plan.program);
     command
         .arg0(&plan.argv0)
@@ -195,10 +199,16 @@ pub(super) fn spawn(plan: &Plan) -> Result<Launched, Failed> {
         .process_group(0);
     // Until it is listed nobody may take it for an orphan and reap it.
     let listing = ROSTER.spawning();
+    // All that came before may have taken any time, and this thread may be stopped anywhere.
+    may_start()?;
     let mut child = command.spawn().map_err(|error| blame(plan, &error))?;
     let lost = |why: &str| Failed::Unwatched(why.to_owned());
     let pid = i32::try_from(child.id()).map_err(|_| lost("its process number is too large"))?;
     listing.add(pid);
+    if may_start().is_err() {
+        // Stopped between the look and the start, it is late. Whoever waits for it sees it end.
+        signals::kill_group(pid);
+    }
     let started = Process::read(pid).map_or(0, |row| row.started);
     let opened = Pid::from_raw(pid)
         .ok_or(rustix::io::Errno::INVAL)

@@ -100,7 +100,7 @@ impl Order {
         let mut confinement = None;
         let launched = self
             .plan(&scratch, &mut confinement)
-            .and_then(|plan| self.may_start().and_then(|()| spawn(&plan)));
+            .and_then(|plan| spawn(&plan, || self.may_start()));
         Prepared {
             scratch: Some(scratch),
             confinement,
@@ -137,7 +137,6 @@ impl Order {
         })
     }
 
-    /// All that came before may have taken any time.
     fn may_start(&self) -> Result<(), Failed> {
         let told = self.stop.has_changed().is_err() || *self.stop.borrow() > Urgency::None;
         if told || !self.shared.settings.lease.holds(clock::since_boot()) {

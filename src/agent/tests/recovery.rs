@@ -129,9 +129,12 @@ async fn the_data_directory_of_another_cluster_is_refused() {
 async fn what_an_earlier_run_started_is_killed_even_where_its_journal_is_lost() {
     let home = Home::new();
     let mut controller = Controller::listen(&home.ca, "c1").await;
-    let dir = DataDir::open(&home.path("data"), "a1", CLUSTER).unwrap();
-    let mut left = sleeper(Some(Marks::new(dir.instance().clone()).of(fence(1).into())));
-    drop(dir);
+    let instance = {
+        let dir = DataDir::open(&home.path("data"), "a1", CLUSTER).unwrap();
+        dir.instance().clone()
+    };
+    // Once the directory is closed: a child has its lock, too, until shortly after `spawn` has returned.
+    let mut left = sleeper(Some(Marks::new(instance).of(fence(1).into())));
     let mut agent = home.start(&controller);
     let (_session, known) = controller.leading(1).await;
     assert_eq!(known, [], "nothing is remembered");
