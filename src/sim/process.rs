@@ -17,7 +17,7 @@ use crate::trace::lock;
 use crate::world::World;
 
 /// How often the guard looks at the lease, and a killed process is noticed.
-const LOOK: Duration = Duration::from_millis(50);
+pub const LOOK: Duration = Duration::from_millis(50);
 
 /// SIGKILL.
 const KILL: i32 = 9;

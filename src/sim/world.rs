@@ -19,6 +19,7 @@ use crate::faults::{self, Inflicted};
 use crate::judge::Judge;
 use crate::network::{Network, Place, agent, client};
 use crate::plan::Plan;
+use crate::process;
 use crate::report::Report;
 use crate::trace::{Trace, lock};
 
@@ -336,6 +337,8 @@ impl World {
             }
             self.start(id).await;
         }
+        // An agent begins once what an earlier process of it ran is gone.
+        SimRuntime::sleep(2 * process::LOOK).await;
         for agent in self.agents.values() {
             agent.paused.set(false);
             agent.set_journal_latency(Agent::QUICK);
