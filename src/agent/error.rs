@@ -45,7 +45,8 @@ pub enum Error {
     )]
     Corrupt { path: PathBuf, reason: String },
     #[error(
-        "{0}; start the agent with an empty data directory: what it held is given to others when its lease runs out"
+        "{0}; if an earlier release ran here meanwhile, remove the one with the checksum; else start the agent with an empty \
+         data directory and its identity: what it held is given to others when its lease runs out"
     )]
     Altered(durable::checked::Error),
     #[error("the certificate in {} is for {found}, not for agent {wanted}", path.display())]

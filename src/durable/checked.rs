@@ -1,7 +1,7 @@
 //! Small files that say who somebody is, each with its checksum in another file beside it.
 //!
-//! In the file itself there is no place for one: releases that know of none refuse a field that they do not know. What
-//! such a release wrote gets one when it is next taken into use.
+//! In the file itself there is no place for one: releases that know of none refuse a field that they do not know. A file
+//! that such a release made gets one when it is next taken into use; one that it changed has to be vouched for by a person.
 
 use std::ffi::OsString;
 use std::io;
@@ -48,11 +48,12 @@ pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     replace_plain(path, content)
 }
 
-/// Gives a file a checksum that has none.
+/// Gives a file that was read the one checksum that it has, where it has none or may have another.
 pub fn take_over(path: &Path) -> io::Result<()> {
-    match read_optional(&beside(path))? {
-        Some(_) => Ok(()),
-        None => admit(path, read_optional(path)?.as_deref().into_iter()),
+    let admitted = read_optional(&beside(path))?;
+    match admitted.is_some_and(|lines| lines.iter().filter(|byte| **byte == b'\n').count() == 1) {
+        true => Ok(()),
+        false => admit(path, read_optional(path)?.as_deref().into_iter()),
     }
 }
 

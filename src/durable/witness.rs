@@ -27,7 +27,7 @@ impl<const N: usize> Witness<N> {
             return Ok(None);
         };
         let numbers = decode(&content).ok_or_else(|| {
-            let text = format!("{}, the log's witness, is damaged", path.display());
+            let text = format!("its witness {} is damaged", path.display());
             io::Error::new(io::ErrorKind::InvalidData, text)
         })?;
         Ok(Some((Self::over(path)?, numbers)))

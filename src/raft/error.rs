@@ -90,6 +90,7 @@ pub(crate) fn with_next_step(error: &io::Error) -> String {
         io::ErrorKind::NotADirectory
         | io::ErrorKind::IsADirectory
         | io::ErrorKind::AlreadyExists => "something else has its name: see --data-dir",
+        io::ErrorKind::Unsupported => "run the release that wrote it, or a later one",
         // What it held can't be made good by trying again; it is with the others.
         io::ErrorKind::InvalidData => {
             "let the machine join under a new id, with an empty data directory"

@@ -117,6 +117,7 @@ pub async fn before_removal(controller: &Controller) -> Result<(), Failure> {
 
 /// From whichever other member gives it.
 async fn fetch(controller: &Controller) -> Result<bool, String> {
+    let mut unusable = None;
     for member in controller.cluster.members() {
         let address = &member.addresses.grpc;
         let Ok(channel) = controller.others.channel(member.id, address) else {
@@ -133,10 +134,17 @@ async fn fetch(controller: &Controller) -> Result<bool, String> {
             continue;
         };
         let v1::AuthorityReply { ca_pem, key_pem } = answer.into_inner();
-        let ca = Ca::from_pem(&ca_pem, &key_pem).map_err(|error| error.to_string())?;
-        let ca = ours(ca, controller.credentials.trust())?;
+        let ca = Ca::from_pem(&ca_pem, &key_pem).map_err(|error| error.to_string());
+        let ca = match ca.and_then(|ca| ours(ca, controller.credentials.trust())) {
+            Ok(ca) => ca,
+            // Another one may have a good one.
+            Err(error) => {
+                unusable = Some(error);
+                continue;
+            }
+        };
         let taken = controller.authority.take(ca);
         return taken.map(|()| true).map_err(|error| error.to_string());
     }
-    Ok(false)
+    unusable.map_or(Ok(false), Err)
 }

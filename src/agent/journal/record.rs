@@ -115,13 +115,6 @@ pub(super) fn parse(bytes: &[u8]) -> Parsed {
 
 /// The payload and `durable` of a record whose checksum is right.
 pub(super) fn frame(bytes: &[u8]) -> Option<(&[u8], u64)> {
-    let whole = whole(bytes)?;
-    let (durable, _) = whole[12..].split_first_chunk()?;
-    Some((&whole[HEADER_BYTES..], u64::from_be_bytes(*durable)))
-}
-
-/// All bytes of a record whose checksum is right.
-pub(super) fn whole(bytes: &[u8]) -> Option<&[u8]> {
     let header = bytes.get(..HEADER_BYTES)?;
     if header[0..4] != MAGIC.to_be_bytes() {
         return None;
@@ -136,7 +129,8 @@ pub(super) fn whole(bytes: &[u8]) -> Option<&[u8]> {
     if crc32c::crc32c(&whole[8..]) != word(4) {
         return None;
     }
-    Some(whole)
+    let (durable, _) = whole[12..].split_first_chunk()?;
+    Some((&whole[HEADER_BYTES..], u64::from_be_bytes(*durable)))
 }
 
 #[cfg(test)]

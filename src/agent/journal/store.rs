@@ -57,7 +57,7 @@ impl Store {
             }
             Ok(()) | Err(_) => {}
         }
-        // Before the journal, which may grow meanwhile.
+        // Before the journal: one that somebody writes to must not be accused by whoever looks at it.
         let mark = witness_path(path);
         let witnessed = Witness::open(&mark);
         let mut bytes = Vec::new();
@@ -241,10 +241,12 @@ fn rewrite(path: &Path, incarnation: Incarnation, ledger: &Ledger) -> io::Result
     })
 }
 
-/// Of a file since it was last rewritten: its first record has what that left.
-fn signature(bytes: &[u8]) -> u64 {
-    let first = record::whole(bytes).unwrap_or_default();
-    u64::from(crc32c::crc32c(first))
+/// Of a file since it was last rewritten: of all that was left then, which its first record says how long it is. By the
+/// length alone two rewrites may be the same.
+pub(super) fn signature(bytes: &[u8]) -> u64 {
+    let left = record::frame(bytes).map_or(0, |(_, durable)| durable);
+    let left = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
+    u64::from(crc32c::crc32c(&bytes[..left]))
 }
 
 fn lost(end: u64, length: u64) -> String {
@@ -252,7 +254,11 @@ fn lost(end: u64, length: u64) -> String {
 }
 
 /// The shortest journal that says the same; its length does not depend on `durable`.
-fn encode(incarnation: Incarnation, ledger: &Ledger, durable: u64) -> io::Result<Vec<u8>> {
+pub(super) fn encode(
+    incarnation: Incarnation,
+    ledger: &Ledger,
+    durable: u64,
+) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let opened = Record::Opened { incarnation };
     for record in [opened].iter().chain(&ledger.records()) {

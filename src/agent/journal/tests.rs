@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::ledger::Ledger;
 use super::record::{ProcessMark, Record};
-use super::store::Store;
+use super::store::{Store, encode, signature};
 use super::{Durable, Journal};
 use crate::error::Error;
 
@@ -323,6 +323,22 @@ fn the_witness_says_nothing_of_a_journal_that_an_older_release_rewrote() {
     // As that release would have left it.
     fs::write(&mark, before).unwrap();
     assert_eq!(Store::open(&path(&dir)).unwrap().ledger().held.len(), 19);
+}
+
+#[test]
+fn two_rewrites_of_one_length_have_another_signature() {
+    let rewritten = |n| {
+        let ledger = ledger(&[begun(n)]);
+        let length = encode(model::Incarnation([7; 16]), &ledger, 0)
+            .unwrap()
+            .len();
+        encode(model::Incarnation([7; 16]), &ledger, length as u64).unwrap()
+    };
+    let (one, other) = (rewritten(1), rewritten(2));
+    assert_eq!(one.len(), other.len());
+    assert_ne!(signature(&one), signature(&other));
+    // What comes behind does not change it.
+    assert_eq!(signature(&one), signature(&[&one[..], &other[..]].concat()));
 }
 
 #[tokio::test]

@@ -184,7 +184,8 @@ fn serve(waiting: &Mutex<Receiver<Job>>, threads: &AtomicUsize) {
 
 pub(super) fn spawn(
     plan: &Plan,
-    may_start: impl Fn() -> Result<(), Failed>,
+    may_start: impl FnOnce() -> Result<(), Failed>,
+    is_late: impl FnOnce() -> bool,
 ) -> Result<Launched, Failed> {
     let mut command = Command::new(&plan.program);
     command
@@ -205,7 +206,7 @@ pub(super) fn spawn(
     let lost = |why: &str| Failed::Unwatched(why.to_owned());
     let pid = i32::try_from(child.id()).map_err(|_| lost("its process number is too large"))?;
     listing.add(pid);
-    if may_start().is_err() {
+    if is_late() {
         // Stopped between the look and the start, it is late. Whoever waits for it sees it end.
         signals::kill_group(pid);
     }

@@ -100,7 +100,7 @@ impl Order {
         let mut confinement = None;
         let launched = self
             .plan(&scratch, &mut confinement)
-            .and_then(|plan| spawn(&plan, || self.may_start()));
+            .and_then(|plan| spawn(&plan, || self.may_start(), || !self.has_lease()));
         Prepared {
             scratch: Some(scratch),
             confinement,
@@ -139,10 +139,14 @@ impl Order {
 
     fn may_start(&self) -> Result<(), Failed> {
         let told = self.stop.has_changed().is_err() || *self.stop.borrow() > Urgency::None;
-        if told || !self.shared.settings.lease.holds(clock::since_boot()) {
-            return Err(Failed::Stopped);
+        match told || !self.has_lease() {
+            true => Err(Failed::Stopped),
+            false => Ok(()),
         }
-        Ok(())
+    }
+
+    fn has_lease(&self) -> bool {
+        self.shared.settings.lease.holds(clock::since_boot())
     }
 }
 

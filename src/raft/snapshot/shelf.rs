@@ -271,8 +271,11 @@ impl Pointer {
         if hex::encode(Sha256::digest(&bytes)) != self.sha256 {
             return Err(damaged(&path, "is not the manifest that CURRENT names"));
         }
-        let manifest =
-            Manifest::decode(&bytes).map_err(|error| damaged(&path, &error.to_string()))?;
+        // It is as it was written: by another release, then.
+        let manifest = Manifest::decode(&bytes).map_err(|error| {
+            let text = format!("{}: {error}", path.display());
+            io::Error::new(io::ErrorKind::Unsupported, text)
+        })?;
         Ok(Handle::new(dir, manifest))
     }
 }

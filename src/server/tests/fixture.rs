@@ -151,6 +151,17 @@ pub async fn leads(node: &Node) {
         .unwrap();
 }
 
+/// Until this controller takes what that one passes on: it is a member here, too.
+pub async fn knows(node: &Node, id: &str) {
+    let id = id.parse().unwrap();
+    let known = async {
+        while node.controller.cluster.address_of(id).is_none() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, known).await.unwrap();
+}
+
 /// Until this controller belongs to a cluster that has a leader.
 pub async fn follows(node: &Node) {
     let mut leadership = node.controller.cluster.leadership();
