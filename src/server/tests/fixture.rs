@@ -151,11 +151,11 @@ pub async fn leads(node: &Node) {
         .unwrap();
 }
 
-/// Until this controller takes what that one passes on: it is a member here, too.
-pub async fn knows(node: &Node, id: &str) {
-    let id = id.parse().unwrap();
+/// Until this controller's state has an agent, whose session begins earlier.
+pub async fn registered(node: &Node, agent: &str) {
+    let id = model::AgentId::new(agent).unwrap();
     let known = async {
-        while node.controller.cluster.address_of(id).is_none() {
+        while node.controller.cluster.view().agent(&id).is_none() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };

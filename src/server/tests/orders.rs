@@ -8,7 +8,7 @@ use wire::v1::agents_client::AgentsClient;
 use wire::v1::cluster_client::ClusterClient;
 
 use super::agent::FakeAgent;
-use super::fixture::{Fixture, code, follows, knows};
+use super::fixture::{Fixture, code, follows, registered};
 
 fn order(id: &str, order: Order) -> v1::AgentOrder {
     v1::AgentOrder {
@@ -43,8 +43,8 @@ async fn an_order_is_done_by_the_leader_whoever_is_asked_and_one_without_words_i
     let first = fixture.first().await;
     let second = fixture.joining("c2", &first).await;
     follows(&second).await;
-    knows(&first, "c2").await;
     let _agent = FakeAgent::connect(&fixture, &first, "a1").await;
+    registered(&first, "a1").await;
     let mut agents = fixture.agents(&second);
     let drain = order(
         "a1",

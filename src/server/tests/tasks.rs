@@ -13,7 +13,7 @@ use wire::v1::tasks_client::TasksClient;
 
 use super::agent::FakeAgent;
 use super::cluster::voters;
-use super::fixture::{Fixture, PATIENCE, code, follows, knows, principal, submit};
+use super::fixture::{Fixture, PATIENCE, code, follows, principal, submit};
 use crate::callers::Caller;
 use crate::gateway::{Deadline, Gateway, failure};
 
@@ -286,7 +286,6 @@ async fn a_follower_passes_writes_on_and_waits_by_itself_but_never_passes_on_twi
     let first = fixture.first().await;
     let second = fixture.joining("c2", &first).await;
     follows(&second).await;
-    knows(&first, "c2").await;
     let _agent = FakeAgent::connect(&fixture, &first, "a1").await;
     let mut tasks = fixture.tasks(&second);
     let reply = tasks
