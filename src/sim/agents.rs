@@ -165,6 +165,10 @@ impl Agent {
 
     /// Ends the process, and with it what it ran. What the journal was told and has not written is lost.
     pub fn crash(&self, world: &World, why: &str) -> bool {
+        // A fault that had only begun would break something once all is mended.
+        if world.is_healing() {
+            return false;
+        }
         let Some(boot) = lock(&self.boot).take() else {
             return false;
         };
