@@ -148,10 +148,8 @@ impl TaskSeen {
     /// Whether both say the same of how it ended, as far as they say.
     pub fn ends_like(&self, other: &TaskSeen) -> bool {
         self.state == other.state
-            && match (&self.result, &other.result) {
-                (Some(one), Some(two)) => self.epoch == other.epoch && one.agrees_with(two),
-                (one, two) => one == two,
-            }
+            && ResultSeen::agree(&self.result, &other.result)
+            && (self.result.is_none() || self.epoch == other.epoch)
     }
 
     pub fn shows_output(&self) -> bool {
@@ -167,12 +165,22 @@ impl ResultSeen {
             signal: result.signal,
             stdout_bytes: result.stdout_bytes,
             stderr_bytes: result.stderr_bytes,
-            stdout_crc: { result.stdout_blob.is_none() }.then(|| crc32c::crc32c(&result.stdout)),
+            stdout_crc: match result.stdout_blob {
+                None => Some(crc32c::crc32c(&result.stdout)),
+                Some(_) => None,
+            },
         }
     }
 
-    /// The same, but for an output that one of them does not show.
-    pub fn agrees_with(&self, other: &ResultSeen) -> bool {
+    /// The same or none, but for an output that one of them does not show.
+    pub fn agree(one: &Option<ResultSeen>, other: &Option<ResultSeen>) -> bool {
+        match (one, other) {
+            (Some(one), Some(other)) => one.agrees_with(other),
+            (one, other) => one == other,
+        }
+    }
+
+    fn agrees_with(&self, other: &ResultSeen) -> bool {
         let shown = self.stdout_crc.is_some() && other.stdout_crc.is_some();
         let numbers = |it: &ResultSeen| (it.exit_code, it.signal, it.stdout_bytes, it.stderr_bytes);
         numbers(self) == numbers(other) && (!shown || self.stdout_crc == other.stdout_crc)

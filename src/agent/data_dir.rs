@@ -1,7 +1,8 @@
 //! The agent's directory: who it belongs to, and that only one process uses it.
 //!
 //! ```text
-//! agent.json   who: schema, id, cluster …     journal   what was begun and how it ended, journal.mark its witness
+//! agent.json   who: schema, id, cluster …     journal   what was begun and how it ended
+//! ….crc32c     its checksum                   ….mark    its witness
 //! LOCK         held while an agent runs        logs/     output of attempts
 //! identity/    ca.pem cert.pem key.pem         scratch/  working directories of running attempts
 //! blobs/       files that tasks needed         inputs/   files of attempts that are to start
@@ -143,7 +144,7 @@ fn check_owner(root: &Path, id: &str, cluster_id: &str) -> Result<(Owner, Instan
         instance: instance.to_string(),
     };
     let read = checked::read(&path).map_err(|error| match error {
-        checked::Error::Io(error) => Error::io(&path)(error),
+        checked::Error::Io(error) => Error::Named(error),
         checked::Error::Altered { .. } => Error::Altered(error),
     })?;
     let Some(text) = read else {
@@ -169,7 +170,7 @@ fn check_owner(root: &Path, id: &str, cluster_id: &str) -> Result<(Owner, Instan
             found.instance = ours.instance;
             write_owner(&path, &found)?;
         }
-        checked::take_over(&path).map_err(Error::io(&path))?;
+        checked::take_over(&path).map_err(Error::Named)?;
         let instance = Instance::parse(&found.instance)
             .ok_or_else(|| corrupt("its instance is not 16 hexadecimal digits".into()))?;
         return Ok((found, instance));
@@ -186,7 +187,7 @@ fn check_owner(root: &Path, id: &str, cluster_id: &str) -> Result<(Owner, Instan
 fn write_owner(path: &Path, owner: &Owner) -> Result<(), Error> {
     let text = serde_json::to_vec(owner).map_err(std::io::Error::other);
     text.and_then(|text| checked::replace(path, &text))
-        .map_err(Error::io(path))
+        .map_err(Error::Named)
 }
 
 #[cfg(test)]

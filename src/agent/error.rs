@@ -11,6 +11,9 @@ pub enum Error {
     Identity(#[from] security::Error),
     #[error("{}: {reason}; the agent has to be able to read and write it", path.display())]
     Io { path: PathBuf, reason: io::Error },
+    /// Its text names the file.
+    #[error("{0}; the agent has to be able to read and write it")]
+    Named(io::Error),
     #[error(
         "{} is in use by another agent: give each its own data directory, or stop that one",
         path.display()

@@ -10,7 +10,7 @@ use model::{AgentId, Command, Op, Rejected, Reply, State, StateName, TaskId, Tas
 
 use super::Step;
 use super::book::Book;
-use super::shown::{self, Held};
+use super::shown;
 use crate::checkers::violation::{Invariant, Kind, Violation};
 use crate::history::{
     Action, AgentSeen, History, Operation, Order, Outcome, TaskSeen, TaskState, Value,
@@ -26,7 +26,7 @@ pub struct Answers<'h> {
     refused: BTreeMap<&'h str, &'h Operation>,
     /// Tasks that answers show, and that may have left memory by then.
     wanted: BTreeSet<u64>,
-    gone: BTreeMap<u64, (StateName, Option<Box<Held>>)>,
+    gone: BTreeMap<u64, (StateName, Option<Box<TaskSeen>>)>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -260,10 +260,10 @@ impl<'h> Answers<'h> {
             book.note(never_so(operation, index, &why));
             return;
         };
-        if let Some(difference) = held.difference(shown) {
+        if let Some(difference) = shown::difference(held, shown) {
             let why = format!("t{} was shown with {difference}", shown.id);
             let violation = never_so(operation, index, &why);
-            book.note(violation.entry(held.task.last_index));
+            book.note(violation.entry(held.last_index));
         }
     }
 

@@ -5,22 +5,17 @@ use model::{End, Outcome, State, Task, TaskId};
 use crate::history::{AgentSeen, ResultSeen, TaskSeen};
 
 /// A task as the state has it.
-#[derive(Debug, Clone)]
-pub struct Held {
-    pub task: TaskSeen,
-}
-
-pub fn held(state: &State, id: TaskId) -> Option<Held> {
+pub fn held(state: &State, id: TaskId) -> Option<TaskSeen> {
     let task = state.task(id)?;
     let result = state.result(id);
     Some(of(task, result.as_deref(), state.generation().0))
 }
 
-pub fn of(task: &Task, result: Option<&Outcome>, generation: u64) -> Held {
+pub fn of(task: &Task, result: Option<&Outcome>, generation: u64) -> TaskSeen {
     let latest = task.latest.as_deref();
     let reported = latest.is_some() && task.settled == latest.map(|attempt| attempt.epoch);
     let result = result.filter(|_| task.is_terminal() && reported);
-    let seen = TaskSeen {
+    TaskSeen {
         id: task.id.0,
         state: task.state().into(),
         epoch: latest.map_or(0, |attempt| attempt.epoch.0),
@@ -38,8 +33,7 @@ pub fn of(task: &Task, result: Option<&Outcome>, generation: u64) -> Held {
             }
         ),
         result: result.map(result_of),
-    };
-    Held { task: seen }
+    }
 }
 
 fn result_of(outcome: &Outcome) -> ResultSeen {
@@ -60,58 +54,53 @@ fn result_of(outcome: &Outcome) -> ResultSeen {
         stdout_bytes: outcome.stdout_bytes,
         stderr_bytes: outcome.stderr_bytes,
         // What lies beside the log can't be told from here.
-        stdout_crc: { outcome.blobs.stdout.is_none() }.then(|| crc32c::crc32c(&outcome.stdout)),
+        stdout_crc: match outcome.blobs.stdout {
+            None => Some(crc32c::crc32c(&outcome.stdout)),
+            Some(_) => None,
+        },
     }
 }
 
-impl Held {
-    /// In what an answer differs, in words.
-    pub fn difference(&self, shown: &TaskSeen) -> Option<String> {
-        let is = &self.task;
-        let (was, had) = (shown.state.settled(), is.state.settled());
-        if was != had {
-            return Some(format!("{}, and it was {}", was.as_str(), had.as_str()));
-        }
-        let numbers = [
-            ("epoch", shown.epoch, is.epoch),
-            ("attempt", shown.attempt.into(), is.attempt.into()),
-            ("submit index", shown.submit_index, is.submit_index),
-            ("last index", shown.last_index, is.last_index),
-        ];
-        if let Some((what, told, held)) = numbers.iter().find(|(_, told, held)| told != held) {
-            return Some(format!("{what} {told}, and it was {held}"));
-        }
-        if shown.agent != is.agent {
-            return Some(format!(
-                "agent {:?}, and it was {:?}",
-                shown.agent, is.agent
-            ));
-        }
-        if shown.request_id != is.request_id {
-            let (told, held) = (&shown.request_id, &is.request_id);
-            return Some(format!("request {told:?}, and it was {held:?}"));
-        }
-        if shown.cancel_requested != is.cancel_requested {
-            return Some("another word on whether its cancel was asked for".to_owned());
-        }
-        self.result_differs(shown)
+/// In what an answer differs, in words.
+pub fn difference(is: &TaskSeen, shown: &TaskSeen) -> Option<String> {
+    let (was, had) = (shown.state.settled(), is.state.settled());
+    if was != had {
+        return Some(format!("{}, and it was {}", was.as_str(), had.as_str()));
     }
+    let numbers = [
+        ("epoch", shown.epoch, is.epoch),
+        ("attempt", shown.attempt.into(), is.attempt.into()),
+        ("submit index", shown.submit_index, is.submit_index),
+        ("last index", shown.last_index, is.last_index),
+    ];
+    if let Some((what, told, held)) = numbers.iter().find(|(_, told, held)| told != held) {
+        return Some(format!("{what} {told}, and it was {held}"));
+    }
+    if shown.agent != is.agent {
+        return Some(format!(
+            "agent {:?}, and it was {:?}",
+            shown.agent, is.agent
+        ));
+    }
+    if shown.request_id != is.request_id {
+        let (told, held) = (&shown.request_id, &is.request_id);
+        return Some(format!("request {told:?}, and it was {held:?}"));
+    }
+    if shown.cancel_requested != is.cancel_requested {
+        return Some("another word on whether its cancel was asked for".to_owned());
+    }
+    result_differs(&is.result, &shown.result)
+}
 
-    fn result_differs(&self, shown: &TaskSeen) -> Option<String> {
-        let held = &self.task.result;
-        let same = match (held, &shown.result) {
-            (Some(held), Some(shown)) => held.agrees_with(shown),
-            (held, shown) => held == shown,
-        };
-        let text = |result: &Option<ResultSeen>| match result {
-            Some(result) => result.to_string(),
-            None => "none".to_owned(),
-        };
-        (!same).then(|| {
-            let (told, is) = (text(&shown.result), text(held));
-            format!("the result {told}, and it was {is}")
-        })
-    }
+fn result_differs(held: &Option<ResultSeen>, shown: &Option<ResultSeen>) -> Option<String> {
+    let text = |result: &Option<ResultSeen>| match result {
+        Some(result) => result.to_string(),
+        None => "none".to_owned(),
+    };
+    (!ResultSeen::agree(held, shown)).then(|| {
+        let (told, is) = (text(shown), text(held));
+        format!("the result {told}, and it was {is}")
+    })
 }
 
 /// An agent, without what only its sessions know.

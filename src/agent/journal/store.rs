@@ -22,8 +22,6 @@ const COMPACT_MIN_BYTES: u64 = 8 * 1024 * 1024;
 /// Rewritten when it is so many times larger than what a rewrite left, so that rewriting stays a
 /// small part of all writing.
 const COMPACT_FACTOR: u64 = 4;
-/// Flushes between two of the witness: this costs nothing measurable, and bounds what a power cut hides.
-const WITNESS_EVERY: u64 = 1024;
 
 #[derive(Debug)]
 pub(super) struct Store {
@@ -76,7 +74,7 @@ impl Store {
         let signature = signature(&bytes);
         let witnessed = witnessed.map_err(|error| match error.kind() {
             io::ErrorKind::InvalidData => corrupt(error.to_string()),
-            _ => Error::io(&mark)(error),
+            _ => Error::Named(error),
         })?;
         if let Some((_, [length, of])) = witnessed
             && of == signature
@@ -100,7 +98,7 @@ impl Store {
             Some((witness, _)) => witness.set([end, signature]).map(|()| witness),
             None => Witness::create(&mark, [end, signature]),
         };
-        let witness = witness.map_err(Error::io(&mark))?;
+        let witness = witness.map_err(Error::Named)?;
         // Not what is in the file: an agent that is restarted often would never get to rewrite it.
         let base = encode(incarnation, &ledger, 0).map_err(Error::io(path))?;
         let base = base.len() as u64;
@@ -169,12 +167,9 @@ impl Store {
     pub fn sync(&mut self) -> io::Result<()> {
         self.file.sync_data()?;
         self.durable = self.written;
-        self.witness.set([self.durable, self.signature])?;
         self.flushes += 1;
-        match self.flushes % WITNESS_EVERY {
-            1 => self.witness.sync(),
-            _ => Ok(()),
-        }
+        let numbers = [self.durable, self.signature];
+        self.witness.raise(self.flushes, numbers)
     }
 
     /// Rewrites the file if most of it is settled.

@@ -192,6 +192,7 @@ fn failed(error: agent::Error) -> Failure {
             "mend that and start it again: what is on its disk still counts",
         ),
         agent::Error::Io { .. }
+        | agent::Error::Named(_)
         | agent::Error::Corrupt { .. }
         | agent::Error::Altered(_)
         | agent::Error::Journal(_)

@@ -9,9 +9,6 @@ use std::path::Path;
 
 use durable::Witness;
 
-/// Syncing it this seldom costs nothing measurable, and bounds what a power cut hides.
-const SYNC_EVERY: u64 = 1024;
-
 pub struct Mark(Witness<1>);
 
 impl Mark {
@@ -27,10 +24,6 @@ impl Mark {
     }
 
     pub fn raise(&self, sequence: u64) -> io::Result<()> {
-        self.0.set([sequence])?;
-        match sequence == 1 || sequence.is_multiple_of(SYNC_EVERY) {
-            true => self.0.sync(),
-            false => Ok(()),
-        }
+        self.0.raise(sequence, [sequence])
     }
 }
