@@ -255,6 +255,27 @@ mod tests {
         assert_eq!(Stage::Relieved.patience(later), Some(HANGS));
     }
 
+    #[test]
+    fn nothing_starts_that_may_not_and_who_is_late_is_killed_at_once() {
+        let plan = Plan {
+            program: "/bin/sleep".into(),
+            arguments: vec!["1000".to_owned()],
+            argv0: "sleep".to_owned(),
+            directory: "/".into(),
+            environment: std::collections::BTreeMap::new(),
+        };
+        let refused = spawn(&plan, || Err(Failed::Stopped), || false);
+        assert!(matches!(refused, Err(Failed::Stopped)));
+        let late = spawn(&plan, || Ok(()), || true).unwrap();
+        let pid = Pid::from_raw(late.mark.pid).unwrap();
+        let options = rustix::process::WaitOptions::empty();
+        let (_, status) = rustix::process::waitpid(Some(pid), options)
+            .unwrap()
+            .unwrap();
+        ROSTER.remove(late.mark.pid);
+        assert_eq!(status.terminating_signal(), Some(9));
+    }
+
     #[tokio::test]
     async fn a_thread_is_added_for_each_job_that_hangs_for_none_that_waits_and_goes_again() {
         let launcher = Arc::new(Launcher::start().unwrap());
