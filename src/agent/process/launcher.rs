@@ -259,7 +259,7 @@ mod tests {
     fn nothing_starts_that_may_not_and_who_is_late_is_killed_at_once() {
         let plan = Plan {
             program: "/bin/sleep".into(),
-            arguments: vec!["1000".to_owned()],
+            arguments: vec!["10".to_owned()],
             argv0: "sleep".to_owned(),
             directory: "/".into(),
             environment: std::collections::BTreeMap::new(),
