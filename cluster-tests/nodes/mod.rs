@@ -355,6 +355,18 @@ impl Nodes {
         node.ended().await
     }
 
+    /// Kills a node's process, which may end by itself at that moment, or have ended, and waits for its end.
+    pub async fn put_down(&self, id: &str) -> Result<(), Error> {
+        let node = self.node(id)?;
+        let killed = match node.fallen().await {
+            Some(_) => Ok(()),
+            None => faults::kill(self, id).await.map(drop),
+        };
+        // One that is just going can't be killed any more.
+        let ended = node.ended().await.map(drop);
+        ended.map_err(|error| killed.err().unwrap_or(error))
+    }
+
     /// Starts a node again whose process has ended, or is about to, and waits for nothing: it may refuse to run.
     pub async fn try_start(&self, id: &str) -> Result<i32, Error> {
         let namespace = self.network.namespace(id);

@@ -285,10 +285,7 @@ impl Fault for Damage {
             return Ok(());
         };
         let node = nodes.node(&victim.id)?;
-        if node.fallen().await.is_none() {
-            kill(nodes, &victim.id).await?;
-        }
-        node.ended().await?;
+        nodes.put_down(&victim.id).await?;
         if let Some((path, before)) = victim.damaged {
             let data = DataDir::open(node).await?;
             let file = data.path().join(path);

@@ -127,12 +127,8 @@ impl Fault for PowerCut {
 
     async fn heal(&mut self, nodes: &Nodes) -> Result<(), Error> {
         for (id, _) in std::mem::take(&mut self.victims) {
-            let node = nodes.node(&id)?;
-            if node.fallen().await.is_none() {
-                kill_together(nodes, std::slice::from_ref(&id)).await?;
-            }
-            node.ended().await?;
-            if let Some(disk) = &node.disk {
+            nodes.put_down(&id).await?;
+            if let Some(disk) = &nodes.node(&id)?.disk {
                 disk.until_free().await?;
             }
             nodes.restart(&id).await?;

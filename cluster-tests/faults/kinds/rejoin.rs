@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use rand::rngs::StdRng;
 
 use crate::faults::whom::all_but;
-use crate::faults::{Fault, Kind, Need, Whom, kill};
+use crate::faults::{Fault, Kind, Need, Whom};
 use crate::nodes::{Nodes, Seat};
 use crate::{Error, wait};
 
@@ -188,9 +188,7 @@ impl Fault for Rejoin {
             Step::Admitted if runs => {}
             Step::Admitted => drop(nodes.restart(&away.machine).await?),
             Step::Asked | Step::Removed => {
-                if runs {
-                    kill(nodes, &away.machine).await?;
-                }
+                nodes.put_down(&away.machine).await?;
                 away.admit(nodes).await?;
             }
         }
