@@ -215,6 +215,33 @@ async fn a_fault_without_effect_is_invalid() {
     nodes.until_serving(PATIENCE).await.unwrap();
 }
 
+#[test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_agent_was_about_to_start_when_it_hung_is_never_started_once_its_lease_is_over() {
+    let progress = Progress::new("late-start");
+    let _turn = turn().await;
+    let kind = faults::find("hang-at-spawn").unwrap();
+    let options = Options::new("late-start", Backend::Direct).agents(2);
+    let (options, missing) = faults::equip(options, &[kind]);
+    if !options.has_failpoints {
+        return progress.skip(&missing.join("; "));
+    }
+    let nodes = Nodes::start(options).await.unwrap();
+    let executions = ExecutionLog::create(nodes.scratch()).unwrap();
+    let load = load(&nodes, &executions);
+    let report = strike(&progress, &nodes, kind, &mut StdRng::seed_from_u64(seed())).await;
+    // Had it gone on, it would have killed the late process itself, most often before that had written a line.
+    assert!(report.proof.contains("was ended by its guard"), "{report}");
+    nodes.until_whole().await.unwrap();
+    let evidence = Evidence {
+        history: load.finish().await.unwrap(),
+        finals: finals(&nodes).await,
+        executions: executions.read().unwrap(),
+        ..Evidence::default()
+    };
+    let violations = checkers::check(&evidence);
+    assert!(violations.is_empty(), "{violations:#?}");
+}
+
 /// Moments at which a removal is given up: asked for, done, ended, joining.
 const CUT_SHORT: [u64; 6] = [60, 250, 600, 2_000, 3_500, 5_000];
 
@@ -276,14 +303,19 @@ fn as_much_as_possible(progress: &Progress) -> Options {
 }
 
 /// Inflicts a fault, sees it healed, and waits until all controllers are back.
-async fn strike(progress: &Progress, nodes: &Nodes, kind: &'static Kind, rng: &mut StdRng) {
+async fn strike(
+    progress: &Progress,
+    nodes: &Nodes,
+    kind: &'static Kind,
+    rng: &mut StdRng,
+) -> faults::Report {
     let strike = Strike::begin(kind, nodes, rng, &Recorder::new()).await;
     let strike = strike.unwrap_or_else(|error| panic!("{}: {error}", kind.name));
-    match strike.end(nodes).await {
-        Ok(report) => progress.say(report.to_string()),
-        Err(error) => panic!("{}: {error}", kind.name),
-    }
+    let ended = strike.end(nodes).await;
+    let report = ended.unwrap_or_else(|error| panic!("{}: {error}", kind.name));
+    progress.say(report.to_string());
     nodes.until_controllers_back().await.unwrap();
+    report
 }
 
 /// Waits until all members have applied the same, and compares their states.

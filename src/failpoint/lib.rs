@@ -5,7 +5,7 @@
 //! ```
 //!
 //! The words behind a name are those of the crate `fail`: how often, and what: `return` ends the process on the spot, as
-//! SIGKILL would but at that very place; `sleep(MS)`, `delay(MS)`, `yield`, `print` are as there. `QUORATE_FAILPOINTS=list`
+//! SIGKILL would but at that very place; `return(stop)` stops it there, as SIGSTOP would, until somebody continues it; `sleep(MS)`, `delay(MS)`, `yield`, `print` are as there. `QUORATE_FAILPOINTS=list`
 //! prints all names and does nothing else. Without the feature `failpoints` there are no such places, [`at`] is empty, and a
 //! build without assertions, such as a release, can't have the feature.
 
@@ -60,6 +60,8 @@ pub enum Point {
     TokenUseAfter,
     /// An agent has an attempt in its journal, and has not started it.
     StartBefore,
+    /// An agent has looked whether it may start a process for the last time, and has not started it.
+    SpawnBefore,
     /// An agent has a verdict in its journal, and has not reported it.
     ReportBefore,
 }
@@ -103,23 +105,31 @@ pub use armed::{asked, at, listed};
 mod armed {
     use std::sync::OnceLock;
 
+    use rustix::process::{Signal, getpid, kill_process};
+
     use super::Point;
 
     const VARIABLE: &str = "QUORATE_FAILPOINTS";
     const LIST: &str = "list";
+    const STOP: &str = "stop";
 
     static ASKED: OnceLock<Option<String>> = OnceLock::new();
 
     /// Here it may be told to die.
     pub fn at(point: Point) {
         if asked().is_some() {
-            fail::fail_point!(point.name(), |_| die(point));
+            fail::fail_point!(point.name(), |how| halt(point, how.as_deref()));
         }
     }
 
-    fn die(point: Point) {
-        eprintln!("failpoint {}: the process dies here", point.name());
-        std::process::abort();
+    fn halt(point: Point, how: Option<&str>) {
+        let name = point.name();
+        if how != Some(STOP) {
+            eprintln!("failpoint {name}: the process dies here");
+            std::process::abort();
+        }
+        eprintln!("failpoint {name}: the process stops here");
+        kill_process(getpid(), Signal::STOP).expect("a process may stop itself");
     }
 
     /// What `QUORATE_FAILPOINTS` asks of this process.

@@ -68,6 +68,7 @@ kinds! {
     "purge-before": Rarely, PURGES, "a controller dies before it purges entries behind a snapshot";
     "purge-after": Rarely, PURGES, "a controller dies when entries behind a snapshot are purged";
     "start-before": Agent, AGENT, "an agent dies when an attempt is in its journal and not started";
+    "spawn-before": Agent, AGENT, "an agent dies when it may start a process and has not";
     "report-before": Agent, AGENT, "an agent dies when a verdict is in its journal and not reported";
 }
 

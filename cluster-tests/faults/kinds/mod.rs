@@ -13,6 +13,7 @@ mod flap;
 mod half_close;
 mod hide;
 mod kill;
+mod late_start;
 mod link;
 mod noise;
 mod pause;
@@ -47,4 +48,5 @@ pub const ALL: &[&[Kind]] = &[
     &damage::KINDS,
     &slow_fsync::KINDS,
     &rejoin::KINDS,
+    &late_start::KINDS,
 ];

@@ -1,9 +1,11 @@
 //! SIGSTOP and, later, SIGCONT: a machine that hangs, and then goes on as if nothing had been.
 
+use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::join_all;
+use nix::sys::signal::Signal;
 use rand::rngs::StdRng;
 
 use crate::faults::process::{Doing, Process};
@@ -46,6 +48,8 @@ pub const KINDS: [Kind; 5] = [
 
 /// An agent's lease, and a little for the leader to see to it.
 const LEASE: Duration = Duration::from_secs(16);
+/// Of an agent's guard that ends the agent.
+const LAST_WORDS: &str = "the agent was stopped when it was about to start a process";
 /// For the cluster to say that an agent is lost: each new leader counts the lease from its beginning, and there may be many.
 const LOST: Duration = Duration::from_secs(180);
 
@@ -89,7 +93,10 @@ impl Fault for Pause {
     async fn prove(&mut self, nodes: &Nodes) -> Result<String, Error> {
         let mut proofs = Vec::new();
         for (id, before) in &self.stopped {
-            proofs.push(hangs(id, before)?);
+            proofs.push(match was_ended_by_its_guard(nodes, id).await? {
+                Some(proof) => proof,
+                None => hangs(id, before)?,
+            });
         }
         let mut proof = match &proofs[..] {
             [] => return Err(Error::Invalid("nobody was stopped".to_owned())),
@@ -103,11 +110,11 @@ impl Fault for Pause {
         Ok(proof)
     }
 
-    async fn heal(&mut self, _nodes: &Nodes) -> Result<(), Error> {
+    async fn heal(&mut self, nodes: &Nodes) -> Result<(), Error> {
         let stopped = std::mem::take(&mut self.stopped);
         let all = stopped
             .iter()
-            .map(|(id, process)| continue_stopped(id, process.pid));
+            .map(|(id, process)| resume(nodes, id, process.pid));
         join_all(all).await.into_iter().collect()
     }
 }
@@ -131,6 +138,38 @@ fn hangs(id: &str, before: &Process) -> Result<String, Error> {
         false => Err(Error::Invalid(format!(
             "{id} was {before:?} and is {now:?}"
         ))),
+    }
+}
+
+/// An agent that was about to start a process when it was stopped does not live to the end of its lease.
+async fn was_ended_by_its_guard(nodes: &Nodes, id: &str) -> Result<Option<String>, Error> {
+    let node = nodes.node(id)?;
+    let Some(status) = node.fallen().await else {
+        return Ok(None);
+    };
+    let killed = status.signal() == Some(Signal::SIGKILL as i32);
+    match killed && node.said_since(0).contains(LAST_WORDS) {
+        true => Ok(Some(format!("{id} was ended by its guard"))),
+        false => Err(Error::Invalid(format!("{id} ended otherwise: {status}"))),
+    }
+}
+
+/// What hangs does so, or was ended for it.
+pub async fn halted(nodes: &Nodes, id: &str, pid: i32) -> Result<String, Error> {
+    match was_ended_by_its_guard(nodes, id).await? {
+        Some(proof) => Ok(proof),
+        None => match Process::look(pid).map(|process| process.doing) {
+            Some(Doing::Stopped) => Ok(format!("{id} hangs")),
+            other => Err(Error::Invalid(format!("{id} hangs no more: {other:?}"))),
+        },
+    }
+}
+
+/// Lets a process go on; or starts it again, where it ended meanwhile.
+pub async fn resume(nodes: &Nodes, id: &str, pid: i32) -> Result<(), Error> {
+    match nodes.node(id)?.fallen().await {
+        None => continue_stopped(id, pid).await,
+        Some(_) => nodes.restart(id).await.map(drop),
     }
 }
 

@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use failpoint::Point;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -23,6 +24,7 @@ use tokio::time::timeout;
 use super::prepare::{Failed, Order, Plan, Prepared, blame};
 use super::roster::ROSTER;
 use super::signals;
+use super::starting::Starting;
 use super::table::{self, Process};
 use crate::error::Error;
 use crate::journal::ProcessMark;
@@ -200,14 +202,18 @@ pub(super) fn spawn(
         .process_group(0);
     // Until it is listed nobody may take it for an orphan and reap it.
     let listing = ROSTER.spawning();
-    // All that came before may have taken any time, and this thread may be stopped anywhere.
+    // All that came before may have taken any time, and the agent may be stopped anywhere. Here its guard sees to it.
+    let starting = Starting::begin();
     may_start()?;
-    let mut child = command.spawn().map_err(|error| blame(plan, &error))?;
+    failpoint::at(Point::SpawnBefore);
+    let spawned = command.spawn();
+    drop(starting);
+    let mut child = spawned.map_err(|error| blame(plan, &error))?;
     let lost = |why: &str| Failed::Unwatched(why.to_owned());
     let pid = i32::try_from(child.id()).map_err(|_| lost("its process number is too large"))?;
     listing.add(pid);
     if is_late() {
-        // Stopped between the look and the start, it is late. Whoever waits for it sees it end.
+        // The whole machine stood still between the look and the start. Whoever waits for it sees it end.
         signals::kill_group(pid);
     }
     let started = Process::read(pid).map_or(0, |row| row.started);

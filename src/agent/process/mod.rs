@@ -22,6 +22,7 @@ mod program;
 mod roster;
 mod scratch;
 mod signals;
+mod starting;
 mod supervise;
 mod sweeper;
 mod table;

@@ -2,7 +2,8 @@
 //!
 //! Standard input ends when the agent does, however it died. Over it comes, at each renewal, until when
 //! the lease holds. At the end of it, and when that time is over and no other was written, the guard
-//! kills what carries the mark of this very run of the agent.
+//! kills what carries the mark of this very run of the agent; and the agent itself where it was stopped when it was about to
+//! start something, and would do so if it went on ([`starting`](super::starting)).
 //!
 //! What it can't find: a process that wiped its environment and left the tree of one that did not.
 
@@ -16,6 +17,7 @@ use model::Millis;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::signals::kill_exactly;
+use super::starting::Agent;
 use super::table::{Process, Table};
 use crate::clock;
 
@@ -24,6 +26,9 @@ use crate::clock;
 const ROUND: Duration = Duration::from_millis(250);
 /// Between two looks at the process table.
 const PAUSE: Duration = Duration::from_millis(20);
+/// An agent that was about to start something when its lease ended, and is not stopped, has done so by then or looked at its
+/// lease again. The cluster gives its work away 3 s after that end.
+const STARTS: Duration = Duration::from_secs(1);
 /// A process that can't be killed is in an uninterruptible call; for so long it is told again.
 const PATIENCE: Duration = Duration::from_secs(3600);
 
@@ -33,13 +38,11 @@ pub fn watch(prefix: &str) -> io::Result<()> {
     if prefix.len() < 2 {
         return Err(io::Error::other("a mark must say whose it is"));
     }
-    serve(
-        File::from(io::stdin().as_fd().try_clone_to_owned()?),
-        prefix,
-    )
+    let pipe = File::from(io::stdin().as_fd().try_clone_to_owned()?);
+    serve(pipe, Agent::parent()?, prefix)
 }
 
-fn serve(pipe: File, prefix: &str) -> io::Result<()> {
+fn serve(pipe: File, agent: Option<Agent>, prefix: &str) -> io::Result<()> {
     let mut news = News {
         pipe,
         begun: Vec::new(),
@@ -55,9 +58,20 @@ fn serve(pipe: File, prefix: &str) -> io::Result<()> {
         }
         if news.until.is_some_and(|until| clock::since_boot() >= until) {
             eprintln!("the agent's lease is over and the agent does nothing: ending its attempts");
-            end_all(prefix, || {
-                is_readable(news.pipe.as_fd(), Some(Duration::ZERO))
-            })?;
+            let pipe = news.pipe.as_fd();
+            let starting = agent.as_ref().map(Agent::starting).unwrap_or_default();
+            end_all(prefix, || is_readable(pipe, Some(Duration::ZERO)))?;
+            if let Some(agent) = &agent
+                && !starting.is_empty()
+                && !is_readable(pipe, Some(STARTS))?
+                && !starting.is_disjoint(&agent.starting())
+            {
+                eprintln!(
+                    "the agent was stopped when it was about to start a process, and would do so when it goes on: \
+                     ending the agent, start it again"
+                );
+                agent.kill();
+            }
             // Unless there is news by now, nothing is left until there is.
             news.until = None;
         }
@@ -177,7 +191,7 @@ mod tests {
     fn watched(marks: &Marks) -> Watched {
         let (reader, writer) = io::pipe().unwrap();
         let prefix = marks.prefix();
-        let guard = thread::spawn(move || serve(File::from(OwnedFd::from(reader)), &prefix));
+        let guard = thread::spawn(move || serve(File::from(OwnedFd::from(reader)), None, &prefix));
         Watched { writer, guard }
     }
 
