@@ -104,8 +104,9 @@ fn refusal(error: checked::Error) -> Error {
     match error {
         checked::Error::Io(error) => error.into(),
         checked::Error::Altered { .. } => Error::Fatal(format!(
-            "{error}; see that its cluster_id, node_id and generation are those that `quorate cluster status` shows of \
-             this controller, then remove the one with the checksum and start this controller again"
+            "{error}; see that its cluster_id, node_id and generation are right (this controller's certificate names the \
+             first two, and `quorate data-dir info` shows what other controllers have), then remove the one with the \
+             checksum and start this controller again"
         )),
     }
 }
@@ -184,7 +185,7 @@ mod tests {
         let Err(Error::Fatal(why)) = NodeFile::read(dir.path()) else {
             panic!("another generation was made")
         };
-        let words = ["node.json", "node.json.crc32c", "cluster status"];
+        let words = ["node.json", "node.json.crc32c", "data-dir info"];
         assert!(words.iter().all(|word| why.contains(word)), "{why}");
     }
 

@@ -43,7 +43,7 @@ pub(super) enum Failed {
     Agent(String),
     /// It was told to end first.
     Stopped,
-    /// It ran, and could not be watched.
+    /// It ran, if only for a moment: it was late, or could not be watched.
     Unwatched(String),
 }
 
