@@ -79,6 +79,20 @@ async fn what_was_answered_while_leaders_were_killed_is_what_the_log_makes_of_it
 }
 
 #[test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_answered_while_anybody_was_killed_is_what_the_log_makes_of_it() {
+    let _turn = turn().await;
+    let (outcome, progress) = outcome("crashes", &planned("crashes", 40)).await;
+    assert_kept(&outcome, &progress);
+}
+
+#[test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_answered_while_nodes_were_parted_is_what_the_log_makes_of_it() {
+    let _turn = turn().await;
+    let (outcome, progress) = outcome("partitions", &planned("partitions", 30)).await;
+    assert_kept(&outcome, &progress);
+}
+
+#[test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_answered_while_agents_died_and_came_back_is_what_the_log_makes_of_it() {
     let _turn = turn().await;
     let (outcome, progress) = outcome("leases", &planned("leases", 20)).await;

@@ -2,6 +2,7 @@
 //! what consensus does in time, which only virtual time shows exactly.
 
 mod election;
+mod planted;
 
 use std::sync::Arc;
 use std::time::Duration;
