@@ -78,8 +78,15 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "pauses",
-        about: "processes stop for a while and go on as if nothing had been",
-        faults: Faults::Of(&["pause-1x", "pause-3x", "pause-10x", "zombie-agent"]),
+        about: "processes stop for a while and go on as if nothing had been, or crawl",
+        faults: Faults::Of(&[
+            "pause-1x",
+            "pause-3x",
+            "pause-10x",
+            "slow-leader",
+            "slow-agent",
+            "zombie-agent",
+        ]),
         span: Span::Round,
     },
     Scenario {

@@ -4,6 +4,7 @@
 
 mod clock_jump;
 mod crash_loop;
+mod crawl;
 mod cut;
 mod damage;
 mod disk_full;
@@ -49,4 +50,5 @@ pub const ALL: &[&[Kind]] = &[
     &slow_fsync::KINDS,
     &rejoin::KINDS,
     &late_start::KINDS,
+    &crawl::KINDS,
 ];
