@@ -8,8 +8,8 @@
 //! blobs/       files that tasks needed         inputs/   files of attempts that are to start
 //! ```
 
-use std::fs::{DirBuilder, File, OpenOptions};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use durable::checked;
@@ -57,7 +57,7 @@ impl DataDir {
     /// Makes it if need be, locks it, and refuses one of another agent or cluster.
     pub fn open(root: &Path, id: &str, cluster_id: &str) -> Result<DataDir, Error> {
         let root = absolute(root)?;
-        make_private(&root)?;
+        durable::create_dirs(&root).map_err(Error::Named)?;
         let lock = lock(&root)?;
         let (owner, instance) = check_owner(&root, id, cluster_id)?;
         let dir = DataDir {
@@ -66,8 +66,8 @@ impl DataDir {
             instance,
             _lock: lock,
         };
-        make_private(&dir.logs())?;
-        make_private(&dir.scratch())?;
+        durable::create_dir(&dir.logs()).map_err(Error::Named)?;
+        durable::create_dir(&dir.scratch()).map_err(Error::Named)?;
         Ok(dir)
     }
 
@@ -105,14 +105,6 @@ impl DataDir {
 
 fn absolute(root: &Path) -> Result<PathBuf, Error> {
     std::path::absolute(root).map_err(Error::io(root))
-}
-
-fn make_private(dir: &Path) -> Result<(), Error> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir)
-        .map_err(Error::io(dir))
 }
 
 fn lock(root: &Path) -> Result<File, Error> {

@@ -1,7 +1,7 @@
 //! Small files that others read while we write them: the old one or the new one, never half of one, also
 //! after a power cut.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -28,16 +28,8 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
         .open(&temporary)
         .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
         .and_then(|()| fs::rename(&temporary, path))
-        .and_then(|()| sync_parent(path));
+        .and_then(|()| durable::sync_dir(durable::parent(path)));
     written.map_err(failed)
-}
-
-/// Until then a new name may be forgotten.
-fn sync_parent(path: &Path) -> io::Result<()> {
-    match path.parent() {
-        Some(parent) if parent != Path::new("") => File::open(parent)?.sync_all(),
-        Some(_) | None => File::open(".")?.sync_all(),
-    }
 }
 
 /// Removes a file that may not be there.

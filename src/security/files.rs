@@ -90,7 +90,7 @@ pub(crate) fn write(path: &Path, bytes: &[u8], privacy: Privacy) -> Result<(), E
         .and_then(|()| file.sync_all())
         .map_err(failed)?;
     fs::rename(&temporary, path).map_err(failed)?;
-    sync_parent(path).map_err(failed)
+    durable::sync_dir(durable::parent(path)).map_err(failed)
 }
 
 /// Makes a directory and those above it that are missing, all for their owner alone: an identity is
@@ -120,16 +120,6 @@ fn beside(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".new");
     PathBuf::from(name)
-}
-
-fn sync_parent(path: &Path) -> io::Result<()> {
-    match path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-    {
-        Some(parent) => File::open(parent)?.sync_all(),
-        None => File::open(".")?.sync_all(),
-    }
 }
 
 #[cfg(test)]

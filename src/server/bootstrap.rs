@@ -78,7 +78,7 @@ async fn found(controller: &Controller, start: &Start) {
 
 fn remove_marker(data_dir: &Path) -> io::Result<()> {
     fs::remove_file(data_dir.join(MARKER))?;
-    fs::File::open(data_dir)?.sync_all()
+    durable::sync_dir(data_dir)
 }
 
 /// Asks each address in turn until this controller is a voter. Every reason is logged once.
