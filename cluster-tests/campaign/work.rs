@@ -16,7 +16,8 @@ const USUAL: Duration = Duration::from_millis(15);
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Short tasks for the most part; some that are at work when something breaks, some that outlast a lease's renewals, some
-/// with more output than an entry holds, some that fail, and of all of them some that may start once only.
+/// with more output than an entry holds, some that fail, and of all of them some that may start once only, and some that go
+/// before or behind the others.
 ///
 /// As many at once as keep most of the agents at work.
 pub fn load(executions: &ExecutionLog, agents: usize, is_long: bool) -> Load {
@@ -26,6 +27,7 @@ pub fn load(executions: &ExecutionLog, agents: usize, is_long: bool) -> Load {
         in_flight: in_flight.try_into().unwrap_or(u32::MAX),
         spec: Arc::new(move |number| v1::TaskSpec {
             at_most_once: number % 5 == 0,
+            class: class(number).to_owned(),
             ..executions.task(&script(number, in_flight > IN_FLIGHT))
         }),
         patience: PATIENCE,
@@ -41,6 +43,15 @@ pub fn pause(is_long: bool) -> Duration {
     match is_long {
         true => SLOWLY,
         false => USUAL,
+    }
+}
+
+/// Most are as their kind is.
+fn class(number: u64) -> &'static str {
+    match number % 20 {
+        4 => "batch",
+        11 => "critical",
+        _ => "",
     }
 }
 

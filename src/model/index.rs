@@ -9,9 +9,9 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 
 use crate::blob::{Blob, BlobDigest};
+use crate::class::Class;
 use crate::id::{AgentId, Incarnation, TaskId};
 use crate::label::Expression;
-use crate::spec::Class;
 use crate::task::{Phase, StateName, Task};
 use crate::time::Timestamp;
 

@@ -91,7 +91,7 @@ fn check_attempts(state: &State, task: &Task, found: &mut Vec<String>) {
         found.push(format!("{} has an epoch from the future", task.id));
     }
     if let Phase::Assigned { attempt: live, .. } = &task.phase {
-        if live != attempt {
+        if **live != *attempt {
             found.push(format!("{} has two attempts", task.id));
         }
         if task.settled == Some(live.epoch) {

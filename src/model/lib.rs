@@ -17,6 +17,7 @@ mod archive;
 mod backend;
 mod backoff;
 mod blob;
+mod class;
 mod command;
 mod entry;
 mod event;
@@ -54,6 +55,7 @@ pub use blob::{
     Attachment, Blob, BlobDigest, BlobHasher, BlobRef, Bulk, Held, NoDigest, OutcomeBlobs,
     SpecBlobs,
 };
+pub use class::{Class, NoSuchClass};
 pub use command::{
     Assignment, Command, DrainAgent, Op, Placement, Reply, RequestId, Submit, SystemCommand,
     Verdict,
@@ -73,7 +75,7 @@ pub use limit::*;
 pub use outcome::{Disposition, End, Interruption, Outcome};
 pub use principal::{Principal, Role};
 pub use rejected::Rejected;
-pub use spec::{Class, Kind, TaskSpec, validate_labels};
+pub use spec::{Kind, TaskSpec, validate_labels};
 pub use state::{Archived, State};
 pub use task::{Attempt, Cancellation, Phase, StateName, Task};
 pub use time::{Millis, Timestamp};

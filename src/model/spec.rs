@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::blob::SpecBlobs;
+use crate::class::Class;
 use crate::id::Namespace;
 use crate::inference::Inference;
 use crate::label::Expression;
@@ -46,28 +47,6 @@ impl Kind {
     }
 }
 
-/// Priority band: all of a higher one goes first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum Class {
-    Critical,
-    Interactive,
-    Standard,
-    Batch,
-    Scavenger,
-}
-
-impl Class {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Class::Critical => "critical",
-            Class::Interactive => "interactive",
-            Class::Standard => "standard",
-            Class::Batch => "batch",
-            Class::Scavenger => "scavenger",
-        }
-    }
-}
-
 /// What is to run on one agent: a process, or an inference.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -99,6 +78,9 @@ pub struct TaskSpec {
     /// What stands beside the log.
     #[serde(default)]
     pub blobs: SpecBlobs,
+    /// Where it is not the kind's own.
+    #[serde(default)]
+    pub class: Option<Class>,
 }
 
 // As of a task's record.
@@ -107,7 +89,7 @@ const _: () = assert!(size_of::<TaskSpec>() <= 240);
 positional!(TaskSpec {
     name, namespace, command, env, cwd, labels, require, timeout, deadline, retries, at_most_once, memory_mib,
     inference
-} later { blobs });
+} later { blobs, class });
 
 impl TaskSpec {
     /// A spec with nothing but a command.
@@ -127,6 +109,7 @@ impl TaskSpec {
             at_most_once: false,
             memory_mib: None,
             blobs: SpecBlobs::default(),
+            class: None,
         }
     }
 
@@ -145,6 +128,10 @@ impl TaskSpec {
             Some(_) => Kind::Inference,
             None => Kind::Process,
         }
+    }
+
+    pub fn class(&self) -> Class {
+        self.class.unwrap_or_else(|| self.kind().default_class())
     }
 
     /// Everything that `apply` would refuse, so that an edge can say it early.

@@ -24,7 +24,7 @@ use crate::label::Expression;
 use crate::limit;
 use crate::outcome::Outcome;
 use crate::requests::{self, Requests};
-use crate::spec::{Class, TaskSpec};
+use crate::spec::TaskSpec;
 use crate::table::{Dump, Rows, Table};
 use crate::task::{StateName, Task};
 use crate::time::Timestamp;
@@ -244,15 +244,6 @@ impl State {
     /// Deadlines of tasks that were never assigned, the earliest first.
     pub fn deadlines(&self) -> impl Iterator<Item = (Timestamp, TaskId)> {
         self.index.deadlines.iter().copied()
-    }
-
-    /// Tasks queued before this one in the order of class and age: its place is one more.
-    pub fn ahead_of(&self, task: &Task) -> usize {
-        let key: (Class, TaskId) = (task.class, task.id);
-        let queues = self.index.queues.values();
-        queues
-            .map(|waiting| waiting.ready.range(..key).count())
-            .sum()
     }
 
     /// Bytes of all specs and results that are kept.

@@ -8,10 +8,12 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use thin_vec::ThinVec;
 
+use crate::class::Class;
 use crate::id::{AgentId, Epoch, Incarnation, TaskId};
-use crate::spec::{Class, Kind};
+use crate::spec::Kind;
 use crate::time::Timestamp;
 use crate::trace::Trace;
+use crate::trailing::{Unset, positional};
 
 /// One try of a task on one agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,7 +41,7 @@ pub enum Phase {
     },
     /// Decided. Whether it runs already is soft state: its agent says so.
     Assigned {
-        attempt: Attempt,
+        attempt: Arc<Attempt>,
         /// The agent was told; the slot is free once it reports the end.
         cancel: Option<Box<Cancellation>>,
     },
@@ -115,7 +117,7 @@ impl Phase {
 }
 
 /// A task's record. Each step of a task's life makes a new one, so what stays the same is shared.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Task {
     pub id: TaskId,
@@ -149,6 +151,20 @@ pub struct Task {
     /// How the latest attempt was decided.
     pub trace: Option<Arc<Trace>>,
     pub request_id: Option<Arc<str>>,
+    /// State time of its submit, from which its wait counts; 0 where the state was too old to say.
+    #[serde(default)]
+    pub waits_since: Timestamp,
+}
+
+positional!(Task {
+    id, kind, class, user, phase, submit_index, last_index, submitted_at, started_at, finished_at, deadline, ended,
+    attempts, failures, lost_agents, settled, latest, trace, request_id
+} later { waits_since });
+
+impl Unset for Timestamp {
+    fn is_unset(&self) -> bool {
+        self.0 == 0
+    }
 }
 
 // There may be millions of them in memory: what most of them lack stands behind a pointer.
@@ -161,6 +177,15 @@ impl Task {
 
     pub fn is_terminal(&self) -> bool {
         self.state().is_terminal()
+    }
+
+    /// The class that it goes with now: it has risen where it waited for too long.
+    pub fn standing(&self, now: Timestamp) -> Class {
+        let since = match self.waits_since {
+            Timestamp(0) => self.submitted_at,
+            since => since,
+        };
+        self.class.after(now.since(since))
     }
 
     /// The attempt that holds a slot, if any.

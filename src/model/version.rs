@@ -39,10 +39,12 @@ impl StateVersion {
     pub const DECLINES_WAIT: StateVersion = StateVersion(2);
     /// From which on request ids of tasks in the archive are packed together, and forgotten together.
     pub const PACKED_REQUESTS: StateVersion = StateVersion(2);
+    /// From which on a task may be of another class than its kind's, and rises to the next one where it waits for too long.
+    pub const CLASSES: StateVersion = StateVersion(2);
     /// The newest that this release understands, and the one that a new cluster begins with.
     ///
     /// 2: the version is raised by an entry; blobs; settings of back ends; what is given back again waits; what agents
-    /// understand; packed request ids.
+    /// understand; packed request ids; classes of tasks, and how long they wait.
     pub const NEWEST: StateVersion = StateVersion(2);
 }
 
@@ -140,6 +142,7 @@ impl Command {
                 StateVersion::AGENT_PROTOCOLS
             }
             Command::SubmitTask(submit) if !submit.spec.blobs.is_empty() => StateVersion::BLOBS,
+            Command::SubmitTask(submit) if submit.spec.class.is_some() => StateVersion::CLASSES,
             Command::SubmitTask(_)
             | Command::CancelTask { .. }
             | Command::RegisterAgent(_)

@@ -4,6 +4,7 @@ use model::{AgentId, Phase, Reason, State, Task, TaskId, Timestamp};
 
 use crate::filter;
 use crate::fleet::{AgentView, Fleet};
+use crate::order;
 use crate::score;
 
 /// How one agent stands towards a waiting task now: its score, or why not.
@@ -82,7 +83,7 @@ fn waiting(
         .agents()
         .map(|agent| verdict(state, fleet, task, agent))
         .collect();
-    let position = state.ahead_of(task) + 1;
+    let position = order::ahead_of(state, task, now) + 1;
     let summary = match not_before.filter(|at| *at > now) {
         Some(at) => {
             let millis = at.since(now).0;
@@ -96,6 +97,10 @@ fn waiting(
             Some(until) => format!("It waits as number {position} in the queue until {until}."),
             None => summary(&agents, position),
         },
+    };
+    let summary = match task.standing(now) {
+        class if class == task.class => summary,
+        higher => format!("{summary} It has waited for so long that it goes with {higher} tasks."),
     };
     Explanation {
         summary,

@@ -1,7 +1,7 @@
 //! Who runs next, where, and why; and what has run out of time. Pure: reduce the cluster to
 //! numbers ([`model::State`] and a [`Fleet`]), then decide.
 //!
-//! [`plan()`] walks the queue by class and age. For each task every agent is filtered (each refusal
+//! [`plan()`] walks the queue in its order (`order`: class and age). For each task every agent is filtered (each refusal
 //! has a [`model::Reason`]), the rest are scored, and the best is taken while it has room: filter →
 //! score → fit. The decision carries its trace. A plan may be stale when it is applied; `apply`
 //! checks all of it again.
@@ -16,6 +16,7 @@ mod due;
 mod explain;
 mod filter;
 mod fleet;
+mod order;
 mod plan;
 mod ranking;
 mod score;

@@ -9,12 +9,13 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use model::{
-    Agent, AgentId, Asking, Assignment, Class, Expression, Placement, Reason, Requirement, State,
-    TaskId, TaskSpec, Timestamp, Trace, Waiting,
+    Agent, AgentId, Asking, Assignment, Expression, Placement, Reason, Requirement, State, TaskId,
+    TaskSpec, Timestamp, Trace, Waiting,
 };
 
 use crate::filter::{self, Room};
 use crate::fleet::Fleet;
+use crate::order::{self, Line, Place};
 use crate::ranking::Ranking;
 use crate::score;
 
@@ -283,27 +284,20 @@ enum Next {
     Hopeless,
 }
 
-/// The tasks of one requirement that may go now: by class, then age, those whose retry is ripe
-/// among the others.
-type Line<'a> = Box<dyn Iterator<Item = (Class, TaskId)> + 'a>;
-
+/// The tasks of one requirement that may go now, those whose retry is ripe among the others.
 fn line<'a>(state: &'a State, waiting: &'a Waiting, now: Timestamp) -> Line<'a> {
     let ripe = waiting.delayed.iter().take_while(|(at, _)| *at <= now);
     let ripe = ripe.take(RIPE_MAX).filter_map(|(_, id)| state.task(*id));
-    let mut ripe: Vec<_> = ripe.map(|task| (task.class, task.id)).collect();
+    let mut ripe: Vec<Place> = ripe.map(|task| (task.standing(now), task.id)).collect();
     ripe.sort_unstable();
-    let mut ripe = ripe.into_iter().peekable();
-    let mut ready = waiting.ready.iter().copied().peekable();
-    Box::new(std::iter::from_fn(move || {
-        match (ready.peek(), ripe.peek()) {
-            (Some(a), Some(b)) if b < a => ripe.next(),
-            (Some(_), _) => ready.next(),
-            (None, _) => ripe.next(),
-        }
-    }))
+    let ready = order::ready(state, waiting, now);
+    match ripe.is_empty() {
+        true => ready,
+        false => order::merged(vec![ready, Box::new(ripe.into_iter())]),
+    }
 }
 
 /// The next task of a line, in the form that puts the first in order on top of a heap.
-fn head((at, line): (usize, &mut Line<'_>)) -> Option<Reverse<((Class, TaskId), usize)>> {
+fn head((at, line): (usize, &mut Line<'_>)) -> Option<Reverse<(Place, usize)>> {
     line.next().map(|task| Reverse((task, at)))
 }

@@ -1,5 +1,7 @@
 //! Properties of a round, on states made by applying real entries.
 
+mod order;
+
 use std::collections::BTreeMap;
 
 use model::{

@@ -195,7 +195,7 @@ impl Ledger {
         self.tasks.insert(task, known);
         if spec.blobs.is_empty() {
             let line = self.lines.entry(spec.require.clone()).or_default();
-            line.insert((spec.kind().default_class(), task));
+            line.insert((spec.class(), task));
         }
     }
 
@@ -344,7 +344,7 @@ impl Ledger {
         let Some(line) = self.lines.get_mut(&spec.require) else {
             return;
         };
-        let place = (spec.kind().default_class(), id);
+        let place = (spec.class(), id);
         if !line.remove(&place) {
             return;
         }
@@ -396,7 +396,7 @@ impl Ledger {
         if let Some(spec) = &known.spec
             && let Some(line) = self.lines.get_mut(&spec.require)
         {
-            line.remove(&(spec.kind().default_class(), id));
+            line.remove(&(spec.class(), id));
         }
         if state != StateName::Unknown {
             known.spec = None;

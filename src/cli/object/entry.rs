@@ -113,6 +113,9 @@ fn spec_words(spec: &TaskSpec) -> String {
     for require in &spec.require {
         words = format!("{words}, requires {require}");
     }
+    if let Some(class) = spec.class {
+        words = format!("{words}, class {class}");
+    }
     if spec.at_most_once {
         words.push_str(", at most once");
     }

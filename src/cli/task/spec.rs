@@ -33,6 +33,10 @@ pub struct SpecArgs {
     /// Who shares quota and weight; default: the context's, else `default`
     #[arg(long, env = "QUORATE_NAMESPACE", hide_env_values = true)]
     namespace: Option<String>,
+    /// Priority band: critical, interactive, standard, batch or scavenger, the highest first [default: standard; of an
+    /// inference interactive]
+    #[arg(long)]
+    class: Option<model::Class>,
     /// A label of the task; may be given several times
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = pair)]
     labels: Vec<(String, String)>,
@@ -82,6 +86,7 @@ pub struct SpecArgs {
 struct SpecFile {
     name: Option<String>,
     namespace: Option<String>,
+    class: Option<String>,
     command: Vec<String>,
     env: BTreeMap<String, String>,
     cwd: Option<String>,
@@ -186,6 +191,7 @@ fn assemble(
         spec.env.insert(name, value);
     }
     spec.cwd = args.cwd.or(file.cwd).unwrap_or_default();
+    spec.class = args.class.or(class_in(file.class)?);
     spec.labels = file.labels;
     spec.labels.extend(args.labels);
     let expressions = file.require.iter().chain(&args.require);
@@ -208,6 +214,11 @@ fn assemble(
         request_id,
         uploads,
     })
+}
+
+fn class_in(file: Option<String>) -> Result<Option<model::Class>> {
+    let named = file.map(|name| name.parse::<model::Class>().map_err(invalid));
+    named.transpose()
 }
 
 /// Names the files in the spec, and says which have to be uploaded.
@@ -419,6 +430,27 @@ mod tests {
         let env: Vec<_> = spec.env.iter().map(|(k, v)| format!("{k}={v}")).collect();
         assert_eq!(env, ["A=1", "B=3", "C="]);
         assert_eq!((spec.timeout, spec.retries), (Some(model::Millis(1000)), 0));
+    }
+
+    #[test]
+    fn a_class_is_that_of_the_flag_then_of_the_file_then_of_the_kind() {
+        let class = |text: &str, flag| {
+            let args = SpecArgs {
+                class: flag,
+                ..with_command()
+            };
+            from_file(text, args).map(|wanted| wanted.spec.class)
+        };
+        let (batch, critical) = (model::Class::Batch, model::Class::Critical);
+        assert_eq!(class("class = 'batch'", None).unwrap(), Some(batch));
+        let both = class("class = 'batch'", Some(critical));
+        assert_eq!(both.unwrap(), Some(critical));
+        assert_eq!(class("", None).unwrap(), None);
+        let wrong = class("class = 'urgent'", None).unwrap_err().to_string();
+        assert!(
+            wrong.contains("`urgent`") && wrong.contains("scavenger"),
+            "{wrong}"
+        );
     }
 
     #[test]

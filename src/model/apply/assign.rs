@@ -50,14 +50,14 @@ impl State {
             true => u64::from(task.attempts) + 1,
             false => step.index,
         };
-        let attempt = Attempt {
+        let attempt = Arc::new(Attempt {
             agent: agent.clone(),
             incarnation,
             epoch: Epoch(epoch),
-        };
+        });
         task.attempts = task.attempts.saturating_add(1);
         task.last_index = step.index;
-        task.latest = Some(Arc::new(attempt.clone()));
+        task.latest = Some(Arc::clone(&attempt));
         task.trace = Some(trace);
         task.phase = Phase::Assigned {
             attempt,

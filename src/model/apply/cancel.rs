@@ -1,6 +1,8 @@
 //! Cancelling. A queued task ends at once; a held one ends when its agent has ended it, so that
 //! its slot is not given away while the process still runs.
 
+use std::sync::Arc;
+
 use crate::apply::{Outcome, Step};
 use crate::command::Reply;
 use crate::event::Event;
@@ -33,8 +35,8 @@ impl State {
                 attempt,
                 cancel: None,
             } => {
-                let attempt = attempt.clone();
-                self.request_cancel(id, &attempt, cancel, step);
+                let attempt = Arc::clone(attempt);
+                self.request_cancel(id, attempt, cancel, step);
             }
             // Asked for before: the same answer, nothing new.
             Phase::Assigned {
@@ -55,7 +57,7 @@ impl State {
     fn request_cancel(
         &mut self,
         id: TaskId,
-        attempt: &Attempt,
+        attempt: Arc<Attempt>,
         cancel: Cancellation,
         step: &mut Step<'_>,
     ) {
@@ -74,7 +76,7 @@ impl State {
         });
         task.last_index = step.index;
         task.phase = Phase::Assigned {
-            attempt: attempt.clone(),
+            attempt,
             cancel: Some(Box::new(cancel)),
         };
         self.write_task(task);

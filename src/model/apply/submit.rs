@@ -16,6 +16,8 @@ use crate::requests::{Known, RequestKey};
 use crate::spec::TaskSpec;
 use crate::state::State;
 use crate::task::{Phase, Task};
+use crate::time::Timestamp;
+use crate::version::StateVersion;
 
 impl State {
     pub(super) fn submit(
@@ -49,7 +51,11 @@ impl State {
         if let Some((key, spec)) = request {
             self.requests.put(key, Known { task: id, spec });
         }
-        let mut task = new_task(id, principal, (&spec, request_id), step);
+        let waits_since = match self.meta.state_version >= StateVersion::CLASSES {
+            true => step.now,
+            false => Timestamp::default(),
+        };
+        let mut task = new_task(id, principal, (&spec, request_id), waits_since, step);
         self.write_spec(id, spec);
         step.events.push(Event::TaskQueued { task: id });
         if let Some(placement) = placement {
@@ -151,13 +157,13 @@ fn new_task(
     id: TaskId,
     principal: &Principal,
     (spec, request_id): (&TaskSpec, Option<RequestId>),
+    waits_since: Timestamp,
     step: &Step<'_>,
 ) -> Task {
-    let kind = spec.kind();
     Task {
         id,
-        kind,
-        class: kind.default_class(),
+        kind: spec.kind(),
+        class: spec.class(),
         user: principal.name.as_str().into(),
         phase: Phase::Queued {
             not_before: None,
@@ -177,5 +183,6 @@ fn new_task(
         latest: None,
         trace: None,
         request_id: request_id.map(|id| id.0.into()),
+        waits_since,
     }
 }

@@ -495,6 +495,7 @@ fn bare(phase: Phase, class: Class) -> Task {
         latest: None,
         trace: None,
         request_id: None,
+        waits_since: Timestamp::default(),
     }
 }
 
@@ -515,7 +516,7 @@ pub fn tasks() -> Named<Task> {
         reason: reason(),
     };
     let assigned = |cancel| Phase::Assigned {
-        attempt: attempt(),
+        attempt: Arc::new(attempt()),
         cancel,
     };
     let unknown = Phase::Unknown {

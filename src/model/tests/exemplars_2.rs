@@ -7,9 +7,9 @@ use super::world::{
     agent_id, fence, finish_op, placement, profile, register_op, spec, submit, submit_op,
 };
 use crate::{
-    AgentProfile, AgentProtocol, Assignment, Attachment, BlobRef, Bulk, Command, End, Entry, Event,
-    Millis, Op, Outcome, OutcomeBlobs, Reason, SetBackend, SpecBlobs, Stamped, State, StateVersion,
-    SystemCommand, TaskId,
+    AgentProfile, AgentProtocol, Assignment, Attachment, BlobRef, Bulk, Class, Command, End, Entry,
+    Event, Millis, Op, Outcome, OutcomeBlobs, Reason, SetBackend, SpecBlobs, Stamped, State,
+    StateVersion, SystemCommand, TaskId,
 };
 
 /// What came with version 2.
@@ -21,6 +21,7 @@ pub fn since_2() -> Named<Entry> {
         ("raise_version", entry(vec![Op::System(raise)])),
         ("submit_with_blobs", entry(vec![submit_with_blobs()])),
         ("finish_with_blobs", entry(vec![finish_with_blobs()])),
+        ("submit_with_class", entry(vec![submit_with_class()])),
         ("set_backend", entry(vec![set_backend()])),
         (
             "assign_past_full_back_ends",
@@ -84,6 +85,12 @@ fn submit_with_blobs() -> Op {
     submit_op(submit, None)
 }
 
+fn submit_with_class() -> Op {
+    let mut submit = submit(spec("sort"), Some("r10"));
+    submit.spec.class = Some(Class::Batch);
+    submit_op(submit, None)
+}
+
 fn finish_with_blobs() -> Op {
     let mut outcome = Outcome::bare(End::Exited { code: 0 });
     outcome.blobs = Box::new(OutcomeBlobs {
@@ -103,6 +110,7 @@ pub fn lived_on() -> State {
     let entry = entry(vec![
         raise,
         submit_with_blobs(),
+        submit_with_class(),
         set_backend(),
         register_newer(),
     ]);

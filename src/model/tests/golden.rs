@@ -2,7 +2,7 @@
 //!
 //! The scripts are in `golden/`; `make fix` writes their outputs anew, and a diff shows what
 //! changed. Commands: `agent NAME slots=N inc=N backends=NAME:MODEL+MODEL,… KEY=VALUE…`, `submit [id=REQUEST]
-//! [retries=N] [once] [require=EXPRESSION] [on=AGENT] [model=MODEL] COMMAND…`, `assign TASK AGENT`, `finish TASK EPOCH AGENT
+//! [retries=N] [once] [class=CLASS] [require=EXPRESSION] [on=AGENT] [model=MODEL] COMMAND…`, `assign TASK AGENT`, `finish TASK EPOCH AGENT
 //! END`, `cancel TASK`, `expire AGENT INC`, `deadline TASK`, `cordon AGENT [REASON]`, `uncordon
 //! AGENT`, `drain AGENT MILLIS [REASON]`, `overdue AGENT`, `remove AGENT`, `retain [hot=N] [entries=N]
 //! [age=MILLIS]`, `pass MILLIS`, `task TASK`, `agents`, `segments`, `token ID role=ROLE uses=N ttl=MILLIS
@@ -165,6 +165,7 @@ fn submission(args: &mut Args<'_>) -> Result<Op, Box<dyn Error>> {
     let once = args.take_key("once").map_or(Ok(false), str::parse)?;
     let deadline = args.take_key("deadline").map(str::parse).transpose()?;
     let require = args.take_key("require").map(str::parse).transpose()?;
+    let class = args.take_key("class").map(str::parse).transpose()?;
     let place = args.take_key("on").map(placement);
     let model = args.take_key("model");
     let words: Vec<&str> = std::iter::from_fn(|| args.next_pos()).collect();
@@ -175,6 +176,7 @@ fn submission(args: &mut Args<'_>) -> Result<Op, Box<dyn Error>> {
     spec.retries = retries;
     spec.at_most_once = once;
     spec.deadline = deadline.map(crate::Millis);
+    spec.class = class;
     spec.require.extend(require);
     Ok(submit_op(submit(spec, request), place))
 }

@@ -11,9 +11,9 @@ use super::world::{
     register_op, spec, submit, submit_op,
 };
 use crate::{
-    AgentProtocol, Applied, Assignment, Attachment, BlobRef, Command, DrainAgent, End, Entry,
-    Event, Generation, Interruption, Millis, Op, Outcome, Retention, SetBackend, Stamped, State,
-    StateVersion, SystemCommand, TaskId, TaskSpec, Timestamp, invariant,
+    AgentProtocol, Applied, Assignment, Attachment, BlobRef, Class, Command, DrainAgent, End,
+    Entry, Event, Generation, Interruption, Millis, Op, Outcome, Retention, SetBackend, Stamped,
+    State, StateVersion, SystemCommand, TaskId, TaskSpec, Timestamp, invariant,
 };
 
 const AGENTS: [&str; 3] = ["a1", "a2", "a3"];
@@ -48,8 +48,17 @@ fn wishes() -> impl Strategy<Value = TaskSpec> {
     let deadline = prop::option::of(prop::sample::select(&[500, 3_000u64][..]));
     let require = prop::option::weighted(0.3, prop::sample::select(&["zone=a", "zone!=a"][..]));
     let asks = prop::bool::weighted(0.3);
-    let wishes = (0..3u32, any::<bool>(), deadline, require, asks, file());
-    wishes.prop_map(|(retries, once, deadline, require, asks, file)| {
+    let class = prop::option::weighted(0.3, prop::sample::select(&Class::ALL[..]));
+    let wishes = (
+        0..3u32,
+        any::<bool>(),
+        deadline,
+        require,
+        asks,
+        file(),
+        class,
+    );
+    wishes.prop_map(|(retries, once, deadline, require, asks, file, class)| {
         let mut spec = match asks {
             true => inference("m", "{}"),
             false => spec("true"),
@@ -60,6 +69,7 @@ fn wishes() -> impl Strategy<Value = TaskSpec> {
             blob,
             executable: false,
         }));
+        spec.class = class;
         spec.at_most_once = once;
         spec.retries = if once { 0 } else { retries };
         spec.deadline = deadline.map(crate::Millis);

@@ -43,6 +43,7 @@ impl From<&model::TaskSpec> for v1::TaskSpec {
                 .bulk
                 .as_ref()
                 .map(|bulk| Box::new(bulk.blob.into())),
+            class: spec.class.map_or("", model::Class::as_str).into(),
         }
     }
 }
@@ -130,6 +131,7 @@ impl TryFrom<v1::TaskSpec> for model::TaskSpec {
             retries: spec.retries.unwrap_or(read.retries),
             at_most_once: spec.at_most_once,
             memory_mib: nonzero(spec.memory_mib),
+            class: class(&spec.class)?,
             ..read
         };
         Ok(match bulk {
@@ -137,6 +139,13 @@ impl TryFrom<v1::TaskSpec> for model::TaskSpec {
             None => read,
         })
     }
+}
+
+/// On the wire an empty one says: the kind's own.
+fn class(name: &str) -> Result<Option<model::Class>, Malformed> {
+    let given = (!name.is_empty()).then(|| name.parse::<model::Class>());
+    let given = given.transpose();
+    given.map_err(|error| Malformed(error.to_string()))
 }
 
 /// On the wire 0 says: no limit.

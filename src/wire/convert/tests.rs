@@ -107,6 +107,25 @@ fn a_spec_without_a_command_or_with_a_bad_expression_says_so() {
     assert!(error.to_string().contains("at character 6"), "{error}");
 }
 
+#[test]
+fn a_class_is_read_as_it_was_written_and_one_that_there_is_not_is_named() {
+    let namespace = Namespace::new("default").unwrap();
+    let mut spec = TaskSpec::process(namespace, vec!["true".into()]);
+    for class in [None, Some(model::Class::Scavenger)] {
+        spec.class = class;
+        assert_eq!(
+            TaskSpec::try_from(v1::TaskSpec::from(&spec)),
+            Ok(spec.clone())
+        );
+    }
+    let wrong = v1::TaskSpec {
+        class: "urgent".into(),
+        ..v1::TaskSpec::from(&spec)
+    };
+    let error = TaskSpec::try_from(wrong).unwrap_err();
+    assert!(error.to_string().contains("`urgent`"), "{error}");
+}
+
 /// A log in which each operation has an entry of its own.
 fn apply(state: &mut State, ops: Vec<Op>) {
     for op in ops {

@@ -1,0 +1,132 @@
+//! Priority bands, and how long a task waits in one before it counts as the next higher.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::time::Millis;
+use crate::trailing::Unset;
+
+/// Priority band: all of a higher one goes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Class {
+    Critical,
+    Interactive,
+    Standard,
+    Batch,
+    Scavenger,
+}
+
+impl Unset for Option<Class> {
+    fn is_unset(&self) -> bool {
+        self.is_none()
+    }
+}
+
+const SECOND: u64 = 1_000;
+const MINUTE: u64 = 60 * SECOND;
+const HOUR: u64 = 60 * MINUTE;
+
+impl Class {
+    /// The highest first.
+    pub const ALL: [Class; 5] = [
+        Class::Critical,
+        Class::Interactive,
+        Class::Standard,
+        Class::Batch,
+        Class::Scavenger,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Class::Critical => "critical",
+            Class::Interactive => "interactive",
+            Class::Standard => "standard",
+            Class::Batch => "batch",
+            Class::Scavenger => "scavenger",
+        }
+    }
+
+    /// How long a task waits in it before it goes with the next higher one, so that nothing starves; `None`: for ever.
+    /// Nobody comes to be critical by waiting.
+    pub fn max_wait(self) -> Option<Millis> {
+        match self {
+            Class::Critical | Class::Interactive => None,
+            Class::Standard => Some(Millis(10 * MINUTE)),
+            Class::Batch => Some(Millis(HOUR)),
+            Class::Scavenger => Some(Millis(6 * HOUR)),
+        }
+    }
+
+    /// The one that a task goes with after it has waited for so long.
+    pub fn after(self, waited: Millis) -> Class {
+        let mut class = self;
+        let mut left = waited.0;
+        while let Some(longest) = class.max_wait()
+            && left >= longest.0
+        {
+            left -= longest.0;
+            class = match class {
+                Class::Critical | Class::Interactive | Class::Standard => Class::Interactive,
+                Class::Batch => Class::Standard,
+                Class::Scavenger => Class::Batch,
+            };
+        }
+        class
+    }
+}
+
+impl fmt::Display for Class {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What is no class.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "there is no class `{0}`: it is critical, interactive, standard, batch or scavenger, the highest first"
+)]
+pub struct NoSuchClass(String);
+
+impl FromStr for Class {
+    type Err = NoSuchClass;
+
+    fn from_str(name: &str) -> Result<Class, NoSuchClass> {
+        let mut classes = Class::ALL.into_iter();
+        let found = classes.find(|class| class.as_str() == name);
+        found.ok_or_else(|| NoSuchClass(name.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_waits_rises_one_class_at_a_time_and_never_to_critical() {
+        let after = |class: Class, waited| class.after(Millis(waited));
+        assert_eq!(after(Class::Standard, 10 * MINUTE - 1), Class::Standard);
+        assert_eq!(after(Class::Standard, 10 * MINUTE), Class::Interactive);
+        assert_eq!(after(Class::Batch, HOUR), Class::Standard);
+        assert_eq!(after(Class::Batch, HOUR + 10 * MINUTE), Class::Interactive);
+        assert_eq!(after(Class::Scavenger, 6 * HOUR), Class::Batch);
+        for class in Class::ALL {
+            assert_eq!(after(class, 0), class);
+            assert_eq!(after(class, u64::MAX), class.min(Class::Interactive));
+        }
+    }
+
+    #[test]
+    fn a_class_is_named_as_it_is_shown() {
+        for class in Class::ALL {
+            assert_eq!(class.as_str().parse(), Ok(class));
+        }
+        let told = "urgent".parse::<Class>().unwrap_err().to_string();
+        assert!(
+            told.contains("`urgent`") && told.contains("interactive"),
+            "{told}"
+        );
+    }
+}
