@@ -135,7 +135,7 @@ impl Node {
         child.as_mut()?.try_wait().ok().flatten()
     }
 
-    /// Where processes that are started from now on are to die; `None`: nowhere.
+    /// Where processes that are started from now on are to die or stop; `None`: nowhere.
     pub fn set_failpoints(&self, words: Option<String>) {
         *lock(&self.failpoints) = words;
     }

@@ -423,10 +423,11 @@ impl Agent {
         match effect {
             Effect::Say { session, body } => self.say(session, body),
             Effect::Leased { until } => {
-                self.lease.set(until);
+                // Before anything starts under it.
                 if let Some(guard) = &mut self.guard {
                     guard.renewed(until);
                 }
+                self.lease.set(until);
             }
             Effect::Open(fence) => drop(self.logs.open(fence)),
             Effect::Begin { fence, number } => self.journal.begun(fence, number),

@@ -38,6 +38,9 @@ const MODE: u32 = 0o700;
 
 /// Creates a directory with all above it that are missing. An existing one is fine.
 pub fn create_dirs(dir: &Path) -> io::Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
     let mut builder = DirBuilder::new();
     builder.recursive(true).mode(MODE);
     builder.create(dir).map_err(at(dir))?;

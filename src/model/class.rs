@@ -48,7 +48,7 @@ impl Class {
         }
     }
 
-    /// How long a task waits in it before it goes with the next higher one, so that nothing starves; `None`: for ever.
+    /// How long a task waits in it before it goes with the next higher one, so that nothing but endless critical work starves it; `None`: for ever.
     /// Nobody comes to be critical by waiting.
     pub fn max_wait(self) -> Option<Millis> {
         match self {

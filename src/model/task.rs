@@ -151,7 +151,7 @@ pub struct Task {
     /// How the latest attempt was decided.
     pub trace: Option<Arc<Trace>>,
     pub request_id: Option<Arc<str>>,
-    /// State time of its submit, from which its wait counts; 0 where the state was too old to say.
+    /// State time of its submit, from which its wait counts; 0 where the state was too old to say, and it never rises.
     #[serde(default)]
     pub waits_since: Timestamp,
 }
@@ -181,11 +181,10 @@ impl Task {
 
     /// The class that it goes with now: it has risen where it waited for too long.
     pub fn standing(&self, now: Timestamp) -> Class {
-        let since = match self.waits_since {
-            Timestamp(0) => self.submitted_at,
-            since => since,
-        };
-        self.class.after(now.since(since))
+        match self.waits_since {
+            Timestamp(0) => self.class,
+            since => self.class.after(now.since(since)),
+        }
     }
 
     /// The attempt that holds a slot, if any.

@@ -100,7 +100,9 @@ fn waiting(
     };
     let summary = match task.standing(now) {
         class if class == task.class => summary,
-        higher => format!("{summary} It has waited for so long that it goes with {higher} tasks."),
+        higher => {
+            format!("{summary} It was submitted so long ago that it goes with {higher} tasks.")
+        }
     };
     Explanation {
         summary,

@@ -9,7 +9,8 @@ use async_trait::async_trait;
 use nix::sys::signal::Signal;
 use rand::rngs::StdRng;
 
-use crate::faults::{Fault, Kind, Need, Whom, continue_stopped, stop};
+use super::pause::resume;
+use crate::faults::{Fault, Kind, Need, Whom, stop};
 use crate::nodes::Nodes;
 use crate::{Error, binary, wait};
 
@@ -179,7 +180,7 @@ impl DieAt {
             hand_over(nodes, victim).await?;
             if let Some((agent, pid)) = self.stopped.take() {
                 // Its lease may have been ended by then, and another one begins.
-                continue_stopped(&agent, pid).await?;
+                resume(nodes, &agent, pid).await?;
                 nodes.until_back(&agent).await?;
                 self.stopped = Some((agent.clone(), stop(nodes, &agent).await?));
             }
@@ -240,7 +241,7 @@ impl Fault for DieAt {
 
     async fn heal(&mut self, nodes: &Nodes) -> Result<(), Error> {
         if let Some((agent, pid)) = self.stopped.take() {
-            continue_stopped(&agent, pid).await?;
+            resume(nodes, &agent, pid).await?;
         }
         if let Some(killed) = self.killed.take() {
             nodes.restart(&killed).await?;

@@ -56,7 +56,14 @@ const LOST: Duration = Duration::from_secs(180);
 struct Pause {
     whom: Whom,
     lasts: Duration,
-    stopped: Vec<(String, Process)>,
+    stopped: Vec<Stopped>,
+}
+
+struct Stopped {
+    id: String,
+    process: Process,
+    /// How long its log was then.
+    said: u64,
 }
 
 impl Pause {
@@ -92,10 +99,10 @@ impl Fault for Pause {
 
     async fn prove(&mut self, nodes: &Nodes) -> Result<String, Error> {
         let mut proofs = Vec::new();
-        for (id, before) in &self.stopped {
-            proofs.push(match was_ended_by_its_guard(nodes, id).await? {
+        for one in &self.stopped {
+            proofs.push(match ended_by_its_guard(nodes, &one.id, one.said).await? {
                 Some(proof) => proof,
-                None => hangs(id, before)?,
+                None => hangs(&one.id, &one.process)?,
             });
         }
         let mut proof = match &proofs[..] {
@@ -104,7 +111,7 @@ impl Fault for Pause {
             all => format!("{} processes did nothing", all.len()),
         };
         if matches!(self.whom, Whom::Agent | Whom::HalfOfAgents) {
-            let ids = self.stopped.iter().map(|(id, _)| &**id);
+            let ids = self.stopped.iter().map(|one| &*one.id);
             proof.push_str(&until_lost(nodes, ids).await?);
         }
         Ok(proof)
@@ -114,16 +121,21 @@ impl Fault for Pause {
         let stopped = std::mem::take(&mut self.stopped);
         let all = stopped
             .iter()
-            .map(|(id, process)| resume(nodes, id, process.pid));
+            .map(|one| resume(nodes, &one.id, one.process.pid));
         join_all(all).await.into_iter().collect()
     }
 }
 
-async fn halt(nodes: &Nodes, id: &str) -> Result<(String, Process), Error> {
+async fn halt(nodes: &Nodes, id: &str) -> Result<Stopped, Error> {
+    let said = nodes.node(id)?.said();
     let pid = stop(nodes, id).await?;
     let gone = || Error::Invalid(format!("{id} ended when it was stopped"));
     let process = Process::look(pid).ok_or_else(gone)?;
-    Ok((id.to_owned(), process))
+    Ok(Stopped {
+        id: id.to_owned(),
+        process,
+        said,
+    })
 }
 
 /// The same process, still stopped; the last of its threads may have taken a tick to stop.
@@ -141,27 +153,21 @@ fn hangs(id: &str, before: &Process) -> Result<String, Error> {
     }
 }
 
-/// An agent that was about to start a process when it was stopped does not live to the end of its lease.
-async fn was_ended_by_its_guard(nodes: &Nodes, id: &str) -> Result<Option<String>, Error> {
+/// An agent that was about to start a process when it was stopped is killed once its lease is over. `said`: how long its log
+/// was before.
+pub async fn ended_by_its_guard(
+    nodes: &Nodes,
+    id: &str,
+    said: u64,
+) -> Result<Option<String>, Error> {
     let node = nodes.node(id)?;
     let Some(status) = node.fallen().await else {
         return Ok(None);
     };
     let killed = status.signal() == Some(Signal::SIGKILL as i32);
-    match killed && node.said_since(0).contains(LAST_WORDS) {
+    match killed && node.said_since(said).contains(LAST_WORDS) {
         true => Ok(Some(format!("{id} was ended by its guard"))),
         false => Err(Error::Invalid(format!("{id} ended otherwise: {status}"))),
-    }
-}
-
-/// What hangs does so, or was ended for it.
-pub async fn halted(nodes: &Nodes, id: &str, pid: i32) -> Result<String, Error> {
-    match was_ended_by_its_guard(nodes, id).await? {
-        Some(proof) => Ok(proof),
-        None => match Process::look(pid).map(|process| process.doing) {
-            Some(Doing::Stopped) => Ok(format!("{id} hangs")),
-            other => Err(Error::Invalid(format!("{id} hangs no more: {other:?}"))),
-        },
     }
 }
 

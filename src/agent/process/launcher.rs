@@ -221,7 +221,7 @@ pub(super) fn spawn(
         listing.remove(pid);
     };
     if is_late() {
-        // The whole machine stood still between the look and the start.
+        // Stopped between the look and the start, for a moment at the end of the lease, or with the whole machine.
         end();
         return Err(lost("it started after the agent's lease"));
     }

@@ -17,7 +17,7 @@ use model::Millis;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::signals::kill_exactly;
-use super::starting::Agent;
+use super::starting::{Agent, Late};
 use super::table::{Process, Table};
 use crate::clock;
 
@@ -26,9 +26,6 @@ use crate::clock;
 const ROUND: Duration = Duration::from_millis(250);
 /// Between two looks at the process table.
 const PAUSE: Duration = Duration::from_millis(20);
-/// An agent that was about to start something when its lease ended, and is not stopped, has done so by then or looked at its
-/// lease again. The cluster gives its work away 3 s after that end.
-const STARTS: Duration = Duration::from_secs(1);
 /// A process that can't be killed is in an uninterruptible call; for so long it is told again.
 const PATIENCE: Duration = Duration::from_secs(3600);
 
@@ -39,7 +36,7 @@ pub fn watch(prefix: &str) -> io::Result<()> {
         return Err(io::Error::other("a mark must say whose it is"));
     }
     let pipe = File::from(io::stdin().as_fd().try_clone_to_owned()?);
-    serve(pipe, Agent::parent()?, prefix)
+    serve(pipe, Agent::parent(), prefix)
 }
 
 fn serve(pipe: File, agent: Option<Agent>, prefix: &str) -> io::Result<()> {
@@ -48,30 +45,28 @@ fn serve(pipe: File, agent: Option<Agent>, prefix: &str) -> io::Result<()> {
         begun: Vec::new(),
         until: None,
     };
+    let mut late = Late::of(agent);
     loop {
-        let patience = news.until.map(|_| ROUND);
-        if is_readable(news.pipe.as_fd(), patience)? {
+        let waits = news.until.is_some() || !late.is_over();
+        if is_readable(news.pipe.as_fd(), waits.then_some(ROUND))? {
             match news.read()? {
-                Heard::Something => continue,
+                Heard::Something => {
+                    late.forget();
+                    continue;
+                }
                 Heard::End => break,
             }
         }
+        late.look();
         if news.until.is_some_and(|until| clock::since_boot() >= until) {
             eprintln!("the agent's lease is over and the agent does nothing: ending its attempts");
             let pipe = news.pipe.as_fd();
-            let starting = agent.as_ref().map(Agent::starting).unwrap_or_default();
-            end_all(prefix, || is_readable(pipe, Some(Duration::ZERO)))?;
-            if let Some(agent) = &agent
-                && !starting.is_empty()
-                && !is_readable(pipe, Some(STARTS))?
-                && !starting.is_disjoint(&agent.starting())
-            {
-                eprintln!(
-                    "the agent was stopped when it was about to start a process, and would do so when it goes on: \
-                     ending the agent, start it again"
-                );
-                agent.kill();
-            }
+            late.begin();
+            // What can't be killed may take long.
+            end_all(prefix, || {
+                late.look();
+                is_readable(pipe, Some(Duration::ZERO))
+            })?;
             // Unless there is news by now, nothing is left until there is.
             news.until = None;
         }

@@ -217,6 +217,9 @@ impl Script {
     fn task(&self, id: &str) -> Answer {
         let task = self.0.state.task(id.parse()?).ok_or("no such task")?;
         let mut told = format!("{}: {}", task.id, task.state().as_str());
+        if task.class != task.kind.default_class() {
+            write!(told, ", class {}", task.class)?;
+        }
         if let Some(live) = task.live() {
             write!(told, " to {} under {}", live.agent, live.epoch.0)?;
         }

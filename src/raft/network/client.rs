@@ -282,7 +282,8 @@ impl<R: AsyncRuntime> RaftNetworkV2<Types<R>> for Peer {
         _option: RPCOption,
     ) -> Result<SnapshotResponse<Types<R>>, StreamingError<Types<R>>> {
         let mut client = self.client(Purpose::Snapshot);
-        let sent = snapshots::send(&mut client, &self.header, vote, &snapshot.snapshot);
+        let me = &self.network.me().node.addresses.raft;
+        let sent = snapshots::send(&mut client, &self.header, me, vote, &snapshot.snapshot);
         let outcome = tokio::select! {
             closed = cancel => return Err(StreamingError::Closed(closed)),
             outcome = sent => outcome,

@@ -21,10 +21,11 @@ use super::codec;
 use super::guard::Guard;
 use super::segments::{self, Fetcher};
 use super::snapshots;
-use crate::consensus::{Snapshot, Types};
+use crate::consensus::{NodeId, Snapshot, Types};
 use crate::election::QuickElection;
 use crate::error::{Error, Hindrance};
 use crate::machine::{Machine, Published, Storage};
+use crate::member::Node;
 use crate::membership::{effective, others};
 use crate::read::Rounds;
 use crate::snapshot::Handle;
@@ -66,16 +67,19 @@ impl Service {
     async fn fetch_segments(
         &self,
         handle: &Handle,
-        header: Option<&v1::PeerHeader>,
+        sender: Option<(NodeId, Node)>,
     ) -> Result<(), Status> {
         let position = handle
             .manifest
             .position()
             .map_err(|damage| Status::invalid_argument(damage.to_string()))?;
-        let sender = header.map(|header| header.from);
-        // Who sends the snapshot has all of it.
-        let others = others(&position.membership, self.guard.me().id, sender);
-        let fetched = self.segments.complete(position.segments, &others).await;
+        let mut peers = others(&position.membership, self.guard.me().id, None);
+        if let Some(sender) = sender {
+            // It has all of that. The others were members when the snapshot was taken, and may be gone.
+            peers.retain(|(id, _)| *id != sender.0);
+            peers.insert(0, sender);
+        }
+        let fetched = self.segments.complete(position.segments, &peers).await;
         fetched.map_err(|error| Status::unavailable(format!("the archive is not here: {error}")))
     }
 }
@@ -141,6 +145,7 @@ impl PeerApi for Service {
         let announced = snapshots::announced(&mut parts).await?;
         self.guard
             .check(origin.as_ref(), announced.header.as_ref())?;
+        let sender = announced.sender();
         let _turn = self
             .receiving
             .try_acquire()
@@ -151,8 +156,7 @@ impl PeerApi for Service {
             &mut parts,
         )
         .await?;
-        self.fetch_segments(&handle, announced.header.as_ref())
-            .await?;
+        self.fetch_segments(&handle, sender).await?;
         let meta = handle
             .manifest
             .meta()

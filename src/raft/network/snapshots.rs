@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream;
+use model::Addresses;
 use tokio::sync::mpsc;
 use tonic::transport::Channel;
 use tonic::{Status, Streaming};
@@ -19,7 +20,8 @@ use super::client::local_failure;
 use super::codec;
 use super::dial::{CallError, within};
 use crate::config::SNAPSHOT_TIMEOUT;
-use crate::consensus::Vote;
+use crate::consensus::{NodeId, Vote};
+use crate::member::{LogIdentity, Node};
 use crate::snapshot::manifest::Manifest;
 use crate::snapshot::shelf::Incoming;
 use crate::snapshot::{Handle, Shelf, chunk};
@@ -37,6 +39,7 @@ const READ_AHEAD: usize = 4;
 pub async fn send(
     client: &mut PeerClient<Channel>,
     header: &v1::PeerHeader,
+    from_address: &str,
     vote: Vote,
     handle: &Handle,
 ) -> Result<Vote, CallError> {
@@ -45,6 +48,7 @@ pub async fn send(
         header: Some(header.clone()),
         vote: Some(codec::put_vote(&vote)),
         manifest: handle.manifest.encode().into(),
+        from_address: from_address.to_owned(),
     };
     let (parts, queue) = mpsc::channel(READ_AHEAD);
     let reading = tokio::task::spawn_blocking(move || {
@@ -78,8 +82,24 @@ pub async fn send(
 /// What a leader sends first.
 pub struct Announced {
     pub header: Option<v1::PeerHeader>,
+    pub from_address: String,
     pub vote: Vote,
     pub manifest: Manifest,
+}
+
+impl Announced {
+    /// Who sends it, and where that is.
+    pub fn sender(&self) -> Option<(NodeId, Node)> {
+        let header = self.header.as_ref()?;
+        let node = Node {
+            addresses: Addresses {
+                raft: self.from_address.clone(),
+                ..Addresses::default()
+            },
+            log: LogIdentity::from_slice(&header.from_log)?,
+        };
+        (!self.from_address.is_empty()).then_some((header.from, node))
+    }
 }
 
 pub async fn announced(parts: &mut Streaming<v1::PeerSnapshotPart>) -> Result<Announced, Status> {
@@ -90,6 +110,7 @@ pub async fn announced(parts: &mut Streaming<v1::PeerSnapshotPart>) -> Result<An
         .map_err(|damage| Status::invalid_argument(format!("the manifest: {damage}")))?;
     Ok(Announced {
         header: first.header,
+        from_address: first.from_address,
         vote: codec::vote(first.vote)?,
         manifest,
     })

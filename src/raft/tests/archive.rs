@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use model::{ControllerId, Op, Retention, SystemCommand, TaskId, Timestamp};
 
-use super::harness::{Lab, PATIENCE, Running, assert_equal_states, ended_task, has, register};
+use super::harness::{
+    Lab, PATIENCE, Running, assert_equal_states, ended_task, has, kill, leader, register,
+};
+use super::membership::remove;
 
 /// Submits and cancels so many tasks, one in an entry; their ids begin at `first`.
 async fn end_tasks(member: &Running, first: u64, count: u64) {
@@ -89,6 +92,39 @@ async fn a_member_that_joins_and_one_that_comes_back_end_with_the_same_segments(
     late.cluster.abandon();
     drop(late);
     members.push(lab.start(2).await);
+    assert!(!has(&members[1].cluster, "nobody").await.unwrap());
+    assert_equal_states(&members).await;
+    assert_eq!(contents(&members[1]).await.0, wanted.0);
+}
+
+/// A snapshot says who the members were when it was taken.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_joins_gets_the_segments_though_all_that_its_snapshot_names_are_gone() {
+    let mut lab = Lab::new("all-replaced");
+    let mut config = lab.config(1);
+    config.snapshot_every = 40;
+    let mut members = vec![lab.start_with(config).await.unwrap()];
+    members[0].cluster.initialize().await.unwrap();
+    keep_little_in_memory(&members[0]).await;
+    end_tasks(&members[0], 1, 150).await;
+    until("the log was never cut", || {
+        members[0].cluster.status().purged.is_some()
+    })
+    .await;
+    members.push(lab.start(2).await);
+    let addresses = lab.addresses(2);
+    let first = &members[0].cluster;
+    first.add_member(ControllerId(2), addresses).await.unwrap();
+    remove(&members, 1).await.unwrap();
+    kill(members.remove(0));
+    leader(&members).await;
+    let wanted = contents(&members[0]).await;
+
+    members.push(lab.start(3).await);
+    let addresses = lab.addresses(3);
+    let added = members[0].cluster.add_member(ControllerId(3), addresses);
+    let added = tokio::time::timeout(PATIENCE, added).await;
+    added.expect("it never caught up").unwrap();
     assert!(!has(&members[1].cluster, "nobody").await.unwrap());
     assert_equal_states(&members).await;
     assert_eq!(contents(&members[1]).await.0, wanted.0);

@@ -36,7 +36,7 @@ async fn remove_at(member: &Running, id: ControllerId) -> Result<(), Error> {
 }
 
 /// As a gateway does: whoever leads is asked, until it is done or refused.
-async fn remove(members: &[Running], id: u64) -> Result<(), Error> {
+pub async fn remove(members: &[Running], id: u64) -> Result<(), Error> {
     let begun = Instant::now();
     loop {
         let at = leader(members).await;

@@ -66,3 +66,12 @@ fn who_waited_for_too_long_goes_with_the_next_class_and_no_further_than_interact
     ];
     assert_eq!(order(&long), [3, 1, 2]);
 }
+
+#[test]
+fn one_of_before_it_was_written_down_since_when_a_task_waits_does_not_rise() {
+    let (state, now) = (cluster(&[], &[task("")]), NOW.plus(Millis(24 * HOUR)));
+    let mut task = state.task(model::TaskId(1)).unwrap().clone();
+    assert_eq!(task.standing(now), Interactive);
+    task.waits_since = Timestamp(0);
+    assert_eq!(task.standing(now), Standard);
+}
