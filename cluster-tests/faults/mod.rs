@@ -14,6 +14,7 @@
 //! that break things step by step: [`process`]es and signals to them, [`disk`]s, [`clock`]s, [`sockets`]. Left
 //! out: in which order faults come and what is asked of the cluster meanwhile.
 
+mod agents;
 pub mod clock;
 mod data_dir;
 pub mod disk;

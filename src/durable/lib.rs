@@ -51,7 +51,8 @@ pub fn create_dirs(dir: &Path) -> io::Result<()> {
 pub fn create_dir(dir: &Path) -> io::Result<()> {
     match DirBuilder::new().mode(MODE).create(dir) {
         Ok(()) => sync_dir(parent(dir)),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        // Something else may have that name.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
         Err(error) => Err(at(dir)(error)),
     }
 }

@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 
 use crate::Error;
-use crate::faults::kinds::pause::until_lost;
+use crate::faults::agents::until_lost;
 use crate::faults::whom::{all_but, followers};
 use crate::faults::{Fault, Kind, Laid, MANY, Need, Whom};
 use crate::network::{CLIENT, Disturbance, Edge, Harm};

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use nix::sys::signal::Signal;
 use rand::rngs::StdRng;
 
-use super::pause::resume;
+use crate::faults::agents::resume;
 use crate::faults::{Fault, Kind, Need, Whom, stop};
 use crate::nodes::Nodes;
 use crate::{Error, binary, wait};

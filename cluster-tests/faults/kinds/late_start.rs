@@ -6,8 +6,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rand::rngs::StdRng;
 
-use super::pause::{ended_by_its_guard, resume, until_lost};
 use crate::cluster::Members;
+use crate::faults::agents::{ended_by_its_guard, resume, until_lost};
 use crate::faults::process::{Doing, Process};
 use crate::faults::{Fault, Kind, Need, Whom};
 use crate::nodes::Nodes;

@@ -1,9 +1,9 @@
 //! Between an agent's last look at its lease and the start of a process: both ends, the agent's and its guard's.
 //!
-//! An agent may be stopped between the two (SIGSTOP, a debugger), or get no memory, and go on when its lease is long over. No look of its own
-//! can prevent that it starts the process then, while the cluster runs the task elsewhere. Its guard can, which is not
-//! stopped with it: a thread says by its name that it is there, and an agent that still is when its lease is over is killed,
-//! which is all that can be done to a stopped process. To set a name costs a microsecond and wakes nobody up.
+//! An agent may be stopped between the two (SIGSTOP, a debugger), or get no memory, and go on when its lease is long over.
+//! No look of its own can prevent that it starts the process then, while the cluster runs the task elsewhere. Its guard
+//! can, which is not stopped with it: a thread says by its name that it is there, and an agent that still is when its lease
+//! is over is killed, which is all that can be done to a stopped process. A name costs a system call and wakes nobody up.
 //!
 //! Not seen to is what stops the guard as well, a whole machine, or is over before the guard has looked; then the agent looks
 //! once more and kills what it started.
