@@ -68,21 +68,14 @@ fn assert_kept(outcome: &Outcome, progress: &Progress) {
 }
 
 #[test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_answered_while_leaders_were_killed_is_what_the_log_makes_of_it() {
-    let _turn = turn().await;
-    let (outcome, progress) = outcome("leader-kill", &planned("leader-kill", 15)).await;
-    assert_kept(&outcome, &progress);
-    let kills = &outcome.report.faults["kill-leader"];
-    assert!(kills.took_effect >= 2, "{kills:?}");
-    // Nobody is killed without another one leading after it.
-    assert!(outcome.report.reigns > kills.took_effect, "{kills:?}");
-}
-
-#[test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_answered_while_anybody_was_killed_is_what_the_log_makes_of_it() {
     let _turn = turn().await;
-    let (outcome, progress) = outcome("crashes", &planned("crashes", 40)).await;
+    let (outcome, progress) = outcome("crashes", &planned("crashes", 60)).await;
     assert_kept(&outcome, &progress);
+    let leaders = &outcome.report.faults["kill-leader"];
+    assert!(leaders.took_effect >= 1, "{leaders:?}");
+    // No leader is killed without another one leading after it.
+    assert!(outcome.report.reigns > leaders.took_effect, "{leaders:?}");
 }
 
 #[test(flavor = "multi_thread", worker_threads = 2)]
