@@ -6,7 +6,6 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::time::Millis;
-use crate::trailing::Unset;
 
 /// Priority band: all of a higher one goes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -18,14 +17,7 @@ pub enum Class {
     Scavenger,
 }
 
-impl Unset for Option<Class> {
-    fn is_unset(&self) -> bool {
-        self.is_none()
-    }
-}
-
-const SECOND: u64 = 1_000;
-const MINUTE: u64 = 60 * SECOND;
+const MINUTE: u64 = 60_000;
 const HOUR: u64 = 60 * MINUTE;
 
 impl Class {
@@ -48,32 +40,23 @@ impl Class {
         }
     }
 
-    /// How long a task waits in it before it goes with the next higher one, so that nothing but endless critical work starves it; `None`: for ever.
-    /// Nobody comes to be critical by waiting.
-    pub fn max_wait(self) -> Option<Millis> {
+    /// How long a task waits in it, and with which it goes from then on, so that nothing but endless critical work starves
+    /// it. `None`: for ever; nobody comes to be critical by waiting.
+    pub fn rise(self) -> Option<(Millis, Class)> {
         match self {
             Class::Critical | Class::Interactive => None,
-            Class::Standard => Some(Millis(10 * MINUTE)),
-            Class::Batch => Some(Millis(HOUR)),
-            Class::Scavenger => Some(Millis(6 * HOUR)),
+            Class::Standard => Some((Millis(10 * MINUTE), Class::Interactive)),
+            Class::Batch => Some((Millis(HOUR), Class::Standard)),
+            Class::Scavenger => Some((Millis(6 * HOUR), Class::Batch)),
         }
     }
 
     /// The one that a task goes with after it has waited for so long.
     pub fn after(self, waited: Millis) -> Class {
-        let mut class = self;
-        let mut left = waited.0;
-        while let Some(longest) = class.max_wait()
-            && left >= longest.0
-        {
-            left -= longest.0;
-            class = match class {
-                Class::Critical | Class::Interactive | Class::Standard => Class::Interactive,
-                Class::Batch => Class::Standard,
-                Class::Scavenger => Class::Batch,
-            };
+        match self.rise() {
+            Some((longest, next)) if waited >= longest => next.after(Millis(waited.0 - longest.0)),
+            Some(_) | None => self,
         }
-        class
     }
 }
 

@@ -6,14 +6,12 @@
 //! `skip_serializing_if` looks at one field at a time and can't see that; this macro does. Reading needs
 //! nothing but `#[serde(default)]` on each such field.
 
-use crate::agent::Cordon;
-
 /// As if it were not there.
 pub(crate) trait Unset {
     fn is_unset(&self) -> bool;
 }
 
-impl Unset for Option<Cordon> {
+impl<T> Unset for Option<T> {
     fn is_unset(&self) -> bool {
         self.is_none()
     }
@@ -56,14 +54,6 @@ pub(crate) use positional;
 #[cfg(test)]
 mod tests {
     use serde::{Deserialize, Serialize};
-
-    use super::Unset;
-
-    impl Unset for Option<u8> {
-        fn is_unset(&self) -> bool {
-            self.is_none()
-        }
-    }
 
     /// As the release before had it.
     #[derive(Debug, PartialEq, Serialize, Deserialize)]

@@ -29,7 +29,7 @@ fn of(waiting: &Waiting, class: Class, from: TaskId) -> impl DoubleEndedIterator
 /// order, and none behind one that has not risen need be looked at. (Those that were submitted before it was written down
 /// since when a task waits are the oldest, and hold up the rising of those behind them until they are gone.)
 fn of_class<'a>(state: &'a State, waiting: &'a Waiting, class: Class, now: Timestamp) -> Line<'a> {
-    let mut rises = class.max_wait().is_some();
+    let mut rises = class.rise().is_some();
     Box::new(of(waiting, class, TaskId(0)).map(move |(_, id)| {
         let task = state.task(*id).filter(|_| rises);
         let standing = task.map_or(class, |task| task.standing(now));

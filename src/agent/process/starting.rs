@@ -11,15 +11,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CString;
 use std::fs;
-use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use procfs::FromRead;
 use procfs::process::Stat;
-use rustix::process::{PidfdFlags, Signal, getppid, pidfd_open, pidfd_send_signal};
+use rustix::process::getppid;
 use rustix::thread::set_name;
+
+use super::signals::kill_exactly;
+use super::table::Process;
 
 /// A name has 15 bytes.
 const PREFIX: &str = "start-";
@@ -56,37 +58,21 @@ fn rename(name: &str) {
 
 /// The agent, as its guard sees it.
 #[derive(Debug)]
-pub(super) struct Agent {
-    pid: i32,
-    descriptor: OwnedFd,
-}
+pub(super) struct Agent(Process);
 
 impl Agent {
     /// Whoever started this process. Nothing where it is gone by now, or is the first process of a container, which nobody
     /// inside can kill.
     pub fn parent() -> Option<Agent> {
         let parent = getppid()?;
-        let pid = parent.as_raw_nonzero().get();
-        if pid == 1 {
-            return None;
-        }
-        let opened = pidfd_open(parent, PidfdFlags::empty());
-        // Still the parent, so nobody else has its number.
-        if getppid() != Some(parent) {
-            return None;
-        }
-        match opened {
-            Ok(descriptor) => Some(Agent { pid, descriptor }),
-            Err(error) => {
-                eprintln!("can't watch the agent, only what it starts: {error}");
-                None
-            }
-        }
+        let row = Process::read(parent.as_raw_nonzero().get())?;
+        // Still the parent, so the row is not of another one with its number.
+        (row.pid > 1 && getppid() == Some(parent)).then_some(Agent(row))
     }
 
     /// The starts that are under way: of each the name of its thread, and the state.
     fn starts(&self) -> BTreeMap<String, char> {
-        let Ok(threads) = fs::read_dir(format!("/proc/{}/task", self.pid)) else {
+        let Ok(threads) = fs::read_dir(format!("/proc/{}/task", self.0.pid)) else {
             return BTreeMap::new();
         };
         let stats =
@@ -95,13 +81,6 @@ impl Agent {
             .filter(|stat| stat.comm.starts_with(PREFIX))
             .map(|stat| (stat.comm, stat.state))
             .collect()
-    }
-
-    fn kill(&self) {
-        match pidfd_send_signal(&self.descriptor, Signal::KILL) {
-            Ok(()) | Err(rustix::io::Errno::SRCH) => {}
-            Err(error) => eprintln!("could not kill the agent: {error}"),
-        }
     }
 }
 
@@ -154,7 +133,7 @@ impl Late {
                 "the agent was stopped when it was about to start a process, and would do so when it goes on: \
                  ending the agent, start it again"
             );
-            agent.kill();
+            kill_exactly(&agent.0);
             self.forget();
         }
     }
@@ -169,11 +148,8 @@ mod tests {
 
     #[test]
     fn a_start_is_seen_from_outside_while_it_is_under_way() {
-        let pid = getpid();
-        let agent = Agent {
-            pid: pid.as_raw_nonzero().get(),
-            descriptor: pidfd_open(pid, PidfdFlags::empty()).unwrap(),
-        };
+        let pid = getpid().as_raw_nonzero().get();
+        let agent = Agent(Process::read(pid).unwrap());
         let starting = Starting::begin();
         let said = name().unwrap().into_string().unwrap();
         assert!(agent.starts().contains_key(&said), "{said}");

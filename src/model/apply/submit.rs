@@ -51,11 +51,10 @@ impl State {
         if let Some((key, spec)) = request {
             self.requests.put(key, Known { task: id, spec });
         }
-        let waits_since = match self.meta.state_version >= StateVersion::CLASSES {
-            true => step.now,
-            false => Timestamp::default(),
-        };
-        let mut task = new_task(id, principal, (&spec, request_id), waits_since, step);
+        let mut task = new_task(id, principal, (&spec, request_id), step);
+        if self.meta.state_version >= StateVersion::CLASSES {
+            task.waits_since = step.now;
+        }
         self.write_spec(id, spec);
         step.events.push(Event::TaskQueued { task: id });
         if let Some(placement) = placement {
@@ -157,7 +156,6 @@ fn new_task(
     id: TaskId,
     principal: &Principal,
     (spec, request_id): (&TaskSpec, Option<RequestId>),
-    waits_since: Timestamp,
     step: &Step<'_>,
 ) -> Task {
     Task {
@@ -183,6 +181,6 @@ fn new_task(
         latest: None,
         trace: None,
         request_id: request_id.map(|id| id.0.into()),
-        waits_since,
+        waits_since: Timestamp::default(),
     }
 }

@@ -54,19 +54,25 @@ async fn until(what: &str, holds: impl Fn() -> bool) {
     }
 }
 
+/// The first member of a cluster, with 150 ended tasks in a log that is purged behind a snapshot.
+async fn purged(lab: &mut Lab) -> Running {
+    let mut config = lab.config(1);
+    config.snapshot_every = 40;
+    let member = lab.start_with(config).await.unwrap();
+    member.cluster.initialize().await.unwrap();
+    keep_little_in_memory(&member).await;
+    end_tasks(&member, 1, 150).await;
+    until("the log was never cut", || {
+        member.cluster.status().purged.is_some()
+    })
+    .await;
+    member
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_that_joins_and_one_that_comes_back_end_with_the_same_segments() {
     let mut lab = Lab::new("segments");
-    let mut config = lab.config(1);
-    config.snapshot_every = 40;
-    let mut members = vec![lab.start_with(config).await.unwrap()];
-    members[0].cluster.initialize().await.unwrap();
-    keep_little_in_memory(&members[0]).await;
-    end_tasks(&members[0], 1, 150).await;
-    until("the log was never cut", || {
-        members[0].cluster.status().purged.is_some()
-    })
-    .await;
+    let mut members = vec![purged(&mut lab).await];
 
     members.push(lab.start(2).await);
     let addresses = lab.addresses(2);
@@ -101,16 +107,7 @@ async fn a_member_that_joins_and_one_that_comes_back_end_with_the_same_segments(
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_that_joins_gets_the_segments_though_all_that_its_snapshot_names_are_gone() {
     let mut lab = Lab::new("all-replaced");
-    let mut config = lab.config(1);
-    config.snapshot_every = 40;
-    let mut members = vec![lab.start_with(config).await.unwrap()];
-    members[0].cluster.initialize().await.unwrap();
-    keep_little_in_memory(&members[0]).await;
-    end_tasks(&members[0], 1, 150).await;
-    until("the log was never cut", || {
-        members[0].cluster.status().purged.is_some()
-    })
-    .await;
+    let mut members = vec![purged(&mut lab).await];
     members.push(lab.start(2).await);
     let addresses = lab.addresses(2);
     let first = &members[0].cluster;
