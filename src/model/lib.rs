@@ -33,6 +33,7 @@ mod outcome;
 mod principal;
 mod rejected;
 mod requests;
+mod snapshot;
 mod spec;
 mod state;
 mod table;
