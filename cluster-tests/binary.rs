@@ -2,10 +2,12 @@
 //!
 //! `QUORATE_BIN` names one. Otherwise it is the one beside the running program: a test in
 //! `target/debug/deps` uses `target/debug/quorate`, a release build the release binary. Where there is
-//! none yet, cargo builds it, once.
+//! none yet, or one that is older than its sources, cargo builds it; but a test build is the person's to make.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use sha2::{Digest, Sha256};
 
 use crate::Error;
 
@@ -25,13 +27,59 @@ pub fn find() -> Result<PathBuf, Error> {
     }
     let directory = profile_directory()?;
     let path = directory.join(NAME);
-    if !path.is_file() {
-        build(&directory)?;
+    match (path.is_file(), newer_source(&path)) {
+        (true, None) => {}
+        // A test build has more in it than cargo would build by itself.
+        (true, Some(source)) if is_test() => {
+            return Err(Error::Invalid(format!(
+                "{} is older than {}: build it first, by `cargo build --workspace --bins --tests`",
+                path.display(),
+                source.display()
+            )));
+        }
+        (true, Some(_)) | (false, _) => build(&directory)?,
     }
     match path.is_file() {
         true => Ok(path),
         false => Err(Error::Invalid(format!("cargo made no {}", path.display()))),
     }
+}
+
+/// What a report says of it: the release, the build, and by what it can be told from others.
+pub fn told(binary: &Path) -> String {
+    let version = Command::new(binary).arg("--version").output();
+    let version = version.map(|it| String::from_utf8_lossy(&it.stdout).trim().to_owned());
+    let build = binary.parent().and_then(Path::file_name);
+    let bytes = std::fs::read(binary).unwrap_or_default();
+    format!(
+        "{}, {} build, SHA-256 {}",
+        version.unwrap_or_else(|error| error.to_string()),
+        build.map_or("unknown".into(), |build| build.to_string_lossy()),
+        &hex::encode(Sha256::digest(bytes))[..16]
+    )
+}
+
+/// A file that it was made of, by cargo's own list beside it, and that is newer.
+fn newer_source(binary: &Path) -> Option<PathBuf> {
+    let modified = |path: &Path| path.metadata().and_then(|it| it.modified()).ok();
+    let list = std::fs::read_to_string(binary.with_extension("d")).ok()?;
+    let made = modified(binary)?;
+    let (_, sources) = list.split_once(": ")?;
+    // A space in a name is written with a backslash before it.
+    let sources = sources.replace("\\ ", "\0");
+    let sources = sources
+        .split_whitespace()
+        .map(|name| PathBuf::from(name.replace('\0', " ")));
+    sources
+        .into_iter()
+        .find(|source| modified(source).is_some_and(|it| it > made))
+}
+
+/// Test binaries are one level deeper.
+fn is_test() -> bool {
+    let own = std::env::current_exe().unwrap_or_default();
+    let directory = own.parent().and_then(Path::file_name);
+    directory.is_some_and(|name| name == "deps")
 }
 
 /// The `target` directory of this build: on a disk that the person chose for large, fleeting files.

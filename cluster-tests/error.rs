@@ -9,6 +9,9 @@ pub enum Error {
     /// A fault did not take effect, so whatever else was seen shows nothing.
     #[error("INVALID: {0}")]
     Invalid(String),
+    /// What was asked for can't be had on this machine.
+    #[error("INVALID: {0}")]
+    Missing(String),
     #[error("waited {waited:.1?} for {what}; last seen: {last}")]
     Timeout {
         what: String,

@@ -6,10 +6,12 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// Cheap to clone; asking one is asking all.
+/// Cheap to clone; asking one is asking all its clones, and those made of it by [`Ending::after`].
 #[derive(Debug, Clone)]
 pub struct Ending {
     asked: Arc<watch::Sender<bool>>,
+    /// What this one is a part of: all runs.
+    whole: Option<Arc<watch::Sender<bool>>>,
     at: Option<Instant>,
 }
 
@@ -17,16 +19,18 @@ impl Default for Ending {
     fn default() -> Ending {
         Ending {
             asked: Arc::new(watch::Sender::new(false)),
+            whole: None,
             at: None,
         }
     }
 }
 
 impl Ending {
-    /// The same, and after so much time at the latest.
+    /// With this one, or by itself, and after so much time at the latest.
     pub fn after(&self, length: Duration) -> Ending {
         Ending {
-            asked: Arc::clone(&self.asked),
+            asked: Arc::new(watch::Sender::new(false)),
+            whole: Some(Arc::clone(&self.asked)),
             at: Some(Instant::now() + length),
         }
     }
@@ -37,7 +41,8 @@ impl Ending {
     }
 
     pub fn was_asked(&self) -> bool {
-        *self.asked.borrow()
+        let whole = self.whole.as_ref();
+        *self.asked.borrow() || whole.is_some_and(|whole| *whole.borrow())
     }
 
     pub fn is_over(&self) -> bool {
@@ -49,10 +54,13 @@ impl Ending {
         let until = Instant::now() + length;
         let until = self.at.map_or(until, |at| at.min(until));
         let mut asked = self.asked.subscribe();
+        let whole = self.whole.as_ref().unwrap_or(&self.asked);
+        let mut whole = whole.subscribe();
         tokio::select! {
             () = tokio::time::sleep_until(until) => {}
-            // The sender lives as long as this value.
+            // The senders live as long as this value.
             _asked = asked.wait_for(|asked| *asked) => {}
+            _asked = whole.wait_for(|asked| *asked) => {}
         }
     }
 }

@@ -41,6 +41,8 @@ use watcher::Watcher;
 
 /// Acknowledged operations a second, over the whole of a run, below which it shows nothing.
 const FLOOR: f64 = 5.0;
+/// For how long the load goes on behind the last fault: longer than a cluster may take to serve again.
+const AFTERWARDS: Duration = Duration::from_secs(3);
 /// Entries that stay behind a snapshot: more than a run writes, so that its whole log can be read in the end, also on a
 /// controller that joined anew: it is sent all of it.
 const KEPT: u64 = 10_000_000;
@@ -78,7 +80,7 @@ impl Campaign {
     pub async fn run(&self, ending: &Ending, say: Say<'_>) -> Result<Outcome, crate::Error> {
         let mut rng = StdRng::seed_from_u64(self.seed);
         let options = self.options(say);
-        let kinds = self.kinds(&options, &mut rng, say)?;
+        let (kinds, left_out) = self.kinds(&options, &mut rng, say)?;
         let mut nodes = Nodes::start(options).await?;
         say(&format!(
             "the cluster is up: {} controllers, {} agents, {} leads",
@@ -94,7 +96,8 @@ impl Campaign {
             .worked(&nodes, &kinds, rng, (ending, say, &mut troubles))
             .await?;
         say("judging");
-        let report = self.judge(&evidence, troubles, !kinds.is_empty());
+        let binary = nodes.cli().binary();
+        let report = self.judge(&evidence, troubles, (&kinds, left_out), binary);
         let is_clean = report.verdict == crate::report::Verdict::Valid;
         let kept = (!is_clean).then(|| nodes.scratch().to_owned());
         if !is_clean {
@@ -148,7 +151,7 @@ impl Campaign {
         options: &Options,
         rng: &mut StdRng,
         say: Say<'_>,
-    ) -> Result<Vec<&'static Kind>, crate::Error> {
+    ) -> Result<(Vec<&'static Kind>, Vec<String>), crate::Error> {
         let (mut possible, mut missing) = (Vec::new(), Vec::new());
         for kind in self.scenario.kinds() {
             match kind.missing(options) {
@@ -158,7 +161,7 @@ impl Campaign {
         }
         if possible.is_empty() && !missing.is_empty() {
             let why = missing.join("; ");
-            return Err(crate::Error::Invalid(format!(
+            return Err(crate::Error::Missing(format!(
                 "nothing of {} can be had here: {why}",
                 self.scenario.name
             )));
@@ -172,7 +175,7 @@ impl Campaign {
             true => say("nothing is broken in this run"),
             false => say(&format!("faults: {}", names.join(", "))),
         }
-        Ok(chosen)
+        Ok((chosen, missing))
     }
 
     /// All that is seen of a cluster at work that is broken meanwhile.
@@ -187,6 +190,7 @@ impl Campaign {
         let executions = ExecutionLog::create(nodes.scratch())?;
         let is_long = self.scenario.span == Span::Long;
         let pause = work::pause(is_long);
+        work::share_out(nodes).await?;
         let load =
             work::load(&executions, self.agents, is_long).start_with(&nodes.caller(), &recorder);
         let closed = nodes.agents().pop().unwrap_or_default();
@@ -216,7 +220,11 @@ impl Campaign {
         let [controllers, agents] = &mut strikers;
         tokio::select! {
             never = watcher.run() => match never {},
-            _ended = async { tokio::join!(controllers.run(), agents.run()) } => {}
+            _ended = async {
+                tokio::join!(controllers.run(), agents.run());
+                // So that it is seen how soon the cluster serves after the last of them.
+                tokio::time::sleep(AFTERWARDS).await;
+            } => {}
         }
         for striker in strikers {
             troubles.extend(striker.troubles);
@@ -232,7 +240,13 @@ impl Campaign {
         Ok(evidence.finish(load, onlookers, watcher).await)
     }
 
-    fn judge(&self, evidence: &Evidence, troubles: Troubles, has_faults: bool) -> Report {
+    fn judge(
+        &self,
+        evidence: &Evidence,
+        troubles: Troubles,
+        (kinds, left_out): (&[&'static Kind], Vec<String>),
+        binary: &std::path::Path,
+    ) -> Report {
         let findings = checkers::judge(evidence);
         let mut versions =
             BTreeMap::from([("harness".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]);
@@ -240,6 +254,12 @@ impl Campaign {
             let kernel = system.release().to_string_lossy().into_owned();
             versions.insert("kernel".to_owned(), kernel);
         }
+        versions.insert("quorate".to_owned(), crate::binary::told(binary));
+        let inflicted = |kind: &&&Kind| {
+            let mut faults = evidence.history.faults.iter();
+            faults.any(|fault| fault.name == kind.name)
+        };
+        let not_inflicted = kinds.iter().filter(|kind| !inflicted(kind));
         if let Some(bug) = &self.planted {
             versions.insert("planted bug".to_owned(), bug.clone());
         }
@@ -255,8 +275,10 @@ impl Campaign {
             versions,
             network: self.backend.name().to_owned(),
             floor,
-            least_faults: u64::from(has_faults),
+            least_faults: u64::from(!kinds.is_empty()),
             replay: self.replay.clone(),
+            left_out,
+            not_inflicted: not_inflicted.map(|kind| kind.name.to_owned()).collect(),
             failures: troubles.failures,
             gaps: troubles.gaps,
         };

@@ -22,6 +22,7 @@ impl Troubles {
                 self.failures.push(text);
             }
             Error::Invalid(_)
+            | Error::Missing(_)
             | Error::File { .. }
             | Error::Io { .. }
             | Error::Format { .. }

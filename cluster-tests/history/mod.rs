@@ -63,6 +63,15 @@ pub struct History {
 
 impl History {
     /// Operations that were acknowledged, refused, and whose outcome is unknown.
+    /// When an entry of the log shows first: as the first answer comes that names its index or a later one.
+    pub fn shown_at(&self, index: u64) -> Option<Moment> {
+        let shown = self.operations.iter().filter(|it| {
+            let seen = it.index();
+            seen.is_some_and(|seen| seen >= index)
+        });
+        shown.filter_map(|it| it.answered).min()
+    }
+
     pub fn counts(&self) -> Counts {
         let mut counts = Counts::default();
         for operation in &self.operations {

@@ -43,7 +43,7 @@ pub fn page(report: &Report, evidence: &Evidence) -> String {
                     h2 { (grouped(all)) @if all == 1 { " violation" } @else { " violations" } }
                     @for (number, violation) in (1..).zip(told) { (broken(number, violation, evidence)) }
                     @if violations.len() > told.len() {
-                        p class="soft" { (violations.len() - told.len()) " more are in the JSON report, and marked in the timeline; of each kind the first hundred are kept." }
+                        p class="soft" { (violations.len() - told.len()) " more are in the JSON report, and marked in the timeline where their time is known; of each kind the first hundred are kept." }
                     }
                 }
                 h2 { "Promises" }
@@ -218,7 +218,7 @@ fn class(standing: Standing) -> &'static str {
 
 fn faults(report: &Report) -> Markup {
     if report.faults.is_empty() {
-        return html! { p class="soft" { "None." } };
+        return html! { p class="soft" { "None." } (not_seen(report)) };
     }
     html! {
         table {
@@ -232,6 +232,20 @@ fn faults(report: &Report) -> Markup {
                     td { @for proof in count.proofs.iter().take(SHOWN) { div { (proof) } } }
                 }
             }
+        }
+        (not_seen(report))
+    }
+}
+
+/// What this run says nothing about.
+fn not_seen(report: &Report) -> Markup {
+    let run = &report.run;
+    html! {
+        @if !run.not_inflicted.is_empty() {
+            p class="soft" { "Not inflicted in this run: " (run.not_inflicted.join(", ")) "." }
+        }
+        @if !run.left_out.is_empty() {
+            p class="soft" { "Not to be had here: " (run.left_out.join("; ")) "." }
         }
     }
 }

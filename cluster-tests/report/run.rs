@@ -29,6 +29,12 @@ pub struct Run {
     pub least_faults: u64,
     /// The command that does it again.
     pub replay: String,
+    /// Kinds of faults that belong to the scenario and can't be had here, with what they need.
+    #[serde(default)]
+    pub left_out: Vec<String>,
+    /// Kinds that could have been inflicted, and were not: the run was too short for all.
+    #[serde(default)]
+    pub not_inflicted: Vec<String>,
     /// What the cluster did that no checker can see: it could not be used any more.
     pub failures: Vec<String>,
     /// What the harness could not do, so that more may be broken than it found.
@@ -85,8 +91,15 @@ pub struct Report {
 }
 
 impl Report {
-    pub fn of(run: Run, evidence: &Evidence, findings: Vec<Finding>) -> Report {
+    pub fn of(run: Run, evidence: &Evidence, mut findings: Vec<Finding>) -> Report {
         let history = &evidence.history;
+        // What is seen in the log alone has its time from those who were told of it.
+        for violation in findings.iter_mut().flat_map(|it| &mut it.violations) {
+            let entry = violation.entries.iter().max();
+            violation.at = violation
+                .at
+                .or_else(|| entry.and_then(|index| history.shown_at(*index)));
+        }
         let faults = faults(history);
         let operations = history.counts();
         let (verdict, reasons) = verdict(&run, operations, &faults, &findings);

@@ -149,6 +149,8 @@ async fn a_bug_that_is_planted_is_found_and_told() {
         page.contains("VIOLATED") && page.contains("epoch-not-the-index"),
         "{page}"
     );
+    // Only the log shows it, and still it is told when that was, and marked.
+    assert!(violation.at.is_some() && page.contains("<td>when</td>"));
 }
 
 #[test]

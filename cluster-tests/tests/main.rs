@@ -62,6 +62,7 @@ mod offline_data;
 mod parsing;
 #[cfg(test)]
 mod process_tasks;
+mod program;
 #[cfg(test)]
 mod readiness;
 #[cfg(test)]
@@ -69,6 +70,7 @@ mod recording;
 #[cfg(test)]
 mod reporting;
 mod shape;
+mod shares;
 #[cfg(test)]
 mod site;
 #[cfg(test)]

@@ -158,7 +158,13 @@ async fn campaign(arguments: &Arguments, ending: &Ending) -> Result<ExitCode, Er
         println!("network proxy, not netns: {why}");
     }
     let length = Duration::from_secs_f64(arguments.minutes * 60.0);
-    let runs = plan::runs(&arguments.scenario, seed, length)?;
+    let runs = match plan::runs(&arguments.scenario, seed, length) {
+        Ok(runs) => runs,
+        Err(unknown) => {
+            eprintln!("cluster-tests: {unknown}");
+            return Ok(ExitCode::from(plan::MISTAKEN));
+        }
+    };
     let directory = match &arguments.report {
         Some(directory) => directory.clone(),
         None => cluster_tests::binary::target_directory()?.join("cluster-reports"),
@@ -186,9 +192,13 @@ async fn campaign(arguments: &Arguments, ending: &Ending) -> Result<ExitCode, Er
                 total.add(&outcome.report);
             }
             // Of all there are, some can't be had here; one that was asked for has to be.
-            Err(Error::Invalid(why)) if runs.len() > 1 => {
+            Err(Error::Missing(why)) if runs.len() > 1 => {
                 voice.say(&why);
                 total.left_out.push(run.scenario.name);
+            }
+            Err(Error::Invalid(why)) if runs.len() > 1 => {
+                voice.say(&format!("INVALID: {why}"));
+                total.add_invalid(&campaign);
             }
             Err(error) => return Err(error),
         }
@@ -208,7 +218,7 @@ fn replay(arguments: &Arguments, run: &Planned, backend: Backend) -> String {
         "cargo run -p cluster-tests -- --scenario {} --seed {} --minutes {} --nodes {}{} --network {network}{}",
         run.scenario.name,
         run.seed,
-        (run.length.as_secs_f64() / 6.0).round() / 10.0,
+        (run.length.as_secs_f64() / 0.06).round() / 1_000.0,
         arguments.nodes,
         match arguments.agents {
             AGENTS => String::new(),

@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use cluster_tests::Error;
-use cluster_tests::campaign::{self, SCENARIOS, Scenario, Span};
+use cluster_tests::campaign::{self, Campaign, SCENARIOS, Scenario, Span};
 use cluster_tests::history::{Counts, Expiries};
 use cluster_tests::report::{Report, Verdict};
 
@@ -19,6 +18,8 @@ const SHORTEST: Duration = Duration::from_secs(10);
 pub const VIOLATED: u8 = 1;
 /// What was seen shows nothing, for or against.
 pub const INVALID: u8 = 3;
+/// The command line can't be followed.
+pub const MISTAKEN: u8 = 2;
 
 /// One run.
 #[derive(Debug, Clone)]
@@ -29,7 +30,7 @@ pub struct Planned {
 }
 
 /// The runs of a scenario, or of all, which take so long together. Each has a seed of its own, counted on from the first.
-pub fn runs(name: &str, seed: u64, length: Duration) -> Result<Vec<Planned>, Error> {
+pub fn runs(name: &str, seed: u64, length: Duration) -> Result<Vec<Planned>, String> {
     let scenarios = match name {
         ALL => SCENARIOS
             .iter()
@@ -39,10 +40,10 @@ pub fn runs(name: &str, seed: u64, length: Duration) -> Result<Vec<Planned>, Err
         _ => {
             let names: Vec<&str> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
             let unknown = || {
-                Error::Invalid(format!(
+                format!(
                     "there is no scenario and no fault {name}; there are {ALL}, {}, and the faults that --list shows",
                     names.join(", ")
-                ))
+                )
             };
             vec![campaign::find(name).ok_or_else(unknown)?]
         }
@@ -109,11 +110,21 @@ impl Total {
         }
     }
 
-    /// 0 only where there was a run, and each was VALID.
+    /// A run that did not come to a verdict.
+    pub fn add_invalid(&mut self, run: &Campaign) {
+        *self.verdicts.entry(Verdict::Invalid.as_str()).or_default() += 1;
+        let name = run.scenario.name.to_owned();
+        self.bad.push((name, run.seed, run.replay.clone()));
+    }
+
+    /// 0 only where there was a run, and each was VALID. What can't be had here is left out, and said; with
+    /// `QUORATE_REQUIRE_ALL=1` everything has to be had.
     pub fn exit_code(&self) -> u8 {
+        let requires_all = std::env::var("QUORATE_REQUIRE_ALL").is_ok_and(|it| it == "1");
+        let is_short = requires_all && !self.left_out.is_empty();
         match (
             self.is_violated,
-            self.bad.is_empty(),
+            self.bad.is_empty() && !is_short,
             self.verdicts.is_empty(),
         ) {
             (true, _, _) => VIOLATED,
