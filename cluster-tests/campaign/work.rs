@@ -4,8 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use wire::v1;
+use wire::v1::namespaces_client::NamespacesClient;
 
+use crate::cluster;
+use crate::error::Error;
+use crate::nodes::Nodes;
 use crate::traffic::{ExecutionLog, Load};
+use crate::wait;
 
 const IN_FLIGHT: usize = 12;
 /// Between two requests of a client that looks on, and of one that works, in runs that are long: their history is kept
@@ -28,6 +33,7 @@ pub fn load(executions: &ExecutionLog, agents: usize, is_long: bool) -> Load {
         spec: Arc::new(move |number| v1::TaskSpec {
             at_most_once: number % 5 == 0,
             class: class(number).to_owned(),
+            namespace: namespace(number).to_owned(),
             ..executions.task(&script(number, in_flight > IN_FLIGHT))
         }),
         patience: PATIENCE,
@@ -53,6 +59,44 @@ fn class(number: u64) -> &'static str {
         11 => "critical",
         _ => "",
     }
+}
+
+/// Short tasks, so that the one with a quota holds up none of the others for long.
+fn namespace(number: u64) -> &'static str {
+    match number % 10 {
+        5 => "capped",
+        7 | 8 => "weighty",
+        _ => "default",
+    }
+}
+
+/// Says who is to have how much, before the work begins.
+pub async fn share_out(nodes: &Nodes) -> Result<(), Error> {
+    let addresses = nodes.addresses();
+    let settings = [
+        v1::SetNamespaceRequest {
+            name: "capped".to_owned(),
+            max_running: Some(1),
+            max_queued: Some(8),
+            ..v1::SetNamespaceRequest::default()
+        },
+        v1::SetNamespaceRequest {
+            name: "weighty".to_owned(),
+            weight: Some(3),
+            ..v1::SetNamespaceRequest::default()
+        },
+    ];
+    for said in settings {
+        let mut tries = addresses.iter().cycle();
+        wait::until("the namespaces to be set", PATIENCE, || {
+            let address = tries.next().map_or("", String::as_str);
+            let mut client = NamespacesClient::new(cluster::channel(address, &nodes.tls()));
+            let said = said.clone();
+            async move { client.set(said).await.map_err(|status| status.to_string()) }
+        })
+        .await?;
+    }
+    Ok(())
 }
 
 fn script(number: u64, has_many_agents: bool) -> String {

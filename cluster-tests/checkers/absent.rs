@@ -17,10 +17,6 @@ pub const GANGS: Absent = Absent {
     invariant: Invariant::I10,
     why: "there are no gangs: each task is assigned by itself",
 };
-pub const QUOTAS: Absent = Absent {
-    invariant: Invariant::I11,
-    why: "namespaces have no quotas",
-};
 
 impl Checker for Absent {
     fn invariant(&self) -> Invariant {

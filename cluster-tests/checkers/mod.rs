@@ -21,6 +21,7 @@ mod linear;
 mod once;
 mod placement;
 mod precedence;
+mod quotas;
 mod recovery;
 mod replay;
 mod results;
@@ -49,7 +50,7 @@ pub fn all() -> Vec<Box<dyn Checker>> {
         Box::new(events::Events),
         Box::new(once::Once),
         Box::new(absent::GANGS),
-        Box::new(absent::QUOTAS),
+        Box::new(quotas::Quotas),
         Box::new(precedence::Precedence),
         Box::new(recovery::Recovery),
     ]

@@ -12,9 +12,9 @@ impl Checker for Precedence {
     }
 
     fn sentence(&self) -> &'static str {
-        "of two tasks that require the same, the one of the higher class, else the older, is assigned first, if it was \
-         acknowledged before the other was asked for (retries, and tasks with files beside the log, are left out; shares do \
-         not exist yet)"
+        "of two tasks that require the same, the one of the higher class, else of one user's the older, is assigned first, \
+         if it was acknowledged before the other was asked for (retries, tasks with files beside the log, and between \
+         namespaces those with a quota, are left out; who has used how much is not looked at)"
     }
 
     fn check(&self, case: &Case<'_>) -> Finding {

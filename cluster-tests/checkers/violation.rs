@@ -116,7 +116,8 @@ kinds! {
     EventMissing I8 "no event is left out between two that came, nor where a stream is gone on with",
     EventNeverWas I8 "what is told did happen, at that index",
     RanAgain I9 "a task that was submitted as at-most-once is never begun a second time",
-    Overtook I12 "of two tasks of one class that ask for the same, the one that was acknowledged before the other was asked for goes first",
+    OverQuota I11 "a namespace has no more tasks that run, and that wait, than its quota allows",
+    Overtook I12 "of two tasks that require the same, the one of the higher class, else of one user the older, goes first, if it was acknowledged before the other was asked for",
     SlowToHeal I13 "an operation succeeds within 2 s after the last fault was healed",
     NotEnded I13 "all queued work ends",
 }

@@ -38,6 +38,17 @@ const RESULT: [&str; 6] = [
     "output",
     "usage",
 ];
+pub const NAMESPACE: [&str; 9] = [
+    "schema",
+    "name",
+    "weight",
+    "max_running",
+    "max_queued",
+    "queued",
+    "running",
+    "used_slot_ms",
+    "users",
+];
 pub const STATUS: [&str; 6] = ["schema", "cluster_id", "leader", "term", "stale", "members"];
 pub const MEMBER: [&str; 12] = [
     "id",
@@ -70,7 +81,7 @@ pub const AGENT: [&str; 15] = [
     "attempts",
     "cordon",
 ];
-pub const WHY: [&str; 10] = [
+pub const WHY: [&str; 11] = [
     "schema",
     "task",
     "state",
@@ -80,6 +91,7 @@ pub const WHY: [&str; 10] = [
     "policy_version",
     "refusals",
     "queue_position",
+    "ahead",
     "agents_now",
 ];
 pub const CONTEXT: [&str; 9] = [

@@ -20,6 +20,7 @@ async fn every_question_is_answered_in_every_form() {
     a_task_that_is_cancelled(&site).await;
     a_task_that_was_retried(&site).await;
     lists(&site, &[&failed, &queued]).await;
+    namespaces(&site).await;
     what_a_run_says(&site).await;
     what_is_not_there(&site).await;
     without_a_member(&site).await;
@@ -228,6 +229,50 @@ async fn lists(site: &Site, some: &[&String]) {
         ),
         (Some(3), 2)
     );
+}
+
+async fn namespaces(site: &Site) {
+    let cli = site.cluster.cli();
+    let set = ["namespace", "set", "research", "--weight", "3"];
+    let more = ["--max-running", "2", "--max-queued", "1", "--user", "ann=2"];
+    let said = [&set[..], &more].concat();
+    let set = in_every_form(cli, &said, "research", &["research"]).await;
+    assert_object(&set, &shape::NAMESPACE);
+    let get = ["namespace", "get", "research"];
+    let known = in_every_form(cli, &get, "0 of 2", &["research"]).await;
+    assert_eq!(known, set);
+    let user = &known["users"][0];
+    assert_keys(
+        user,
+        &["user", "weight", "queued", "running", "used_slot_ms"],
+    );
+    assert_eq!((&user["user"], &user["weight"]), (&json!("ann"), &json!(2)));
+    // What is left out stays; what was never named has what always holds.
+    let again = ["namespace", "set", "research", "--weight", "4"];
+    let again = cli.json(&again).await.unwrap();
+    let quota = |it: &Value| (it["weight"].clone(), it["max_running"].clone());
+    assert_eq!(quota(&again), (json!(4), json!(2)));
+    let new = cli.json(&["namespace", "get", "new"]).await.unwrap();
+    assert_eq!(quota(&new), (json!(1), json!(0)));
+    let names = ["default", "research"];
+    let list = in_every_form(cli, &["namespace", "list"], "WEIGHT", &names).await;
+    items(&list)
+        .iter()
+        .for_each(|it| assert_object(it, &shape::NAMESPACE));
+
+    let waiting = ["--namespace", "research", "--require", "gpu", "--", "true"];
+    let waiting = submit(site, &waiting).await;
+    let another = ["task", "submit", "--namespace", "research", "--", "true"];
+    assert_refused(cli, &another, 1, "quota_used_up").await;
+    let set = |more: &[&'static str]| [&["namespace", "set", "research"], more].concat();
+    for nonsense in [&["--weight", "0"][..], &["--user", "ann=NaN"], &[]] {
+        assert_refused(cli, &set(nonsense), 1, "usage").await;
+    }
+    cli.expect(&set(&["--max-queued", "5"])).await.unwrap();
+    submit(site, &another[2..]).await;
+    // A smaller one, for what is to come.
+    cli.expect(&set(&["--max-queued", "1"])).await.unwrap();
+    cli.expect(&["task", "cancel", &waiting]).await.unwrap();
 }
 
 async fn what_a_run_says(site: &Site) {

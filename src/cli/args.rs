@@ -14,7 +14,7 @@ use crate::failure::Failure;
 use crate::output::{self, Format};
 use crate::{
     agents, backends, cert, cluster, completions, config, context, controller, data_dir, dev,
-    events, join_token, task,
+    events, join_token, namespaces, task,
 };
 
 const EXAMPLES: &str = "\
@@ -109,6 +109,7 @@ pub enum Noun {
     Task(task::TaskArgs),
     Agent(agents::AgentArgs),
     Backend(backends::BackendArgs),
+    Namespace(namespaces::NamespaceArgs),
     Cluster(cluster::ClusterArgs),
     Events(events::EventsArgs),
     Controller(controller::ControllerArgs),
@@ -332,6 +333,7 @@ mod tests {
             "data-dir info DIR",
             "dev start c1",
             "join-token list",
+            "namespace list",
             "task list",
         ];
         for line in verbs {

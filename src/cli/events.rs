@@ -139,6 +139,7 @@ mod tests {
             "state": "succeeded",
             "reason": null,
             "segment": null,
+            "namespace": null,
         });
         assert_eq!(shown, wanted);
     }

@@ -30,6 +30,7 @@ mod files;
 mod join;
 mod join_token;
 mod mistake;
+mod namespaces;
 mod object;
 mod output;
 mod process;
@@ -72,6 +73,7 @@ fn run(cli: Cli) -> Result<Exit> {
         Noun::Task(args) => task::run(args, &global),
         Noun::Agent(args) => agents::run(args, &global),
         Noun::Backend(args) => backends::run(args, &global),
+        Noun::Namespace(args) => namespaces::run(args, &global),
         Noun::Cluster(args) => cluster::run(args, &global),
         Noun::Events(args) => events::run(&args, &global),
         Noun::Controller(args) => controller::run(args, &global),

@@ -11,8 +11,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use model::{
-    AgentId, AgentProfile, Asking, Command, Fence, Held, Op, Placement, Principal, Requirement,
-    State, SystemCommand, TaskId,
+    AgentId, AgentProfile, Asking, Command, Fence, Held, Op, Placement, Principal, QueueKey, State,
+    SystemCommand, TaskId,
 };
 use scheduler::{Clock, Fleet, Planner, Round};
 
@@ -77,8 +77,8 @@ pub(crate) struct Batch {
     refused: Vec<Ticket>,
     wants_plan: bool,
     wants_due: bool,
-    /// Where the next round goes on, if the last one could not look at every requirement.
-    resume: Option<Requirement>,
+    /// Where the next round goes on, if the last one could not look at every queue.
+    resume: Option<QueueKey>,
     /// Breaks ties between agents for tasks that have no id yet.
     seed: u64,
 }
@@ -417,6 +417,7 @@ fn model_of(command: &Command) -> Option<String> {
         | Command::CreateJoinToken(_)
         | Command::RevokeJoinToken { .. }
         | Command::Enrol(_)
-        | Command::SetBackend(_) => None,
+        | Command::SetBackend(_)
+        | Command::SetNamespace(_) => None,
     }
 }

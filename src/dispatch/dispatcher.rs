@@ -380,7 +380,9 @@ impl Dispatcher {
                 }
                 Event::AgentRegistered { agent } => self.registered(state, agent, clock, out),
                 Event::TaskQueued { .. } | Event::TaskRequeued { .. } => self.batch.want_plan(),
-                Event::AgentUncordoned { .. } => self.batch.want_plan(),
+                Event::AgentUncordoned { .. } | Event::NamespaceSet { .. } => {
+                    self.batch.want_plan();
+                }
                 Event::BackendSet { agent } => {
                     self.batch.want_plan();
                     self.send_settings(state, agent, out);

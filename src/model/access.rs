@@ -23,6 +23,7 @@ pub fn allows(principal: &Principal, command: &Command) -> Result<(), Rejected> 
         | Command::RemoveAgent { .. }
         | Command::CreateJoinToken(_)
         | Command::SetBackend(_)
+        | Command::SetNamespace(_)
         | Command::RevokeJoinToken { .. } => match principal.role {
             Role::Client => Ok(()),
             Role::Agent | Role::Controller => need("it needs a client's certificate"),

@@ -93,7 +93,15 @@ impl AgentProfile {
 
     /// Whether it understands all of a task. One that does not would run a part of it.
     pub fn understands(&self, spec: &TaskSpec) -> Result<(), Reason> {
-        match spec.blobs.is_empty() || self.protocol >= AgentProtocol::BLOBS {
+        match spec.blobs.is_empty() {
+            true => Ok(()),
+            false => self.understands_blobs(),
+        }
+    }
+
+    /// The same of any task that has something beside its spec.
+    pub fn understands_blobs(&self) -> Result<(), Reason> {
+        match self.protocol >= AgentProtocol::BLOBS {
             true => Ok(()),
             false => Err(Reason::TooOld),
         }

@@ -12,6 +12,7 @@ use crate::blob::{BlobRef, Held};
 use crate::id::{AgentId, Fence, Generation, Incarnation, JoinTokenId, TaskId};
 use crate::join_token::{Enrolled, Enrolment, NewJoinToken};
 use crate::limit;
+use crate::namespace::SetNamespace;
 use crate::outcome::{Disposition, Outcome};
 use crate::principal::Principal;
 use crate::rejected::Rejected;
@@ -88,6 +89,7 @@ pub enum Command {
     /// A controller has seen that this machine knows the token's secret.
     Enrol(Enrolment),
     SetBackend(SetBackend),
+    SetNamespace(SetNamespace),
 }
 
 /// Closes an agent to new work, and has it give up what it holds: at once what has not begun, by the
@@ -139,6 +141,7 @@ impl Command {
             Command::CreateJoinToken(token) => token.validate(),
             Command::Enrol(enrolment) => enrolment.validate(),
             Command::SetBackend(asked) => asked.validate(),
+            Command::SetNamespace(asked) => asked.validate(),
             // A report is never refused: it is kept as far as the limits go.
             Command::FinishAttempt(_)
             | Command::UncordonAgent { .. }
@@ -151,8 +154,9 @@ impl Command {
     pub fn brings_new(&self) -> bool {
         match self {
             Command::SubmitTask(_) | Command::SetBackend(_) => true,
-            // A machine that joins may be the way out of a shortage.
+            // A machine that joins may be the way out of a shortage, and so may a smaller quota.
             Command::CreateJoinToken(_)
+            | Command::SetNamespace(_)
             | Command::Enrol(_)
             | Command::CancelTask { .. }
             | Command::RegisterAgent(_)
@@ -178,6 +182,7 @@ impl Command {
             | Command::RemoveAgent { .. }
             | Command::CreateJoinToken(_)
             | Command::SetBackend(_)
+            | Command::SetNamespace(_)
             | Command::RevokeJoinToken { .. }
             | Command::Enrol(_) => Vec::new(),
         }
@@ -199,6 +204,7 @@ impl Command {
             Command::CreateJoinToken(token) => token.size(),
             Command::Enrol(enrolment) => enrolment.size(),
             Command::SetBackend(asked) => asked.name.len(),
+            Command::SetNamespace(asked) => asked.size(),
             Command::UncordonAgent { .. }
             | Command::RemoveAgent { .. }
             | Command::RevokeJoinToken { .. } => 0,

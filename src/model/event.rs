@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::archive::ArchiveStep;
 use crate::blob::BlobRef;
 use crate::command::Reply;
-use crate::id::{AgentId, Fence, Incarnation, TaskId};
+use crate::id::{AgentId, Fence, Incarnation, Namespace, TaskId};
 use crate::rejected::Rejected;
 use crate::task::StateName;
 
@@ -74,6 +74,10 @@ pub enum Event {
     /// Something else holds of one of its back ends.
     BackendSet {
         agent: AgentId,
+    },
+    /// Something else holds of it.
+    NamespaceSet {
+        namespace: Namespace,
     },
 }
 

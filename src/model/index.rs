@@ -1,24 +1,107 @@
 //! Indexes: what is queued, who holds what, what ends when, how many bytes are kept. They follow
 //! from the tables, stay outside the hash, and are rebuilt when a snapshot is installed.
 //!
-//! Queued tasks stand by requirement. Those with the same one fit the same agents, so a round
-//! that finds nobody for one of them passes over all of them at once, however many there are.
+//! Queued tasks stand by requirement and tenant. Those with the same requirement fit the same agents, so a round
+//! that finds nobody for one of them passes over all of them at once, however many there are; and whose turn it is among
+//! tenants is found by looking at each of them once, not at their tasks.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
+use equivalent::{Comparable, Equivalent};
 use imbl::{OrdMap, OrdSet};
 
 use crate::blob::{Blob, BlobDigest};
 use crate::class::Class;
-use crate::id::{AgentId, Incarnation, TaskId};
+use crate::id::{AgentId, Incarnation, Namespace, TaskId};
 use crate::label::Expression;
-use crate::task::{Phase, StateName, Task};
+use crate::share::Tenant;
+use crate::spec::TaskSpec;
+use crate::task::{Attempt, Phase, StateName, Task};
 use crate::time::Timestamp;
 
 /// What a task asks of an agent's labels.
 pub type Requirement = Arc<[Expression]>;
 
-/// The queued tasks of one requirement.
+/// What a queue is found by.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct QueueKey {
+    pub require: Requirement,
+    pub tenant: Tenant,
+}
+
+/// The same without a requirement of its own: a key is allocated only for a new queue.
+struct Probe<'a>(&'a [Expression], &'a Tenant);
+
+impl Equivalent<QueueKey> for Probe<'_> {
+    fn equivalent(&self, key: &QueueKey) -> bool {
+        self.compare(key).is_eq()
+    }
+}
+
+impl Comparable<QueueKey> for Probe<'_> {
+    fn compare(&self, key: &QueueKey) -> Ordering {
+        let by_require = self.0.cmp(&key.require);
+        by_require.then_with(|| self.1.cmp(&key.tenant))
+    }
+}
+
+/// What a tenant has in the cluster now.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    pub queued: u64,
+    /// Live attempts.
+    pub live: u32,
+    /// Those of tasks of each class.
+    of_class: [u32; Class::ALL.len()],
+    /// Those of them whose beginning is known, the sum of their beginnings, and of what was charged for them.
+    timed: u32,
+    since: u128,
+    reserved: u128,
+}
+
+impl Tally {
+    fn begin(&mut self, class: Class, attempt: &Attempt) {
+        self.live = self.live.saturating_add(1);
+        let of_class = &mut self.of_class[class as usize];
+        *of_class = of_class.saturating_add(1);
+        if attempt.since.0 > 0 {
+            self.timed = self.timed.saturating_add(1);
+            self.since = self.since.saturating_add(attempt.since.0.into());
+            self.reserved = self.reserved.saturating_add(attempt.reserved.into());
+        }
+    }
+
+    fn end(&mut self, class: Class, attempt: &Attempt) {
+        self.live = self.live.saturating_sub(1);
+        let of_class = &mut self.of_class[class as usize];
+        *of_class = of_class.saturating_sub(1);
+        if attempt.since.0 > 0 {
+            self.timed = self.timed.saturating_sub(1);
+            self.since = self.since.saturating_sub(attempt.since.0.into());
+            self.reserved = self.reserved.saturating_sub(attempt.reserved.into());
+        }
+    }
+
+    /// Whether a task of this class runs.
+    pub fn runs(&self, class: Class) -> bool {
+        self.of_class[class as usize] > 0
+    }
+
+    /// What was charged for its live attempts.
+    pub fn reserved(&self) -> u64 {
+        u64::try_from(self.reserved).unwrap_or(u64::MAX)
+    }
+
+    /// For how long its live attempts have held their slots on average, in milliseconds.
+    pub fn average_age(&self, now: Timestamp) -> u64 {
+        let until = u128::from(self.timed).saturating_mul(now.0.into());
+        let all = until.saturating_sub(self.since);
+        u64::try_from(all / u128::from(self.timed.max(1))).unwrap_or(u64::MAX)
+    }
+}
+
+/// The queued tasks of one requirement and one tenant.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Waiting {
     /// Free to go now: by class, then age.
@@ -30,8 +113,11 @@ pub struct Waiting {
 /// Everything that would otherwise need a scan of all records.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Index {
-    /// Queued tasks by requirement; none of them is empty.
-    pub queues: OrdMap<Requirement, Waiting>,
+    /// Queued tasks; no queue is empty.
+    pub queues: OrdMap<QueueKey, Waiting>,
+    /// Those who have tasks that wait or run, and their namespaces.
+    pub tenants: OrdMap<Tenant, Tally>,
+    pub namespaces: OrdMap<Namespace, Tally>,
     /// Tasks that were never assigned, and fail if they are not by then.
     pub deadlines: OrdSet<(Timestamp, TaskId)>,
     /// The tasks whose live attempt an agent holds, by its incarnation; none of them is empty.
@@ -51,11 +137,11 @@ pub struct Index {
 }
 
 impl Index {
-    pub fn add(&mut self, task: &Task, require: &[Expression]) {
+    pub fn add(&mut self, task: &Task, spec: &TaskSpec) {
         *self.counts.entry(task.state()).or_insert(0) += 1;
         match &task.phase {
             Phase::Queued { not_before, .. } => {
-                self.enqueue(task, *not_before, require);
+                self.enqueue(task, *not_before, spec);
                 if let Some(deadline) = open_deadline(task) {
                     self.deadlines.insert((deadline, task.id));
                 }
@@ -67,6 +153,7 @@ impl Index {
                     .entry(attempt.incarnation)
                     .or_default()
                     .insert(task.id);
+                self.tally(&task.tenant(spec), |tally| tally.begin(task.class, attempt));
             }
             Phase::Succeeded | Phase::Failed { .. } | Phase::Cancelled(_) => {
                 self.ended.insert((task.ended.unwrap_or_default(), task.id));
@@ -78,7 +165,7 @@ impl Index {
         }
     }
 
-    pub fn remove(&mut self, task: &Task, require: &[Expression]) {
+    pub fn remove(&mut self, task: &Task, spec: &TaskSpec) {
         if let Some(count) = self.counts.get_mut(&task.state()) {
             *count = count.saturating_sub(1);
             if *count == 0 {
@@ -87,13 +174,14 @@ impl Index {
         }
         match &task.phase {
             Phase::Queued { not_before, .. } => {
-                self.dequeue(task, *not_before, require);
+                self.dequeue(task, *not_before, spec);
                 if let Some(deadline) = open_deadline(task) {
                     self.deadlines.remove(&(deadline, task.id));
                 }
             }
             Phase::Assigned { attempt, .. } => {
                 self.release(&attempt.agent, attempt.incarnation, task.id);
+                self.tally(&task.tenant(spec), |tally| tally.end(task.class, attempt));
             }
             Phase::Succeeded | Phase::Failed { .. } | Phase::Cancelled(_) => {
                 self.ended
@@ -104,6 +192,16 @@ impl Index {
                 self.undecided.remove(&(ended, task.id));
             }
         }
+    }
+
+    /// Changes the tallies of a tenant and of its namespace; one of nothing is not kept.
+    fn tally(&mut self, tenant: &Tenant, change: impl Fn(&mut Tally)) {
+        changed(&mut self.tenants, tenant, &change);
+        changed(&mut self.namespaces, &tenant.namespace, &change);
+    }
+
+    pub fn queue(&self, require: &[Expression], tenant: &Tenant) -> Option<&Waiting> {
+        self.queues.get(&Probe(require, tenant))
     }
 
     pub fn add_blob(&mut self, digest: BlobDigest, blob: &Blob) {
@@ -130,12 +228,17 @@ impl Index {
         }
     }
 
-    fn enqueue(&mut self, task: &Task, not_before: Option<Timestamp>, require: &[Expression]) {
-        // Looked up before it is made: a key is allocated only for a new requirement.
-        if !self.queues.contains_key(require) {
-            self.queues.insert(require.into(), Waiting::default());
+    fn enqueue(&mut self, task: &Task, not_before: Option<Timestamp>, spec: &TaskSpec) {
+        let tenant = task.tenant(spec);
+        self.tally(&tenant, |tally| tally.queued += 1);
+        if !self.queues.contains_key(&Probe(&spec.require, &tenant)) {
+            let key = QueueKey {
+                require: spec.require.as_slice().into(),
+                tenant: tenant.clone(),
+            };
+            self.queues.insert(key, Waiting::default());
         }
-        if let Some(waiting) = self.queues.get_mut(require) {
+        if let Some(waiting) = self.queues.get_mut(&Probe(&spec.require, &tenant)) {
             match not_before {
                 Some(at) => drop(waiting.delayed.insert((at, task.id))),
                 None => drop(waiting.ready.insert((task.class, task.id))),
@@ -143,8 +246,13 @@ impl Index {
         }
     }
 
-    fn dequeue(&mut self, task: &Task, not_before: Option<Timestamp>, require: &[Expression]) {
-        let Some(waiting) = self.queues.get_mut(require) else {
+    fn dequeue(&mut self, task: &Task, not_before: Option<Timestamp>, spec: &TaskSpec) {
+        let tenant = task.tenant(spec);
+        self.tally(&tenant, |tally| {
+            tally.queued = tally.queued.saturating_sub(1);
+        });
+        let probe = Probe(&spec.require, &tenant);
+        let Some(waiting) = self.queues.get_mut(&probe) else {
             return;
         };
         match not_before {
@@ -152,7 +260,7 @@ impl Index {
             None => drop(waiting.ready.remove(&(task.class, task.id))),
         }
         if waiting.ready.is_empty() && waiting.delayed.is_empty() {
-            self.queues.remove(require);
+            self.queues.remove(&probe);
         }
     }
 
@@ -169,6 +277,14 @@ impl Index {
         if incarnations.is_empty() {
             self.held.remove(agent);
         }
+    }
+}
+
+fn changed<K: Ord + Clone>(tallies: &mut OrdMap<K, Tally>, key: &K, change: impl Fn(&mut Tally)) {
+    let tally = tallies.entry(key.clone()).or_default();
+    change(tally);
+    if *tally == Tally::default() {
+        tallies.remove(key);
     }
 }
 

@@ -26,6 +26,7 @@ pub fn check(state: &State) -> Vec<String> {
     check_archive(state, &mut found);
     check_blobs(state, &mut found);
     check_tokens(state, &mut found);
+    check_quotas(state, &mut found);
     if state.index != state.rebuilt_index() {
         found.push("the indexes differ from the records".into());
     }
@@ -165,6 +166,16 @@ fn check_tokens(state: &State, found: &mut Vec<String>) {
         let keys: BTreeSet<_> = token.admitted.iter().map(|one| &one.name).collect();
         if token.asked.role == Role::Controller && keys.len() != token.admitted.len() {
             found.push(format!("join token {id} gave a controller's id twice"));
+        }
+    }
+}
+
+/// No namespace has more at once than it may.
+fn check_quotas(state: &State, found: &mut Vec<String>) {
+    for (namespace, settings) in state.set_namespaces() {
+        let (_, running) = state.load(namespace);
+        if settings.max_running > 0 && running > settings.max_running {
+            found.push(format!("{running} tasks of {namespace} run: {settings:?}"));
         }
     }
 }

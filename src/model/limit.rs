@@ -46,6 +46,14 @@ pub const BACKEND_WEIGHT_MAX: u32 = 1_000;
 pub const BACKEND_FAILS_MAX: u32 = 1_000;
 /// How long a back end may be left alone without another try.
 pub const BACKEND_FAIL_TIMEOUT_MAX: Millis = Millis(24 * 60 * 60 * 1000);
+/// The largest weight of a namespace or a user.
+pub const SHARE_WEIGHT_MAX: u32 = 10_000;
+/// Namespaces of which something is set.
+pub const NAMESPACES_MAX: usize = 10_000;
+/// Users of one namespace that have a weight of their own.
+pub const NAMESPACE_USERS_MAX: usize = 1_000;
+/// Tenants whose use is remembered: a round of the scheduler looks at all of them.
+pub const ACCOUNTS_MAX: usize = 10_000;
 /// Agents that a cluster registers.
 pub const AGENTS_MAX: usize = 10_000;
 /// Task records in memory, nearly all of them live: about 1 KiB each, and a thousand seconds of

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{AgentId, JoinTokenId, TaskId};
+use crate::id::{AgentId, JoinTokenId, Namespace, TaskId};
 use crate::version::StateVersion;
 
 /// Why a command changed nothing.
@@ -53,6 +53,13 @@ pub enum Rejected {
     Stale(String),
     #[error("agent {agent} has no back end {name}")]
     NoSuchBackend { agent: AgentId, name: String },
+    /// Once some of its tasks have begun or ended there is room again.
+    #[error("namespace {namespace} has as many tasks waiting as its quota allows: {most}")]
+    QuotaUsedUp { namespace: Namespace, most: u64 },
+    #[error(
+        "namespace {namespace} can't have that quota: {why}; give at least as many, or cancel some first"
+    )]
+    QuotaTooLow { namespace: Namespace, why: String },
 }
 
 impl Rejected {

@@ -10,11 +10,13 @@ use crate::archive::Segment;
 use crate::backend::{BackendKey, BackendSettings};
 use crate::blob::{Blob, BlobDigest};
 use crate::entry::{DecodeError, read_body, write};
-use crate::id::{AgentId, TaskId};
+use crate::id::{AgentId, Namespace, TaskId};
 use crate::index::Index;
 use crate::join_token::{Joining, JoiningDump};
+use crate::namespace::NamespaceSettings;
 use crate::outcome::Outcome;
 use crate::requests::{self, Requests};
+use crate::share::{Account, Tenant};
 use crate::spec::TaskSpec;
 use crate::state::{Meta, State};
 use crate::table::{Dump, Rows, Table};
@@ -23,7 +25,7 @@ use crate::version::StateVersion;
 
 /// The format of a state at version 1, which release 0.1.0 reads.
 const FORMAT: u8 = 1;
-/// Of one at any later version: the same, and the back ends, the blobs and the packed request ids behind it. Release
+/// Of one at any later version: the same, and behind it the back ends, the blobs, the packed request ids, the accounts and the namespaces. Release
 /// 0.1.0 does not look at the version, and must not go on from a state that it does not understand.
 const VERSIONED: u8 = 2;
 
@@ -86,7 +88,14 @@ impl State {
             StateVersion::FIRST => write(FORMAT, &dump, to),
             _ => {
                 let packs = self.requests.dump_packs();
-                let later = (dump, self.backends.dump(), self.blobs.dump(), packs);
+                let later = (
+                    dump,
+                    self.backends.dump(),
+                    self.blobs.dump(),
+                    packs,
+                    self.accounts.dump(),
+                    self.namespaces.dump(),
+                );
                 write(VERSIONED, &later, to)
             }
         }
@@ -108,15 +117,21 @@ impl State {
             Rows<BackendKey, BackendSettings>,
             Rows<BlobDigest, Blob>,
             Vec<(u32, requests::Rows)>,
+            Rows<Tenant, Account>,
+            Rows<Namespace, NamespaceSettings>,
         );
         let mut format = [0];
         from.read_exact(&mut format)
             .map_err(|_| DecodeError::Empty)?;
-        let (dumped, backends, blobs, packs) = match format {
-            [FORMAT] => {
-                let dumped = read_body::<Dumped>(from)?;
-                (dumped, Rows::default(), Rows::default(), Vec::new())
-            }
+        let (dumped, backends, blobs, packs, accounts, namespaces) = match format {
+            [FORMAT] => (
+                read_body::<Dumped>(from)?,
+                Rows::default(),
+                Rows::default(),
+                Vec::new(),
+                Rows::default(),
+                Rows::default(),
+            ),
             [VERSIONED] => read_body::<Versioned>(from)?,
             [found] => {
                 let newest = VERSIONED;
@@ -135,6 +150,8 @@ impl State {
             joining: Joining::restore(dumped.joining),
             backends: Table::restore("backend", backends),
             blobs: Table::restore("blob", blobs),
+            accounts: Table::restore("account", accounts),
+            namespaces: Table::restore("namespace", namespaces),
             touched: Touched::default(),
             index: Index::default(),
             hash_at: (hash_index, hash.into_array()),

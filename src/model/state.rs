@@ -15,13 +15,14 @@ use crate::archive::{Retention, Segment};
 use crate::backend::{BackendKey, BackendSettings};
 use crate::blob::{Blob, BlobDigest, BlobRef};
 use crate::hash::{Sum, digest};
-use crate::id::{AgentId, Fence, Generation, Incarnation, TaskId};
-use crate::index::{Index, Requirement, Waiting};
+use crate::id::{AgentId, Fence, Generation, Incarnation, Namespace, TaskId};
+use crate::index::{Index, QueueKey, Waiting};
 use crate::join_token::Joining;
-use crate::label::Expression;
 use crate::limit;
+use crate::namespace::NamespaceSettings;
 use crate::outcome::Outcome;
 use crate::requests::Requests;
+use crate::share::{Account, Tenant};
 use crate::spec::TaskSpec;
 use crate::table::Table;
 use crate::task::{StateName, Task};
@@ -73,6 +74,8 @@ pub struct State {
     pub(crate) segments: Table<u64, Segment>,
     pub(crate) joining: Joining,
     pub(crate) backends: Table<BackendKey, BackendSettings>,
+    pub(crate) accounts: Table<Tenant, Account>,
+    pub(crate) namespaces: Table<Namespace, NamespaceSettings>,
     /// What stands beside the log, and is referred to.
     pub(crate) blobs: Table<BlobDigest, Blob>,
     pub(crate) index: Index,
@@ -93,6 +96,8 @@ impl Default for State {
             segments: Table::new("segment"),
             joining: Joining::default(),
             backends: Table::new("backend"),
+            accounts: Table::new("account"),
+            namespaces: Table::new("namespace"),
             blobs: Table::new("blob"),
             index: Index::default(),
             touched: Touched::default(),
@@ -214,19 +219,24 @@ impl State {
         })
     }
 
-    /// The queued tasks by requirement: those behind `after`, then the others.
+    /// The queued tasks by requirement and tenant: those behind `after`, then the others.
     pub fn queues_behind(
         &self,
-        after: Option<&Requirement>,
-    ) -> impl Iterator<Item = (&Requirement, &Waiting)> {
-        let after = after.map(|requirement| &**requirement);
+        after: Option<&QueueKey>,
+    ) -> impl Iterator<Item = (&QueueKey, &Waiting)> {
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
         let queues = &self.index.queues;
-        let others = after
-            .map(|end| queues.range::<_, [Expression]>((Bound::Unbounded, Bound::Included(end))));
+        let others =
+            after.map(|end| queues.range::<_, QueueKey>((Bound::Unbounded, Bound::Included(end))));
         queues
-            .range::<_, [Expression]>((start, Bound::Unbounded))
+            .range::<_, QueueKey>((start, Bound::Unbounded))
             .chain(others.into_iter().flatten())
+    }
+
+    /// The queue that a task waits in, or would wait in.
+    pub fn queue_of(&self, task: &Task) -> Option<&Waiting> {
+        let spec = self.specs.get(&task.id)?;
+        self.index.queue(&spec.require, &task.tenant(spec))
     }
 
     /// Whether no task is queued, not even for later.
@@ -322,10 +332,10 @@ impl State {
         self.hash_at
     }
 
-    fn summed(&self, sums: impl FnOnce([&dyn Summed; 10]) -> [Sum; 10]) -> [u8; 32] {
+    fn summed(&self, sums: impl FnOnce([&dyn Summed; 12]) -> [Sum; 12]) -> [u8; 32] {
         let mut total = Sum::default();
         total.add(digest("meta", &(), &self.meta));
-        let tables: [&dyn Summed; 10] = [
+        let tables: [&dyn Summed; 12] = [
             &self.tasks,
             &self.specs,
             &self.results,
@@ -336,6 +346,8 @@ impl State {
             &self.joining.holders,
             &self.backends,
             &self.blobs,
+            &self.accounts,
+            &self.namespaces,
         ];
         for sum in sums(tables) {
             total.merge(sum);
@@ -373,14 +385,12 @@ impl<K: Ord + Clone + Serialize, V: Serialize> Summed for Table<K, V> {
 impl State {
     /// Puts a task's record and keeps the indexes true. Its spec is there before it.
     pub(crate) fn write_task(&mut self, task: Task) {
-        let require = self
-            .specs
-            .get(&task.id)
-            .map_or(&[][..], |spec| &spec.require);
-        if let Some(old) = self.tasks.get(&task.id) {
-            self.index.remove(old, require);
+        if let Some(spec) = self.specs.get(&task.id) {
+            if let Some(old) = self.tasks.get(&task.id) {
+                self.index.remove(old, spec);
+            }
+            self.index.add(&task, spec);
         }
-        self.index.add(&task, require);
         self.tasks.put(task.id, task);
     }
 
@@ -411,8 +421,9 @@ impl State {
         let task = self.tasks.remove(&id)?;
         let spec = self.specs.remove(&id);
         let result = self.results.remove(&id);
-        let require = spec.as_ref().map_or(&[][..], |spec| &spec.require);
-        self.index.remove(&task, require);
+        if let Some(spec) = &spec {
+            self.index.remove(&task, spec);
+        }
         let of_spec = spec.iter().flat_map(|spec| spec.blobs.refs());
         let of_result = result.iter().flat_map(|result| result.blobs.refs());
         self.release_blobs(of_spec.chain(of_result));
@@ -437,8 +448,9 @@ impl State {
     pub(crate) fn rebuilt_index(&self) -> Index {
         let mut index = Index::default();
         for (id, task) in self.tasks.iter() {
-            let require = self.specs.get(id).map_or(&[][..], |spec| &spec.require);
-            index.add(task, require);
+            if let Some(spec) = self.specs.get(id) {
+                index.add(task, spec);
+            }
         }
         let specs = self.specs.iter().map(|(_, spec)| spec.size() as u64);
         let results = self.results.iter().map(|(_, result)| result.size() as u64);

@@ -10,18 +10,27 @@ use thin_vec::ThinVec;
 
 use crate::class::Class;
 use crate::id::{AgentId, Epoch, Incarnation, TaskId};
-use crate::spec::Kind;
+use crate::share::Tenant;
+use crate::spec::{Kind, TaskSpec};
 use crate::time::Timestamp;
 use crate::trace::Trace;
 use crate::trailing::{Unset, positional};
 
 /// One try of a task on one agent.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Attempt {
     pub agent: AgentId,
     pub incarnation: Incarnation,
     pub epoch: Epoch,
+    /// State time of its assignment; 0 where the state was too old to say, and nobody is charged for it.
+    #[serde(default)]
+    pub since: Timestamp,
+    /// What its tenant was charged for it then, in slot-milliseconds.
+    #[serde(default)]
+    pub reserved: u64,
 }
+
+positional!(Attempt { agent, incarnation, epoch } later { since, reserved });
 
 /// Somebody asked for the end of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -161,6 +170,12 @@ positional!(Task {
     attempts, failures, lost_agents, settled, latest, trace, request_id
 } later { waits_since });
 
+impl Unset for u64 {
+    fn is_unset(&self) -> bool {
+        *self == 0
+    }
+}
+
 impl Unset for Timestamp {
     fn is_unset(&self) -> bool {
         self.0 == 0
@@ -179,11 +194,20 @@ impl Task {
         self.state().is_terminal()
     }
 
-    /// The class that it goes with now: it has risen where it waited for too long.
-    pub fn standing(&self, now: Timestamp) -> Class {
+    /// Whose it is.
+    pub fn tenant(&self, spec: &TaskSpec) -> Tenant {
+        Tenant {
+            namespace: spec.namespace.clone(),
+            user: Arc::clone(&self.user),
+        }
+    }
+
+    /// The class that it goes with now, if it is the next of its line: it has risen where its tenant's tasks of this class
+    /// were served for the last time too long ago, at `served`.
+    pub fn standing(&self, served: Timestamp, now: Timestamp) -> Class {
         match self.waits_since {
             Timestamp(0) => self.class,
-            since => self.class.after(now.since(since)),
+            since => self.class.after(now.since(since.max(served))),
         }
     }
 

@@ -41,10 +41,13 @@ impl StateVersion {
     pub const PACKED_REQUESTS: StateVersion = StateVersion(2);
     /// From which on a task may be of another class than its kind's, and rises to the next one where it waits for too long.
     pub const CLASSES: StateVersion = StateVersion(2);
+    /// From which on it is kept who has used how much, and namespaces have settings.
+    pub const SHARES: StateVersion = StateVersion(2);
     /// The newest that this release understands, and the one that a new cluster begins with.
     ///
     /// 2: the version is raised by an entry; blobs; settings of back ends; what is given back again waits; what agents
-    /// understand; packed request ids; classes of tasks, and how long they wait.
+    /// understand; packed request ids; classes of tasks, and how long they wait; who has used how much, and
+    /// settings of namespaces.
     pub const NEWEST: StateVersion = StateVersion(2);
 }
 
@@ -138,6 +141,7 @@ impl Command {
                 StateVersion::BLOBS
             }
             Command::SetBackend(_) => StateVersion::BACKENDS,
+            Command::SetNamespace(_) => StateVersion::SHARES,
             Command::RegisterAgent(profile) if profile.protocol > AgentProtocol::FIRST => {
                 StateVersion::AGENT_PROTOCOLS
             }

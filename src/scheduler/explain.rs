@@ -4,7 +4,7 @@ use model::{AgentId, Phase, Reason, State, Task, TaskId, Timestamp};
 
 use crate::filter;
 use crate::fleet::{AgentView, Fleet};
-use crate::order;
+use crate::order::{self, Ahead};
 use crate::score;
 
 /// How one agent stands towards a waiting task now: its score, or why not.
@@ -19,10 +19,17 @@ pub struct AgentVerdict {
 pub struct Explanation {
     /// One sentence.
     pub summary: String,
-    /// For a queued task: 1 is next.
-    pub position: Option<usize>,
+    /// For a queued task: what goes before it.
+    pub ahead: Option<Ahead>,
     /// For a queued task: each agent, by id.
     pub agents: Vec<AgentVerdict>,
+}
+
+impl Explanation {
+    /// For a queued task: 1 is next.
+    pub fn position(&self) -> Option<usize> {
+        self.ahead.map(|ahead| ahead.total() + 1)
+    }
 }
 
 /// Explains a task; `None` where it is not known.
@@ -55,7 +62,7 @@ pub fn explain_decided(task: &Task) -> Explanation {
 fn settled(summary: String) -> Explanation {
     Explanation {
         summary,
-        position: None,
+        ahead: None,
         agents: Vec::new(),
     }
 }
@@ -83,7 +90,9 @@ fn waiting(
         .agents()
         .map(|agent| verdict(state, fleet, task, agent))
         .collect();
-    let position = order::ahead_of(state, task, now) + 1;
+    let ahead = order::ahead_of(state, task, now);
+    let later = if ahead.is_least { " or later" } else { "" };
+    let position = format!("{}{later}", ahead.total() + 1);
     let summary = match not_before.filter(|at| *at > now) {
         Some(at) => {
             let millis = at.since(now).0;
@@ -95,18 +104,19 @@ fn waiting(
         }
         None => match held_up(state, fleet, task) {
             Some(until) => format!("It waits as number {position} in the queue until {until}."),
-            None => summary(&agents, position),
+            None => summary(&agents, &position),
         },
     };
-    let summary = match task.standing(now) {
+    let summary = match order::standing_of(state, task, now) {
         class if class == task.class => summary,
-        higher => {
-            format!("{summary} It was submitted so long ago that it goes with {higher} tasks.")
-        }
+        higher => format!(
+            "{summary} For so long none of its user's {} tasks was assigned that it goes with {higher} tasks.",
+            task.class
+        ),
     };
     Explanation {
         summary,
-        position: Some(position),
+        ahead: Some(ahead),
         agents,
     }
 }
@@ -116,7 +126,15 @@ fn held_up(state: &State, fleet: &Fleet, task: &Task) -> Option<String> {
     if let Some(why) = &fleet.shortage {
         return Some(format!("there is room on the controllers' disks: {why}"));
     }
-    let blob = fleet.lacked_by(&*state.spec(task.id)?)?;
+    let spec = state.spec(task.id)?;
+    let namespace = &spec.namespace;
+    if state.running_left(namespace) == Some(0) {
+        let (_, running) = state.load(namespace);
+        return Some(format!(
+            "one of the {running} tasks of namespace {namespace} that run has ended: its quota allows no more at once"
+        ));
+    }
+    let blob = fleet.lacked_by(&spec)?;
     Some(format!(
         "the leader has fetched what it needs from another controller: blob {blob}"
     ))
@@ -154,7 +172,7 @@ fn has_room_to_ask(
     })
 }
 
-fn summary(agents: &[AgentVerdict], position: usize) -> String {
+fn summary(agents: &[AgentVerdict], position: &str) -> String {
     if agents.is_empty() {
         return "It waits: no agent has ever registered.".into();
     }

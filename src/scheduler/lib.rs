@@ -1,7 +1,7 @@
 //! Who runs next, where, and why; and what has run out of time. Pure: reduce the cluster to
 //! numbers ([`model::State`] and a [`Fleet`]), then decide.
 //!
-//! [`plan()`] walks the queue in its order (`order`: class and age). For each task every agent is filtered (each refusal
+//! [`plan()`] walks the queue in its order (`order`: class, share, age). For each task every agent is filtered (each refusal
 //! has a [`model::Reason`]), the rest are scored, and the best is taken while it has room: filter →
 //! score → fit. The decision carries its trace. A plan may be stale when it is applied; `apply`
 //! checks all of it again.
@@ -10,7 +10,7 @@
 //! task that can't be placed never holds up those behind it, nor do a million of them; a round is
 //! bounded by steps, never by time; every waiting task can say why it waits.
 //!
-//! Left out so far: fair share, preemption, other strategies than least loaded, learned terms.
+//! Left out so far: preemption, other strategies than least loaded, learned terms.
 
 mod due;
 mod explain;
@@ -27,5 +27,6 @@ mod tests;
 pub use due::{Clock, LEASE, Leases, due};
 pub use explain::{AgentVerdict, Explanation, explain, explain_decided};
 pub use fleet::{AgentView, Fleet};
+pub use order::Ahead;
 pub use plan::{Plan, Planner, Round, plan};
 pub use score::{POLICY_VERSION, TERMS, WEIGHTS};

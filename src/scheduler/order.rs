@@ -1,22 +1,59 @@
-//! Who is next: by class, then age. A task that has waited for too long goes with the next higher class
-//! ([`model::Task::standing`]).
+//! Who is next: by class, then by share, then by age.
+//!
+//! All of a higher class go first. In a class that namespace goes first which has used least for its weight, in it that
+//! user, and of the user's tasks the oldest. What goes is charged at once with what it is expected to cost, so that one
+//! round shares as fairly as many do.
+//!
+//! A line of which none runs, and none was assigned for too long, is starved: its first task goes with the next higher
+//! class ([`model::Task::standing`]), that one alone, for then the line is not starved any more. Were it the wait of each
+//! task that counted, who has the longest queue would have the most that have risen, and would be served before all others.
 
+use std::cmp::{Ordering, Reverse};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::iter::Peekable;
 
-use model::{Class, State, Task, TaskId, Timestamp, Waiting};
+use model::{
+    Class, Namespace, Phase, State, StateVersion, Task, TaskId, Tenant, Timestamp, Waiting,
+};
 
-/// A task's place among those that wait.
+/// A task's place among those of its tenant.
 pub type Place = (Class, TaskId);
 
-/// Tasks that are free to go, in order.
+/// Tasks of one tenant that are free to go, in order.
 pub type Line<'a> = Box<dyn Iterator<Item = Place> + 'a>;
 
-/// Those of one requirement.
-pub fn ready<'a>(state: &'a State, waiting: &'a Waiting, now: Timestamp) -> Line<'a> {
-    // Most requirements have tasks of one class only.
-    let has_some = |class: &Class| of(waiting, *class, TaskId(0)).next().is_some();
-    let classes = Class::ALL.into_iter().filter(has_some);
-    let lines = classes.map(|class| of_class(state, waiting, class, now));
+/// Tasks whose retry is ripe that are taken from one queue at a time: as many as one round assigns at most, so that those
+/// behind come up as these go.
+const RIPE_MAX: usize = 256;
+
+/// Those of one queue that may go now, those whose retry is ripe among the others.
+pub fn line<'a>(
+    state: &'a State,
+    (tenant, waiting): (&'a Tenant, &'a Waiting),
+    now: Timestamp,
+) -> Line<'a> {
+    let ripe = waiting.delayed.iter().take_while(|(at, _)| *at <= now);
+    let ripe = ripe.take(RIPE_MAX).filter_map(|(_, id)| state.task(*id));
+    let mut ripe: Vec<Place> = ripe.map(|task| (task.class, task.id)).collect();
+    ripe.sort_unstable();
+    // Most queues have tasks of one class only.
+    let classes = Class::ALL.into_iter();
+    let lines = classes.filter_map(|class| {
+        let mut ready = of(waiting, class, TaskId(0)).copied().peekable();
+        let own: Vec<Place> = ripe
+            .iter()
+            .filter(|place| place.0 == class)
+            .copied()
+            .collect();
+        let first = own.first().into_iter().chain(ready.peek()).min().copied()?;
+        let line: Line<'_> = match own.is_empty() {
+            true => Box::new(ready),
+            false => merged(vec![Box::new(ready), Box::new(own.into_iter())]),
+        };
+        let risen = standing(state, tenant, first, now);
+        let first = std::iter::once((risen, first.1));
+        Some(Box::new(first.chain(line.skip(1))) as Line<'_>)
+    });
     merged(lines.collect())
 }
 
@@ -25,21 +62,28 @@ fn of(waiting: &Waiting, class: Class, from: TaskId) -> impl DoubleEndedIterator
     ready.range((class, from)..=(class, TaskId(u64::MAX)))
 }
 
-/// Those of one class, some of which may have risen. The older a task is, the longer it has waited, so that they stay in
-/// order, and none behind one that has not risen need be looked at. (Those that were submitted before it was written down
-/// since when a task waits are the oldest, and hold up the rising of those behind them until they are gone.)
-fn of_class<'a>(state: &'a State, waiting: &'a Waiting, class: Class, now: Timestamp) -> Line<'a> {
-    let mut rises = class.rise().is_some();
-    Box::new(of(waiting, class, TaskId(0)).map(move |(_, id)| {
-        let task = state.task(*id).filter(|_| rises);
-        let standing = task.map_or(class, |task| task.standing(now));
-        rises = standing != class;
-        (standing, *id)
-    }))
+/// With which class the first task of a line goes.
+fn standing(state: &State, tenant: &Tenant, (class, id): Place, now: Timestamp) -> Class {
+    let task = state.task(id).filter(|_| class.rise().is_some());
+    task.map_or(class, |task| {
+        task.standing(state.served_until(tenant, class, now), now)
+    })
+}
+
+/// With which class a waiting task goes: another one than its own where it is the first of a starved line.
+pub fn standing_of(state: &State, task: &Task, now: Timestamp) -> Class {
+    let first = state.queue_of(task).and_then(|waiting| {
+        let first = of(waiting, task.class, TaskId(0)).next();
+        first.filter(|(_, id)| *id == task.id)
+    });
+    match (first, state.spec(task.id)) {
+        (Some(place), Some(spec)) => standing(state, &task.tenant(&spec), *place, now),
+        _ => task.class,
+    }
 }
 
 /// One line of several.
-pub fn merged(mut lines: Vec<Line<'_>>) -> Line<'_> {
+fn merged(mut lines: Vec<Line<'_>>) -> Line<'_> {
     if lines.len() == 1 {
         return lines.remove(0);
     }
@@ -52,34 +96,336 @@ pub fn merged(mut lines: Vec<Line<'_>>) -> Line<'_> {
     }))
 }
 
-/// How many go before this one as things stand.
-pub fn ahead_of(state: &State, task: &Task, now: Timestamp) -> usize {
-    let place = (task.standing(now), task.id);
-    let waiting = state.queues_behind(None);
-    let ahead = waiting.flat_map(|(_, waiting)| {
-        let classes = Class::ALL.into_iter();
-        classes.map(|class| before(state, waiting, class, place, now))
-    });
-    ahead.sum()
+/// What was used for each unit of weight, in ten-thousandths of a slot-millisecond: the least goes first.
+type Share = u128;
+
+fn share(used: u64, weight: u32) -> Share {
+    u128::from(used) * u128::from(model::SHARE_WEIGHT_MAX) / u128::from(weight.max(1))
 }
 
-/// How many of a class go before a place. They stand in order, so the last of them is looked for in halves.
-fn before(state: &State, waiting: &Waiting, class: Class, place: Place, now: Timestamp) -> usize {
-    let from = |id: u64| of(waiting, class, TaskId(id));
-    let Some((_, last)) = from(0).next_back() else {
-        return 0;
-    };
-    let goes_before = |id: TaskId| {
-        let standing = state.task(id).map_or(class, |task| task.standing(now));
-        (standing, id) < place
-    };
-    let (mut low, mut high) = (0, last.0 + 1);
-    while low < high {
-        let middle = low + (high - low) / 2;
-        match from(middle).next() {
-            Some((_, id)) if goes_before(*id) => low = id.0 + 1,
-            Some(_) | None => high = middle,
+/// A key of a heap whose first is the least.
+type First<K> = Reverse<(Class, Share, TaskId, K)>;
+
+/// Lines of several tenants, and whose turn it is.
+pub struct Turns<'a> {
+    state: &'a State,
+    now: Timestamp,
+    lines: Vec<Line<'a>>,
+    users: Vec<User>,
+    namespaces: Vec<Space>,
+    known: BTreeMap<&'a Tenant, usize>,
+    known_spaces: BTreeMap<&'a Namespace, usize>,
+    /// Each namespace that has lines, but the one whose turn it is.
+    order: BinaryHeap<First<usize>>,
+}
+
+/// A namespace.
+struct Space {
+    used: u64,
+    weight: u32,
+    /// Each of its users that has lines, but the one whose turn it is.
+    order: BinaryHeap<First<usize>>,
+}
+
+/// A tenant.
+struct User {
+    space: usize,
+    used: u64,
+    weight: u32,
+    typical: u64,
+    /// The first task of each of its lines.
+    heads: BinaryHeap<Reverse<(Place, usize)>>,
+}
+
+/// The task whose turn it is; it is told what becomes of it by [`Turns::go_on`].
+#[derive(Debug, Clone, Copy)]
+pub struct Turn {
+    pub task: TaskId,
+    class: Class,
+    line: usize,
+    user: usize,
+}
+
+/// What becomes of a task whose turn it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Became {
+    /// It goes, and its tenant is charged.
+    Gone,
+    /// It is passed over.
+    Passed,
+    /// Neither it nor those behind it in its line go.
+    Stuck,
+}
+
+impl<'a> Turns<'a> {
+    /// `lines` each with its tenant; `begun` are tasks whose assignment is under way, and counts as if it were there.
+    pub fn new(
+        state: &'a State,
+        now: Timestamp,
+        lines: Vec<(&'a Tenant, Line<'a>)>,
+        begun: &BTreeSet<TaskId>,
+    ) -> Turns<'a> {
+        let mut turns = Turns {
+            state,
+            now,
+            lines: Vec::with_capacity(lines.len()),
+            users: Vec::new(),
+            namespaces: Vec::new(),
+            known: BTreeMap::new(),
+            known_spaces: BTreeMap::new(),
+            order: BinaryHeap::new(),
+        };
+        for (tenant, mut line) in lines {
+            if let Some(place) = line.next() {
+                let user = turns.user(tenant);
+                let at = turns.lines.len();
+                turns.users[user].heads.push(Reverse((place, at)));
+                turns.lines.push(line);
+            }
+        }
+        // With one tenant there are no shares to be compared.
+        if turns.users.len() > 1 {
+            turns.count_usage();
+            turns.count_begun(begun);
+        }
+        for user in 0..turns.users.len() {
+            let space = turns.users[user].space;
+            if let Some(key) = turns.users[user].key(user) {
+                turns.namespaces[space].order.push(key);
+            }
+        }
+        for at in 0..turns.namespaces.len() {
+            turns.order.extend(turns.namespaces[at].key(at));
+        }
+        turns
+    }
+
+    fn user(&mut self, tenant: &'a Tenant) -> usize {
+        if let Some(known) = self.known.get(tenant) {
+            return *known;
+        }
+        let (of_space, weight) = self.state.weights(tenant);
+        let spaces = &mut self.namespaces;
+        let space = *self
+            .known_spaces
+            .entry(&tenant.namespace)
+            .or_insert_with(|| {
+                spaces.push(Space {
+                    used: 0,
+                    weight: of_space,
+                    order: BinaryHeap::new(),
+                });
+                spaces.len() - 1
+            });
+        self.users.push(User {
+            space,
+            used: 0,
+            weight,
+            typical: 0,
+            heads: BinaryHeap::new(),
+        });
+        let user = self.users.len() - 1;
+        self.known.insert(tenant, user);
+        user
+    }
+
+    /// Of all tenants of these namespaces, those too that have nothing here. Before there are accounts age alone counts.
+    fn count_usage(&mut self) {
+        if self.state.state_version() < StateVersion::SHARES {
+            return;
+        }
+        for (namespace, at) in &self.known_spaces {
+            for tenant in self.state.tenants_of(namespace) {
+                let usage = self.state.usage(tenant, self.now);
+                let space = &mut self.namespaces[*at];
+                space.used = space.used.saturating_add(usage.claimed);
+                if let Some(user) = self.known.get(tenant) {
+                    let user = &mut self.users[*user];
+                    (user.used, user.typical) = (usage.claimed, usage.typical);
+                }
+            }
         }
     }
-    from(0).take_while(|(_, id)| id.0 < low).count()
+
+    fn count_begun(&mut self, begun: &BTreeSet<TaskId>) {
+        for id in begun {
+            let (Some(task), Some(spec)) = (self.state.task(*id), self.state.spec(*id)) else {
+                continue;
+            };
+            if let Some(user) = self.known.get(&task.tenant(&spec)) {
+                self.charge(*user);
+            }
+        }
+    }
+
+    fn charge(&mut self, user: usize) {
+        let user = &mut self.users[user];
+        let space = &mut self.namespaces[user.space];
+        user.used = user.used.saturating_add(user.typical);
+        space.used = space.used.saturating_add(user.typical);
+    }
+
+    /// The task whose turn it is. The next one only after [`Turns::go_on`].
+    pub fn next(&mut self) -> Option<Turn> {
+        let Reverse((.., space)) = self.order.pop()?;
+        let Reverse((.., user)) = self.namespaces[space].order.pop()?;
+        let Reverse(((class, task), line)) = self.users[user].heads.pop()?;
+        Some(Turn {
+            task,
+            class,
+            line,
+            user,
+        })
+    }
+
+    pub fn go_on(&mut self, turn: Turn, became: Became) {
+        let Turn { line, user, .. } = turn;
+        match became {
+            Became::Gone => self.charge(user),
+            Became::Passed | Became::Stuck => {}
+        }
+        if became != Became::Stuck
+            && let Some(place) = self.lines[line].next()
+        {
+            self.users[user].heads.push(Reverse((place, line)));
+        }
+        let space = self.users[user].space;
+        if let Some(key) = self.users[user].key(user) {
+            self.namespaces[space].order.push(key);
+        }
+        self.order.extend(self.namespaces[space].key(space));
+    }
+}
+
+impl User {
+    fn key(&self, at: usize) -> Option<First<usize>> {
+        let Reverse(((class, task), _)) = self.heads.peek()?;
+        Some(Reverse((*class, share(self.used, self.weight), *task, at)))
+    }
+}
+
+impl Space {
+    /// As its first user's.
+    fn key(&self, at: usize) -> Option<First<usize>> {
+        let Reverse((class, _, task, _)) = self.order.peek()?;
+        Some(Reverse((*class, share(self.used, self.weight), *task, at)))
+    }
+}
+
+/// As many as are counted one by one, where several tenants share.
+pub const COUNTED_MAX: usize = 20_000;
+
+/// How many tasks go before one that waits, and why they do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Ahead {
+    /// They are of a higher class, or have risen to one.
+    pub higher: usize,
+    /// Of namespaces whose turn is before.
+    pub namespaces: usize,
+    /// Of users in its namespace whose turn is before.
+    pub users: usize,
+    /// Its own user's, and older.
+    pub older: usize,
+    /// There may be more.
+    pub is_least: bool,
+}
+
+impl Ahead {
+    fn count(&mut self, place: Place, own: Place) {
+        match place.0 < own.0 {
+            true => self.higher += 1,
+            false if place < own => self.older += 1,
+            false => {}
+        }
+    }
+
+    pub fn total(self) -> usize {
+        self.higher + self.namespaces + self.users + self.older
+    }
+}
+
+/// What goes before a waiting task as things stand, were there room for all of it; where several tenants share no more
+/// than [`COUNTED_MAX`] are counted.
+pub fn ahead_of(state: &State, task: &Task, now: Timestamp) -> Ahead {
+    let mut sharing = state.queues_behind(None).map(|(key, _)| &key.tenant);
+    let first = sharing.next();
+    match sharing.all(|tenant| Some(tenant) == first) {
+        true => older_ahead(state, task, now),
+        false => turns_ahead(state, task, now).unwrap_or_default(),
+    }
+}
+
+/// By playing it through. Tasks of other namespaces that have used up their quota hold nobody up, and are left out.
+fn turns_ahead(state: &State, task: &Task, now: Timestamp) -> Option<Ahead> {
+    let spec = state.spec(task.id)?;
+    let tenant = task.tenant(&spec);
+    let may_go = |namespace: &Namespace| {
+        *namespace == tenant.namespace || state.running_left(namespace) != Some(0)
+    };
+    let queues = state.queues_behind(None);
+    let queues = queues.filter(|(key, _)| may_go(&key.tenant.namespace));
+    let mut lines: Vec<_> = queues
+        .map(|(key, waiting)| (&key.tenant, line(state, (&key.tenant, waiting), now)))
+        .collect();
+    let own = standing_of(state, task, now);
+    if let Phase::Queued {
+        not_before: Some(_),
+        ..
+    } = task.phase
+    {
+        // As if its time had come, and met for sure.
+        let known = lines.iter().find(|(known, _)| **known == tenant);
+        let alone: Line<'_> = Box::new(std::iter::once((own, task.id)));
+        lines.push((known?.0, alone));
+    }
+    let mut turns = Turns::new(state, now, lines, &BTreeSet::new());
+    let user = *turns.known.get(&tenant)?;
+    let space = turns.users[user].space;
+    let mut ahead = Ahead::default();
+    while let Some(turn) = turns.next() {
+        if turn.task == task.id {
+            break;
+        }
+        if ahead.total() == COUNTED_MAX {
+            ahead.is_least = true;
+            break;
+        }
+        let why = match turn.class < own {
+            true => &mut ahead.higher,
+            false if turns.users[turn.user].space != space => &mut ahead.namespaces,
+            false if turn.user != user => &mut ahead.users,
+            false => &mut ahead.older,
+        };
+        *why += 1;
+        turns.go_on(turn, Became::Gone);
+    }
+    Some(ahead)
+}
+
+/// Of one tenant all wait: by class and age alone.
+fn older_ahead(state: &State, task: &Task, now: Timestamp) -> Ahead {
+    let own = (standing_of(state, task, now), task.id);
+    let mut ahead = Ahead::default();
+    for (key, waiting) in state.queues_behind(None) {
+        for class in Class::ALL {
+            let mut of_class = of(waiting, class, TaskId(0)).copied();
+            if let Some(first) = of_class.next() {
+                ahead.count((standing(state, &key.tenant, first, now), first.1), own);
+            }
+            let before = (class, TaskId(0))..(class, own.1);
+            match class.cmp(&own.0) {
+                Ordering::Less => ahead.higher += of_class.count(),
+                // Without the first, which is counted.
+                Ordering::Equal => {
+                    ahead.older += waiting.ready.range(before).count().saturating_sub(1);
+                }
+                Ordering::Greater => {}
+            }
+        }
+        let ripe = waiting.delayed.iter().take_while(|(at, _)| *at <= now);
+        for task in ripe.filter_map(|(_, id)| state.task(*id)) {
+            ahead.count((task.class, task.id), own);
+        }
+    }
+    ahead
 }

@@ -1,29 +1,29 @@
 //! A round of decisions: the queue in its order, each task to the best agent that has room.
 //!
-//! The queue stands by requirement ([`model::Waiting`]), and a round merges these lines by class and
-//! age. A line that no agent with room fits is passed over as a whole, so however many tasks wait
-//! for an agent that is not there, those behind them cost and wait no more than without them. A
-//! round ends when no agent has room, or at a bound: the next one then goes on where it stopped.
+//! The queue stands by requirement and tenant ([`model::Waiting`]), and a round takes from these lines in turns
+//! ([`crate::order`]). A line that no agent with room fits, or whose namespace has used up its quota, is passed over as a
+//! whole, so however many tasks wait for an agent that is not there, those behind them cost and wait no more than without
+//! them. A round ends when no agent has room, or at a bound: the next one then goes on where it stopped.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use model::{
-    Agent, AgentId, Asking, Assignment, Expression, Placement, Reason, Requirement, State, TaskId,
-    TaskSpec, Timestamp, Trace, Waiting,
+    Agent, AgentId, Asking, Assignment, Expression, Namespace, Placement, QueueKey, Reason,
+    Requirement, State, TaskId, TaskSpec, Tenant, Timestamp, Trace,
 };
 
 use crate::filter::{self, Room};
-use crate::fleet::Fleet;
-use crate::order::{self, Line, Place};
-use crate::ranking::Ranking;
+use crate::fleet::{AgentView, Fleet};
+use crate::order::{self, Became, Line, Turns};
+use crate::ranking::{Rank, Ranking};
 use crate::score;
 
-/// Requirements that one round looks at: bounds its time to a few milliseconds.
+/// Requirements that one round looks at, and lines that it takes from: with the tasks in it they bound its time to a few
+/// milliseconds. Where there are more, rounds take turns, and the order of class and share holds within each.
 const REQUIREMENTS_MAX: usize = 4_096;
-/// Tasks whose retry is ripe that one round takes from one line; more than one may assign and the
-/// pipeline may hold, so that those behind come up as these go.
-const RIPE_MAX: usize = 2_048;
+const LINES_MAX: usize = 16_384;
+/// The winner and the runners-up that a trace names; the rest are not told apart.
+const PLACES: usize = 3;
 
 /// Tasks that one round passes over because the agents with room are too old for them; bounds its time as well.
 const NOT_UNDERSTOOD_MAX: usize = 4_096;
@@ -36,8 +36,8 @@ pub struct Round<'r> {
     pub taken: &'r BTreeSet<TaskId>,
     /// Assignments at most.
     pub max: usize,
-    /// Where the last round stopped, if it could not look at every requirement.
-    pub after: Option<&'r Requirement>,
+    /// Where the last round stopped, if it could not look at every queue.
+    pub after: Option<&'r QueueKey>,
 }
 
 /// What a round decided.
@@ -47,7 +47,7 @@ pub struct Plan {
     /// The round ended at a bound, not at the end of the queue: some that wait were not looked at.
     pub cut: bool,
     /// Where the next round goes on; where there is nothing, from the start.
-    pub resume: Option<Requirement>,
+    pub resume: Option<QueueKey>,
 }
 
 /// Assigns queued tasks, as a round of its own.
@@ -60,13 +60,18 @@ pub fn plan(state: &State, fleet: &Fleet, round: Round<'_>) -> Plan {
 pub struct Planner<'a> {
     state: &'a State,
     fleet: &'a Fleet,
-    candidates: BTreeMap<&'a AgentId, Candidate<'a>>,
+    /// Agents that had room when the round began, by id.
+    candidates: Vec<Candidate<'a>>,
+    /// How many of them have room now.
+    open: usize,
     /// Agents that can get no work now, by reason.
     refused: BTreeMap<Reason, u32>,
-    /// Requirements of new tasks that no agent with room meets.
-    hopeless: BTreeSet<Vec<Expression>>,
-    /// Those that none meets which understands more than plain tasks: agents with room only become fewer.
-    only_old: BTreeSet<Vec<Expression>>,
+    /// By requirement: for plain tasks, and for those that not every agent understands.
+    rankings: BTreeMap<Vec<Expression>, [Option<Ranking>; 2]>,
+    /// How many more attempts each namespace may have; `None`: as many as there is room for.
+    quotas: BTreeMap<Namespace, Option<u32>>,
+    /// Breaks ties between agents: of the first task that is placed, so that each round has an order of its own.
+    seed: Option<u64>,
 }
 
 /// An agent with room.
@@ -76,13 +81,26 @@ struct Candidate<'a> {
     room: Room,
     /// What its attempts ask its models.
     asking: Asking,
+    /// Breaks ties; not before there is a seed.
+    tie: u64,
 }
 
 impl Candidate<'_> {
-    /// Its requirement, and all else that is in it.
-    fn runs(&self, state: &State, spec: &TaskSpec) -> Result<(), Reason> {
-        self.fits(state, &spec.require)?;
-        self.agent.profile.understands(spec)
+    fn has_room(&self) -> bool {
+        self.room.taken < self.room.capacity
+    }
+
+    fn rank(&self, number: usize) -> Rank {
+        (score::weighted(self.room), self.tie, number)
+    }
+
+    /// A requirement, and for tasks that are not plain that it understands them.
+    fn runs(&self, state: &State, require: &[Expression], is_plain: bool) -> Result<(), Reason> {
+        self.fits(state, require)?;
+        match is_plain {
+            true => Ok(()),
+            false => self.agent.profile.understands_blobs(),
+        }
     }
 
     fn fits(&self, state: &State, require: &[Expression]) -> Result<(), Reason> {
@@ -96,39 +114,37 @@ impl<'a> Planner<'a> {
         let mut planner = Planner {
             state,
             fleet,
-            candidates: BTreeMap::new(),
+            candidates: Vec::new(),
+            open: 0,
             refused: BTreeMap::new(),
-            hopeless: BTreeSet::new(),
-            only_old: BTreeSet::new(),
+            rankings: BTreeMap::new(),
+            quotas: BTreeMap::new(),
+            seed: None,
         };
+        let unknown = AgentView::default();
         for agent in state.agents() {
-            let view = fleet
-                .agents
-                .get(&agent.profile.id)
-                .cloned()
-                .unwrap_or_default();
-            let room = filter::room(state, agent, &view);
-            match filter::accepts_work(agent, &view, room) {
-                Ok(()) => {
-                    let candidate = Candidate {
-                        agent,
-                        room,
-                        asking: filter::asking(state, agent, &view),
-                    };
-                    planner.candidates.insert(&agent.profile.id, candidate);
-                }
+            let view = fleet.agents.get(&agent.profile.id).unwrap_or(&unknown);
+            let room = filter::room(state, agent, view);
+            match filter::accepts_work(agent, view, room) {
+                Ok(()) => planner.candidates.push(Candidate {
+                    agent,
+                    room,
+                    asking: filter::asking(state, agent, view),
+                    tie: 0,
+                }),
                 Err(reason) => *planner.refused.entry(reason).or_insert(0) += 1,
             }
         }
+        planner.open = planner.candidates.len();
         planner
     }
 
     /// Whether any agent could take anything.
     pub fn has_room(&self) -> bool {
-        !self.candidates.is_empty()
+        self.open > 0
     }
 
-    /// Assigns queued tasks in the order of class and age.
+    /// Assigns queued tasks in their order.
     pub fn round(&mut self, round: Round<'_>) -> Plan {
         let mut plan = Plan {
             resume: round.after.cloned(),
@@ -137,10 +153,11 @@ impl<'a> Planner<'a> {
         if !self.has_room() {
             return plan;
         }
-        let mut lines = self.lines(round, &mut plan);
-        let mut heads: BinaryHeap<_> = lines.iter_mut().enumerate().filter_map(head).collect();
+        self.count_begun(round.taken);
+        let lines = self.lines(round, &mut plan);
+        let mut turns = Turns::new(self.state, round.now, lines, round.taken);
         let mut not_understood = 0;
-        while let Some(Reverse(((_, task), at))) = heads.pop() {
+        while let Some(turn) = turns.next() {
             if !self.has_room() {
                 break;
             }
@@ -148,35 +165,88 @@ impl<'a> Planner<'a> {
                 plan.cut = true;
                 break;
             }
-            match self.next(task, round.taken) {
-                Next::Assigned(assignment) => plan.assignments.push(assignment),
-                Next::Passed => {}
-                Next::NotUnderstood if not_understood < NOT_UNDERSTOOD_MAX => not_understood += 1,
+            let became = match self.next(turn.task, round.taken) {
+                Next::Assigned(assignment) => {
+                    plan.assignments.push(assignment);
+                    Became::Gone
+                }
+                Next::Passed => Became::Passed,
+                Next::NotUnderstood if not_understood < NOT_UNDERSTOOD_MAX => {
+                    not_understood += 1;
+                    Became::Passed
+                }
                 // Those behind it come up when newer agents have taken some.
-                Next::NotUnderstood => continue,
-                // Nor for those behind it in its line.
-                Next::Hopeless => continue,
-            }
-            heads.extend(head((at, &mut lines[at])));
+                Next::NotUnderstood => Became::Stuck,
+                Next::Hopeless => Became::Stuck,
+            };
+            turns.go_on(turn, became);
         }
         plan
     }
 
     /// The lines that some agent with room fits.
-    fn lines(&self, round: Round<'_>, plan: &mut Plan) -> Vec<Line<'a>> {
-        let mut queues = self.state.queues_behind(round.after);
+    fn lines(&mut self, round: Round<'_>, plan: &mut Plan) -> Vec<(&'a Tenant, Line<'a>)> {
+        let state = self.state;
+        let mut queues = state.queues_behind(round.after);
         let mut lines = Vec::new();
         let mut last = None;
-        for (requirement, waiting) in queues.by_ref().take(REQUIREMENTS_MAX) {
-            last = Some(requirement);
-            let mut candidates = self.candidates.values();
-            if candidates.any(|candidate| candidate.fits(self.state, requirement).is_ok()) {
-                lines.push(line(self.state, waiting, round.now));
+        // Queues of one requirement stand together.
+        let mut seen: Option<(&Requirement, bool)> = None;
+        let mut requirements = 0;
+        for (key, waiting) in queues.by_ref() {
+            let fits = match seen {
+                Some((require, fits)) if *require == key.require => fits,
+                Some(_) | None => {
+                    requirements += 1;
+                    let mut candidates = self.candidates.iter();
+                    candidates.any(|candidate| candidate.fits(state, &key.require).is_ok())
+                }
+            };
+            if requirements > REQUIREMENTS_MAX || lines.len() == LINES_MAX {
+                plan.cut = true;
+                break;
+            }
+            last = Some(key);
+            seen = Some((&key.require, fits));
+            if fits && self.may_run(&key.tenant.namespace) {
+                let line = order::line(state, (&key.tenant, waiting), round.now);
+                lines.push((&key.tenant, line));
             }
         }
-        plan.cut = queues.next().is_some();
         plan.resume = last.filter(|_| plan.cut).cloned();
         lines
+    }
+
+    fn may_run(&mut self, namespace: &Namespace) -> bool {
+        self.quota(namespace).is_none_or(|left| left > 0)
+    }
+
+    /// How many more attempts a namespace may have.
+    fn quota(&mut self, namespace: &Namespace) -> Option<u32> {
+        match self.quotas.get(namespace) {
+            Some(known) => *known,
+            None => {
+                let left = self.state.running_left(namespace);
+                self.quotas.insert(namespace.clone(), left);
+                left
+            }
+        }
+    }
+
+    /// One more is begun.
+    fn count(&mut self, namespace: &Namespace) {
+        if let Some(left) = self.quota(namespace) {
+            let left = Some(left.saturating_sub(1));
+            self.quotas.insert(namespace.clone(), left);
+        }
+    }
+
+    fn count_begun(&mut self, begun: &BTreeSet<TaskId>) {
+        for id in begun {
+            if let Some(spec) = self.state.spec(*id) {
+                self.count(&spec.namespace);
+            }
+        }
     }
 
     fn next(&mut self, id: TaskId, taken: &BTreeSet<TaskId>) -> Next {
@@ -192,9 +262,13 @@ impl<'a> Planner<'a> {
                 task: id,
                 placement,
             }),
-            None if spec.blobs.is_empty() || self.hopeless.contains(&spec.require) => {
+            None if spec.blobs.is_empty()
+                || self.is_hopeless(&spec.require)
+                || !self.may_run(&spec.namespace) =>
+            {
                 Next::Hopeless
             }
+            // Agents that are too old for this one may be good enough for others with the same requirement.
             None => Next::NotUnderstood,
         }
     }
@@ -202,74 +276,118 @@ impl<'a> Planner<'a> {
     /// The best agent for a task, whose room it then takes. `seed` breaks ties; `avoided` are
     /// agents that were lost under it: taken only where there is no other.
     pub fn place(&mut self, spec: &TaskSpec, seed: u64, avoided: &[AgentId]) -> Option<Placement> {
-        let waits = !self.has_room() || self.fleet.lacked_by(spec).is_some();
-        let too_old = !spec.blobs.is_empty() && self.only_old.contains(&spec.require);
-        if waits || too_old || self.hopeless.contains(&spec.require) {
-            return None;
-        }
-        let mut fitting = Ranking::new(seed);
-        let mut shunned = Ranking::new(seed);
-        let mut unfit: BTreeMap<Reason, u32> = BTreeMap::new();
-        for (id, candidate) in &self.candidates {
-            match candidate.runs(self.state, spec) {
-                Ok(()) if avoided.contains(id) => shunned.offer(id, candidate.room),
-                Ok(()) => fitting.offer(id, candidate.room),
-                Err(reason) => *unfit.entry(reason).or_insert(0) += 1,
+        // Before anything is ranked: a rank has it in it.
+        if self.seed.is_none() {
+            self.seed = Some(seed);
+            for candidate in &mut self.candidates {
+                candidate.tie = score::tie(seed, &candidate.agent.profile.id);
             }
         }
-        if fitting.is_empty() {
-            fitting = shunned;
-        } else if !shunned.is_empty() {
-            unfit.insert(Reason::LostBefore, shunned.offered());
-        }
-        if fitting.is_empty() {
-            // Agents that are too old for this one may be good enough for others with the same requirement.
-            let requirements = match unfit.contains_key(&Reason::TooOld) {
-                true => &mut self.only_old,
-                false => &mut self.hopeless,
-            };
-            requirements.insert(spec.require.clone());
+        let waits = !self.has_room() || self.fleet.lacked_by(spec).is_some();
+        if waits || !self.may_run(&spec.namespace) {
             return None;
         }
+        let trace = self.decided(spec, avoided)?;
+        let number = self.number_of(&trace.winner.agent)?;
+        let incarnation = self.candidates[number].agent.profile.incarnation;
         let model = spec.inference.as_ref().map(|asked| asked.model.as_str());
-        self.take(&fitting, &unfit, model)
-    }
-
-    fn take(
-        &mut self,
-        ranked: &Ranking<'_>,
-        unfit: &BTreeMap<Reason, u32>,
-        model: Option<&str>,
-    ) -> Option<Placement> {
-        let mut ranked = ranked.scored();
-        let winner = ranked.next()?;
-        let runners_up = ranked.collect();
-        // Those that get no work at all, then those that fit not this: no reason is in both.
-        let refusals = self.refused.iter().chain(unfit);
-        let refusals = refusals.map(|(reason, agents)| (reason.clone(), *agents));
-        let trace = Trace {
-            policy_version: score::POLICY_VERSION,
-            refusals: refusals.collect(),
-            winner,
-            runners_up,
-        };
-        let agent = trace.winner.agent.clone();
-        let candidate = self.candidates.get_mut(&agent)?;
-        let incarnation = candidate.agent.profile.incarnation;
-        let room = &mut candidate.room;
-        room.taken = room.taken.saturating_add(1);
-        if let Some(model) = model {
-            *candidate.asking.entry(model.to_owned()).or_insert(0) += 1;
-        }
-        if room.taken >= room.capacity {
-            self.candidates.remove(&agent);
-            *self.refused.entry(Reason::NoFreeSlot).or_insert(0) += 1;
-        }
+        self.take(number, model);
+        self.count(&spec.namespace);
         Some(Placement {
-            agent,
+            agent: trace.winner.agent.clone(),
             incarnation,
             trace: trace.into(),
         })
+    }
+
+    /// Which agent is the best, and why.
+    fn decided(&mut self, spec: &TaskSpec, avoided: &[AgentId]) -> Option<Trace> {
+        self.rank(&spec.require, spec.blobs.is_empty());
+        let ranking = self.ranked(&spec.require, spec.blobs.is_empty())?;
+        let shunned = avoided.iter().filter_map(|agent| self.number_of(agent));
+        let shunned: Vec<usize> = shunned
+            .filter(|number| ranking.has(self.candidates[*number].rank(*number)))
+            .collect();
+        let others = ranking.best().filter(|number| !shunned.contains(number));
+        let mut best: Vec<usize> = others.take(PLACES).collect();
+        let mut unfit = ranking.reasons().clone();
+        match u32::try_from(shunned.len()) {
+            _ if best.is_empty() => best.extend(ranking.best().take(PLACES)),
+            Ok(0) | Err(_) => {}
+            Ok(some) => drop(unfit.insert(Reason::LostBefore, some)),
+        }
+        let mut scored = best.into_iter().map(|number| {
+            let candidate = &self.candidates[number];
+            score::score(&candidate.agent.profile.id, candidate.room)
+        });
+        // Those that get no work at all, then those that fit not this: no reason is in both.
+        let refusals = self.refused.iter().chain(&unfit);
+        let refusals = refusals.map(|(reason, agents)| (reason.clone(), *agents));
+        Some(Trace {
+            policy_version: score::POLICY_VERSION,
+            winner: scored.next()?,
+            runners_up: scored.collect(),
+            refusals: refusals.collect(),
+        })
+    }
+
+    fn ranked(&self, require: &[Expression], is_plain: bool) -> Option<&Ranking> {
+        let both = self.rankings.get(require)?;
+        both[usize::from(is_plain)].as_ref()
+    }
+
+    /// Makes the ranking for tasks of this sort, where there is none.
+    fn rank(&mut self, require: &[Expression], is_plain: bool) {
+        if self.ranked(require, is_plain).is_some() {
+            return;
+        }
+        let mut ranking = Ranking::default();
+        let open = self.candidates.iter().enumerate();
+        for (number, candidate) in open.filter(|(_, candidate)| candidate.has_room()) {
+            let fits = candidate.runs(self.state, require, is_plain);
+            ranking.add(candidate.rank(number), fits);
+        }
+        let both = self.rankings.entry(require.to_vec()).or_default();
+        both[usize::from(is_plain)] = Some(ranking);
+    }
+
+    /// Whether no agent with room takes tasks with this requirement, be they as plain as can be.
+    fn is_hopeless(&mut self, require: &[Expression]) -> bool {
+        self.rank(require, true);
+        self.ranked(require, true).is_none_or(Ranking::is_empty)
+    }
+
+    fn number_of(&self, agent: &AgentId) -> Option<usize> {
+        let found = |candidate: &Candidate<'_>| candidate.agent.profile.id.cmp(agent);
+        self.candidates.binary_search_by(found).ok()
+    }
+
+    /// One place at an agent, and at its model: every ranking is told.
+    fn take(&mut self, number: usize, model: Option<&str>) {
+        let candidate = &mut self.candidates[number];
+        let before = candidate.rank(number);
+        candidate.room.taken = candidate.room.taken.saturating_add(1);
+        if let Some(model) = model {
+            *candidate.asking.entry(model.to_owned()).or_insert(0) += 1;
+        }
+        let (after, has_room) = (candidate.rank(number), candidate.has_room());
+        if !has_room {
+            self.open -= 1;
+            *self.refused.entry(Reason::NoFreeSlot).or_insert(0) += 1;
+        }
+        let candidate = &self.candidates[number];
+        for (require, both) in &mut self.rankings {
+            for (is_plain, ranking) in [false, true].into_iter().zip(both) {
+                let Some(ranking) = ranking else { continue };
+                if !has_room {
+                    ranking.remove(before);
+                } else if ranking.has(before) {
+                    ranking.remove(before);
+                    // Its models may be asked no more; nothing else about it can change within a round.
+                    ranking.add(after, candidate.runs(self.state, require, is_plain));
+                }
+            }
+        }
     }
 }
 
@@ -280,24 +398,6 @@ enum Next {
     Passed,
     /// Agents with room fit it, and are too old for it.
     NotUnderstood,
-    /// No agent with room fits it.
+    /// No agent with room fits it, or its namespace may have no more: neither may those behind it in its line go.
     Hopeless,
-}
-
-/// The tasks of one requirement that may go now, those whose retry is ripe among the others.
-fn line<'a>(state: &'a State, waiting: &'a Waiting, now: Timestamp) -> Line<'a> {
-    let ripe = waiting.delayed.iter().take_while(|(at, _)| *at <= now);
-    let ripe = ripe.take(RIPE_MAX).filter_map(|(_, id)| state.task(*id));
-    let mut ripe: Vec<Place> = ripe.map(|task| (task.standing(now), task.id)).collect();
-    ripe.sort_unstable();
-    let ready = order::ready(state, waiting, now);
-    match ripe.is_empty() {
-        true => ready,
-        false => order::merged(vec![ready, Box::new(ripe.into_iter())]),
-    }
-}
-
-/// The next task of a line, in the form that puts the first in order on top of a heap.
-fn head((at, line): (usize, &mut Line<'_>)) -> Option<Reverse<(Place, usize)>> {
-    line.next().map(|task| Reverse((task, at)))
 }

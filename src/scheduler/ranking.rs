@@ -1,63 +1,65 @@
-//! The best few of the agents that could take a task, found in one pass: only they are remembered,
-//! and ties are hashed only where they can matter.
+//! Agents with room in the order in which they are to be taken, for tasks that all require the same.
+//!
+//! A ranking is made once in a round, by one look at each agent, and kept true while the round fills them: what one more
+//! decision costs does not grow with the number of agents.
 
-use model::{AgentId, Scored};
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::filter::Room;
-use crate::score;
+use model::Reason;
 
-/// The winner and the runners-up that a trace names; the rest are not told apart.
-const PLACES: usize = 3;
+/// Score, the hash that breaks ties, and the number of the agent among the candidates.
+pub type Rank = (i64, u64, usize);
 
-/// The best of those offered so far, best first.
-#[derive(Debug)]
-pub struct Ranking<'a> {
-    seed: u64,
-    offered: u32,
-    best: Vec<Place<'a>>,
+#[derive(Debug, Default)]
+pub struct Ranking {
+    order: BTreeSet<Rank>,
+    /// Why an agent with room does not fit; by number.
+    unfit: Vec<Option<Reason>>,
+    reasons: BTreeMap<Reason, u32>,
 }
 
-#[derive(Debug)]
-struct Place<'a> {
-    /// Score, then the hash that breaks ties.
-    rank: (i64, u64),
-    agent: &'a AgentId,
-    room: Room,
-}
-
-impl<'a> Ranking<'a> {
-    pub fn new(seed: u64) -> Ranking<'a> {
-        Ranking {
-            seed,
-            offered: 0,
-            best: Vec::new(),
+impl Ranking {
+    pub fn add(&mut self, rank: Rank, fits: Result<(), Reason>) {
+        match fits {
+            Ok(()) => drop(self.order.insert(rank)),
+            Err(reason) => {
+                *self.reasons.entry(reason.clone()).or_insert(0) += 1;
+                let number = rank.2;
+                if self.unfit.len() <= number {
+                    self.unfit.resize(number + 1, None);
+                }
+                self.unfit[number] = Some(reason);
+            }
         }
     }
 
-    pub fn offer(&mut self, agent: &'a AgentId, room: Room) {
-        self.offered = self.offered.saturating_add(1);
-        let score = score::weighted(room);
-        let full = self.best.len() == PLACES;
-        if full && self.best.last().is_some_and(|worst| score > worst.rank.0) {
-            return;
+    pub fn remove(&mut self, rank: Rank) {
+        let unfit = self.unfit.get_mut(rank.2).and_then(Option::take);
+        if let Some(reason) = unfit {
+            let count = self.reasons.get(&reason).map_or(0, |count| *count);
+            match count {
+                0 | 1 => drop(self.reasons.remove(&reason)),
+                more => drop(self.reasons.insert(reason, more - 1)),
+            }
         }
-        let rank = (score, score::tie(self.seed, agent));
-        let at = self.best.partition_point(|place| place.rank <= rank);
-        self.best.insert(at, Place { rank, agent, room });
-        self.best.truncate(PLACES);
+        self.order.remove(&rank);
+    }
+
+    /// Those that fit, the best first.
+    pub fn best(&self) -> impl Iterator<Item = usize> {
+        self.order.iter().map(|(_, _, agent)| *agent)
+    }
+
+    pub fn has(&self, rank: Rank) -> bool {
+        self.order.contains(&rank)
     }
 
     pub fn is_empty(&self) -> bool {
-        self.best.is_empty()
+        self.order.is_empty()
     }
 
-    pub fn offered(&self) -> u32 {
-        self.offered
-    }
-
-    /// Best first.
-    pub fn scored(&self) -> impl Iterator<Item = Scored> {
-        let best = self.best.iter();
-        best.map(|place| score::score(place.agent, place.room))
+    /// Why the others don't fit, and how many of them.
+    pub fn reasons(&self) -> &BTreeMap<Reason, u32> {
+        &self.reasons
     }
 }

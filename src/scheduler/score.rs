@@ -1,8 +1,8 @@
 //! Scores: integers in thousandths, lower is better.
 //!
 //! Policy version 1 is least loaded by what is *assigned*: a reported load is up to 5 s old, and
-//! going by it would send the whole herd to one agent. Ties are broken by a hash of task and
-//! agent, so that equal agents share equally and every machine decides alike.
+//! going by it would send the whole herd to one agent. Ties are broken by a hash of
+//! the agent and the first task of the round, so that equal agents share equally and every machine decides alike.
 
 use model::{AgentId, Scored};
 

@@ -1,6 +1,7 @@
 //! Properties of a round, on states made by applying real entries.
 
 mod order;
+mod shares;
 
 use std::collections::BTreeMap;
 
@@ -370,6 +371,9 @@ fn the_same_input_gives_the_same_plan_and_its_trace_adds_up() {
     let fleet = fleet(&state);
     let first = planned(&state, &fleet);
     assert_eq!(first, planned(&state, &fleet));
+    // On another machine, too: its state came in a snapshot.
+    let elsewhere = State::decode(&state.encode()).expect("it is a snapshot");
+    assert_eq!(first, planned(&elsewhere, &fleet));
     for assignment in &first.assignments {
         let trace = &assignment.placement.trace;
         assert_eq!(trace.winner.agent, assignment.placement.agent);
@@ -406,7 +410,7 @@ fn agents_without_a_session_or_silent_get_nothing_and_why_says_so() {
         .collect();
     let refused = [Reason::NotConnected, Reason::Suspect, Reason::LabelMismatch];
     assert_eq!(reasons, refused.map(Err));
-    assert_eq!(explanation.position, Some(1));
+    assert_eq!(explanation.position(), Some(1));
     assert_eq!(
         explanation.summary,
         "It waits as number 1 in the queue: of 3 agents 1 do not satisfy its `require`, 1 are not \

@@ -205,6 +205,7 @@ impl Hub {
                 | Event::DrainExpired { .. }
                 | Event::AgentRemoved { .. }
                 | Event::BackendSet { .. }
+                | Event::NamespaceSet { .. }
                 | Event::SegmentDropped { .. } => {}
             }
         }
@@ -303,6 +304,7 @@ fn step_of(event: &Event) -> Option<(TaskId, Wants)> {
         | Event::DrainExpired { .. }
         | Event::AgentRemoved { .. }
         | Event::BackendSet { .. }
+        | Event::NamespaceSet { .. }
         | Event::SegmentDropped { .. } => None,
     }
 }

@@ -1,10 +1,13 @@
 //! Clients: they submit, ask again under the same id where they got no answer, look, and cancel.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dispatch::Refusal;
-use model::{Command, Namespace, Principal, Reply, RequestId, Role, Submit, TaskId, TaskSpec};
+use model::{
+    Command, Namespace, Principal, Reply, RequestId, Role, SetNamespace, Submit, TaskId, TaskSpec,
+};
 use openraft_rt_sim::SimRuntime;
 use raft::parts::NodeId;
 use raft::parts::openraft::async_runtime::AsyncRuntime;
@@ -32,8 +35,11 @@ pub enum Silence {
 }
 
 pub fn spec(command: Vec<String>) -> TaskSpec {
-    let namespace = Namespace::new("default").unwrap_or_else(|_| unreachable!("a name"));
-    TaskSpec::process(namespace, command)
+    TaskSpec::process(namespace("default"), command)
+}
+
+fn namespace(name: &str) -> Namespace {
+    Namespace::new(name).unwrap_or_else(|_| unreachable!("a name"))
 }
 
 pub fn someone(name: &str) -> Principal {
@@ -127,6 +133,9 @@ impl Client {
 
     /// Until the faults are over.
     pub async fn run(self) {
+        if self.number == 1 {
+            self.share_out().await;
+        }
         let mut requests = 0;
         let dice = &self.world.dice;
         while !self.world.is_healing() {
@@ -152,12 +161,30 @@ impl Client {
         };
         let code = i32::from(dice.permille(100));
         let mut spec = spec(process::command(millis, code));
+        if dice.permille(200) {
+            spec.namespace = namespace("capped");
+        }
         match dice.below(4) {
             0 => spec.at_most_once = true,
             1 => spec.retries = 2,
             _ => {}
         }
         spec
+    }
+
+    /// One namespace has a larger share than the others, and a quota.
+    async fn share_out(&self) {
+        let command = Command::SetNamespace(SetNamespace {
+            namespace: namespace("capped"),
+            weight: Some(3),
+            users: BTreeMap::new(),
+            max_running: Some(2),
+            max_queued: Some(20),
+        });
+        let set = insist(&self.world, self.place, &someone("client"), &command).await;
+        if set.is_ok() {
+            self.world.judge.count("quotas set");
+        }
     }
 
     async fn submit(&self, request: &str) {

@@ -167,8 +167,10 @@ impl From<model::Rejected> for Failure {
             model::Rejected::AlreadyEnded { .. } => Code::AlreadyEnded,
             model::Rejected::Forbidden { .. } => Code::Forbidden,
             model::Rejected::Stale(_) => Code::Stale,
+            model::Rejected::QuotaUsedUp { .. } => Code::QuotaUsedUp,
             model::Rejected::AgentInUse { .. }
             | model::Rejected::NameTaken { .. }
+            | model::Rejected::QuotaTooLow { .. }
             | model::Rejected::NotYet { .. } => Code::Refused,
             model::Rejected::NoSuchJoinToken(_) | model::Rejected::NoSuchBackend { .. } => {
                 Code::NotFound
@@ -194,6 +196,8 @@ impl From<model::Rejected> for Failure {
             | model::Rejected::NoSuchBackend { .. }
             | model::Rejected::JoinTokenRefused { .. }
             | model::Rejected::NotHeld
+            | model::Rejected::QuotaUsedUp { .. }
+            | model::Rejected::QuotaTooLow { .. }
             | model::Rejected::Stale(_) => Self::new(code, message),
         }
     }
@@ -326,7 +330,7 @@ mod tests {
             names,
             "invalid over_limit no_such_task no_such_agent not_found no_such_blob request_id_reused \
              already_ended forbidden unauthenticated refused stale compacted unsupported not_leader \
-             no_leader no_quorum busy no_room shutting_down outcome_unknown unreachable not_trusted internal"
+             no_leader no_quorum busy quota_used_up no_room shutting_down outcome_unknown unreachable not_trusted internal"
         );
     }
 

@@ -7,33 +7,51 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use model::{
-    AgentId, AgentProfile, Class, Command, Disposition, Event, Expression, Fence, Incarnation, Op,
-    PREFETCH_MAX, Rejected, Reply, StateName, Submit, SystemCommand, TaskId, TaskSpec, Verdict,
+    AgentId, AgentProfile, Command, Disposition, Event, Fence, Incarnation, Op, PREFETCH_MAX,
+    Rejected, Reply, SetNamespace, StateName, Submit, SystemCommand, TaskId, TaskSpec, Verdict,
 };
 
 use super::Step;
 use super::book::Book;
+use super::lines::{Asker, Lines};
+use super::quotas::Quotas;
 use crate::checkers::violation::{Invariant, Kind, Violation};
 use crate::history::{History, Moment, Operation};
-
-/// Older tasks of one line that a newer one is compared with: those that wait longest.
-const COMPARED: usize = 8;
 
 #[derive(Debug)]
 pub struct Ledger {
     tasks: BTreeMap<TaskId, Known>,
     agents: BTreeMap<AgentId, Machine>,
     requests: BTreeMap<(String, String, String), TaskId>,
-    /// Tasks that were never assigned, by what they require: of each line the first is next.
-    lines: BTreeMap<Vec<Expression>, BTreeSet<(Class, TaskId)>>,
+    /// Tasks that were never assigned.
+    lines: Lines,
+    quotas: Quotas,
     /// When a submit was asked for and when it was answered, by its task.
     known_since: BTreeMap<TaskId, (Moment, Moment)>,
     assigned: BTreeMap<(u64, u64), AgentId>,
     at_most_once: BTreeSet<u64>,
 }
 
+/// What an entry was told that its events only name.
+#[derive(Default)]
+struct Told<'a> {
+    profiles: VecDeque<&'a AgentProfile>,
+    settings: VecDeque<&'a SetNamespace>,
+}
+
+impl<'a> Told<'a> {
+    fn take(&mut self, command: &'a Command) {
+        match command {
+            Command::RegisterAgent(profile) => self.profiles.push_back(profile),
+            Command::SetNamespace(said) => self.settings.push_back(said),
+            _ => {}
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Known {
+    asker: Asker,
     /// `None` once it has ended.
     spec: Option<Arc<TaskSpec>>,
     live: Option<u64>,
@@ -69,7 +87,8 @@ impl Ledger {
             tasks: BTreeMap::new(),
             agents: BTreeMap::new(),
             requests: BTreeMap::new(),
-            lines: BTreeMap::new(),
+            lines: Lines::default(),
+            quotas: Quotas::default(),
             known_since,
             assigned: BTreeMap::new(),
             at_most_once: BTreeSet::new(),
@@ -81,22 +100,16 @@ impl Ledger {
     }
 
     pub fn take(&mut self, step: &Step<'_>, book: &mut Book) {
-        let mut profiles: VecDeque<&AgentProfile> = VecDeque::new();
+        let mut told = Told::default();
         for (op, reply) in step.ops.iter().zip(&step.applied.replies) {
-            if let (
-                Op::Client {
-                    command: Command::RegisterAgent(profile),
-                    ..
-                },
-                Ok(_),
-            ) = (op, reply)
-            {
-                profiles.push_back(profile);
+            match (op, reply) {
+                (Op::Client { command, .. }, Ok(_)) => told.take(command),
+                (Op::Client { .. } | Op::System(_), _) => {}
             }
             self.replied(op, reply, step, book);
         }
         for event in &step.applied.events {
-            self.happened(event, &mut profiles, step, book);
+            self.happened(event, &mut told, step, book);
         }
     }
 
@@ -184,7 +197,12 @@ impl Ledger {
         if spec.at_most_once {
             self.at_most_once.insert(task.0);
         }
+        let asker = (spec.namespace.clone(), by.to_owned());
+        if spec.blobs.is_empty() {
+            self.lines.join(&asker, spec, task);
+        }
         let known = Known {
+            asker,
             spec: Some(Arc::new(spec.clone())),
             live: None,
             last_epoch: 0,
@@ -193,10 +211,6 @@ impl Ledger {
             tried: false,
         };
         self.tasks.insert(task, known);
-        if spec.blobs.is_empty() {
-            let line = self.lines.entry(spec.require.clone()).or_default();
-            line.insert((spec.class(), task));
-        }
     }
 
     fn accepted(&mut self, fence: Fence, index: u64, book: &mut Book) {
@@ -232,13 +246,7 @@ impl Ledger {
         }
     }
 
-    fn happened(
-        &mut self,
-        event: &Event,
-        profiles: &mut VecDeque<&AgentProfile>,
-        step: &Step<'_>,
-        book: &mut Book,
-    ) {
+    fn happened(&mut self, event: &Event, told: &mut Told<'_>, step: &Step<'_>, book: &mut Book) {
         match event {
             Event::TaskAssigned {
                 fence,
@@ -249,6 +257,7 @@ impl Ledger {
             Event::TaskEnded { task, state } => self.ended(*task, *state, step.index, book),
             Event::TaskRequeued { task } => self.requeued(*task, step.index, book),
             Event::AgentRegistered { agent } => {
+                let profiles = &mut told.profiles;
                 let at = profiles.iter().position(|profile| profile.id == *agent);
                 if let Some(profile) = at.and_then(|at| profiles.remove(at)) {
                     self.registered(profile);
@@ -265,8 +274,17 @@ impl Ledger {
             }
             Event::AgentUncordoned { agent } => self.close(agent, false),
             Event::AgentRemoved { agent, .. } => drop(self.agents.remove(agent)),
-            Event::TaskQueued { .. }
-            | Event::CancelRequested { .. }
+            Event::TaskQueued { task } => self.queued(*task, step.index, book),
+            Event::NamespaceSet { namespace } => {
+                let settings = &mut told.settings;
+                let at = settings
+                    .iter()
+                    .position(|said| said.namespace == *namespace);
+                if let Some(said) = at.and_then(|at| settings.remove(at)) {
+                    self.quotas.set(said);
+                }
+            }
+            Event::CancelRequested { .. }
             | Event::SegmentDropped { .. }
             | Event::DrainExpired { .. }
             | Event::BackendSet { .. } => {}
@@ -319,6 +337,9 @@ impl Ledger {
             spec.clone_from(&known.spec);
             known.live = Some(epoch);
             known.last_epoch = epoch;
+            let (quota, over) = self.quotas.begun(&known.asker.0, id);
+            book.saw(Invariant::I11, u64::from(quota));
+            wrong.extend(over);
         }
         match self.agents.get_mut(agent) {
             Some(machine) => {
@@ -335,26 +356,28 @@ impl Ledger {
         }
     }
 
-    /// Whether one that waits in the same line, and was there before, is passed over.
+    /// Whether one that has to go before it, and was there before, is passed over.
     fn overtakes(&mut self, id: TaskId, index: u64, book: &mut Book) {
-        let known = self.tasks.get(&id);
-        let Some(spec) = known.and_then(|known| known.spec.clone()) else {
+        let Some(known) = self.tasks.get(&id) else {
             return;
         };
-        let Some(line) = self.lines.get_mut(&spec.require) else {
+        let (Some(spec), asker) = (known.spec.clone(), known.asker.clone()) else {
             return;
         };
-        let place = (spec.class(), id);
-        if !line.remove(&place) {
+        if !self.lines.leave(&asker, &spec, id) {
             return;
         }
         let Some((asked, _)) = self.known_since.get(&id).copied() else {
             return;
         };
         book.saw(Invariant::I12, 1);
-        for (_, older) in line.range(..place).take(COMPARED) {
-            let waits = self.tasks.get(older).is_some_and(|known| !known.tried);
-            let since = self.known_since.get(older);
+        for older in self.lines.before(&asker, &spec, id) {
+            let known = self.tasks.get(&older);
+            let waits = known.is_some_and(|known| {
+                let held_up = known.asker != asker && self.quotas.holds_up(&known.asker.0);
+                !known.tried && !held_up
+            });
+            let since = self.known_since.get(&older);
             if waits && since.is_some_and(|(_, answered)| *answered < asked) {
                 let seen = format!(
                     "{older} waited in the queue when {id}, which was asked for after {older} had been \
@@ -363,9 +386,6 @@ impl Ledger {
                 book.note(Violation::new(Kind::Overtook, seen).entry(index).at(asked));
                 return;
             }
-        }
-        if line.is_empty() {
-            self.lines.remove(&spec.require);
         }
     }
 
@@ -376,12 +396,27 @@ impl Ledger {
         let known = self.tasks.get_mut(&fence.task);
         if let Some(known) = known.filter(|known| known.live == Some(fence.epoch.0)) {
             known.live = None;
+            self.quotas.over(fence.task, &known.asker.0);
+        }
+    }
+
+    fn queued(&mut self, id: TaskId, index: u64, book: &mut Book) {
+        let Some(known) = self.tasks.get(&id) else {
+            return;
+        };
+        let (quota, wrong) = self.quotas.submitted(&known.asker.0, id);
+        book.saw(Invariant::I11, u64::from(quota));
+        if let Some((kind, seen)) = wrong {
+            book.note(Violation::new(kind, seen).entry(index));
         }
     }
 
     fn requeued(&mut self, id: TaskId, index: u64, book: &mut Book) {
-        let ended = self.tasks.get(&id).and_then(|known| known.ended);
-        if let Some(state) = ended {
+        let Some(known) = self.tasks.get(&id) else {
+            return;
+        };
+        self.quotas.queued_again(&known.asker.0, id);
+        if let Some(state) = known.ended {
             let state = state.as_str();
             let seen = format!("{id} had ended as {state}, and entry {index} queues it again");
             book.note(Violation::new(Kind::AfterEnd, seen).entry(index));
@@ -393,11 +428,10 @@ impl Ledger {
             return;
         };
         let before = known.ended.replace(state);
-        if let Some(spec) = &known.spec
-            && let Some(line) = self.lines.get_mut(&spec.require)
-        {
-            line.remove(&(spec.class(), id));
+        if let Some(spec) = &known.spec {
+            self.lines.leave(&known.asker, spec, id);
         }
+        self.quotas.over(id, &known.asker.0);
         if state != StateName::Unknown {
             known.spec = None;
         }

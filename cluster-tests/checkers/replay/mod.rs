@@ -15,6 +15,8 @@
 mod answers;
 mod book;
 mod ledger;
+mod lines;
+mod quotas;
 mod shown;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,5 +1,7 @@
 //! With a log: every answer at its index, and the books that are kept beside the state.
 
+use std::collections::BTreeMap;
+
 use cluster_tests::checkers::{
     Books, Evidence, Execution, Finding, Invariant, Kind, Standing, Violation, check, judge,
 };
@@ -9,8 +11,8 @@ use cluster_tests::history::{
 use cluster_tests::journal::{self, Begun};
 use cluster_tests::log::{Content, Log};
 use model::{
-    Applied, Command, DrainAgent, Entry, Event, Expression, Fence, Generation, Millis, Op, Reply,
-    Retention, Stamped, State, StateName, SystemCommand, TaskId,
+    Applied, Class, Command, DrainAgent, Entry, Event, Expression, Fence, Generation, Millis, Op,
+    Reply, Retention, Stamped, State, StateName, SystemCommand, TaskId, TaskSpec,
 };
 
 use super::made::{
@@ -52,7 +54,7 @@ fn a_good_story_breaks_nothing_and_everything_is_looked_at() {
         let found = standing(&evidence, invariant);
         assert_eq!(found.standing(), Standing::Holds, "{found:?}");
     }
-    for absent in [Invariant::I7, Invariant::I10, Invariant::I11] {
+    for absent in [Invariant::I7, Invariant::I10] {
         let found = standing(&evidence, absent);
         assert_eq!(found.standing(), Standing::NotApplicable);
         assert!(found.not_applicable.is_some());
@@ -402,6 +404,73 @@ fn the_older_of_two_that_want_the_same_goes_first() {
     world.operations[1].invoked = world.operations[0].invoked;
     world.entry(vec![assign(2, "a1")]);
     assert_eq!(check(&world.evidence()), []);
+}
+
+fn set(name: &str, max_running: u32) -> Op {
+    client(Command::SetNamespace(model::SetNamespace {
+        namespace: name.parse().unwrap(),
+        weight: None,
+        users: BTreeMap::new(),
+        max_running: Some(max_running),
+        max_queued: Some(2),
+    }))
+}
+
+fn of(name: &str, class: Class) -> TaskSpec {
+    TaskSpec {
+        namespace: name.parse().unwrap(),
+        class: Some(class),
+        ..spec()
+    }
+}
+
+#[test]
+fn another_tenants_older_task_may_wait_but_not_one_of_a_higher_class() {
+    let overtaken = |older: TaskSpec, quota: Option<Op>| {
+        let mut world = World::new();
+        world.entry(quota.into_iter().collect());
+        world.submitted("r1", older);
+        world.submitted("r2", of("green", Class::Batch));
+        world.entry(vec![assign(2, "a1")]);
+        kinds(&check(&world.evidence()))
+    };
+    assert_eq!(overtaken(of("blue", Class::Batch), None), []);
+    assert_eq!(overtaken(of("green", Class::Batch), None), [Kind::Overtook]);
+    let higher = || of("blue", Class::Standard);
+    assert_eq!(overtaken(higher(), None), [Kind::Overtook]);
+    // It may wait for its namespace's quota.
+    assert_eq!(overtaken(higher(), Some(set("blue", 1))), []);
+}
+
+#[test]
+fn what_a_namespace_has_at_once_is_counted() {
+    let mut told = Told::new();
+    told.good(vec![set("blue", 1)]);
+    let blue = |request| submit(request, of("blue", Class::Standard));
+    told.good(vec![blue("r1"), blue("r2")]);
+    let begun = told.good(vec![assign(1, "a1")]);
+    assert_eq!(begun.replies, [Ok(Reply::Done)]);
+    let second = told.assigned(2, told.index + 1, "a2");
+    let found = told.bad(vec![assign(2, "a2")], vec![Reply::Done], vec![second]);
+    assert_eq!(found, [Kind::OverQuota]);
+
+    let mut told = Told::new();
+    told.good(vec![set("blue", 1)]);
+    told.good(vec![blue("r1"), blue("r2")]);
+    let taken = Reply::Submitted {
+        task: TaskId(3),
+        duplicate: false,
+    };
+    let queued = Event::TaskQueued { task: TaskId(3) };
+    let found = told.bad(vec![blue("r3")], vec![taken], vec![queued]);
+    assert_eq!(found, [Kind::OverQuota]);
+
+    // In one entry a place is left and taken again.
+    let mut told = Told::new();
+    told.good(vec![set("blue", 5)]);
+    told.good(vec![blue("r1"), blue("r2")]);
+    told.good(vec![assign(1, "a1"), blue("r3")]);
+    assert_eq!(told.books.violations(), []);
 }
 
 /// The books over entries whose effects are as they are said to be.

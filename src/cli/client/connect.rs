@@ -139,6 +139,20 @@ impl Connection {
         agent_of(self.client.agent(id).await)
     }
 
+    pub async fn namespaces(&self, users: bool) -> Result<Vec<v1::Namespace>> {
+        let reply = self.client.namespaces(users).await;
+        Ok(reply.map_err(failed)?.namespaces)
+    }
+
+    pub async fn namespace(&self, name: &str) -> Result<v1::Namespace> {
+        namespace_of(self.client.namespace(name).await)
+    }
+
+    /// The namespace as it is then.
+    pub async fn set_namespace(&self, said: &v1::SetNamespaceRequest) -> Result<v1::Namespace> {
+        namespace_of(self.client.set_namespace(said).await)
+    }
+
     /// The agent as it is then; one that is removed, as it was.
     pub async fn order_agent(&self, order: &v1::AgentOrder) -> Result<v1::Agent> {
         agent_of(self.client.order_agent(order).await)
@@ -191,6 +205,13 @@ fn token_of(
 ) -> Result<v1::JoinToken> {
     let token = reply.map_err(failed)?.token;
     token.ok_or_else(|| malformed("an answer without a join token"))
+}
+
+fn namespace_of(
+    reply: std::result::Result<v1::NamespaceReply, wire::client::Error>,
+) -> Result<v1::Namespace> {
+    let namespace = reply.map_err(failed)?.namespace;
+    namespace.ok_or_else(|| malformed("an answer without a namespace"))
 }
 
 fn agent_of(reply: std::result::Result<v1::AgentReply, wire::client::Error>) -> Result<v1::Agent> {

@@ -71,6 +71,7 @@ fn command_words(command: &Command) -> String {
             )
         }
         Command::SetBackend(asked) => format!("set back end {} of {}", asked.name, asked.agent),
+        Command::SetNamespace(asked) => format!("set namespace {}", asked.namespace),
     }
 }
 

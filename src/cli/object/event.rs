@@ -24,5 +24,6 @@ pub fn event_json(event: &v1::Event) -> Value {
         "state": state,
         "reason": text(&event.reason),
         "segment": event.segment,
+        "namespace": text(&event.namespace),
     })
 }

@@ -8,6 +8,7 @@ mod cluster;
 mod entry;
 mod event;
 mod join_token;
+mod namespace;
 mod task;
 mod why;
 
@@ -17,6 +18,7 @@ pub use cluster::{member_json, members_table, status_json, status_table};
 pub use entry::op_words;
 pub use event::event_json;
 pub use join_token::{join_token_json, join_token_table};
+pub use namespace::{namespace_detail, namespace_json, namespace_table};
 pub use task::{ended, state_name, task_detail, task_id, task_json, task_table};
 pub use why::{why_json, why_text};
 

@@ -20,8 +20,35 @@ pub fn why_json(why: &v1::WhyReply) -> Value {
         "policy_version": (why.decided_at_index > 0).then_some(why.policy_version),
         "refusals": why.refusals.iter().map(refusal).collect::<Vec<_>>(),
         "queue_position": why.queue_position,
+        "ahead": why.ahead.as_ref().map(ahead_json),
         "agents_now": why.agents_now.iter().map(candidate_json).collect::<Vec<_>>(),
     })
+}
+
+fn ahead_json(ahead: &v1::QueueAhead) -> Value {
+    json!({
+        "higher_class": ahead.higher,
+        "other_namespaces": ahead.namespaces,
+        "other_users": ahead.users,
+        "older": ahead.older,
+        "is_least": ahead.is_least,
+    })
+}
+
+/// `3 of a higher class, 5 of its own user that are older`; empty where it is next.
+fn ahead_text(ahead: &v1::QueueAhead) -> String {
+    let parts = [
+        (ahead.higher, "of a higher class, or risen to one"),
+        (ahead.namespaces, "of namespaces whose turn is before"),
+        (
+            ahead.users,
+            "of users in its namespace whose turn is before",
+        ),
+        (ahead.older, "of its own user that are older"),
+    ];
+    let parts = parts.iter().filter(|(count, _)| *count > 0);
+    let parts = parts.map(|(count, why)| format!("{count} {why}"));
+    parts.collect::<Vec<_>>().join(", ")
 }
 
 fn candidate_json(candidate: &v1::Candidate) -> Value {
@@ -37,7 +64,16 @@ fn candidate_json(candidate: &v1::Candidate) -> Value {
 pub fn why_text(why: &v1::WhyReply) -> String {
     let mut parts = vec![why.summary.clone()];
     if let Some(position) = why.queue_position {
-        parts.push(format!("place in the queue: {position} (1 is next)"));
+        let is_least = why.ahead.as_ref().is_some_and(|ahead| ahead.is_least);
+        let later = if is_least { " or later" } else { "" };
+        let ahead = why.ahead.as_ref().map(ahead_text).unwrap_or_default();
+        let before = match ahead.is_empty() {
+            true => String::new(),
+            false => format!("; before it go {ahead}"),
+        };
+        parts.push(format!(
+            "place in the queue: {position}{later} (1 is next){before}"
+        ));
     }
     if !why.decision.is_empty() {
         parts.push(format!(
@@ -145,6 +181,25 @@ mod tests {
         assert!(text.starts_with("t3 runs on a1: it had"), "{text}");
         assert!(text.contains("a1     1.25   assigned 0.5 × 2.5"), "{text}");
         assert!(text.contains("1 agent: all its slots are taken"), "{text}");
+    }
+
+    #[test]
+    fn what_goes_before_a_task_is_told_with_the_reason() {
+        let mut waiting = v1::WhyReply {
+            queue_position: Some(6),
+            ahead: Some(v1::QueueAhead {
+                higher: 3,
+                older: 2,
+                ..v1::QueueAhead::default()
+            }),
+            ..v1::WhyReply::default()
+        };
+        let wanted = "place in the queue: 6 (1 is next); before it go 3 of a higher class, or risen to one, \
+                      2 of its own user that are older";
+        assert!(why_text(&waiting).ends_with(wanted), "{waiting:?}");
+        assert_eq!(why_json(&waiting)["ahead"]["higher_class"], 3);
+        (waiting.queue_position, waiting.ahead) = (Some(1), Some(v1::QueueAhead::default()));
+        assert!(why_text(&waiting).ends_with("(1 is next)"));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::limit;
 use crate::rejected::Rejected;
 use crate::state::State;
 use crate::task::{Attempt, Phase, Task};
+use crate::time::Timestamp;
 
 impl State {
     pub(super) fn assign(&mut self, assignment: Assignment, step: &mut Step<'_>) -> Outcome {
@@ -30,7 +31,7 @@ impl State {
 
     /// Gives a task its agent where that is possible; else the task is as it was. Writing it is the caller's.
     pub(super) fn place(
-        &self,
+        &mut self,
         task: &mut Task,
         placement: Placement,
         step: &mut Step<'_>,
@@ -50,10 +51,17 @@ impl State {
             true => u64::from(task.attempts) + 1,
             false => step.index,
         };
+        let tenant = self.specs.get(&task.id).map(|spec| task.tenant(spec));
+        let reserved = tenant.map_or(0, |tenant| self.reserve(tenant, task.class, step.now));
         let attempt = Arc::new(Attempt {
             agent: agent.clone(),
             incarnation,
             epoch: Epoch(epoch),
+            since: match reserved {
+                0 => Timestamp::default(),
+                _ => step.now,
+            },
+            reserved,
         });
         task.attempts = task.attempts.saturating_add(1);
         task.last_index = step.index;
@@ -101,6 +109,11 @@ impl State {
             return stale("does not satisfy what the task requires");
         }
         let spec = self.specs.get(&task.id);
+        if spec.is_some_and(|spec| self.running_left(&spec.namespace) == Some(0)) {
+            return Err(Rejected::Stale(
+                "the quota of its namespace is used up".into(),
+            ));
+        }
         let understood = spec.map_or(Ok(()), |spec| agent.profile.understands(spec));
         understood.or_else(|reason| stale(&format!("can't run it: {reason}")))?;
         if let Some(inference) = spec.and_then(|spec| spec.inference.as_ref()) {

@@ -12,6 +12,7 @@ use crate::limit;
 use crate::outcome::{Disposition, End, Interruption, Outcome};
 use crate::principal::Principal;
 use crate::rejected::Rejected;
+use crate::share::cost;
 use crate::state::State;
 use crate::task::{Attempt, Cancellation, Phase, Task};
 use crate::time::Timestamp;
@@ -78,6 +79,9 @@ impl State {
             epoch: attempt.epoch,
         };
         let held_slot = task.live().is_some();
+        if held_slot {
+            self.charge_for(&task, attempt, Some(&outcome), step);
+        }
         let repeats = self.repeats(task.id);
         let retries = self.specs.get(&task.id).map_or(0, |spec| spec.retries);
         let reason = || describe(&outcome.end, &attempt.agent);
@@ -117,19 +121,19 @@ impl State {
 
     /// The agent is lost: what becomes of a task it held.
     pub(super) fn lose_attempt(&mut self, id: TaskId, step: &mut Step<'_>) {
-        let Some(task) = self.tasks.get(&id) else {
+        let Some(mut next) = self.tasks.get(&id).cloned() else {
             return;
         };
-        let Some(attempt) = task.live().cloned() else {
+        let Some(attempt) = next.live().cloned() else {
             return;
         };
+        self.charge_for(&next, &attempt, None, step);
         let repeats = self.repeats(id);
         let fence = Fence {
             task: id,
             generation: self.meta.generation,
             epoch: attempt.epoch,
         };
-        let mut next = task.clone();
         let reason = format!("agent {} was lost: its lease ran out", attempt.agent);
         note_lost_agent(&mut next, &attempt.agent, repeats);
         next.phase = after_interruption(&next, &attempt, repeats, reason, step);
@@ -138,6 +142,20 @@ impl State {
             agent: attempt.agent,
         });
         self.write_ended(next, step);
+    }
+
+    fn charge_for(
+        &mut self,
+        task: &Task,
+        attempt: &Attempt,
+        outcome: Option<&Outcome>,
+        step: &Step<'_>,
+    ) {
+        let tenant = self.specs.get(&task.id).map(|spec| task.tenant(spec));
+        if let Some(tenant) = tenant {
+            let took = cost(attempt, outcome, step.now);
+            self.settle_account(tenant, attempt, took, step.now);
+        }
     }
 
     /// The first time it goes on at once; what is given back again and again waits, or it would do nothing else.

@@ -6,7 +6,7 @@
 //! - [`finish`]: an agent's report, behind the fence; retries;
 //! - [`cancel`], [`agents`], [`expire`]: cancels, registrations, leases, deadlines;
 //! - [`blobs`]: who refers to what stands beside the log;
-//! - [`cordon`], [`backend`]: what people decide on an agent, and on its back ends;
+//! - [`cordon`], [`backend`], [`namespace`]: what people decide on an agent, its back ends, and who shares;
 //! - [`archive`]: what leaves memory, and what the archive drops.
 //! - [`join_token`]: who may join, and who did.
 //!
@@ -22,6 +22,7 @@ mod cordon;
 mod expire;
 mod finish;
 mod join_token;
+mod namespace;
 pub(crate) mod submit;
 
 use std::collections::BTreeSet;
@@ -133,6 +134,7 @@ impl State {
             Command::RevokeJoinToken { token } => self.revoke_join_token(&token, step),
             Command::Enrol(enrolment) => self.enrol(&enrolment, step),
             Command::SetBackend(asked) => self.set_backend(&asked, step),
+            Command::SetNamespace(asked) => self.set_namespace(&asked, step),
         }
     }
 

@@ -37,6 +37,7 @@ impl State {
         {
             return same_request(&known, *spec, request_id.as_ref());
         }
+        self.may_queue(&spec.namespace)?;
         self.has_room_for(&spec)?;
         self.has_room_for_blobs(&spec)?;
         if request.is_some() && self.requests.len() >= limit::REQUESTS_MAX {

@@ -505,6 +505,8 @@ pub fn tasks() -> Named<Task> {
         agent: agent_id("a1"),
         incarnation: incarnation(1),
         epoch: Epoch(9),
+        since: Timestamp::default(),
+        reserved: 0,
     };
     let cancellation = || Cancellation {
         by: "ann".into(),

@@ -8,8 +8,8 @@ use super::world::{
 };
 use crate::{
     AgentProfile, AgentProtocol, Assignment, Attachment, BlobRef, Bulk, Class, Command, End, Entry,
-    Event, Millis, Op, Outcome, OutcomeBlobs, Reason, SetBackend, SpecBlobs, Stamped, State,
-    StateVersion, SystemCommand, TaskId,
+    Event, Millis, Namespace, Op, Outcome, OutcomeBlobs, Reason, SetBackend, SetNamespace,
+    SpecBlobs, Stamped, State, StateVersion, SystemCommand, TaskId, Timestamp,
 };
 
 /// What came with version 2.
@@ -23,6 +23,7 @@ pub fn since_2() -> Named<Entry> {
         ("finish_with_blobs", entry(vec![finish_with_blobs()])),
         ("submit_with_class", entry(vec![submit_with_class()])),
         ("set_backend", entry(vec![set_backend()])),
+        ("set_namespace", entry(vec![set_namespace()])),
         (
             "assign_past_full_back_ends",
             entry(vec![assign_past(Reason::BackendsFull)]),
@@ -38,7 +39,11 @@ pub fn since_2() -> Named<Entry> {
 /// Events that came with version 2.
 pub fn events_since_2() -> Vec<Event> {
     let agent = agent_id("a1");
-    vec![Event::BackendSet { agent }]
+    let namespace = namespace();
+    vec![
+        Event::BackendSet { agent },
+        Event::NamespaceSet { namespace },
+    ]
 }
 
 fn register_newer() -> Op {
@@ -66,6 +71,27 @@ fn set_backend() -> Op {
         max_fails: None,
         fail_timeout: Some(Millis(30_000)),
     }))
+}
+
+fn namespace() -> Namespace {
+    Namespace::new("team-a").expect("it is a name")
+}
+
+fn set_namespace() -> Op {
+    by_ann(Command::SetNamespace(SetNamespace {
+        namespace: namespace(),
+        weight: Some(3),
+        users: [("bob".to_owned(), 2)].into(),
+        max_running: Some(8),
+        max_queued: None,
+    }))
+}
+
+/// Assigned at once, and ended.
+fn submit_and_place(request: &str) -> Op {
+    let mut submit = submit(spec("sort"), Some(request));
+    submit.spec.namespace = namespace();
+    submit_op(submit, Some(placement("a9")))
 }
 
 fn submit_with_blobs() -> Op {
@@ -107,13 +133,33 @@ pub fn lived_on() -> State {
     let raise = Op::System(SystemCommand::RaiseVersion {
         to: StateVersion(2),
     });
-    let entry = entry(vec![
+    let begun = entry(vec![
         raise,
         submit_with_blobs(),
         submit_with_class(),
         set_backend(),
         register_newer(),
+        register_op(profile("a9", 4, 1)),
+        set_namespace(),
+        submit_and_place("r11"),
+        submit_and_place("r12"),
     ]);
+    let epoch = state.last_applied() + 1;
+    let placed = TaskId(apply(&mut state, begun).0 - 1);
+    let mut outcome = Outcome::bare(End::Exited { code: 0 });
+    (outcome.started_at, outcome.finished_at) = (Timestamp(1), Timestamp(3_001));
+    let finished = Entry {
+        stamp: Timestamp(1_700_000_005_123),
+        ..entry(vec![finish_op(fence(placed.0, epoch), "a9", outcome)])
+    };
+    apply(&mut state, finished);
+    let ended = state.task(placed).map(crate::Task::state);
+    assert_eq!(ended, Some(crate::StateName::Succeeded));
+    state
+}
+
+/// The latest task.
+fn apply(state: &mut State, entry: Entry) -> TaskId {
     let stamped = Stamped {
         index: state.last_applied() + 1,
         term: state.last_term(),
@@ -123,5 +169,6 @@ pub fn lived_on() -> State {
     for reply in state.apply(stamped).replies {
         reply.expect("nothing of it is refused");
     }
-    state
+    let newest = state.tasks_newest_first(None).next();
+    newest.expect("there are some").id
 }

@@ -2,12 +2,13 @@
 //!
 //! The scripts are in `golden/`; `make fix` writes their outputs anew, and a diff shows what
 //! changed. Commands: `agent NAME slots=N inc=N backends=NAME:MODEL+MODEL,… KEY=VALUE…`, `submit [id=REQUEST]
-//! [retries=N] [once] [class=CLASS] [require=EXPRESSION] [on=AGENT] [model=MODEL] COMMAND…`, `assign TASK AGENT`, `finish TASK EPOCH AGENT
+//! [retries=N] [once] [class=CLASS] [ns=NAMESPACE] [by=USER] [require=EXPRESSION] [on=AGENT] [model=MODEL] COMMAND…`, `assign TASK AGENT`, `finish TASK EPOCH AGENT
 //! END`, `cancel TASK`, `expire AGENT INC`, `deadline TASK`, `cordon AGENT [REASON]`, `uncordon
 //! AGENT`, `drain AGENT MILLIS [REASON]`, `overdue AGENT`, `remove AGENT`, `retain [hot=N] [entries=N]
 //! [age=MILLIS]`, `pass MILLIS`, `task TASK`, `agents`, `segments`, `token ID role=ROLE uses=N ttl=MILLIS
-//! name=NAME`, `set AGENT NAME [weight=N] [limit=N] [max_fails=N] [fail_timeout=MILLIS]`, `revoke TOKEN`, `enrol TOKEN KEY role=ROLE last=CONTROLLER [NAME]`, `tokens`.
+//! name=NAME`, `namespace NAME [weight=N] [running=N] [queued=N] [USER=WEIGHT…]`, `shares`, `set AGENT NAME [weight=N] [limit=N] [max_fails=N] [fail_timeout=MILLIS]`, `revoke TOKEN`, `enrol TOKEN KEY role=ROLE last=CONTROLLER [NAME]`, `tokens`.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt::Write as _;
 
@@ -17,7 +18,7 @@ use super::world::{
 };
 use crate::{
     BackendSettings, Command, Cordon, DrainAgent, End, Event, Interruption, Op, Outcome, Reply,
-    SetBackend, SystemCommand, TaskId,
+    SetBackend, SetNamespace, SystemCommand, TaskId, Timestamp,
 };
 
 struct Script(World);
@@ -37,6 +38,7 @@ impl goldenscript::Runner for Script {
             "task" => self.task(word(&mut args)?)?,
             "agents" => self.agents(),
             "segments" => self.segments(),
+            "shares" => self.shares(),
             "tokens" => super::joining::tokens(&self.0.state),
             name => {
                 let op = op(name, &mut args)?;
@@ -87,6 +89,7 @@ fn op(name: &str, args: &mut Args<'_>) -> Result<Op, Box<dyn Error>> {
         "token" | "revoke" | "enrol" => super::joining::op(name, args)?,
         "cordon" | "uncordon" | "drain" | "remove" => asked(order(name, args)?),
         "set" => asked(setting(args)?),
+        "namespace" => asked(namespace(args)?),
         other => return Err(format!("unknown command {other}").into()),
     })
 }
@@ -121,6 +124,25 @@ fn setting(args: &mut Args<'_>) -> Result<Command, Box<dyn Error>> {
         limit,
         max_fails,
         fail_timeout: span.map(|span| crate::Millis(span.into())),
+    }))
+}
+
+/// What an administrator says of a namespace.
+fn namespace(args: &mut Args<'_>) -> Result<Command, Box<dyn Error>> {
+    let mut number = |key: &str| args.take_key(key).map(str::parse::<u32>).transpose();
+    let weight = number("weight")?;
+    let (max_running, max_queued) = (number("running")?, number("queued")?);
+    let namespace = word(args)?.parse()?;
+    let mut users = BTreeMap::new();
+    while let Some((user, weight)) = args.next_key() {
+        users.insert(user.to_owned(), weight.parse()?);
+    }
+    Ok(Command::SetNamespace(SetNamespace {
+        namespace,
+        weight,
+        users,
+        max_running,
+        max_queued,
     }))
 }
 
@@ -167,6 +189,8 @@ fn submission(args: &mut Args<'_>) -> Result<Op, Box<dyn Error>> {
     let require = args.take_key("require").map(str::parse).transpose()?;
     let class = args.take_key("class").map(str::parse).transpose()?;
     let place = args.take_key("on").map(placement);
+    let namespace = args.take_key("ns").map(str::parse).transpose()?;
+    let by = args.take_key("by");
     let model = args.take_key("model");
     let words: Vec<&str> = std::iter::from_fn(|| args.next_pos()).collect();
     let mut spec = match model {
@@ -178,7 +202,12 @@ fn submission(args: &mut Args<'_>) -> Result<Op, Box<dyn Error>> {
     spec.deadline = deadline.map(crate::Millis);
     spec.class = class;
     spec.require.extend(require);
-    Ok(submit_op(submit(spec, request), place))
+    spec.namespace = namespace.unwrap_or(spec.namespace);
+    let mut op = submit_op(submit(spec, request), place);
+    if let (Op::Client { principal, .. }, Some(by)) = (&mut op, by) {
+        principal.name = by.into();
+    }
+    Ok(op)
 }
 
 impl Script {
@@ -244,6 +273,26 @@ impl Script {
             )
         });
         segments.collect::<Vec<_>>().join("\n")
+    }
+
+    /// Of each tenant: what was used, what runs, what one more may cost, and the weights.
+    fn shares(&self) -> String {
+        let now = Timestamp(self.0.now);
+        let state = &self.0.state;
+        let mut told = Vec::new();
+        for namespace in state.namespaces_known() {
+            let (queued, running) = state.load(namespace);
+            told.push(format!("{namespace}: {queued} wait, {running} run"));
+            for tenant in state.tenants_of(namespace) {
+                let usage = state.usage(tenant, now);
+                let (of_namespace, of_user) = state.weights(tenant);
+                told.push(format!(
+                    "    {}: {} used, {} claimed; weights {of_namespace} and {of_user}",
+                    tenant.user, usage.used, usage.claimed
+                ));
+            }
+        }
+        told.join("\n")
     }
 
     fn agents(&self) -> String {
@@ -324,6 +373,7 @@ fn event_words(event: &Event) -> String {
         Event::AgentRemoved { agent, .. } => format!("{agent} forgotten"),
         Event::SegmentDropped { first } => format!("segment {first} dropped"),
         Event::BackendSet { agent } => format!("something else holds of a back end of {agent}"),
+        Event::NamespaceSet { namespace } => format!("something else holds of {namespace}"),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Properties over random entries: three replicas agree, invariants hold after each entry, a
 //! snapshot anywhere and the tail give the same as a full replay, and no bytes make it panic.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
@@ -12,8 +12,9 @@ use super::world::{
 };
 use crate::{
     AgentProtocol, Applied, Assignment, Attachment, BlobRef, Class, Command, DrainAgent, End,
-    Entry, Event, Generation, Interruption, Millis, Op, Outcome, Retention, SetBackend, Stamped,
-    State, StateVersion, SystemCommand, TaskId, TaskSpec, Timestamp, invariant,
+    Entry, Event, Generation, Interruption, Millis, Namespace, Op, Outcome, Retention, SetBackend,
+    SetNamespace, Stamped, State, StateVersion, SystemCommand, TaskId, TaskSpec, Timestamp,
+    invariant,
 };
 
 const AGENTS: [&str; 3] = ["a1", "a2", "a3"];
@@ -100,7 +101,7 @@ fn registration(inc: impl Strategy<Value = u8>) -> impl Strategy<Value = Op> {
 /// What an administrator says of an agent, and the end of a drain.
 fn order() -> impl Strategy<Value = Op> {
     let deadline = prop::sample::select(&[0, 2_000u64][..]);
-    (agent(), 0..8u8, deadline).prop_map(|(agent, which, deadline)| {
+    (agent(), 0..10u8, deadline).prop_map(|(agent, which, deadline)| {
         let agent = agent_id(agent);
         let command = match which {
             0 => Command::CordonAgent {
@@ -121,6 +122,13 @@ fn order() -> impl Strategy<Value = Op> {
                 limit: Some(1),
                 max_fails: None,
                 fail_timeout: None,
+            }),
+            7 | 8 => Command::SetNamespace(SetNamespace {
+                namespace: Namespace::new("default").expect("it is a name"),
+                weight: Some(1 + u32::from(which)),
+                users: BTreeMap::from([("ann".to_owned(), 1 + u32::from(which == 7))]),
+                max_running: Some(if deadline > 0 { 1 } else { 0 }),
+                max_queued: Some(if which == 7 { 3 } else { 0 }),
             }),
             _ => return Op::System(SystemCommand::ExpireDrain { agent }),
         };

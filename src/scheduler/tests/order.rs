@@ -33,7 +33,7 @@ fn order(submits: &[(Class, u64)]) -> Vec<u64> {
     let plan = plan(&state, &fleet(&state), round);
     for (place, assigned) in plan.assignments.iter().enumerate() {
         let told = explain(&state, &fleet(&state), round.now, assigned.task).unwrap();
-        assert_eq!(told.position, Some(place + 1));
+        assert_eq!(told.position(), Some(place + 1));
     }
     plan.assignments.iter().map(|it| it.task.0).collect()
 }
@@ -71,7 +71,8 @@ fn who_waited_for_too_long_goes_with_the_next_class_and_no_further_than_interact
 fn one_of_before_it_was_written_down_since_when_a_task_waits_does_not_rise() {
     let (state, now) = (cluster(&[], &[task("")]), NOW.plus(Millis(24 * HOUR)));
     let mut task = state.task(model::TaskId(1)).unwrap().clone();
-    assert_eq!(task.standing(now), Interactive);
+    assert_eq!(task.standing(Timestamp(0), now), Interactive);
+    assert_eq!(task.standing(now, now), Standard, "its line is served");
     task.waits_since = Timestamp(0);
-    assert_eq!(task.standing(now), Standard);
+    assert_eq!(task.standing(Timestamp(0), now), Standard);
 }

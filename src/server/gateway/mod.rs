@@ -14,6 +14,7 @@ mod join_tokens;
 mod list;
 mod logs;
 mod membership;
+mod namespaces;
 mod orders;
 mod request;
 mod submit_all;

@@ -116,6 +116,11 @@ impl Hop {
             .max_decoding_message_size(MESSAGE_LIMIT)
     }
 
+    pub fn namespaces(&self) -> v1::namespaces_client::NamespacesClient<Channel> {
+        v1::namespaces_client::NamespacesClient::new(self.channel.clone())
+            .max_decoding_message_size(MESSAGE_LIMIT)
+    }
+
     pub fn join_tokens(&self) -> v1::join_tokens_client::JoinTokensClient<Channel> {
         v1::join_tokens_client::JoinTokensClient::new(self.channel.clone())
             .max_decoding_message_size(MESSAGE_LIMIT)

@@ -55,6 +55,7 @@ impl Gateway {
 
 fn explanation(task: &Task, shown: v1::Task, explained: Explanation) -> v1::WhyReply {
     let trace = task.trace.as_ref();
+    let position = explained.position();
     let decision = trace.map(|trace| {
         let all = std::iter::once(&trace.winner).chain(&trace.runners_up);
         all.map(candidate).collect()
@@ -74,7 +75,14 @@ fn explanation(task: &Task, shown: v1::Task, explained: Explanation) -> v1::WhyR
         decided_at_index: task.latest.as_ref().map_or(0, |attempt| attempt.epoch.0),
         policy_version: trace.map_or(0, |trace| trace.policy_version),
         refusals: refusals.unwrap_or_default(),
-        queue_position: explained.position.map(|position| position as u64),
+        queue_position: position.map(|position| position as u64),
+        ahead: explained.ahead.map(|ahead| v1::QueueAhead {
+            higher: ahead.higher as u64,
+            namespaces: ahead.namespaces as u64,
+            users: ahead.users as u64,
+            older: ahead.older as u64,
+            is_least: ahead.is_least,
+        }),
         agents_now: explained.agents.iter().map(standing).collect(),
     }
 }

@@ -12,6 +12,7 @@ use crate::transport::MESSAGE_LIMIT;
 use crate::v1;
 use crate::v1::agents_client::AgentsClient;
 use crate::v1::cluster_client::ClusterClient;
+use crate::v1::namespaces_client::NamespacesClient;
 use crate::v1::tasks_client::TasksClient;
 
 /// How long a controller is asked to hold a wait before it answers with the present state: short enough
@@ -180,6 +181,28 @@ impl Client {
         self.call(Terms::READ, &message, send).await
     }
 
+    pub async fn namespaces(&self, users: bool) -> Result<v1::ListNamespacesReply, Error> {
+        let message = v1::ListNamespacesRequest { users };
+        let send = |to, message| async move { namespaces(to).list(message).await };
+        self.call(Terms::READ, &message, send).await
+    }
+
+    pub async fn namespace(&self, name: &str) -> Result<v1::NamespaceReply, Error> {
+        let message = v1::GetNamespaceRequest {
+            name: name.to_owned(),
+        };
+        let send = |to, message| async move { namespaces(to).get(message).await };
+        self.call(Terms::READ, &message, send).await
+    }
+
+    pub async fn set_namespace(
+        &self,
+        request: &v1::SetNamespaceRequest,
+    ) -> Result<v1::NamespaceReply, Error> {
+        let send = |to, message| async move { namespaces(to).set(message).await };
+        self.call(Terms::REPEATABLE, request, send).await
+    }
+
     pub async fn order_agent(&self, order: &v1::AgentOrder) -> Result<v1::AgentReply, Error> {
         let send = |to, message| async move { agents(to).order(message).await };
         self.call(Terms::REPEATABLE, order, send).await
@@ -217,6 +240,10 @@ fn tasks(channel: Channel) -> TasksClient<Channel> {
 
 fn cluster(channel: Channel) -> ClusterClient<Channel> {
     ClusterClient::new(channel).max_decoding_message_size(MESSAGE_LIMIT)
+}
+
+fn namespaces(channel: Channel) -> NamespacesClient<Channel> {
+    NamespacesClient::new(channel).max_decoding_message_size(MESSAGE_LIMIT)
 }
 
 fn agents(channel: Channel) -> AgentsClient<Channel> {

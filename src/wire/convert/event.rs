@@ -44,6 +44,7 @@ pub fn event(event: &Event, (index, n): (u64, u32), wall: Timestamp) -> v1::Even
         | Event::BackendSet { agent }
         | Event::AgentRemoved { agent, .. } => shown.agent = agent.to_string(),
         Event::SegmentDropped { first } => shown.segment = Some(*first),
+        Event::NamespaceSet { namespace } => shown.namespace = namespace.to_string(),
     }
     shown
 }
@@ -65,5 +66,6 @@ fn name(event: &Event) -> &'static str {
         Event::AgentRemoved { .. } => "agent_removed",
         Event::SegmentDropped { .. } => "segment_dropped",
         Event::BackendSet { .. } => "backend_set",
+        Event::NamespaceSet { .. } => "namespace_set",
     }
 }

@@ -5,6 +5,7 @@ mod agent;
 mod blob;
 mod event;
 mod joining;
+mod namespace;
 mod session;
 mod spec;
 mod task;
@@ -19,6 +20,7 @@ pub use agent::{backends_in, backends_out, backends_set_in, backends_set_out, he
 pub use blob::{restore, shorten};
 pub use event::event;
 pub use joining::{enrolment_in, join_token_out, role_in, role_out};
+pub use namespace::namespace_out;
 pub use task::{archived_task, state, states, task};
 
 /// A message that the other side should not have sent.

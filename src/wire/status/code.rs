@@ -40,6 +40,8 @@ pub enum Code {
     NoLeader,
     NoQuorum,
     Busy,
+    /// The namespace has all that its quota allows.
+    QuotaUsedUp,
     /// Too little is left on the controllers' disks.
     NoRoom,
     ShuttingDown,
@@ -53,7 +55,7 @@ pub enum Code {
 
 impl Code {
     /// In the order in which they are declared.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::Invalid,
         Self::OverLimit,
         Self::NoSuchTask,
@@ -72,6 +74,7 @@ impl Code {
         Self::NoLeader,
         Self::NoQuorum,
         Self::Busy,
+        Self::QuotaUsedUp,
         Self::NoRoom,
         Self::ShuttingDown,
         Self::OutcomeUnknown,
@@ -105,6 +108,7 @@ impl Code {
             Self::NoLeader => "no_leader",
             Self::NoQuorum => "no_quorum",
             Self::Busy => "busy",
+            Self::QuotaUsedUp => "quota_used_up",
             Self::NoRoom => "no_room",
             Self::ShuttingDown => "shutting_down",
             Self::OutcomeUnknown => "outcome_unknown",
@@ -131,6 +135,7 @@ impl Code {
             Self::Internal => Reaction::Fatal,
             Self::Invalid
             | Self::OverLimit
+            | Self::QuotaUsedUp
             | Self::NoSuchTask
             | Self::NoSuchAgent
             | Self::NotFound
@@ -150,7 +155,7 @@ impl Code {
     pub fn grpc(self) -> tonic::Code {
         match self {
             Self::Invalid => tonic::Code::InvalidArgument,
-            Self::OverLimit => tonic::Code::ResourceExhausted,
+            Self::OverLimit | Self::QuotaUsedUp => tonic::Code::ResourceExhausted,
             Self::NoSuchTask | Self::NoSuchAgent | Self::NotFound | Self::NoSuchBlob => {
                 tonic::Code::NotFound
             }
@@ -181,7 +186,7 @@ impl Code {
             Self::NoSuchTask | Self::NoSuchAgent | Self::NotFound | Self::NoSuchBlob => 404,
             Self::RequestIdReused | Self::AlreadyEnded | Self::Refused | Self::Stale => 409,
             Self::Compacted => 410,
-            Self::OverLimit => 429,
+            Self::OverLimit | Self::QuotaUsedUp => 429,
             Self::Internal => 500,
             Self::Unsupported => 501,
             Self::NotLeader
@@ -213,6 +218,9 @@ impl Code {
                  controllers must run and reach each other",
             ),
             Self::Busy => Some("try again in a moment"),
+            Self::QuotaUsedUp => Some(
+                "submit again once some of them have begun, or have the quota raised: see `quorate namespace get`",
+            ),
             Self::NoRoom => Some(
                 "make room on the controllers' disks, then try again; see `quorate cluster status -o wide`",
             ),

@@ -1,0 +1,370 @@
+//! Who has used how much: the ledger that fair shares go by.
+//!
+//! A **tenant** is a user in a namespace. When one of its tasks is assigned, what its attempts took lately is charged to its
+//! account; when the attempt ends, what it took more or less than that is made good. One that runs for long counts for more
+//! meanwhile: twice the time for which it has run, which is what may be expected of it once it has outlasted what was
+//! charged. The unit is the slot-millisecond: one slot, held for one millisecond of state time.
+//!
+//! What was used is forgotten by halves, every [`HALF_LIFE`], as in the usage decay of batch schedulers. That what an
+//! attempt takes is charged at one moment, and not as it goes, makes no difference in the long run: tenants with as many
+//! slots have as much on their accounts, whatever the lengths of their tasks. An account is brought up to date when it is
+//! charged and where it is read, never by a sweep, and in steps of [`STEP`] that are the same for all accounts: two of
+//! them compare alike whenever each was charged last, and however often.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::class::Class;
+use crate::id::Namespace;
+use crate::limit;
+use crate::outcome::{End, Outcome};
+use crate::state::State;
+use crate::task::Attempt;
+use crate::time::{Millis, Timestamp};
+use crate::version::StateVersion;
+
+/// After so long what was used counts half.
+pub const HALF_LIFE: Millis = Millis(STEP.0 << STEP_BITS);
+/// In steps of this.
+const STEP: Millis = Millis(4_000);
+/// How many steps make a half-life, as a power of two.
+const STEP_BITS: u64 = 10;
+/// What is left after 1, 2, 4, … 512 steps, in units of 2^-32.
+const LEFT: [u64; 10] = [
+    4_292_061_010,
+    4_289_156_690,
+    4_283_353_945,
+    4_271_771_996,
+    4_248_701_965,
+    4_202_935_003,
+    4_112_874_773,
+    3_938_502_376,
+    3_611_622_603,
+    3_037_000_500,
+];
+/// What an attempt is taken to cost where none of its tenant's has ended yet.
+const TYPICAL_AT_FIRST: u64 = 1_000;
+/// Who shares: a user in a namespace.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Tenant {
+    pub namespace: Namespace,
+    pub user: Arc<str>,
+}
+
+/// What a tenant has used.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Account {
+    /// Slot-milliseconds, as they counted at `step`.
+    used: u64,
+    /// State time in steps since the epoch.
+    step: u64,
+    /// What its attempts took lately, in eighths of a slot-millisecond.
+    typical_eighths: u64,
+    /// In which step one of its tasks of a class was assigned last.
+    begun: BTreeMap<Class, u64>,
+}
+
+/// How a tenant stands now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TenantUsage {
+    /// What its attempts have taken until now, as far as it still counts, in slot-milliseconds.
+    pub used: u64,
+    /// The same with what those that run are expected to take: by this, tenants take turns.
+    pub claimed: u64,
+    /// What one more is expected to take; at least 1.
+    pub typical: u64,
+}
+
+impl Account {
+    /// What still counts of what was used.
+    fn used_at(&self, now: Timestamp) -> u64 {
+        left(self.used, (now.0 / STEP.0).saturating_sub(self.step))
+    }
+
+    /// An attempt begins: the step is when it does, for its class.
+    fn reserve(&mut self, reserved: u64, class: Class, now: Timestamp) {
+        let step = now.0 / STEP.0;
+        self.used = self.used_at(now).saturating_add(reserved);
+        self.step = self.step.max(step);
+        self.begun.insert(class, step);
+    }
+
+    /// It has ended, and took so much.
+    fn settle(&mut self, reserved: u64, took: u64, now: Timestamp) {
+        let used = self.used_at(now);
+        self.used = used.saturating_add(took).saturating_sub(reserved);
+        self.step = self.step.max(now.0 / STEP.0);
+        self.typical_eighths = match self.typical_eighths {
+            0 => took.saturating_mul(8),
+            known => (known - known / 8).saturating_add(took),
+        };
+    }
+
+    fn typical(&self) -> u64 {
+        match self.typical_eighths {
+            0 => TYPICAL_AT_FIRST,
+            known => (known / 8).max(1),
+        }
+    }
+}
+
+/// What counts of so much after so many steps.
+fn left(used: u64, steps: u64) -> u64 {
+    let halves = u32::try_from(steps >> STEP_BITS).unwrap_or(u32::MAX);
+    let whole = used.checked_shr(halves).unwrap_or(0);
+    let rest = LEFT.iter().enumerate();
+    let rest = rest.filter(|(bit, _)| steps >> bit & 1 == 1);
+    rest.fold(whole, |used, (_, left)| {
+        let left = (u128::from(used) * u128::from(*left)) >> 32;
+        u64::try_from(left).unwrap_or(u64::MAX)
+    })
+}
+
+/// What an attempt took, now that it has ended: the time for which it held its slot, but no more than it says that it
+/// ran, for it may have waited at its agent for the one before it. `None` for the outcome of one that was lost.
+pub(crate) fn cost(attempt: &Attempt, outcome: Option<&Outcome>, now: Timestamp) -> u64 {
+    let held = now.since(attempt.since).0;
+    let Some(outcome) = outcome else {
+        return held.max(1);
+    };
+    let ran = match &outcome.end {
+        // Nothing ran.
+        End::Declined { .. } => return 0,
+        End::NotStarted { .. } => 0,
+        End::Exited { .. }
+        | End::Signalled { .. }
+        | End::TimedOut
+        | End::Killed
+        | End::Failed { .. }
+        | End::Impossible { .. }
+        | End::Interrupted { .. } => match (outcome.started_at, outcome.finished_at) {
+            // By one clock, but that may have been set while it ran.
+            (from, to) if from.0 > 0 && to >= from => to.since(from).0,
+            _ => held,
+        },
+    };
+    // Nothing is free, or who asks for nothing but what is over at once would never have used anything.
+    ran.min(held).max(1)
+}
+
+/// Reading.
+impl State {
+    /// How a tenant stands, at a state time.
+    pub fn usage(&self, tenant: &Tenant, now: Timestamp) -> TenantUsage {
+        let account = self.accounts.get(tenant);
+        let tally = self.index.tenants.get(tenant).copied().unwrap_or_default();
+        let (age, reserved) = (tally.average_age(now), tally.reserved());
+        let running = age.saturating_mul(tally.live.into());
+        let charged = account.map_or(0, |account| account.used_at(now));
+        // What was charged for those that run has become less since, as all else has.
+        let ended = charged.saturating_sub(left(reserved, age / STEP.0));
+        let overdue = running.saturating_mul(2).saturating_sub(reserved);
+        let typical = account.map_or(TYPICAL_AT_FIRST, Account::typical);
+        TenantUsage {
+            used: ended.saturating_add(running),
+            claimed: charged.saturating_add(overdue),
+            // Those that run may take longer than any before them.
+            typical: typical.max(age),
+        }
+    }
+
+    /// Until when a tenant's tasks of this class were served: now, where one of them runs; else when one was assigned last,
+    /// to a few seconds; 0 where that is not known.
+    pub fn served_until(&self, tenant: &Tenant, class: Class, now: Timestamp) -> Timestamp {
+        let tally = self.index.tenants.get(tenant);
+        if tally.is_some_and(|tally| tally.runs(class)) {
+            return now;
+        }
+        let account = self.accounts.get(tenant);
+        let step = account.and_then(|account| account.begun.get(&class));
+        Timestamp(step.map_or(0, |step| step.saturating_mul(STEP.0)))
+    }
+
+    /// Namespaces that were used, are in use, or of which something was set.
+    pub fn namespaces_known(&self) -> BTreeSet<&Namespace> {
+        let used = self.accounts.iter().map(|(tenant, _)| &tenant.namespace);
+        let present = self.index.tenants.keys().map(|tenant| &tenant.namespace);
+        let set = self.namespaces.iter().map(|(namespace, _)| namespace);
+        used.chain(present).chain(set).collect()
+    }
+
+    /// The tenants of a namespace that have used something, or have tasks that wait or run, by user.
+    pub fn tenants_of(&self, namespace: &Namespace) -> BTreeSet<&Tenant> {
+        let first = Tenant {
+            namespace: namespace.clone(),
+            user: "".into(),
+        };
+        let own = |tenant: &&Tenant| tenant.namespace == *namespace;
+        let used = self.accounts.from(first.clone()).map(|(tenant, _)| tenant);
+        let present = self.index.tenants.range(first..).map(|(tenant, _)| tenant);
+        used.take_while(own)
+            .chain(present.take_while(own))
+            .collect()
+    }
+}
+
+/// Writing, for `apply/` only.
+impl State {
+    /// An attempt begins: what is charged for it.
+    pub(crate) fn reserve(&mut self, tenant: Tenant, class: Class, now: Timestamp) -> u64 {
+        if self.meta.state_version < StateVersion::SHARES {
+            return 0;
+        }
+        let reserved = self.usage(&tenant, now).typical;
+        let mut account = self.account(&tenant, now);
+        account.reserve(reserved, class, now);
+        self.accounts.put(tenant, account);
+        reserved
+    }
+
+    /// An attempt has ended, and took so much.
+    pub(crate) fn settle_account(
+        &mut self,
+        tenant: Tenant,
+        attempt: &Attempt,
+        took: u64,
+        now: Timestamp,
+    ) {
+        if attempt.since.0 == 0 {
+            return;
+        }
+        let mut account = self.account(&tenant, now);
+        account.settle(attempt.reserved, took, now);
+        self.accounts.put(tenant, account);
+    }
+
+    fn account(&mut self, tenant: &Tenant, now: Timestamp) -> Account {
+        if let Some(known) = self.accounts.get(tenant) {
+            return known.clone();
+        }
+        self.make_room_for_account(now);
+        Account::default()
+    }
+
+    /// Where there are as many as are kept, the half that has used least is forgotten: that changes least, and so many
+    /// new ones come for free that the search costs nothing.
+    fn make_room_for_account(&mut self, now: Timestamp) {
+        if self.accounts.len() < limit::ACCOUNTS_MAX {
+            return;
+        }
+        let accounts = self.accounts.iter();
+        let mut least: Vec<(u64, Tenant)> = accounts
+            .map(|(tenant, account)| (account.used_at(now), tenant.clone()))
+            .collect();
+        least.sort_unstable();
+        for (_, tenant) in least.into_iter().take(limit::ACCOUNTS_MAX / 2) {
+            self.accounts.remove(&tenant);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR_OR_SO: u64 = HALF_LIFE.0;
+
+    fn used(used: u64, at: u64) -> Account {
+        Account {
+            used,
+            step: at / STEP.0,
+            ..Account::default()
+        }
+    }
+
+    #[test]
+    fn what_is_left_after_some_steps_is_the_power_of_two_that_it_stands_for() {
+        // Twice as many steps are the square, and twice the last are a half.
+        let whole = u128::from(u32::MAX) + 1;
+        let twice = LEFT[1..].iter().copied().chain([1 << 31]);
+        for (left, twice) in LEFT.iter().zip(twice) {
+            let square = u128::from(*left) * u128::from(*left) / whole;
+            let off = square.abs_diff(u128::from(twice));
+            assert!(off <= 2, "{left} and {twice} are {off} off");
+        }
+        // Any number of steps, put together of them.
+        for steps in (0..4_096).step_by(7) {
+            let at_once = left(1_000_000_000_000, steps);
+            let one_by_one = (0..steps).fold(1_000_000_000_000, |used, _| left(used, 1));
+            let off = at_once.abs_diff(one_by_one);
+            assert!(off <= 2 * steps + 10, "{steps}: {at_once} and {one_by_one}");
+        }
+    }
+
+    #[test]
+    fn what_was_used_counts_half_after_a_half_life_and_nothing_in_the_end() {
+        let account = used(1_000_000, 5_000);
+        let after = |span| account.used_at(Timestamp(5_000 + span));
+        assert_eq!(after(0), 1_000_000);
+        assert_eq!(after(HOUR_OR_SO), 500_000);
+        assert_eq!(after(10 * HOUR_OR_SO), 976);
+        assert_eq!(after(64 * HOUR_OR_SO), 0);
+        assert_eq!(after(u64::MAX - 5_000), 0);
+        // Time does not go back; if it did, nothing would be gained by it.
+        assert_eq!(account.used_at(Timestamp(0)), 1_000_000);
+        assert_eq!(left(u64::MAX, 0), u64::MAX);
+    }
+
+    #[test]
+    fn how_often_an_account_is_charged_changes_nothing_but_roundings() {
+        let (mut often, mut once) = (Account::default(), Account::default());
+        for millis in 0..400_000 {
+            often.reserve(1, Class::Batch, Timestamp(millis));
+            if millis % STEP.0 == 0 {
+                once.reserve(STEP.0, Class::Batch, Timestamp(millis));
+            }
+        }
+        let now = Timestamp(400_000);
+        let (often, once) = (often.used_at(now), once.used_at(now));
+        assert!(often.abs_diff(once) <= 100, "{often} and {once}");
+    }
+
+    #[test]
+    fn what_was_charged_too_much_or_too_little_is_made_good() {
+        let mut account = used(10_000, 0);
+        account.reserve(1_000, Class::Batch, Timestamp(1));
+        account.settle(1_000, 80, Timestamp(2));
+        assert_eq!((account.used, account.typical()), (10_080, 80));
+        account.settle(50_000, 0, Timestamp(3));
+        assert_eq!(account.used, 0, "no less than nothing");
+        // What is charged for the next follows the latest.
+        for _ in 0..50 {
+            account.settle(0, 8_000, Timestamp(3));
+        }
+        assert!((7_000..=8_000).contains(&account.typical()), "{account:?}");
+    }
+
+    #[test]
+    fn an_attempt_costs_the_time_that_it_ran_and_no_more_than_it_held_its_slot() {
+        let attempt = |since| Attempt {
+            agent: crate::AgentId::new("a1").unwrap(),
+            incarnation: crate::Incarnation([1; 16]),
+            epoch: crate::Epoch(7),
+            since: Timestamp(since),
+            reserved: 0,
+        };
+        let ran = |from, to| Outcome {
+            started_at: Timestamp(from),
+            finished_at: Timestamp(to),
+            ..Outcome::bare(End::Exited { code: 0 })
+        };
+        let costs = |outcome: &Outcome| cost(&attempt(1_000), Some(outcome), Timestamp(5_000));
+        assert_eq!(costs(&ran(90_000, 93_000)), 3_000, "by a clock of its own");
+        assert_eq!(
+            costs(&ran(90_000, 99_000)),
+            4_000,
+            "it was not there for longer"
+        );
+        assert_eq!(costs(&ran(90_000, 90_000)), 1, "nothing is free");
+        assert_eq!(costs(&ran(90_000, 80_000)), 4_000, "its clock was set back");
+        assert_eq!(costs(&ran(0, 0)), 4_000, "it does not say");
+        let reason = String::new;
+        let declined = Outcome::bare(End::Declined { reason: reason() });
+        let missing = Outcome::bare(End::NotStarted { reason: reason() });
+        assert_eq!((costs(&declined), costs(&missing)), (0, 1));
+        assert_eq!(cost(&attempt(1_000), None, Timestamp(5_000)), 4_000);
+    }
+}

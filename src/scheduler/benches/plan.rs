@@ -1,0 +1,156 @@
+//! What a round of the scheduler costs: 256 decisions with 1,000 agents and 100,000 tasks in the queue.
+//!
+//! `make bench-plan`. The floor beside it is one look at each agent for each decision, without deciding anything.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hint::black_box;
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use model::{
+    AgentId, AgentProfile, AgentProtocol, Command, Entry, Generation, Incarnation, Namespace, Op,
+    Principal, Role, Stamped, State, StateVersion, Submit, SystemCommand, TaskSpec, Timestamp,
+};
+use scheduler::{AgentView, Fleet, Round, plan};
+
+const AGENTS: u32 = 1_000;
+const SLOTS: u32 = 4;
+const QUEUED: usize = 100_000;
+const DECISIONS: usize = 256;
+const NOW: Timestamp = Timestamp(1_700_000_000_000);
+
+/// How tasks differ: by so many namespaces with so many users each, and by so many zones of agents that they require; 0:
+/// they require nothing.
+struct Shape {
+    namespaces: usize,
+    users: usize,
+    zones: usize,
+}
+
+fn apply(state: &mut State, ops: Vec<Op>) {
+    let index = state.last_applied() + 1;
+    let applied = state.apply(Stamped {
+        index,
+        term: 1,
+        membership: 0,
+        entry: Entry {
+            stamp: NOW,
+            wall: NOW,
+            ops,
+        },
+    });
+    assert!(applied.replies.iter().all(Result::is_ok));
+}
+
+fn by(name: &str, role: Role, command: Command) -> Op {
+    Op::Client {
+        principal: Principal {
+            name: name.into(),
+            role,
+            fingerprint: [0; 32],
+        },
+        command,
+        placement: None,
+        held: None,
+    }
+}
+
+fn agent(number: u32) -> Op {
+    let id = format!("agent-{number}");
+    let profile = AgentProfile {
+        id: AgentId::new(&id).expect("it is a name"),
+        incarnation: Incarnation([1; 16]),
+        slots: SLOTS,
+        labels: BTreeMap::from([("zone".to_owned(), format!("z{}", number % 50))]),
+        version: "bench".into(),
+        limits: "rlimit".into(),
+        backends: Vec::new(),
+        protocol: AgentProtocol::FIRST,
+    };
+    by(&id, Role::Agent, Command::RegisterAgent(profile))
+}
+
+fn task(number: usize, shape: &Shape) -> Op {
+    let namespace = format!("ns-{}", number % shape.namespaces);
+    let namespace = Namespace::new(&namespace).expect("it is a name");
+    let user = format!("user-{}", number / shape.namespaces % shape.users);
+    let mut spec = TaskSpec::process(namespace, vec!["true".into()]);
+    if shape.zones > 0 {
+        let zone = format!("zone=z{}", number / 7 % shape.zones);
+        spec.require = vec![zone.parse().expect("it is an expression")];
+    }
+    let submit = Submit {
+        spec,
+        request_id: None,
+    };
+    by(&user, Role::Client, Command::SubmitTask(submit))
+}
+
+fn queued(shape: &Shape) -> State {
+    let mut state = State::default();
+    let found = SystemCommand::Found {
+        cluster_id: "bench".into(),
+        generation: Generation(1),
+    };
+    let to = StateVersion::NEWEST;
+    let raise = SystemCommand::RaiseVersion { to };
+    apply(&mut state, vec![Op::System(found), Op::System(raise)]);
+    apply(&mut state, (0..AGENTS).map(agent).collect());
+    let tasks: Vec<usize> = (0..QUEUED).collect();
+    for some in tasks.chunks(1_000) {
+        let ops = some.iter().map(|number| task(*number, shape));
+        apply(&mut state, ops.collect());
+    }
+    state
+}
+
+fn fleet(state: &State) -> Fleet {
+    let view = AgentView {
+        connected: true,
+        prefetch: 1,
+        ..AgentView::default()
+    };
+    let agents = state.agents();
+    Fleet {
+        agents: agents
+            .map(|agent| (agent.profile.id.clone(), view.clone()))
+            .collect(),
+        ..Fleet::default()
+    }
+}
+
+fn rounds(criterion: &mut Criterion) {
+    let shapes = [
+        ("one tenant", 1, 1, 0),
+        ("20 tenants", 5, 4, 0),
+        ("20 tenants, 50 requirements", 5, 4, 50),
+        ("1000 tenants, 50 requirements", 50, 20, 50),
+    ];
+    let mut group = criterion.benchmark_group("plan of 256");
+    for (name, namespaces, users, zones) in shapes {
+        let shape = Shape {
+            namespaces,
+            users,
+            zones,
+        };
+        let state = queued(&shape);
+        let fleet = fleet(&state);
+        let taken = BTreeSet::new();
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                let round = Round {
+                    now: NOW,
+                    taken: &taken,
+                    max: DECISIONS,
+                    after: None,
+                };
+                let plan = plan(black_box(&state), &fleet, round);
+                assert_eq!(plan.assignments.len(), DECISIONS);
+                plan
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, rounds);
+criterion_main!(benches);
