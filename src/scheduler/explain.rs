@@ -131,7 +131,7 @@ fn held_up(state: &State, fleet: &Fleet, task: &Task) -> Option<String> {
     if state.running_left(namespace) == Some(0) {
         let (_, running) = state.load(namespace);
         return Some(format!(
-            "one of the {running} tasks of namespace {namespace} that run has ended: its quota allows no more at once"
+            "a task of namespace {namespace} has ended: its quota allows {running} at once, and as many run"
         ));
     }
     let blob = fleet.lacked_by(&spec)?;

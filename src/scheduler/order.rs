@@ -36,7 +36,15 @@ pub fn line<'a>(
     let ripe = ripe.take(RIPE_MAX).filter_map(|(_, id)| state.task(*id));
     let mut ripe: Vec<Place> = ripe.map(|task| (task.class, task.id)).collect();
     ripe.sort_unstable();
-    // Most queues have tasks of one class only.
+    // Most queues have tasks of one class only, and a round may have thousands of queues.
+    let ready = &waiting.ready;
+    if let (true, Some(first), Some(last)) = (ripe.is_empty(), ready.get_min(), ready.get_max())
+        && first.0 == last.0
+    {
+        let risen = standing(state, tenant, *first, now);
+        let first = std::iter::once((risen, first.1));
+        return Box::new(first.chain(ready.iter().skip(1).copied()));
+    }
     let classes = Class::ALL.into_iter();
     let lines = classes.filter_map(|class| {
         let mut ready = of(waiting, class, TaskId(0)).copied().peekable();
@@ -64,7 +72,11 @@ fn of(waiting: &Waiting, class: Class, from: TaskId) -> impl DoubleEndedIterator
 
 /// With which class the first task of a line goes.
 fn standing(state: &State, tenant: &Tenant, (class, id): Place, now: Timestamp) -> Class {
-    let task = state.task(id).filter(|_| class.rise().is_some());
+    let may_rise = |task: &&Task| {
+        let longest = class.rise().map(|(longest, _)| longest);
+        longest.is_some_and(|longest| now.since(task.waits_since) >= longest)
+    };
+    let task = state.task(id).filter(may_rise);
     task.map_or(class, |task| {
         task.standing(state.served_until(tenant, class, now), now)
     })
