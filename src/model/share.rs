@@ -285,12 +285,12 @@ mod tests {
             let off = square.abs_diff(u128::from(twice));
             assert!(off <= 2, "{left} and {twice} are {off} off");
         }
-        // Any number of steps, put together of them.
+        // Any number of steps, put together of them. A constant is exact to 2^-33: 117 of so many, with each step.
         for steps in (0..4_096).step_by(7) {
             let at_once = left(1_000_000_000_000, steps);
             let one_by_one = (0..steps).fold(1_000_000_000_000, |used, _| left(used, 1));
             let off = at_once.abs_diff(one_by_one);
-            assert!(off <= 2 * steps + 10, "{steps}: {at_once} and {one_by_one}");
+            assert!(off <= 117 * steps, "{steps}: {at_once} and {one_by_one}");
         }
     }
 
