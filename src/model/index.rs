@@ -83,6 +83,18 @@ impl Tally {
         }
     }
 
+    /// For how long they have, all together.
+    pub fn running(&self, now: Timestamp) -> u64 {
+        self.average_age(now).saturating_mul(self.live.into())
+    }
+
+    /// What they claim beyond what was charged for them: one that outlasts it counts as twice as long as it has run.
+    pub fn overdue(&self, now: Timestamp) -> u64 {
+        self.running(now)
+            .saturating_mul(2)
+            .saturating_sub(self.reserved())
+    }
+
     /// Whether a task of this class runs.
     pub fn runs(&self, class: Class) -> bool {
         self.of_class[class as usize] > 0

@@ -70,16 +70,16 @@ pub use id::{
     AgentId, ControllerId, Epoch, Fence, Generation, Incarnation, JoinTokenId, Namespace,
     ParseIdError, TaskId,
 };
-pub use index::{QueueKey, Requirement, Tally, Waiting};
+pub use index::{QueueKey, Requirement, Waiting};
 pub use inference::{Backend, Endpoint, Inference, Usage, validate_backends, validate_model};
 pub use join_token::{Admitted, Enrolled, Enrolment, JoinToken, KeyHash, NewJoinToken, Standing};
 pub use label::Expression;
 pub use limit::*;
-pub use namespace::{NamespaceSettings, SetNamespace, WEIGHT};
+pub use namespace::{NamespaceSettings, SetNamespace};
 pub use outcome::{Disposition, End, Interruption, Outcome};
 pub use principal::{Principal, Role};
 pub use rejected::Rejected;
-pub use share::{HALF_LIFE, Tenant, TenantUsage};
+pub use share::{Tenant, TenantUsage};
 pub use spec::{Kind, TaskSpec, validate_labels};
 pub use state::{Archived, State};
 pub use task::{Attempt, Cancellation, Phase, StateName, Task};

@@ -5,7 +5,7 @@
 //! meanwhile: twice the time for which it has run, which is what may be expected of it once it has outlasted what was
 //! charged. The unit is the slot-millisecond: one slot, held for one millisecond of state time.
 //!
-//! What was used is forgotten by halves, every [`HALF_LIFE`], as in the usage decay of batch schedulers. That what an
+//! What was used is forgotten by halves, every 4,096 s, as in the usage decay of batch schedulers. That what an
 //! attempt takes is charged at one moment, and not as it goes, makes no difference in the long run: tenants with as many
 //! slots have as much on their accounts, whatever the lengths of their tasks. An account is brought up to date when it is
 //! charged and where it is read, never by a sweep, and in steps of [`STEP`] that are the same for all accounts: two of
@@ -25,11 +25,9 @@ use crate::task::Attempt;
 use crate::time::{Millis, Timestamp};
 use crate::version::StateVersion;
 
-/// After so long what was used counts half.
-pub const HALF_LIFE: Millis = Millis(STEP.0 << STEP_BITS);
-/// In steps of this.
+/// In steps of this what was used counts less and less.
 const STEP: Millis = Millis(4_000);
-/// How many steps make a half-life, as a power of two.
+/// After how many steps it counts half, as a power of two.
 const STEP_BITS: u64 = 10;
 /// What is left after 1, 2, 4, … 512 steps, in units of 2^-32.
 const LEFT: [u64; 10] = [
@@ -51,6 +49,16 @@ const TYPICAL_AT_FIRST: u64 = 1_000;
 pub struct Tenant {
     pub namespace: Namespace,
     pub user: Arc<str>,
+}
+
+impl Tenant {
+    /// Before all others of its namespace.
+    fn first_of(namespace: &Namespace) -> Tenant {
+        Tenant {
+            namespace: namespace.clone(),
+            user: "".into(),
+        }
+    }
 }
 
 /// What a tenant has used.
@@ -109,6 +117,11 @@ impl Account {
             known => (known / 8).max(1),
         }
     }
+
+    /// What one more attempt is expected to take, where those that run are so old: they may take longer than any before.
+    fn expects(&self, age: u64) -> u64 {
+        self.typical().max(age)
+    }
 }
 
 /// What counts of so much after so many steps.
@@ -154,21 +167,34 @@ pub(crate) fn cost(attempt: &Attempt, outcome: Option<&Outcome>, now: Timestamp)
 impl State {
     /// How a tenant stands, at a state time.
     pub fn usage(&self, tenant: &Tenant, now: Timestamp) -> TenantUsage {
-        let account = self.accounts.get(tenant);
+        const NOTHING: &Account = &Account {
+            used: 0,
+            step: 0,
+            typical_eighths: 0,
+            begun: BTreeMap::new(),
+        };
+        let account = self.accounts.get(tenant).unwrap_or(NOTHING);
         let tally = self.index.tenants.get(tenant).copied().unwrap_or_default();
-        let (age, reserved) = (tally.average_age(now), tally.reserved());
-        let running = age.saturating_mul(tally.live.into());
-        let charged = account.map_or(0, |account| account.used_at(now));
+        let (age, charged) = (tally.average_age(now), account.used_at(now));
         // What was charged for those that run has become less since, as all else has.
-        let ended = charged.saturating_sub(left(reserved, age / STEP.0));
-        let overdue = running.saturating_mul(2).saturating_sub(reserved);
-        let typical = account.map_or(TYPICAL_AT_FIRST, Account::typical);
+        let ended = charged.saturating_sub(left(tally.reserved(), age / STEP.0));
         TenantUsage {
-            used: ended.saturating_add(running),
-            claimed: charged.saturating_add(overdue),
-            // Those that run may take longer than any before them.
-            typical: typical.max(age),
+            used: ended.saturating_add(tally.running(now)),
+            claimed: charged.saturating_add(tally.overdue(now)),
+            typical: account.expects(age),
         }
+    }
+
+    /// What all tenants of a namespace claim, together.
+    pub fn claimed_by(&self, namespace: &Namespace, now: Timestamp) -> u64 {
+        let first = Tenant::first_of(namespace);
+        let used = self.accounts.from(first.clone());
+        let used = used.take_while(|(tenant, _)| tenant.namespace == *namespace);
+        let present = self.index.tenants.range(first..);
+        let present = present.take_while(|(tenant, _)| tenant.namespace == *namespace);
+        let used = used.map(|(_, account)| account.used_at(now));
+        let overdue = present.map(|(_, tally)| tally.overdue(now));
+        used.chain(overdue).fold(0, u64::saturating_add)
     }
 
     /// Until when a tenant's tasks of this class were served: now, where one of them runs; else when one was assigned last,
@@ -193,10 +219,7 @@ impl State {
 
     /// The tenants of a namespace that have used something, or have tasks that wait or run, by user.
     pub fn tenants_of(&self, namespace: &Namespace) -> BTreeSet<&Tenant> {
-        let first = Tenant {
-            namespace: namespace.clone(),
-            user: "".into(),
-        };
+        let first = Tenant::first_of(namespace);
         let own = |tenant: &&Tenant| tenant.namespace == *namespace;
         let used = self.accounts.from(first.clone()).map(|(tenant, _)| tenant);
         let present = self.index.tenants.range(first..).map(|(tenant, _)| tenant);
@@ -213,8 +236,10 @@ impl State {
         if self.meta.state_version < StateVersion::SHARES {
             return 0;
         }
-        let reserved = self.usage(&tenant, now).typical;
         let mut account = self.account(&tenant, now);
+        let tally = self.index.tenants.get(&tenant);
+        let age = tally.map_or(0, |tally| tally.average_age(now));
+        let reserved = account.expects(age);
         account.reserve(reserved, class, now);
         self.accounts.put(tenant, account);
         reserved
@@ -265,7 +290,7 @@ impl State {
 mod tests {
     use super::*;
 
-    const HOUR_OR_SO: u64 = HALF_LIFE.0;
+    const HOUR_OR_SO: u64 = STEP.0 << STEP_BITS;
 
     fn used(used: u64, at: u64) -> Account {
         Account {

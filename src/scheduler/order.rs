@@ -8,7 +8,7 @@
 //! class ([`model::Task::standing`]), that one alone, for then the line is not starved any more. Were it the wait of each
 //! task that counted, who has the longest queue would have the most that have risen, and would be served before all others.
 
-use std::cmp::{Ordering, Reverse};
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::iter::Peekable;
 
@@ -22,52 +22,60 @@ pub type Place = (Class, TaskId);
 /// Tasks of one tenant that are free to go, in order.
 pub type Line<'a> = Box<dyn Iterator<Item = Place> + 'a>;
 
-/// Tasks whose retry is ripe that are taken from one queue at a time: as many as one round assigns at most, so that those
-/// behind come up as these go.
-const RIPE_MAX: usize = 256;
+/// Tasks whose retry is ripe that a round takes from one queue: as many as it assigns at most, so that those behind come
+/// up as these go.
+pub const RIPE_MAX: usize = 256;
 
-/// Those of one queue that may go now, those whose retry is ripe among the others.
+/// Those of one queue that may go now, those whose retry is ripe among the others, of whom no more than `ripe_max`.
 pub fn line<'a>(
     state: &'a State,
     (tenant, waiting): (&'a Tenant, &'a Waiting),
     now: Timestamp,
+    ripe_max: usize,
 ) -> Line<'a> {
-    let ripe = waiting.delayed.iter().take_while(|(at, _)| *at <= now);
-    let ripe = ripe.take(RIPE_MAX).filter_map(|(_, id)| state.task(*id));
-    let mut ripe: Vec<Place> = ripe.map(|task| (task.class, task.id)).collect();
-    ripe.sort_unstable();
+    let ripe = ripe(state, waiting, now, ripe_max);
     // Most queues have tasks of one class only, and a round may have thousands of queues.
-    let ready = &waiting.ready;
-    if let (true, Some(first), Some(last)) = (ripe.is_empty(), ready.get_min(), ready.get_max())
-        && first.0 == last.0
-    {
-        let risen = standing(state, tenant, *first, now);
-        let first = std::iter::once((risen, first.1));
-        return Box::new(first.chain(ready.iter().skip(1).copied()));
-    }
+    let firsts = waiting.ready.get_min().into_iter().chain(ripe.first());
+    let lasts = waiting.ready.get_max().into_iter().chain(ripe.last());
+    let (Some((highest, _)), Some((lowest, _))) = (firsts.min(), lasts.max()) else {
+        return Box::new(std::iter::empty());
+    };
     let classes = Class::ALL.into_iter();
-    let lines = classes.filter_map(|class| {
-        let mut ready = of(waiting, class, TaskId(0)).copied().peekable();
-        let own: Vec<Place> = ripe
-            .iter()
-            .filter(|place| place.0 == class)
-            .copied()
-            .collect();
-        let first = own.first().into_iter().chain(ready.peek()).min().copied()?;
-        let line: Line<'_> = match own.is_empty() {
-            true => Box::new(ready),
-            false => merged(vec![Box::new(ready), Box::new(own.into_iter())]),
-        };
-        let risen = standing(state, tenant, first, now);
-        let first = std::iter::once((risen, first.1));
-        Some(Box::new(first.chain(line.skip(1))) as Line<'_>)
-    });
+    let classes = classes.filter(|class| (highest..=lowest).contains(&class));
+    let lines = classes.filter_map(|class| of_class(state, (tenant, waiting), class, &ripe, now));
     merged(lines.collect())
 }
 
-fn of(waiting: &Waiting, class: Class, from: TaskId) -> impl DoubleEndedIterator<Item = &Place> {
-    let ready = &waiting.ready;
-    ready.range((class, from)..=(class, TaskId(u64::MAX)))
+/// In the order in which they go.
+fn ripe(state: &State, waiting: &Waiting, now: Timestamp, most: usize) -> Vec<Place> {
+    let ripe = waiting.delayed.iter().take_while(|(at, _)| *at <= now);
+    let ripe = ripe.take(most).filter_map(|(_, id)| state.task(*id));
+    let mut ripe: Vec<Place> = ripe.map(|task| (task.class, task.id)).collect();
+    ripe.sort_unstable();
+    ripe
+}
+
+/// Those of one class, of which the first may have risen.
+fn of_class<'a>(
+    state: &'a State,
+    (tenant, waiting): (&Tenant, &'a Waiting),
+    class: Class,
+    ripe: &[Place],
+    now: Timestamp,
+) -> Option<Line<'a>> {
+    let ready = waiting
+        .ready
+        .range((class, TaskId(0))..=(class, TaskId(u64::MAX)));
+    let ready = ready.copied();
+    let ripe = ripe.iter().filter(|place| place.0 == class).copied();
+    let ripe: Vec<Place> = ripe.collect();
+    let mut line: Line<'_> = match ripe.is_empty() {
+        true => Box::new(ready),
+        false => merged(vec![Box::new(ready), Box::new(ripe.into_iter())]),
+    };
+    let first = line.next()?;
+    let risen = standing(state, tenant, first, now);
+    Some(Box::new(std::iter::once((risen, first.1)).chain(line)))
 }
 
 /// With which class the first task of a line goes.
@@ -85,13 +93,13 @@ fn standing(state: &State, tenant: &Tenant, (class, id): Place, now: Timestamp) 
 /// With which class a waiting task goes: another one than its own where it is the first of a starved line.
 pub fn standing_of(state: &State, task: &Task, now: Timestamp) -> Class {
     let first = state.queue_of(task).and_then(|waiting| {
-        let first = of(waiting, task.class, TaskId(0)).next();
-        first.filter(|(_, id)| *id == task.id)
+        let tenant = task.tenant(&*state.spec(task.id)?);
+        let ripe = ripe(state, waiting, now, usize::MAX);
+        of_class(state, (&tenant, waiting), task.class, &ripe, now)?.next()
     });
-    match (first, state.spec(task.id)) {
-        (Some(place), Some(spec)) => standing(state, &task.tenant(&spec), *place, now),
-        _ => task.class,
-    }
+    first
+        .filter(|(_, id)| *id == task.id)
+        .map_or(task.class, |(risen, _)| risen)
 }
 
 /// One line of several.
@@ -116,7 +124,7 @@ fn share(used: u64, weight: u32) -> Share {
 }
 
 /// A key of a heap whose first is the least.
-type First<K> = Reverse<(Class, Share, TaskId, K)>;
+type First = Reverse<(Class, Share, TaskId, usize)>;
 
 /// Lines of several tenants, and whose turn it is.
 pub struct Turns<'a> {
@@ -128,7 +136,7 @@ pub struct Turns<'a> {
     known: BTreeMap<&'a Tenant, usize>,
     known_spaces: BTreeMap<&'a Namespace, usize>,
     /// Each namespace that has lines, but the one whose turn it is.
-    order: BinaryHeap<First<usize>>,
+    order: BinaryHeap<First>,
 }
 
 /// A namespace.
@@ -136,7 +144,7 @@ struct Space {
     used: u64,
     weight: u32,
     /// Each of its users that has lines, but the one whose turn it is.
-    order: BinaryHeap<First<usize>>,
+    order: BinaryHeap<First>,
 }
 
 /// A tenant.
@@ -241,21 +249,20 @@ impl<'a> Turns<'a> {
         user
     }
 
-    /// Of all tenants of these namespaces, those too that have nothing here. Before there are accounts age alone counts.
+    /// Of a namespace what all its tenants claim, those too that have nothing here. Before there are accounts age alone
+    /// counts.
     fn count_usage(&mut self) {
-        if self.state.state_version() < StateVersion::SHARES {
+        let (state, now) = (self.state, self.now);
+        if state.state_version() < StateVersion::SHARES {
             return;
         }
         for (namespace, at) in &self.known_spaces {
-            for tenant in self.state.tenants_of(namespace) {
-                let usage = self.state.usage(tenant, self.now);
-                let space = &mut self.namespaces[*at];
-                space.used = space.used.saturating_add(usage.claimed);
-                if let Some(user) = self.known.get(tenant) {
-                    let user = &mut self.users[*user];
-                    (user.used, user.typical) = (usage.claimed, usage.typical);
-                }
-            }
+            self.namespaces[*at].used = state.claimed_by(namespace, now);
+        }
+        for (tenant, at) in &self.known {
+            let usage = state.usage(tenant, now);
+            let user = &mut self.users[*at];
+            (user.used, user.typical) = (usage.claimed, usage.typical);
         }
     }
 
@@ -310,7 +317,7 @@ impl<'a> Turns<'a> {
 }
 
 impl User {
-    fn key(&self, at: usize) -> Option<First<usize>> {
+    fn key(&self, at: usize) -> Option<First> {
         let Reverse(((class, task), _)) = self.heads.peek()?;
         Some(Reverse((*class, share(self.used, self.weight), *task, at)))
     }
@@ -318,14 +325,14 @@ impl User {
 
 impl Space {
     /// As its first user's.
-    fn key(&self, at: usize) -> Option<First<usize>> {
+    fn key(&self, at: usize) -> Option<First> {
         let Reverse((class, _, task, _)) = self.order.peek()?;
         Some(Reverse((*class, share(self.used, self.weight), *task, at)))
     }
 }
 
 /// As many as are counted one by one, where several tenants share.
-pub const COUNTED_MAX: usize = 20_000;
+const COUNTED_MAX: usize = 20_000;
 
 /// How many tasks go before one that waits, and why they do.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -343,14 +350,6 @@ pub struct Ahead {
 }
 
 impl Ahead {
-    fn count(&mut self, place: Place, own: Place) {
-        match place.0 < own.0 {
-            true => self.higher += 1,
-            false if place < own => self.older += 1,
-            false => {}
-        }
-    }
-
     pub fn total(self) -> usize {
         self.higher + self.namespaces + self.users + self.older
     }
@@ -377,7 +376,10 @@ fn turns_ahead(state: &State, task: &Task, now: Timestamp) -> Option<Ahead> {
     let queues = state.queues_behind(None);
     let queues = queues.filter(|(key, _)| may_go(&key.tenant.namespace));
     let mut lines: Vec<_> = queues
-        .map(|(key, waiting)| (&key.tenant, line(state, (&key.tenant, waiting), now)))
+        .map(|(key, waiting)| {
+            let line = line(state, (&key.tenant, waiting), now, usize::MAX);
+            (&key.tenant, line)
+        })
         .collect();
     let own = standing_of(state, task, now);
     if let Phase::Queued {
@@ -419,24 +421,12 @@ fn older_ahead(state: &State, task: &Task, now: Timestamp) -> Ahead {
     let own = (standing_of(state, task, now), task.id);
     let mut ahead = Ahead::default();
     for (key, waiting) in state.queues_behind(None) {
-        for class in Class::ALL {
-            let mut of_class = of(waiting, class, TaskId(0)).copied();
-            if let Some(first) = of_class.next() {
-                ahead.count((standing(state, &key.tenant, first, now), first.1), own);
+        let line = line(state, (&key.tenant, waiting), now, usize::MAX);
+        for (class, _) in line.take_while(|place| *place < own) {
+            match class < own.0 {
+                true => ahead.higher += 1,
+                false => ahead.older += 1,
             }
-            let before = (class, TaskId(0))..(class, own.1);
-            match class.cmp(&own.0) {
-                Ordering::Less => ahead.higher += of_class.count(),
-                // Without the first, which is counted.
-                Ordering::Equal => {
-                    ahead.older += waiting.ready.range(before).count().saturating_sub(1);
-                }
-                Ordering::Greater => {}
-            }
-        }
-        let ripe = waiting.delayed.iter().take_while(|(at, _)| *at <= now);
-        for task in ripe.filter_map(|(_, id)| state.task(*id)) {
-            ahead.count((task.class, task.id), own);
         }
     }
     ahead

@@ -209,7 +209,7 @@ impl<'a> Planner<'a> {
             last = Some(key);
             seen = Some((&key.require, fits));
             if fits && self.may_run(&key.tenant.namespace) {
-                let line = order::line(state, (&key.tenant, waiting), round.now);
+                let line = order::line(state, (&key.tenant, waiting), round.now, order::RIPE_MAX);
                 lines.push((&key.tenant, line));
             }
         }

@@ -26,6 +26,14 @@ struct Shape {
     zones: usize,
 }
 
+const fn shape(namespaces: usize, users: usize, zones: usize) -> Shape {
+    Shape {
+        namespaces,
+        users,
+        zones,
+    }
+}
+
 fn apply(state: &mut State, ops: Vec<Op>) {
     let index = state.last_applied() + 1;
     let applied = state.apply(Stamped {
@@ -120,22 +128,17 @@ fn fleet(state: &State) -> Fleet {
 
 fn rounds(criterion: &mut Criterion) {
     let shapes = [
-        ("one tenant", 1, 1, 0),
-        ("20 tenants", 5, 4, 0),
-        ("20 tenants, 50 requirements", 5, 4, 50),
-        ("1000 tenants, 50 requirements", 50, 20, 50),
+        ("one tenant", shape(1, 1, 0)),
+        ("20 tenants", shape(5, 4, 0)),
+        ("20 tenants, 50 requirements", shape(5, 4, 50)),
+        ("1000 tenants, 50 requirements", shape(50, 20, 50)),
     ];
     let mut group = criterion.benchmark_group("plan of 256");
-    for (name, namespaces, users, zones) in shapes {
-        let shape = Shape {
-            namespaces,
-            users,
-            zones,
-        };
-        let state = queued(&shape);
+    for (name, shape) in &shapes {
+        let state = queued(shape);
         let fleet = fleet(&state);
         let taken = BTreeSet::new();
-        group.bench_function(name, |bencher| {
+        group.bench_function(*name, |bencher| {
             bencher.iter(|| {
                 let round = Round {
                     now: NOW,
@@ -149,6 +152,15 @@ fn rounds(criterion: &mut Criterion) {
             });
         });
     }
+    let state = queued(&shapes[0].1);
+    group.bench_function("floor: a look at each agent for each", |bencher| {
+        bencher.iter(|| {
+            let looks = (0..DECISIONS).flat_map(|_| black_box(&state).agents());
+            looks
+                .map(|agent| agent.profile.slots)
+                .fold(0, u32::wrapping_add)
+        });
+    });
     group.finish();
 }
 
