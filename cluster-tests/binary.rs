@@ -25,12 +25,12 @@ pub fn find() -> Result<PathBuf, Error> {
             ))),
         };
     }
-    let directory = profile_directory()?;
+    let (directory, is_test) = profile_directory()?;
     let path = directory.join(NAME);
     match (path.is_file(), newer_source(&path)) {
         (true, None) => {}
         // A test build has more in it than cargo would build by itself.
-        (true, Some(source)) if is_test() => {
+        (true, Some(source)) if is_test => {
             return Err(Error::Invalid(format!(
                 "{} is older than {}: build it first, by `cargo build --workspace --bins --tests`",
                 path.display(),
@@ -59,8 +59,8 @@ pub fn told(binary: &Path) -> String {
     )
 }
 
-/// A file that it was made of, by cargo's own list beside it, and that is newer.
-fn newer_source(binary: &Path) -> Option<PathBuf> {
+/// A file that a binary was made of, by cargo's own list beside it, and that is newer.
+pub fn newer_source(binary: &Path) -> Option<PathBuf> {
     let modified = |path: &Path| path.metadata().and_then(|it| it.modified()).ok();
     let list = std::fs::read_to_string(binary.with_extension("d")).ok()?;
     let made = modified(binary)?;
@@ -75,29 +75,24 @@ fn newer_source(binary: &Path) -> Option<PathBuf> {
         .find(|source| modified(source).is_some_and(|it| it > made))
 }
 
-/// Test binaries are one level deeper.
-fn is_test() -> bool {
-    let own = std::env::current_exe().unwrap_or_default();
-    let directory = own.parent().and_then(Path::file_name);
-    directory.is_some_and(|name| name == "deps")
-}
-
 /// The `target` directory of this build: on a disk that the person chose for large, fleeting files.
 pub fn target_directory() -> Result<PathBuf, Error> {
-    let profile = profile_directory()?;
+    let (profile, _) = profile_directory()?;
     Ok(profile
         .parent()
         .map_or_else(|| profile.clone(), Path::to_owned))
 }
 
-fn profile_directory() -> Result<PathBuf, Error> {
+/// Of the running program, and whether that is a test: they are one level deeper.
+fn profile_directory() -> Result<(PathBuf, bool), Error> {
     let own = std::env::current_exe().map_err(Error::io("the running program's path"))?;
     let directory = own.parent().unwrap_or(Path::new("."));
-    // Test binaries are one level deeper.
-    match directory.file_name().is_some_and(|name| name == "deps") {
-        true => Ok(directory.parent().unwrap_or(directory).to_owned()),
-        false => Ok(directory.to_owned()),
-    }
+    let is_test = directory.file_name().is_some_and(|name| name == "deps");
+    let profile = match is_test {
+        true => directory.parent().unwrap_or(directory),
+        false => directory,
+    };
+    Ok((profile.to_owned(), is_test))
 }
 
 fn build(profile_directory: &Path) -> Result<(), Error> {

@@ -1,23 +1,19 @@
 //! The program, as a person starts it: what it prints, what it leaves, and how it ends.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::{Command, Output};
+use std::time::{Duration, SystemTime};
 
+use cluster_tests::binary::newer_source;
 use serde_json::Value;
 use tokio::test;
 
 use crate::site::turn;
 
-fn program() -> PathBuf {
-    let directory = std::env::current_exe().expect("it has a path");
-    let directory = directory.parent().and_then(std::path::Path::parent);
-    directory
-        .expect("cargo puts it there")
-        .join("cluster-tests")
-}
-
 fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
-    let told = Command::new(program()).args(arguments).output();
+    let told = Command::new(env!("CARGO_BIN_EXE_cluster-tests"))
+        .args(arguments)
+        .output();
     let Output {
         status,
         stdout,
@@ -45,6 +41,50 @@ async fn what_cannot_be_run_is_refused_at_once_with_what_there_is() {
         stdout.contains("kill-leader") && stdout.contains("soak"),
         "{stdout}"
     );
+}
+
+/// One that can't begin is not one that can't be had here.
+#[test]
+async fn several_runs_of_which_none_can_begin_are_invalid_and_each_is_told() {
+    let mut program = Command::new(env!("CARGO_BIN_EXE_cluster-tests"));
+    program.args(["--scenario", "calm", "--minutes", "6", "--seed", "7"]);
+    let told = program.env("QUORATE_BIN", "/nonexistent").output();
+    let told = told.expect("the build made it");
+    let text = String::from_utf8_lossy(&told.stdout);
+    assert_eq!(told.status.code(), Some(3), "{text}");
+    assert!(
+        text.contains("2 INVALID") && text.contains("--seed 8"),
+        "{text}"
+    );
+}
+
+#[test]
+async fn a_binary_is_stale_once_a_file_is_newer_that_cargo_lists_for_it() {
+    let directory = tempfile::tempdir().expect("there is room");
+    let file = |name: &str, age: u64| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, "").expect("it can be written");
+        let at = SystemTime::now() - Duration::from_secs(age);
+        let opened = std::fs::File::options().write(true).open(&path);
+        let set = opened.and_then(|file| file.set_modified(at));
+        set.expect("its time can be set");
+        path
+    };
+    let (binary, lib) = (file("quorate", 50), file("lib.rs", 90));
+    let spaced = file("with a space.rs", 90);
+    let listed = |path: &Path| path.display().to_string().replace(' ', "\\ ");
+    let list = format!(
+        "{}: {} {}\n",
+        listed(&binary),
+        listed(&lib),
+        listed(&spaced)
+    );
+    std::fs::write(directory.path().join("quorate.d"), list).expect("it can be written");
+    assert_eq!(newer_source(&binary), None);
+    file("with a space.rs", 10);
+    assert_eq!(newer_source(&binary), Some(spaced));
+    std::fs::remove_file(directory.path().join("quorate.d")).expect("it is there");
+    assert_eq!(newer_source(&binary), None, "nothing is known of it");
 }
 
 #[test(flavor = "multi_thread", worker_threads = 2)]

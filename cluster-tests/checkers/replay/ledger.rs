@@ -337,9 +337,10 @@ impl Ledger {
             spec.clone_from(&known.spec);
             known.live = Some(epoch);
             known.last_epoch = epoch;
-            let (quota, over) = self.quotas.begun(&known.asker.0, id);
-            book.saw(Invariant::I11, u64::from(quota));
-            wrong.extend(over);
+            let kept = self.quotas.begun(&known.asker.0, id);
+            book.saw(Invariant::I11, u64::from(kept.is_some()));
+            let over = kept.and_then(Result::err);
+            wrong.extend(over.map(|seen| (Kind::OverQuota, seen)));
         }
         match self.agents.get_mut(agent) {
             Some(machine) => {
@@ -404,10 +405,10 @@ impl Ledger {
         let Some(known) = self.tasks.get(&id) else {
             return;
         };
-        let (quota, wrong) = self.quotas.submitted(&known.asker.0, id);
-        book.saw(Invariant::I11, u64::from(quota));
-        if let Some((kind, seen)) = wrong {
-            book.note(Violation::new(kind, seen).entry(index));
+        let kept = self.quotas.submitted(&known.asker.0, id);
+        book.saw(Invariant::I11, u64::from(kept.is_some()));
+        if let Some(Err(seen)) = kept {
+            book.note(Violation::new(Kind::OverQuota, seen).entry(index));
         }
     }
 

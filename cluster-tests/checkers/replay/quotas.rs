@@ -4,8 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use model::{Namespace, SetNamespace, TaskId};
 
-use crate::checkers::violation::Kind;
-
 #[derive(Debug, Default)]
 pub struct Quotas {
     of: BTreeMap<Namespace, Quota>,
@@ -18,9 +16,6 @@ struct Quota {
     running: BTreeSet<TaskId>,
     queued: BTreeSet<TaskId>,
 }
-
-/// What is wrong, and in words.
-pub type Wrong = Option<(Kind, String)>;
 
 impl Quotas {
     pub fn set(&mut self, said: &SetNamespace) {
@@ -35,27 +30,25 @@ impl Quotas {
         quota.is_some_and(|quota| quota.max_running > 0)
     }
 
-    /// A submit was taken. Whether a quota was there to be kept, and what is wrong.
-    pub fn submitted(&mut self, namespace: &Namespace, id: TaskId) -> (bool, Wrong) {
+    /// A submit was taken. `None` where no quota was there to be kept.
+    pub fn submitted(&mut self, namespace: &Namespace, id: TaskId) -> Option<Kept> {
         let quota = self.of.entry(namespace.clone()).or_default();
-        let (now, most) = (quota.queued.len(), quota.max_queued as usize);
+        let kept = kept(quota.max_queued, &quota.queued, |now, most| {
+            format!("{id} was taken while {now} of {namespace} waited, and its quota is {most}")
+        });
         quota.queued.insert(id);
-        let seen =
-            format!("{id} was taken while {now} of {namespace} waited, and its quota is {most}");
-        let wrong = (most > 0 && now >= most).then_some((Kind::OverQuota, seen));
-        (most > 0, wrong)
+        kept
     }
 
     /// The same of an assignment.
-    pub fn begun(&mut self, namespace: &Namespace, id: TaskId) -> (bool, Wrong) {
+    pub fn begun(&mut self, namespace: &Namespace, id: TaskId) -> Option<Kept> {
         let quota = self.of.entry(namespace.clone()).or_default();
         quota.queued.remove(&id);
-        let (now, most) = (quota.running.len(), quota.max_running as usize);
+        let kept = kept(quota.max_running, &quota.running, |now, most| {
+            format!("{id} was assigned while {now} of {namespace} ran, and its quota is {most}")
+        });
         quota.running.insert(id);
-        let seen =
-            format!("{id} was assigned while {now} of {namespace} ran, and its quota is {most}");
-        let wrong = (most > 0 && now >= most).then_some((Kind::OverQuota, seen));
-        (most > 0, wrong)
+        kept
     }
 
     pub fn queued_again(&mut self, namespace: &Namespace, id: TaskId) {
@@ -70,4 +63,19 @@ impl Quotas {
             quota.queued.remove(&id);
         }
     }
+}
+
+/// Whether one more keeps a quota; else what was seen, in words.
+pub type Kept = Result<(), String>;
+
+fn kept(
+    most: u32,
+    now: &BTreeSet<TaskId>,
+    seen: impl FnOnce(usize, usize) -> String,
+) -> Option<Kept> {
+    let (now, most) = (now.len(), most as usize);
+    (most > 0).then(|| match now < most {
+        true => Ok(()),
+        false => Err(seen(now, most)),
+    })
 }
