@@ -209,6 +209,12 @@ impl From<Malformed> for Failure {
     }
 }
 
+impl From<model::ParseIdError> for Failure {
+    fn from(error: model::ParseIdError) -> Self {
+        Malformed::from(error).into()
+    }
+}
+
 /// The closest of our codes. One whose name is of a newer release falls back to this as well.
 fn without_our_code(status: &tonic::Status) -> Code {
     use tonic::Code as Grpc;

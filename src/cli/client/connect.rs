@@ -136,7 +136,10 @@ impl Connection {
     }
 
     pub async fn agent(&self, id: &str) -> Result<v1::Agent> {
-        agent_of(self.client.agent(id).await)
+        held(
+            self.client.agent(id).await.map_err(failed)?.agent,
+            "an agent",
+        )
     }
 
     pub async fn namespaces(&self, users: bool) -> Result<Vec<v1::Namespace>> {
@@ -145,17 +148,30 @@ impl Connection {
     }
 
     pub async fn namespace(&self, name: &str) -> Result<v1::Namespace> {
-        namespace_of(self.client.namespace(name).await)
+        held(
+            self.client.namespace(name).await.map_err(failed)?.namespace,
+            "a namespace",
+        )
     }
 
     /// The namespace as it is then.
     pub async fn set_namespace(&self, said: &v1::SetNamespaceRequest) -> Result<v1::Namespace> {
-        namespace_of(self.client.set_namespace(said).await)
+        held(
+            self.client
+                .set_namespace(said)
+                .await
+                .map_err(failed)?
+                .namespace,
+            "a namespace",
+        )
     }
 
     /// The agent as it is then; one that is removed, as it was.
     pub async fn order_agent(&self, order: &v1::AgentOrder) -> Result<v1::Agent> {
-        agent_of(self.client.order_agent(order).await)
+        held(
+            self.client.order_agent(order).await.map_err(failed)?.agent,
+            "an agent",
+        )
     }
 
     /// By which a machine that joins knows this cluster.
@@ -167,7 +183,14 @@ impl Connection {
         &self,
         request: &v1::CreateJoinTokenRequest,
     ) -> Result<v1::JoinToken> {
-        token_of(self.client.create_join_token(request).await)
+        held(
+            self.client
+                .create_join_token(request)
+                .await
+                .map_err(failed)?
+                .token,
+            "a join token",
+        )
     }
 
     pub async fn join_tokens(&self) -> Result<Vec<v1::JoinToken>> {
@@ -175,7 +198,14 @@ impl Connection {
     }
 
     pub async fn revoke_join_token(&self, id: &str) -> Result<v1::JoinToken> {
-        token_of(self.client.revoke_join_token(id).await)
+        held(
+            self.client
+                .revoke_join_token(id)
+                .await
+                .map_err(failed)?
+                .token,
+            "a join token",
+        )
     }
 
     pub async fn promote(&self, id: &str, hold: Duration) -> Result<()> {
@@ -200,23 +230,9 @@ impl Connection {
     }
 }
 
-fn token_of(
-    reply: std::result::Result<v1::JoinTokenReply, wire::client::Error>,
-) -> Result<v1::JoinToken> {
-    let token = reply.map_err(failed)?.token;
-    token.ok_or_else(|| malformed("an answer without a join token"))
-}
-
-fn namespace_of(
-    reply: std::result::Result<v1::NamespaceReply, wire::client::Error>,
-) -> Result<v1::Namespace> {
-    let namespace = reply.map_err(failed)?.namespace;
-    namespace.ok_or_else(|| malformed("an answer without a namespace"))
-}
-
-fn agent_of(reply: std::result::Result<v1::AgentReply, wire::client::Error>) -> Result<v1::Agent> {
-    let agent = reply.map_err(failed)?.agent;
-    agent.ok_or_else(|| malformed("an answer without an agent"))
+/// What an answer is about, which every controller puts into it.
+fn held<T>(part: Option<T>, what: &str) -> Result<T> {
+    part.ok_or_else(|| malformed(&format!("an answer without {what}")))
 }
 
 /// How a call ended that did not end well.

@@ -4,7 +4,7 @@ use std::future::Future;
 
 use model::{AgentId, AgentState, Reason, State};
 use tonic::{Request, Response, Status};
-use wire::status::{Code, Failure};
+use wire::status::Failure;
 use wire::v1;
 
 use super::request::Hop;
@@ -61,8 +61,7 @@ impl Gateway {
         caller: &Caller,
         request: Request<v1::GetAgentRequest>,
     ) -> Result<Response<v1::AgentReply>, Failure> {
-        let id = AgentId::new(&request.get_ref().id)
-            .map_err(|error| Failure::new(Code::Invalid, error.to_string()))?;
+        let id = AgentId::new(&request.get_ref().id)?;
         let (state, position) = self.read(Deadline::of(request.metadata())).await?;
         let agent = state.agent(&id).ok_or_else(|| failure::no_agent(&id))?;
         let agent = self.agent(&state, agent);

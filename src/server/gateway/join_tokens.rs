@@ -4,10 +4,10 @@
 use model::{Command, JoinTokenId, Principal};
 use tonic::{Request, Response, Status};
 use wire::convert::join_token_out;
-use wire::status::{Code, Failure};
+use wire::status::Failure;
 use wire::v1;
 
-use super::tasks::{position_of, unexpected};
+use super::tasks::position_of;
 use super::{Deadline, Gateway};
 
 #[tonic::async_trait]
@@ -48,7 +48,12 @@ impl Gateway {
     ) -> Result<Response<v1::JoinTokenReply>, Failure> {
         self.ordered(
             request,
-            |order| Ok((token_id(&order.id)?, Command::try_from(order.clone())?)),
+            |order| {
+                Ok((
+                    JoinTokenId::new(&order.id)?,
+                    Command::try_from(order.clone())?,
+                ))
+            },
             |id, principal, command| self.order_token_here(id, principal, command),
             |hop, order| async move { hop.join_tokens().create(order).await },
         )
@@ -62,7 +67,7 @@ impl Gateway {
         self.ordered(
             request,
             |order| {
-                let token = token_id(&order.id)?;
+                let token = JoinTokenId::new(&order.id)?;
                 let command = Command::RevokeJoinToken {
                     token: token.clone(),
                 };
@@ -80,11 +85,7 @@ impl Gateway {
         principal: Principal,
         command: Command,
     ) -> Result<v1::JoinTokenReply, Failure> {
-        let accepted = self.proposed(principal, command).await?;
-        match accepted.reply {
-            model::Reply::Done => {}
-            other => return Err(unexpected(&other)),
-        }
+        let accepted = self.done(principal, command).await?;
         let state = self.0.cluster.view();
         let token = state.join_token(&id);
         Ok(v1::JoinTokenReply {
@@ -92,8 +93,4 @@ impl Gateway {
             token: token.map(|token| join_token_out(token, state.time())),
         })
     }
-}
-
-fn token_id(text: &str) -> Result<JoinTokenId, Failure> {
-    JoinTokenId::new(text).map_err(|error| Failure::new(Code::Invalid, error.to_string()))
 }

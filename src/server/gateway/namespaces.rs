@@ -3,10 +3,10 @@
 use model::{Command, Namespace, Principal};
 use tonic::{Request, Response, Status};
 use wire::convert::namespace_out;
-use wire::status::{Code, Failure};
+use wire::status::Failure;
 use wire::v1;
 
-use super::tasks::{position_of, unexpected};
+use super::tasks::position_of;
 use super::{Deadline, Gateway};
 
 #[tonic::async_trait]
@@ -38,7 +38,7 @@ impl v1::namespaces_server::Namespaces for Gateway {
         request: Request<v1::GetNamespaceRequest>,
     ) -> Result<Response<v1::NamespaceReply>, Status> {
         self.reader(&request)?;
-        let name = named(&request.get_ref().name)?;
+        let name = Namespace::new(&request.get_ref().name).map_err(Failure::from)?;
         let (state, position) = self.read(Deadline::of(request.metadata())).await?;
         Ok(Response::new(v1::NamespaceReply {
             position: Some(position),
@@ -77,19 +77,11 @@ impl Gateway {
         principal: Principal,
         command: Command,
     ) -> Result<v1::NamespaceReply, Failure> {
-        let accepted = self.proposed(principal, command).await?;
-        match accepted.reply {
-            model::Reply::Done => {}
-            other => return Err(unexpected(&other)),
-        }
+        let accepted = self.done(principal, command).await?;
         let state = self.0.cluster.view();
         Ok(v1::NamespaceReply {
             position: Some(position_of(&accepted)),
             namespace: Some(namespace_out(&state, &name)),
         })
     }
-}
-
-fn named(text: &str) -> Result<Namespace, Failure> {
-    Namespace::new(text).map_err(|error| Failure::new(Code::Invalid, error.to_string()))
 }

@@ -7,7 +7,7 @@ use wire::status::{Code, Failure};
 use wire::v1;
 
 use super::Gateway;
-use super::tasks::{position_of, unexpected};
+use super::tasks::position_of;
 
 impl Gateway {
     pub(super) async fn order_agent(
@@ -17,8 +17,7 @@ impl Gateway {
         self.ordered(
             request,
             |order| {
-                let agent = AgentId::new(&order.id)
-                    .map_err(|error| Failure::new(Code::Invalid, error.to_string()))?;
+                let agent = AgentId::new(&order.id)?;
                 Ok((agent, Command::try_from(order.clone())?))
             },
             |agent, principal, command| self.order_here(agent, principal, command),
@@ -43,11 +42,7 @@ impl Gateway {
             return Err(at_work(&id));
         }
         let before = shown().filter(|_| removes);
-        let accepted = self.proposed(principal, command).await?;
-        match accepted.reply {
-            model::Reply::Done => {}
-            other => return Err(unexpected(&other)),
-        }
+        let accepted = self.done(principal, command).await?;
         Ok(v1::AgentReply {
             position: Some(position_of(&accepted)),
             agent: before.or_else(shown),

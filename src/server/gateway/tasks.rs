@@ -269,6 +269,19 @@ impl Gateway {
         self.counted(answer)
     }
 
+    /// The same of a command that is answered with nothing but that it is done.
+    pub(super) async fn done(
+        &self,
+        principal: Principal,
+        command: Command,
+    ) -> Result<Accepted, Failure> {
+        let accepted = self.proposed(principal, command).await?;
+        match accepted.reply {
+            model::Reply::Done => Ok(accepted),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     fn counted(&self, answer: Answered) -> Result<Accepted, Failure> {
         answer.map_err(|refusal| {
             if matches!(refusal, Refusal::Rejected(_)) {
