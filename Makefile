@@ -37,7 +37,7 @@ core: ## Only the pure core's tests: seconds, no sockets, no disk
 sim: ## Simulated clusters that break: SEEDS=1000, or SEED=7 again; ARGS=--mutants plants each known bug
 	$(CARGO) test --locked --profile sim -p quorate-sim --test sim -- $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),1000)) $(ARGS)
 
-power-cuts: ## Cut the power of real file systems on a busy machine: CUTS=300 PARALLEL=4
+power-cuts: ## Cut the power of real file systems on a busy machine: CUTS=300 PARALLEL=4 ON=xfs
 	scripts/power-cuts
 
 verify: ## Read-only checks: formatting, lints, tidiness, documentation

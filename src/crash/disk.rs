@@ -1,4 +1,4 @@
-//! An ext4 file system in a file, on a loop device, whose power can be cut.
+//! A file system in a file, on a loop device, whose power can be cut: ext4, or xfs where `QUORATE_POWER_CUTS_ON` says so.
 //!
 //! The cut is an ioctl, made by a few lines of Python since it is `unsafe` in Rust. It leaves the file system
 //! as the last flush left it; mounting it again replays the journal, as after pulling the plug. Unlike a
@@ -13,8 +13,8 @@ use std::thread;
 
 use tempfile::TempDir;
 
-/// Says a word when it is ready, and waits for one. `_IOR('X', 125, u32)`, value 2: shut down without flushing
-/// the journal.
+/// Says a word when it is ready, and waits for one. `_IOR('X', 125, u32)`, value 2, to ext4 as to xfs: shut down without
+/// flushing the journal.
 const SHUTDOWN: &str = "import fcntl, os, struct, sys\n\
     fd = os.open(sys.argv[1], os.O_RDONLY)\n\
     os.write(1, b'!')\n\
@@ -29,7 +29,18 @@ pub fn cut_power_below(mounted: &Path) -> Result<(), String> {
     cut.map_err(|error| format!("the power of {} was not cut: {error}", mounted.display()))
 }
 
-/// An ext4 file system of its own, on a loop device.
+/// The command that makes an empty file system in a file.
+fn making() -> Result<[&'static str; 3], String> {
+    match std::env::var("QUORATE_POWER_CUTS_ON").as_deref() {
+        Ok("ext4") | Err(_) => Ok(["mkfs.ext4", "-q", "-F"]),
+        Ok("xfs") => Ok(["mkfs.xfs", "-q", "-f"]),
+        Ok(other) => Err(format!(
+            "QUORATE_POWER_CUTS_ON is {other}: power is cut of ext4 or xfs"
+        )),
+    }
+}
+
+/// A file system of its own, on a loop device.
 pub struct Disk {
     dir: TempDir,
     image: PathBuf,
@@ -51,7 +62,8 @@ impl Disk {
         let image = fs::File::create(&disk.image).map_err(text)?;
         image.set_len(BYTES).map_err(text)?;
         tool("python3", &["--version"])?;
-        tool("mkfs.ext4", &["-q", "-F", &shown(&disk.image)])?;
+        let [program, quietly, at_any_rate] = making()?;
+        tool(program, &[quietly, at_any_rate, &shown(&disk.image)])?;
         disk.try_mount()?;
         disk.unmount();
         Ok(disk)
