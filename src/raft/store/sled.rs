@@ -233,6 +233,13 @@ fn io_error(error: sled::Error) -> io::Error {
             "the log is in use by another process",
         ),
         sled::Error::Io(error) => in_words(error),
+        sled::Error::Corruption { at, .. } => {
+            let what = match at {
+                Some(at) => format!("`db` is damaged at byte {}", at.lid()),
+                None => "`conf`, or another file of sled's, is damaged: what was written there does not read back".to_owned(),
+            };
+            io::Error::new(io::ErrorKind::InvalidData, what)
+        }
         other => io::Error::new(io::ErrorKind::InvalidData, other.to_string()),
     }
 }

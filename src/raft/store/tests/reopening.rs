@@ -344,6 +344,11 @@ async fn a_truncated_or_flipped_database_is_never_taken_for_other_data() {
     check_damages(Path::new("log/1/db"), 1, &["db", "wal."]).await;
 }
 
+#[tokio::test]
+async fn a_truncated_or_flipped_configuration_of_sled_is_named() {
+    check_damages(Path::new("log/1/conf"), 8, &["conf"]).await;
+}
+
 /// Truncations, and flips all over a file, or a share of them: the log opens complete, or says what is wrong in
 /// one of these words.
 async fn check_damages(name: &Path, share: usize, words: &[&str]) {
