@@ -119,10 +119,7 @@ impl<'e> Listener<'e> {
             let at = usize::try_from(event.n).unwrap_or(usize::MAX);
             match of_entry.and_then(|events| events.get(at)) {
                 Some(is) if is == event => {}
-                Some(is) => note(
-                    Kind::EventNeverWas,
-                    format!("as {event:?}, and it was {is:?}"),
-                ),
+                Some(is) => note(Kind::EventNeverWas, format!("as {event}, and it was {is}")),
                 None => note(
                     Kind::EventNeverWas,
                     ", and the entry has no such".to_owned(),

@@ -23,7 +23,7 @@ pub struct Finding {
     pub sentence: String,
     /// How many things were held against the promise.
     pub looked_at: u64,
-    /// The first of each kind.
+    /// The first of each kind, in the order in which they were seen.
     pub violations: Vec<Violation>,
     /// How many more there were.
     pub left_out: u64,

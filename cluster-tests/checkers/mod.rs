@@ -31,6 +31,7 @@ mod writes;
 pub use convergence::{check_hashes, is_converged};
 pub use evidence::{Case, Evidence, Execution, Final};
 pub use finding::{Checker, Finding, Standing};
+pub use recovery::healing_times;
 pub use replay::{Books, Replay};
 pub use violation::{Invariant, Kind, Violation};
 
@@ -60,7 +61,16 @@ pub fn all() -> Vec<Box<dyn Checker>> {
 pub fn judge(evidence: &Evidence) -> Vec<Finding> {
     let case = Case::of(evidence);
     let mut findings: Vec<Finding> = all().iter().map(|checker| checker.check(&case)).collect();
+    let shown = evidence.history.shown();
     for finding in &mut findings {
+        for violation in &mut finding.violations {
+            // What is seen in the log alone has its time from those who were told of it.
+            let entry = violation.entries.iter().max();
+            violation.at = violation.at.or_else(|| shown.at(*entry?));
+        }
+        finding
+            .violations
+            .sort_by_key(|it| (it.at.is_none(), it.at));
         finding.bound(KEPT);
         if let Some(why) = &evidence.unlogged {
             finding.not_asked(why);

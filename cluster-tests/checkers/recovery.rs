@@ -52,16 +52,37 @@ fn healings(faults: &[Fault]) -> Vec<(Moment, &Fault)> {
     found
 }
 
+/// How long it took until a write succeeded, each time that nothing was broken any more: with the fault that was the
+/// last to be healed. Without those after which the next one came first.
+pub fn healing_times(history: &History) -> Vec<(&Fault, Duration)> {
+    let timed = |(healed, fault)| {
+        let (at, _) = first_write(history, healed)?;
+        let is_next = |begun| begun > healed && begun < at;
+        let is_cut_off = history.faults.iter().any(|it| is_next(it.begun));
+        (!is_cut_off).then(|| (fault, at.since(healed)))
+    };
+    let healings = healings(&history.faults).into_iter();
+    healings.filter_map(timed).collect()
+}
+
+fn writes(history: &History) -> impl Iterator<Item = &Operation> {
+    let operations = history.operations.iter();
+    operations.filter(|it| !it.action.is_read())
+}
+
+/// The first that succeeded from a moment on.
+fn first_write(history: &History, from: Moment) -> Option<(Moment, &Operation)> {
+    writes(history)
+        .filter(|it| it.outcome.answer().is_some() && it.answered >= Some(from))
+        .filter_map(|it| Some((it.answered?, it)))
+        .min_by_key(|(at, _)| *at)
+}
+
 fn judge_healing(history: &History, (healed, fault): (Moment, &Fault), finding: &mut Finding) {
     let limit = Moment(healed.0.saturating_add(Moment::of(SOON).0));
     let next_fault = history.faults.iter().map(|it| it.begun);
     let next_fault = next_fault.filter(|begun| *begun > healed).min();
-    let writes = || history.operations.iter().filter(|it| !it.action.is_read());
-    let success = |it: &&Operation| it.outcome.answer().is_some() && it.answered >= Some(healed);
-    let first = { writes() }
-        .filter(success)
-        .filter_map(|it| Some((it.answered?, it)))
-        .min_by_key(|(at, _)| *at);
+    let first = first_write(history, healed);
     // Something else was broken before it could show.
     if next_fault.is_some_and(|begun| begun < limit && first.is_none_or(|(at, _)| at > begun)) {
         return;
@@ -75,7 +96,7 @@ fn judge_healing(history: &History, (healed, fault): (Moment, &Fault), finding: 
         let until = it.answered.unwrap_or(Moment(u64::MAX));
         it.invoked < limit && until > healed
     };
-    let Some(waiting) = writes().find(asked) else {
+    let Some(waiting) = writes(history).find(asked) else {
         let (name, target) = (&fault.name, &fault.target);
         let gap = format!("nobody asked for a write in the 2 s after `{name} {target}` was healed");
         finding.gaps.push(gap);

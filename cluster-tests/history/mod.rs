@@ -61,15 +61,31 @@ pub struct History {
     pub gauges: Vec<Gauge>,
 }
 
+/// Indexes in their order, each with when an answer that names it or a later one came first.
+#[derive(Debug, Clone)]
+pub struct Shown(Vec<(u64, Moment)>);
+
+impl Shown {
+    /// When the first answer came that knows of an entry.
+    pub fn at(&self, index: u64) -> Option<Moment> {
+        let from = self.0.partition_point(|(told, _)| *told < index);
+        self.0.get(from).map(|(_, at)| *at)
+    }
+}
+
 impl History {
     /// Operations that were acknowledged, refused, and whose outcome is unknown.
-    /// When an entry of the log shows first: as the first answer comes that names its index or a later one.
-    pub fn shown_at(&self, index: u64) -> Option<Moment> {
-        let shown = self.operations.iter().filter(|it| {
-            let seen = it.index();
-            seen.is_some_and(|seen| seen >= index)
-        });
-        shown.filter_map(|it| it.answered).min()
+    /// When the entries of the log showed first.
+    pub fn shown(&self) -> Shown {
+        let told = |it: &Operation| Some((it.index()?, it.answered?));
+        let mut told: Vec<(u64, Moment)> = self.operations.iter().filter_map(told).collect();
+        told.sort_unstable();
+        let mut soonest = None;
+        for (_, at) in told.iter_mut().rev() {
+            let first = soonest.map_or(*at, |soonest: Moment| soonest.min(*at));
+            (*at, soonest) = (first, Some(first));
+        }
+        Shown(told)
     }
 
     pub fn counts(&self) -> Counts {

@@ -280,3 +280,22 @@ impl SeenEvent {
         }
     }
 }
+
+impl std::fmt::Display for SeenEvent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.kind)?;
+        if let Some(task) = self.task {
+            write!(f, " of t{task}")?;
+        }
+        if let Some(epoch) = self.epoch {
+            write!(f, " under epoch {epoch}")?;
+        }
+        if !self.agent.is_empty() {
+            write!(f, " on {}", self.agent)?;
+        }
+        match self.state {
+            TaskState::Unspecified => Ok(()),
+            state => write!(f, ", {}", state.as_str()),
+        }
+    }
+}

@@ -2,6 +2,7 @@
 //! report of a run, once for programs ([`Report`], JSON) and once for people ([`page()`], one HTML file that needs nothing
 //! else).
 
+mod broken;
 mod curves;
 mod figures;
 mod page;

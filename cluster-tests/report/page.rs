@@ -6,24 +6,60 @@
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
+use super::broken::{broken, in_order};
 use super::curves::curves;
 use super::run::{Report, Verdict};
-use super::timeline::{timeline, told};
+use super::timeline::timeline;
 use super::{grouped, span};
-use crate::checkers::{Evidence, Finding, Standing, Violation};
-use crate::history::Operation;
-use crate::log::Content;
+use crate::checkers::{Evidence, Finding, Standing};
 
 const STYLE: &str = include_str!("page.css");
 
-/// Violations that are told in full. The rest says nothing more about what is wrong, and is in the JSON.
-const TOLD: usize = 60;
-/// Operations and entries of one violation.
-const SHOWN: usize = 12;
+/// Operations and entries of one violation, proofs of one fault.
+pub const SHOWN: usize = 12;
+
+/// What a reader who does not know the product may ask for.
+const WORDS: &[(&str, &str)] = &[
+    (
+        "entry, index",
+        "the controllers' common log is a list of entries, and an index is the place of one in it; each answer names the index of the state that it shows",
+    ),
+    (
+        "term",
+        "the reign of one leader among the controllers; a later one has a higher number",
+    ),
+    (
+        "task, attempt, epoch",
+        "a task is assigned to an agent, which is an attempt of it; if that agent is lost there is another one. The epoch of an attempt is the index of the entry that assigned it, and tells its reports from those of any other",
+    ),
+    (
+        "slots, sent ahead",
+        "how many attempts an agent runs at once; it is given one more ahead, to begin with it as soon as a slot is free",
+    ),
+    (
+        "lease",
+        "for how long an agent may work without having heard from the leader; when it is over the agent is lost and what it had goes elsewhere",
+    ),
+    (
+        "generation",
+        "it is raised when a cluster's log begins anew from a saved state",
+    ),
+    (
+        "operation",
+        "one call of a client of this program: what it asked for and was answered, and both times",
+    ),
+    (
+        "hash",
+        "a sum over a controller's whole state; equal where the states are",
+    ),
+    (
+        "facts",
+        "how many things were held against a promise; where there are few, that it holds says little",
+    ),
+];
 
 pub fn page(report: &Report, evidence: &Evidence) -> String {
-    let violations: Vec<&Violation> = report.violations().collect();
-    let told = &violations[..violations.len().min(TOLD)];
+    let violations = in_order(report);
     let title = format!("{}: {}", report.run.scenario, report.verdict.as_str());
     let page = html! {
         (DOCTYPE)
@@ -38,21 +74,19 @@ pub fn page(report: &Report, evidence: &Evidence) -> String {
                 (head(report))
                 h2 { "Timeline" }
                 div class="scroll" { (timeline(&evidence.history, &violations)) }
-                @if !violations.is_empty() {
-                    @let all: u64 = report.findings.iter().map(Finding::broken).sum();
-                    h2 { (grouped(all)) @if all == 1 { " violation" } @else { " violations" } }
-                    @for (number, violation) in (1..).zip(told) { (broken(number, violation, evidence)) }
-                    @if violations.len() > told.len() {
-                        p class="soft" { (violations.len() - told.len()) " more are in the JSON report, and marked in the timeline where their time is known; of each kind the first hundred are kept." }
-                    }
-                }
+                @if !violations.is_empty() { (broken(report, &violations, evidence)) }
                 h2 { "Promises" }
                 (promises(&report.findings))
                 h2 { "Faults" }
                 (faults(report))
                 (curves(&evidence.history))
-                h2 { "Do it again" }
+                h2 { "Do it again, or look further" }
                 pre { (report.run.replay) }
+                p class="soft" {
+                    "Beside this page lie the same report for programs, as .json, and all operations with their times and answers, as "
+                    ".history.jsonl. The controllers' own files, logs among them, are kept until the next run: the program says where."
+                }
+                (words())
             }
         }
     };
@@ -63,12 +97,13 @@ fn head(report: &Report) -> Markup {
     let run = &report.run;
     let counts = report.operations;
     let verdict = report.verdict.as_str();
+    let served_after = report.served_after();
     html! {
         h1 { span class={ "verdict " (verdict) } { (verdict) } "Scenario " (run.scenario) ", seed " (run.seed) }
         p class="soft" {
             @match report.verdict {
                 Verdict::Valid => "Everything that was promised and could be checked was kept.",
-                Verdict::Violated => "A promise was broken:",
+                Verdict::Violated => "This is broken:",
                 Verdict::Invalid => "This run shows nothing, for or against:",
             }
         }
@@ -82,6 +117,9 @@ fn head(report: &Report) -> Markup {
             (fact("outcome unknown", &grouped(counts.unknown)))
             (fact("changes of leader", &grouped(report.reigns.saturating_sub(1))))
             (fact("leases that ran out", &grouped(report.expiries.leases)))
+            @if !served_after.is_empty() {
+                (fact("a write after healing", &served_after.to_string()))
+            }
             (fact("network", &run.network))
             @for (what, version) in &run.versions { (fact(what, version)) }
         }
@@ -96,90 +134,6 @@ fn head(report: &Report) -> Markup {
 
 fn fact(name: &str, value: &str) -> Markup {
     html! { div { dt { (name) } dd { (value) } } }
-}
-
-fn broken(number: usize, violation: &Violation, evidence: &Evidence) -> Markup {
-    let kind = violation.kind;
-    let operations = &evidence.history.operations;
-    let find = |id: &u64| operations.iter().find(|it| it.id == *id);
-    let shown: Vec<&Operation> = violation
-        .operations
-        .iter()
-        .filter_map(find)
-        .take(SHOWN)
-        .collect();
-    html! {
-        section class="violation" {
-            h3 { (number) ". " (kind.invariant()) ", " (kind.invariant().sentence()) }
-            table {
-                tr { td { "promised" } td { (sentence(kind.promise())) } }
-                tr { td { "seen" } td class="seen" { (sentence(&violation.seen)) } }
-                @if let Some(at) = violation.at {
-                    tr { td { "when" } td { (format!("{:.3} s", at.seconds())) (during(violation, evidence)) } }
-                }
-                @if !shown.is_empty() {
-                    tr { td { "operations" } td { @for operation in &shown { div { (told(operation)) } } } }
-                }
-                @if !violation.entries.is_empty() {
-                    tr {
-                        td { "in the log" }
-                        td { @for index in violation.entries.iter().take(SHOWN) { (entry(*index, evidence)) } }
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// Which faults were open, and who led.
-fn during(violation: &Violation, evidence: &Evidence) -> String {
-    let Some(at) = violation.at else {
-        return String::new();
-    };
-    let history = &evidence.history;
-    let reigns = history.reigns.iter().rev();
-    let leader = { reigns }.find(|it| it.from <= at);
-    let open = history.faults.iter();
-    let open = open.filter(|it| it.begun <= at && it.healed.is_none_or(|end| end >= at));
-    let open: Vec<String> = open
-        .map(|it| format!("`{} {}`", it.name, it.target))
-        .collect();
-    let leader = leader.map(|it| format!(", {} led in term {}", it.controller, it.term));
-    let open = match open.as_slice() {
-        [] => String::new(),
-        open => format!(", during {}", open.join(" and ")),
-    };
-    format!("{}{open}", leader.unwrap_or_default())
-}
-
-/// An entry of the log in words, as the controllers that have it say.
-fn entry(index: u64, evidence: &Evidence) -> Markup {
-    let mut versions: Vec<(Vec<&str>, &crate::log::LogEntry)> = Vec::new();
-    let mut lack = Vec::new();
-    for (controller, log) in &evidence.logs {
-        match log.get(index) {
-            None => lack.push(controller.as_str()),
-            Some(found) => match versions.iter_mut().find(|(_, entry)| *entry == found) {
-                Some((who, _)) => who.push(controller),
-                None => versions.push((vec![controller], found)),
-            },
-        }
-    }
-    html! {
-        div {
-            "entry " (index)
-            @for (who, entry) in &versions {
-                ", term " (entry.term) " (" (who.join(", ")) "): "
-                @match (&entry.content, entry.words.is_empty()) {
-                    (_, false) => (entry.words.join("; ")),
-                    (Content::Blank, true) => "a leader's first, without operations",
-                    (Content::Membership, true) => "who belongs to the cluster",
-                    (Content::Operations(bytes), true) => { (bytes.len()) " bytes of operations" }
-                }
-            }
-            @if !lack.is_empty() { ", not in the log of " (lack.join(", ")) }
-        }
-    }
 }
 
 fn promises(findings: &[Finding]) -> Markup {
@@ -250,8 +204,17 @@ fn not_seen(report: &Report) -> Markup {
     }
 }
 
+fn words() -> Markup {
+    html! {
+        details {
+            summary { "What the words mean" }
+            @for (word, meaning) in WORDS { p { b { (word) } ": " (meaning) "." } }
+        }
+    }
+}
+
 /// With a capital and a full stop.
-fn sentence(text: &str) -> String {
+pub fn sentence(text: &str) -> String {
     let mut letters = text.chars();
     let first = letters
         .next()

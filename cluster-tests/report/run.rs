@@ -5,12 +5,14 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
-use crate::checkers::{Evidence, Finding, Standing};
+use crate::checkers::{Evidence, Finding, Standing, healing_times};
 use crate::history::{Counts, Expiries, History, Operation, Outcome};
+use crate::report::Samples;
 
 const SCHEMA: u32 = 1;
 
@@ -67,6 +69,16 @@ pub struct FaultCount {
     pub healed: u64,
     /// How it was seen that they took effect, each way once.
     pub proofs: Vec<String>,
+    /// Milliseconds until a write succeeded, each time that one of them was the last to be healed.
+    #[serde(default)]
+    pub served_after_ms: Vec<u64>,
+}
+
+impl FaultCount {
+    pub fn served_after(&self) -> Samples {
+        let millis = self.served_after_ms.iter().copied();
+        Samples::new(millis.map(Duration::from_millis).collect())
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -91,15 +103,8 @@ pub struct Report {
 }
 
 impl Report {
-    pub fn of(run: Run, evidence: &Evidence, mut findings: Vec<Finding>) -> Report {
+    pub fn of(run: Run, evidence: &Evidence, findings: Vec<Finding>) -> Report {
         let history = &evidence.history;
-        // What is seen in the log alone has its time from those who were told of it.
-        for violation in findings.iter_mut().flat_map(|it| &mut it.violations) {
-            let entry = violation.entries.iter().max();
-            violation.at = violation
-                .at
-                .or_else(|| entry.and_then(|index| history.shown_at(*index)));
-        }
         let faults = faults(history);
         let operations = history.counts();
         let (verdict, reasons) = verdict(&run, operations, &faults, &findings);
@@ -135,6 +140,15 @@ impl Report {
         std::fs::write(&html, super::page(self, evidence))
             .map_err(Error::file("writing", &html))?;
         evidence.history.write(&file("history.jsonl"))
+    }
+
+    /// Until a write succeeded, each time that nothing was broken any more.
+    pub fn served_after(&self) -> Samples {
+        let mut all = Samples::default();
+        for count in self.faults.values() {
+            all.add(&count.served_after());
+        }
+        all
     }
 
     pub fn violations(&self) -> impl Iterator<Item = &crate::checkers::Violation> {
@@ -210,6 +224,11 @@ fn faults(history: &History) -> BTreeMap<String, FaultCount> {
                 count.proofs.push(effect.proof.clone());
             }
         }
+    }
+    for (fault, took) in healing_times(history) {
+        let count = counts.entry(fault.name.clone()).or_default();
+        let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        count.served_after_ms.push(millis);
     }
     counts
 }

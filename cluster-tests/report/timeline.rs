@@ -35,6 +35,8 @@ const LETTER: f64 = 6.8;
 /// A bar that is wider has its text in it, another one beside it, so much of it.
 const INSIDE: f64 = 60.0;
 const BESIDE: f64 = 150.0;
+/// Violations of one mark that are named in it.
+const NAMED: usize = 12;
 
 /// Rows of the picture from the top, and the scale of its time.
 struct Scale {
@@ -290,7 +292,7 @@ fn operation_bar(operation: &Operation, scale: &Scale, y: f64, named: bool) -> M
         None => width.min(5.0),
     };
     html! {
-        g {
+        g id=[named.then(|| format!("op{}", operation.id))] {
             title { (told(operation)) }
             rect class=(class) x=(px(x)) y=(px(y)) width=(px(bar)) height=(px(BAR)) {}
             @if bar < width {
@@ -366,16 +368,20 @@ fn mark(mark: &Mark<'_>, (top, bottom): (f64, f64)) -> Markup {
         [] => String::new(),
     };
     let half = half_width(&label);
+    let first = violations.first().map_or(0, |(number, _)| *number);
     html! {
-        g class="mark" {
-            title {
-                @for (number, violation) in violations {
-                    (number) ". " (violation.kind.invariant()) ": " (violation.seen) "\n"
+        a href={ "#v" (first) } {
+            g class="mark" {
+                title {
+                    @for (number, violation) in violations.iter().take(NAMED) {
+                        (number) ". " (violation.kind.invariant()) ": " (violation.seen) "\n"
+                    }
+                    @if violations.len() > NAMED { "and " (violations.len() - NAMED) " more" }
                 }
+                line x1=(px(*x)) x2=(px(*x)) y1=(px(tip)) y2=(px(bottom)) {}
+                path d={ "M" (px(x - half)) " " (px(top)) " h" (px(2.0 * half)) " v13 h" (px(6.0 - half)) " l-6 6 l-6 -6 h" (px(6.0 - half)) " z" } {}
+                text x=(px(*x)) y=(px(top + 10.5)) text-anchor="middle" { (label) }
             }
-            line x1=(px(*x)) x2=(px(*x)) y1=(px(tip)) y2=(px(bottom)) {}
-            path d={ "M" (px(x - half)) " " (px(top)) " h" (px(2.0 * half)) " v13 h" (px(6.0 - half)) " l-6 6 l-6 -6 h" (px(6.0 - half)) " z" } {}
-            text x=(px(*x)) y=(px(top + 10.5)) text-anchor="middle" { (label) }
         }
     }
 }

@@ -127,9 +127,11 @@ async fn what_was_answered_while_processes_died_between_two_lines_is_what_the_lo
 #[test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bug_that_is_planted_is_found_and_told() {
     let _turn = turn().await;
+    let calm = planned("calm", 5);
     let campaign = Campaign {
         planted: Some("epoch-not-the-index".to_owned()),
-        ..planned("calm", 5)
+        replay: format!("{} --planted epoch-not-the-index", calm.replay),
+        ..calm
     };
     let (outcome, progress) = outcome("planted", &campaign).await;
     let report = &outcome.report;

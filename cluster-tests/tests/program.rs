@@ -1,10 +1,12 @@
 //! The program, as a person starts it: what it prints, what it leaves, and how it ends.
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, SystemTime};
 
 use cluster_tests::binary::newer_source;
+use cluster_tests::faults::process::{Doing, living_in, send};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use tokio::test;
 
@@ -124,4 +126,41 @@ async fn the_seed_comes_first_and_the_verdict_and_the_way_to_do_it_again_last() 
     assert_eq!(code, Some(1), "{stdout}{stderr}");
     assert!(stdout.contains("VIOLATED") && read()["verdict"] == "VIOLATED");
     assert!(stdout.contains("--planted epoch-not-the-index"), "{stdout}");
+}
+
+/// Somebody lets each process go on that the run has stopped.
+#[test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_whose_faults_have_no_effect_is_invalid_however_well_the_cluster_does() {
+    let _turn = turn().await;
+    let place = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let reports = place.path().join("reports");
+    let mut program = Command::new(env!("CARGO_BIN_EXE_cluster-tests"));
+    program.args(["--scenario", "pause-10x", "--minutes", "0.1", "--seed", "7"]);
+    program.args(["--report", reports.to_str().unwrap()]);
+    program.env("QUORATE_TEST_DIR", place.path());
+    let mut program = program.stdout(Stdio::piped()).spawn().unwrap();
+    let mut gone_on = 0;
+    while program.try_wait().unwrap().is_none() {
+        let stopped = living_in(place.path())
+            .into_iter()
+            .filter(|process| process.doing == Doing::Stopped);
+        for process in stopped {
+            gone_on += i32::from(send(process.pid, Signal::SIGCONT).is_ok());
+        }
+        // Late enough for the program to see that it stands, and long before it was to go on.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let told = program.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&told.stdout);
+    assert!(gone_on > 0, "{text}");
+    assert_eq!(told.status.code(), Some(3), "{text}");
+    let report: Value =
+        serde_json::from_slice(&std::fs::read(reports.join("pause-10x-7.json")).unwrap()).unwrap();
+    assert_eq!(report["verdict"], "INVALID", "{text}");
+    let findings = report["findings"].as_array().unwrap();
+    let broken = findings
+        .iter()
+        .map(|it| it["violations"].as_array().unwrap().len());
+    assert_eq!(broken.sum::<usize>(), 0, "{text}");
+    assert!(text.contains("pause-10x: c"), "which one, and why: {text}");
 }

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use cluster_tests::checkers::{Evidence, judge};
+use cluster_tests::checkers::{Evidence, Invariant, Kind, Violation, judge};
 use cluster_tests::history::{
     Action, Effect, Fault, Moment, Operation, Outcome, Reign, TaskState, Value,
 };
@@ -191,6 +191,7 @@ fn a_good_run_is_valid_and_its_page_shows_all_that_happened() {
     }
     // Others' texts are texts, and nothing runs or is loaded.
     assert!(html.contains("&lt;succeeded&gt;") && !html.contains("<succeeded>"));
+    let html = html.replace("href=\"#", "");
     for foreign in ["<script", "src=", "href=", "url(", "http"] {
         assert!(!html.contains(foreign), "{foreign}");
     }
@@ -209,9 +210,52 @@ fn a_broken_promise_is_told_with_what_was_promised_what_was_seen_and_what_shows_
         "operation 10000: `get t60` by client-3",
         "in the log",
         "c2 led in term 2",
+        // From the words to the picture, and back.
+        "href=\"#op10000\"",
+        "id=\"op10000\"",
+        "href=\"#v1\"",
+        "id=\"v1\"",
     ] {
         assert!(html.contains(part), "{part}");
     }
+}
+
+#[test]
+fn what_was_seen_first_is_told_first_and_of_each_promise_some_in_full() {
+    let evidence = evidence(half_a_minute());
+    let mut findings = judge(&evidence);
+    let mut breaks = |promise: Invariant, kind, seconds: std::ops::Range<u64>| {
+        let finding = findings.iter_mut().find(|it| it.invariant == promise);
+        let finding = finding.unwrap();
+        for second in seconds.rev() {
+            let seen = format!("{promise} at second {second}");
+            let violation = Violation::new(kind, seen).at(Moment(second * SECOND));
+            finding.violations.push(violation.entry(256));
+        }
+    };
+    breaks(Invariant::I1, Kind::Lost, 10..20);
+    breaks(Invariant::I6, Kind::HashOfNoLog, 3..4);
+    breaks(Invariant::I8, Kind::EventMissing, 5..9);
+    findings[0].left_out = 7;
+    let html = kept("many", &Report::of(run(), &evidence, findings), &evidence);
+    let place = |text: &str| html.find(text).unwrap_or_else(|| panic!("no {text}"));
+    let told = html[place("What is broken")..].to_owned();
+    let place = |text: &str| told.find(text).unwrap_or_else(|| panic!("no {text}"));
+    let order = [
+        "another state than this program makes of their log",
+        "broken once",
+        "I6 at second 3",
+        "broken 4 times",
+        "I8 at second 5",
+        "1 more, against: no event is left out",
+        "5. 8.000 s: I8 at second 8.",
+        "broken 17 times",
+        "I1 at second 10",
+        "7 more, against: what was acknowledged",
+        "15. 19.000 s: I1 at second 19.",
+        "7 more were counted and not kept",
+    ];
+    assert!(order.is_sorted_by_key(|text| place(text)), "{told}");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use cluster_tests::campaign::{self, Campaign, SCENARIOS, Scenario, Span};
 use cluster_tests::history::{Counts, Expiries};
-use cluster_tests::report::{Report, Verdict};
+use cluster_tests::report::{Report, Samples, Verdict};
 
 /// All scenarios, one after the other.
 const ALL: &str = "all";
@@ -86,6 +86,8 @@ pub struct Total {
     pub faults: BTreeMap<String, u64>,
     pub reigns: u64,
     pub expiries: Expiries,
+    /// By the fault that was the last to be healed.
+    pub served_after: BTreeMap<String, Samples>,
     is_violated: bool,
 }
 
@@ -107,6 +109,8 @@ impl Total {
         self.expiries.attempts += report.expiries.attempts;
         for (name, count) in &report.faults {
             *self.faults.entry(name.clone()).or_default() += count.took_effect;
+            let served_after = self.served_after.entry(name.clone()).or_default();
+            served_after.add(&count.served_after());
         }
     }
 

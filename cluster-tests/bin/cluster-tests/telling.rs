@@ -7,7 +7,7 @@ use cluster_tests::Error;
 use cluster_tests::campaign::Outcome;
 use cluster_tests::checkers::{Finding, Standing};
 use cluster_tests::history::Expiries;
-use cluster_tests::report::{Report, count, grouped, span};
+use cluster_tests::report::{Report, Samples, count, grouped, span};
 
 use super::plan::{Planned, Total};
 
@@ -59,6 +59,7 @@ pub fn end(outcome: &Outcome, directory: &Path, run: &Planned) -> Result<(), Err
     for reason in &report.reasons {
         println!("  - {reason}");
     }
+    served(&report.served_after());
     println!(
         "report  {}",
         directory.join(format!("{name}.html")).display()
@@ -124,6 +125,13 @@ fn expiries(Expiries { leases, attempts }: Expiries) -> String {
     }
 }
 
+/// How soon it was healed, each time that nothing was broken any more.
+fn served(after: &Samples) {
+    if !after.is_empty() {
+        println!("healed  a write succeeded after {after}");
+    }
+}
+
 /// All runs together, where there were several.
 pub fn total(total: &Total, planned: usize) {
     if planned < 2 {
@@ -145,9 +153,17 @@ pub fn total(total: &Total, planned: usize) {
         grouped(total.reigns),
         expiries(total.expiries),
     );
+    let mut all = Samples::default();
     for (name, times) in &total.faults {
-        println!("  {name:<22} {times:>6}");
+        match total.served_after.get(name) {
+            Some(after) if !after.is_empty() => {
+                println!("  {name:<22} {times:>6}   a write after healing: {after}");
+                all.add(after);
+            }
+            _ => println!("  {name:<22} {times:>6}"),
+        }
     }
+    served(&all);
     if !total.left_out.is_empty() {
         println!(
             "left out, because they can't be had here: {}",

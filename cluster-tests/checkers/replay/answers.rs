@@ -394,8 +394,7 @@ fn compare_agents(
         let mut told = told.clone();
         is.attempts.sort_unstable();
         told.attempts.sort_unstable();
-        if is != told {
-            let why = format!("an agent was shown as {told:?}, and it was {is:?}");
+        if let Some(why) = shown::agent_difference(&is, &told) {
             book.note(never_so(operation, index, &why));
         }
     }

@@ -92,6 +92,54 @@ pub fn difference(is: &TaskSeen, shown: &TaskSeen) -> Option<String> {
     result_differs(&is.result, &shown.result)
 }
 
+/// In what an agent's standing differs, in words.
+pub fn agent_difference(is: &AgentSeen, shown: &AgentSeen) -> Option<String> {
+    let AgentSeen {
+        id,
+        incarnation,
+        slots,
+        attempts,
+        cordoned,
+        draining,
+        lost,
+    } = shown;
+    let flags = [
+        ("cordoned", *cordoned, is.cordoned),
+        ("draining", *draining, is.draining),
+        ("lost", *lost, is.lost),
+    ];
+    if let Some((what, told, _)) = flags.iter().find(|(_, told, held)| told != held) {
+        let (told, held) = match told {
+            true => (what.to_string(), "was not".to_owned()),
+            false => (format!("not {what}"), "was".to_owned()),
+        };
+        return Some(format!("{id} was shown as {told}, and {held}"));
+    }
+    if *slots != is.slots {
+        let held = is.slots;
+        return Some(format!("{id} was shown with {slots} slots, and had {held}"));
+    }
+    if *incarnation != is.incarnation {
+        let held = &is.incarnation;
+        return Some(format!(
+            "{id} was shown as incarnation {incarnation}, and was {held}"
+        ));
+    }
+    let listed = |attempts: &[(u64, u64)]| match attempts {
+        [] => "nothing".to_owned(),
+        some => {
+            let each = some
+                .iter()
+                .map(|(task, epoch)| format!("t{task} under epoch {epoch}"));
+            each.collect::<Vec<_>>().join(", ")
+        }
+    };
+    (*attempts != is.attempts).then(|| {
+        let (told, held) = (listed(attempts), listed(&is.attempts));
+        format!("{id} was shown with {told}, and had {held}")
+    })
+}
+
 fn result_differs(held: &Option<ResultSeen>, shown: &Option<ResultSeen>) -> Option<String> {
     let text = |result: &Option<ResultSeen>| match result {
         Some(result) => result.to_string(),

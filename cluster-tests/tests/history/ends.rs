@@ -340,7 +340,7 @@ mod healing {
     //! After the last fault is healed.
 
     use super::*;
-    use cluster_tests::checkers::{Invariant, Standing};
+    use cluster_tests::checkers::{Invariant, Standing, healing_times};
     use cluster_tests::history::{Fault, Moment};
 
     const SECOND: u64 = 1_000_000;
@@ -356,20 +356,25 @@ mod healing {
         }
     }
 
-    /// A write that was asked for and answered at these tenths of a second, and what became of the promise.
-    fn standing(faults: Vec<Fault>, writes: &[(u64, u64)]) -> (Standing, Vec<Kind>) {
+    /// Writes that were asked for and answered at these tenths of a second.
+    fn history(faults: Vec<Fault>, writes: &[(u64, u64)]) -> History {
         let operations = writes.iter().enumerate().map(|(n, (asked, told))| {
             let mut write = acknowledged(n as u64, seen(1, "r1", 10, 11));
             (write.invoked, write.answered) =
                 (at(asked * SECOND / 10), Some(at(told * SECOND / 10)));
             write
         });
+        History {
+            operations: operations.collect(),
+            faults,
+            ..History::default()
+        }
+    }
+
+    /// What became of the promise.
+    fn standing(faults: Vec<Fault>, writes: &[(u64, u64)]) -> (Standing, Vec<Kind>) {
         let evidence = Evidence {
-            history: History {
-                operations: operations.collect(),
-                faults,
-                ..History::default()
-            },
+            history: history(faults, writes),
             ..Evidence::default()
         };
         let mut found = judge(&evidence).into_iter();
@@ -397,5 +402,26 @@ mod healing {
         let soon_again = vec![fault(1, 10, Some(20)), fault(2, 21, None)];
         let nothing = standing(soon_again, &[(200, 400)]);
         assert_eq!(nothing, (Standing::NothingSeen, vec![]));
+    }
+
+    #[test]
+    fn each_healing_that_shows_something_is_timed_slow_ones_too() {
+        let times = |faults, writes: &[(u64, u64)]| {
+            let history = history(faults, writes);
+            let times = healing_times(&history).into_iter();
+            let times = times.map(|(fault, took)| (fault.id, took.as_millis()));
+            times.collect::<Vec<_>>()
+        };
+        let apart = || vec![fault(1, 10, Some(20)), fault(2, 25, Some(30))];
+        let served = times(apart(), &[(150, 203), (300, 345), (300, 350)]);
+        assert_eq!(served, [(1, 300), (2, 4_500)]);
+        assert_eq!(
+            times(apart(), &[(255, 300)]),
+            [(2, 0)],
+            "the next came first"
+        );
+        let at_once = vec![fault(1, 10, Some(20)), fault(2, 15, Some(30))];
+        assert_eq!(times(at_once, &[(210, 211), (300, 301)]), [(2, 100)]);
+        assert_eq!(times(apart(), &[]), []);
     }
 }

@@ -14,6 +14,7 @@ use model::{
     Applied, Class, Command, DrainAgent, Entry, Event, Expression, Fence, Generation, Millis, Op,
     Reply, Retention, Stamped, State, StateName, SystemCommand, TaskId, TaskSpec,
 };
+use mutant::Mutant;
 
 use super::made::{
     World, agent, assign, at, by, client, finish, incarnation, kinds, placement, register, spec,
@@ -321,6 +322,20 @@ fn a_hash_that_the_log_does_not_make_is_found() {
     let mut evidence = story().evidence();
     evidence.statuses = vec![status("00ff")];
     assert_eq!(kinds(&check(&evidence)), [Kind::HashOfNoLog]);
+}
+
+/// No log does that to a sound `apply`, so the checker's own has a bug here.
+#[test]
+fn a_state_that_does_not_agree_with_itself_is_found() {
+    let mut world = story();
+    world.entry(vec![submit("twice", spec())]);
+    world.entry(vec![submit("twice", spec())]);
+    let evidence = world.evidence();
+    assert_eq!(check(&evidence), []);
+    mutant::plant(Some(Mutant::NoDedupe));
+    let found = kinds(&check(&evidence));
+    mutant::plant(None);
+    assert!(found.contains(&Kind::Unsound), "{found:?}");
 }
 
 #[test]
