@@ -84,5 +84,5 @@ pub use spec::{Kind, TaskSpec, validate_labels};
 pub use state::{Archived, State};
 pub use task::{Attempt, Cancellation, Phase, StateName, Task};
 pub use time::{Millis, Timestamp};
-pub use trace::{Reason, Scored, Trace};
+pub use trace::{Reason, Scored, TRACE_MAX_BYTES, Trace};
 pub use version::{NotUnderstood, StateVersion, Versions};

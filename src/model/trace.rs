@@ -4,6 +4,7 @@
 //! assignment: names of the terms follow from the policy version (crate `scheduler`).
 
 use std::fmt;
+use std::io;
 
 use serde::{Deserialize, Serialize};
 
@@ -57,6 +58,9 @@ impl fmt::Display for Reason {
     }
 }
 
+/// Bytes of a trace in the log: it is written for every assignment, and kept with the task's record.
+pub const TRACE_MAX_BYTES: usize = 256;
+
 /// One agent's score in a decision; lower is better.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scored {
@@ -73,8 +77,134 @@ pub struct Scored {
 pub struct Trace {
     pub policy_version: u32,
     pub winner: Scored,
-    /// At most two.
+    /// At most two, and fewer where names are so long that they have no room.
     pub runners_up: Vec<Scored>,
     /// All other agents.
     pub refusals: Vec<(Reason, u32)>,
+}
+
+impl Trace {
+    /// As much as [`TRACE_MAX_BYTES`] have room for: the winner and why all others were refused always do, and runners-up
+    /// are left out from the last on.
+    pub fn fitted(mut self) -> Trace {
+        while self.size() > TRACE_MAX_BYTES && self.runners_up.pop().is_some() {}
+        self
+    }
+
+    /// Bytes in the log.
+    pub fn size(&self) -> usize {
+        let mut size = Size(0);
+        rmp_serde::encode::write(&mut size, self).expect("counting takes anything");
+        size.0
+    }
+}
+
+/// Counts what is written, and keeps nothing.
+struct Size(usize);
+
+impl io::Write for Size {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::limit;
+
+    /// The longest name that there may be.
+    fn agent(letter: char) -> AgentId {
+        let name: String = std::iter::repeat_n(letter, 63).collect();
+        AgentId::new(&name).unwrap()
+    }
+
+    /// As high as a score gets: nothing is placed beyond an agent's slots and one ahead.
+    fn scored(letter: char) -> Scored {
+        Scored {
+            agent: agent(letter),
+            score: 1_000,
+            terms: vec![1_000],
+        }
+    }
+
+    /// Every reason there is: a new one does not compile until it stands here.
+    fn reasons() -> Vec<Reason> {
+        let mut all = vec![Reason::Lost];
+        while let Some(next) = match all.last().unwrap() {
+            Reason::Lost => Some(Reason::NotConnected),
+            Reason::NotConnected => Some(Reason::Suspect),
+            Reason::Suspect => Some(Reason::NoFreeSlot),
+            Reason::NoFreeSlot => Some(Reason::LabelMismatch),
+            Reason::LabelMismatch => Some(Reason::NotOffered),
+            Reason::NotOffered => Some(Reason::LostBefore),
+            Reason::LostBefore => Some(Reason::Cordoned),
+            Reason::Cordoned => Some(Reason::Draining),
+            Reason::Draining => Some(Reason::Declining),
+            Reason::Declining => Some(Reason::BackendsFull),
+            Reason::BackendsFull => Some(Reason::TooOld),
+            Reason::TooOld => None,
+        } {
+            all.push(next);
+        }
+        all
+    }
+
+    fn worst() -> Trace {
+        let agents = u32::try_from(limit::AGENTS_MAX).unwrap();
+        Trace {
+            policy_version: u32::MAX,
+            winner: scored('w'),
+            runners_up: vec![scored('x'), scored('y')],
+            refusals: reasons().into_iter().map(|it| (it, agents)).collect(),
+        }
+    }
+
+    #[test]
+    fn the_largest_trace_fits_and_keeps_its_winner_and_every_reason() {
+        let worst = worst();
+        assert!(worst.size() > TRACE_MAX_BYTES, "{}", worst.size());
+        let fitted = worst.clone().fitted();
+        assert!(fitted.size() <= TRACE_MAX_BYTES, "{}", fitted.size());
+        let bare = Trace {
+            runners_up: Vec::new(),
+            ..worst
+        };
+        assert_eq!(fitted, bare);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn what_has_room_is_left_in_a_trace_and_what_is_left_out_had_none(
+            lengths in prop::collection::vec(1..=63usize, 3),
+            few in prop::collection::vec(0..=10_000u32, 12),
+        ) {
+            let mut told = worst();
+            let places = std::iter::once(&mut told.winner).chain(&mut told.runners_up);
+            for (place, length) in places.zip(lengths) {
+                place.agent = AgentId::new(&place.agent.as_str()[..length]).unwrap();
+            }
+            told.refusals.iter_mut().zip(few).for_each(|((_, agents), few)| *agents = few);
+            told.refusals.retain(|(_, agents)| agents % 2 == 0);
+            let fitted = told.clone().fitted();
+            let bytes = rmp_serde::to_vec(&fitted).unwrap();
+            prop_assert_eq!(fitted.size(), bytes.len());
+            prop_assert!(bytes.len() <= TRACE_MAX_BYTES);
+            let kept = fitted.runners_up.len();
+            prop_assert_eq!(&fitted.runners_up[..], &told.runners_up[..kept]);
+            if kept < 2 {
+                let one_more = Trace { runners_up: told.runners_up[..=kept].to_vec(), ..fitted };
+                prop_assert!(one_more.size() > TRACE_MAX_BYTES);
+            }
+        }
+    }
 }

@@ -323,12 +323,13 @@ impl<'a> Planner<'a> {
         // Those that get no work at all, then those that fit not this: no reason is in both.
         let refusals = self.refused.iter().chain(&unfit);
         let refusals = refusals.map(|(reason, agents)| (reason.clone(), *agents));
-        Some(Trace {
+        let trace = Trace {
             policy_version: score::POLICY_VERSION,
             winner: scored.next()?,
             runners_up: scored.collect(),
             refusals: refusals.collect(),
-        })
+        };
+        Some(trace.fitted())
     }
 
     fn ranked(&self, require: &[Expression], is_plain: bool) -> Option<&Ranking> {

@@ -2,6 +2,7 @@
 
 mod order;
 mod shares;
+mod traces;
 
 use std::collections::BTreeMap;
 
