@@ -80,6 +80,24 @@ fn a_task_with_files_waits_for_an_agent_that_fetches_them_and_holds_up_nobody() 
 }
 
 #[test]
+fn a_task_whose_file_the_leader_lacks_is_sent_to_nobody_until_it_has_come() {
+    let mut leader = Leader::new();
+    let session = leader.agent_of_release("a1", 1, AgentProtocol::BLOBS);
+    let lacks = std::sync::Arc::new([BlobRef::of(b"data").digest].into());
+    leader.input(Input::Lacks(lacks));
+    leader.submit_with_a_file();
+    leader.submit("true");
+    leader.pass(100);
+    let sent = leader.assigned();
+    assert!(matches!(sent[..], [(to, fence)] if to == session && fence.task == TaskId(2)));
+    let why = leader.why(1);
+    let words = "until the leader has fetched what it needs from another controller";
+    assert!(why.summary.contains(words), "{}", why.summary);
+    leader.input(Input::Lacks(std::sync::Arc::default()));
+    assert_eq!(leader.task(1), StateName::Assigned);
+}
+
+#[test]
 fn an_upgraded_agent_is_known_by_its_next_hello_and_gets_what_waited_for_it() {
     let mut leader = Leader::new();
     leader.agent_of_release("a1", 1, AgentProtocol::FIRST);
