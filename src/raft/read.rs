@@ -196,3 +196,45 @@ impl<R: AsyncRuntime, P: Peers> MemberRound<R, P> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::poll;
+    use openraft_rt_tokio::TokioRuntime;
+    use tokio::sync::{Semaphore, watch};
+
+    use super::*;
+    use crate::consensus::log_id;
+
+    #[tokio::test]
+    async fn a_round_is_for_all_who_came_before_it_began_and_for_nobody_who_came_later() {
+        let (begun, mut seen) = watch::channel(0);
+        let (begun, ends) = (Arc::new(begun), Arc::new(Semaphore::new(0)));
+        let may_end = ends.clone();
+        let rounds = Rounds::spawn::<TokioRuntime, _, _>(&FatalSignal::default(), move || {
+            let (begun, may_end) = (begun.clone(), may_end.clone());
+            async move {
+                begun.send_modify(|rounds| *rounds += 1);
+                let number = *begun.borrow();
+                may_end.acquire().await.expect("it is open").forget();
+                Ok(log_id(1, number))
+            }
+        });
+        let index = |answer: Result<LogId, Error>| answer.expect("a round").index;
+        let mut early = Box::pin(rounds.join());
+        assert!(poll!(&mut early).is_pending());
+        seen.wait_for(|rounds| *rounds == 1).await.unwrap();
+        // A leader may be deposed while a round is under way: it proves nothing to whoever comes now.
+        let mut late = [Box::pin(rounds.join()), Box::pin(rounds.join())];
+        for one in &mut late {
+            assert!(poll!(one).is_pending());
+        }
+        ends.add_permits(1);
+        assert_eq!(index(early.await), 1);
+        ends.add_permits(1);
+        for one in late {
+            assert_eq!(index(one.await), 2);
+        }
+        assert_eq!(*seen.borrow(), 2);
+    }
+}
