@@ -34,6 +34,8 @@ pub enum Mutant {
     ReadyTooEarly,
     /// Some finished tasks never come to the archive.
     ArchiveLosesTasks,
+    /// A write leaves the hash of the state as it was.
+    HashForgotten,
     /// A report counts under any epoch.
     NoEpochCheck,
     /// A request id that is known is a new task all the same.

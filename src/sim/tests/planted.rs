@@ -37,6 +37,7 @@ fn brought_out_by(mutant: Mutant) -> Fault {
         Mutant::StartBeforeJournal => Fault::SlowJournal,
         Mutant::EventsDropped
         | Mutant::ArchiveLosesTasks
+        | Mutant::HashForgotten
         | Mutant::EpochNotTheIndex
         | Mutant::VerdictAckedEarly => Fault::StopAgent,
     }
