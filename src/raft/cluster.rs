@@ -156,6 +156,11 @@ impl Cluster {
         self.inner.archive.clone()
     }
 
+    #[cfg(test)]
+    pub(crate) fn core(&self) -> &LocalCore {
+        &self.inner.core
+    }
+
     pub(crate) fn holder(&self) -> &Holder {
         &self.inner.holder
     }

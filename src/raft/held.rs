@@ -397,6 +397,14 @@ impl Cluster {
     pub fn blob_stats(&self) -> BlobStats {
         self.holder().exchange.blobs.stats()
     }
+
+    /// As if so much time had passed since anybody asked for this one, and it were time to delete.
+    #[cfg(test)]
+    pub async fn collect_after(&self, blob: BlobRef, passed: Duration) -> io::Result<usize> {
+        let blobs = &self.holder().exchange.blobs;
+        blobs.grow_older(&blob, passed);
+        collect_once(blobs, self.core(), self.published()).await
+    }
 }
 
 /// What the state refers to and is not here comes from another member.
@@ -444,25 +452,32 @@ async fn scrub(blobs: Arc<Blobs>) {
     }
 }
 
-/// Deletes what nothing refers to any more. Asked of a quorum first, after the pin has run out: an entry that was
-/// proposed while it lasted is in the log of whoever leads by then, and before what the quorum confirms.
 async fn collect(exchange: Exchange, core: Arc<LocalCore>, published: Arc<Published>) {
     loop {
         tokio::time::sleep(COLLECT_EVERY).await;
-        let view = published.view();
-        if !exchange.blobs.has_old(|digest| view.state.has_blob(digest)) {
-            continue;
-        }
-        if let Err(error) = core.read(|_| ()).await {
-            tracing::debug!(%error, "no blob is deleted without a quorum");
-            continue;
-        }
-        let (blobs, view) = (exchange.blobs.clone(), published.view());
-        let collected = blocking(move || blobs.collect(|digest| view.state.has_blob(digest)));
-        match collected.await {
+        match collect_once(&exchange.blobs, &core, &published).await {
             Ok(0) => {}
             Ok(collected) => tracing::info!(collected, "deleted blobs that nothing refers to"),
             Err(error) => tracing::warn!(%error, "blobs that nothing refers to stay"),
         }
     }
+}
+
+/// Deletes what nothing refers to any more. Asked of a quorum first, after the pin has run out: an entry that was
+/// proposed while it lasted is in the log of whoever leads by then, and before what the quorum confirms.
+async fn collect_once(
+    blobs: &Arc<Blobs>,
+    core: &LocalCore,
+    published: &Published,
+) -> io::Result<usize> {
+    let view = published.view();
+    if !blobs.has_old(|digest| view.state.has_blob(digest)) {
+        return Ok(0);
+    }
+    if let Err(error) = core.read(|_| ()).await {
+        tracing::debug!(%error, "no blob is deleted without a quorum");
+        return Ok(0);
+    }
+    let (blobs, view) = (blobs.clone(), published.view());
+    blocking(move || blobs.collect(|digest| view.state.has_blob(digest))).await
 }

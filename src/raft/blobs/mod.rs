@@ -272,6 +272,15 @@ impl Blobs {
             || aside.any(|digest| !refers(digest))
     }
 
+    /// As if so much time had passed since it came, or was asked for last.
+    #[cfg(test)]
+    pub fn grow_older(&self, blob: &BlobRef, passed: Duration) {
+        let mut known = lock(&self.known);
+        let here = known.here.get_mut(&blob.digest).expect("it is here");
+        let before = here.pinned.checked_sub(passed);
+        here.pinned = before.expect("the clock reaches as far back");
+    }
+
     pub fn stats(&self) -> BlobStats {
         let known = lock(&self.known);
         BlobStats {

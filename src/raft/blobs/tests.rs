@@ -173,6 +173,33 @@ fn only_what_is_old_and_not_to_be_kept_is_deleted() {
 }
 
 #[test]
+fn what_nothing_names_is_kept_for_ten_minutes_from_when_it_came_or_was_asked_for_last() {
+    let dir = TempDir::new().unwrap();
+    let blobs = opened(dir.path());
+    let blob = BlobRef::of(b"uploaded");
+    let collected = |blobs: &Blobs| blobs.collect(|_| false).unwrap();
+    blobs.put(&[(blob, b"uploaded")]).unwrap();
+    blobs.grow_older(&blob, Duration::from_secs(595));
+    assert!(!blobs.has_old(|_| false));
+    assert_eq!(collected(&blobs), 0);
+    // Whoever proposes asks again: by its name, or with its bytes.
+    assert!(blobs.pin(&blob));
+    blobs.grow_older(&blob, Duration::from_secs(595));
+    assert_eq!(collected(&blobs), 0);
+    blobs.put(&[(blob, b"uploaded")]).unwrap();
+    blobs.grow_older(&blob, Duration::from_secs(595));
+    assert_eq!(collected(&blobs), 0);
+    // An entry that names it has come, and gone.
+    blobs.grow_older(&blob, Duration::from_secs(5));
+    assert!(!blobs.has_old(|named| *named == blob.digest));
+    assert_eq!(blobs.collect(|named| *named == blob.digest).unwrap(), 0);
+    assert!(file_of(dir.path(), &blob).exists());
+    assert!(blobs.has_old(|_| false));
+    assert_eq!(collected(&blobs), 1);
+    assert!(!file_of(dir.path(), &blob).exists());
+}
+
+#[test]
 fn many_are_written_at_once() {
     let dir = TempDir::new().unwrap();
     let blobs = opened(dir.path());

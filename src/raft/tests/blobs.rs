@@ -6,8 +6,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use crash::{Disk, tool};
-use model::{BlobRef, ControllerId};
-use tokio::time::{Instant, sleep};
+use model::{
+    Attachment, BlobRef, Command, ControllerId, Held, Namespace, Op, Principal, Submit, TaskSpec,
+    Timestamp,
+};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::harness::{Lab, PATIENCE, Running};
 use crate::space::Space;
@@ -71,6 +74,99 @@ async fn what_is_held_is_on_the_disks_of_a_majority_and_names_who_votes() {
         assert!(begun.elapsed() < PATIENCE, "never held again");
         sleep(Duration::from_millis(50)).await;
     }
+}
+
+/// A submit of a task with this file.
+fn submit_with(file: BlobRef, held: Held) -> Op {
+    let namespace = Namespace::new("default").expect("it is a name");
+    let mut spec = TaskSpec::process(namespace, vec!["cat".to_owned()]);
+    spec.blobs.attachments.push(Attachment {
+        name: "data".to_owned(),
+        blob: file,
+        executable: false,
+    });
+    Op::Client {
+        principal: Principal {
+            name: "ann".to_owned(),
+            role: model::Role::Client,
+            fingerprint: [0; 32],
+        },
+        command: Command::SubmitTask(Submit {
+            spec,
+            request_id: None,
+        }),
+        placement: None,
+        held: Some(held),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_learner_gets_no_vote_before_it_has_all_that_tasks_refer_to() {
+    let mut lab = Lab::new("lacking");
+    let members = lab.cluster(1).await;
+    let leader = members[0].cluster.clone();
+    let bytes = Bytes::from_static(b"a file of a task");
+    let file = BlobRef::of(&bytes);
+    let held = leader.hold(vec![(file, Some(bytes.clone()))]).await;
+    let submit = submit_with(file, held.unwrap());
+    let submitted = leader.propose(vec![submit], Timestamp(0)).await.unwrap();
+    assert!(submitted.replies[0].is_ok(), "{submitted:?}");
+    // Nobody can send it for now.
+    let on_disk = lab.data_dir(1).join("blobs").join(file.digest.to_string());
+    fs::remove_file(on_disk).unwrap();
+
+    let learner = lab.start(2).await;
+    let addresses = lab.addresses(2);
+    leader
+        .add_learner(ControllerId(2), addresses)
+        .await
+        .unwrap();
+    let begun = Instant::now();
+    while learner.cluster.blob_stats().missing == 0 {
+        assert!(begun.elapsed() < PATIENCE, "it never hears of the file");
+        sleep(Duration::from_millis(10)).await;
+    }
+    let asking = leader.clone();
+    let mut promoting = tokio::spawn(async move { asking.promote(ControllerId(2)).await });
+    // Without the question for files it has its vote within some milliseconds.
+    let early = timeout(Duration::from_millis(500), &mut promoting).await;
+    assert!(early.is_err(), "{early:?}");
+    assert_eq!(leader.effective_membership().voter_ids().count(), 1);
+
+    learner.cluster.append_blob(file, 0, bytes).await.unwrap();
+    promoting.await.unwrap().unwrap();
+    assert_eq!(leader.effective_membership().voter_ids().count(), 2);
+    // The one that lost it gets it back from there.
+    until_whole(&members[0], file).await;
+}
+
+/// Some entry may name it of which a member that is cut off has not heard.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_nothing_names_is_deleted_by_none_that_has_no_quorum() {
+    let mut lab = Lab::new("collected");
+    let mut config = lab.config(1);
+    config.patience = Duration::from_millis(300);
+    let first = lab.start_with(config).await.unwrap().cluster;
+    first.initialize().await.unwrap();
+    let second = lab.start(2).await;
+    let addresses = lab.addresses(2);
+    first.add_member(ControllerId(2), addresses).await.unwrap();
+    let bytes = Bytes::from_static(b"uploaded");
+    let blob = BlobRef::of(&bytes);
+    first.append_blob(blob, 0, bytes).await.unwrap();
+    let (early, late) = (Duration::from_secs(590), Duration::from_secs(10));
+    assert_eq!(first.collect_after(blob, early).await.unwrap(), 0);
+    second.cluster.shutdown().await;
+    assert_eq!(first.collect_after(blob, late).await.unwrap(), 0);
+    let on_disk = lab.data_dir(1).join("blobs").join(blob.digest.to_string());
+    assert!(on_disk.exists());
+
+    let _second = lab.start(2).await;
+    let begun = Instant::now();
+    while first.collect_after(blob, late).await.unwrap() == 0 {
+        assert!(begun.elapsed() < PATIENCE, "it is never deleted");
+    }
+    assert!(!on_disk.exists());
 }
 
 /// A file system whose blobs' share is used up.
