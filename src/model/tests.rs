@@ -1,6 +1,7 @@
 //! Tests of the whole model: golden scripts that a person can read, and properties over random
 //! entries on three replicas.
 
+mod access;
 mod archive;
 mod blobs;
 mod budget;

@@ -1,7 +1,9 @@
 //! What becomes of a task whose attempt did not come to an end of its own, one rule each.
 
-use super::world::{World, agent_id, incarnation, profile, spec, submit};
-use crate::{End, Interruption, Millis, StateName, SystemCommand, Task, TaskId};
+use super::world::{World, agent_id, fence, finish_op, incarnation, profile, spec, submit};
+use crate::{
+    End, Interruption, Millis, Outcome, StateName, SystemCommand, Task, TaskId, Timestamp,
+};
 
 /// Longer than any backoff, in milliseconds.
 const LONG: u64 = 75_000;
@@ -43,6 +45,33 @@ fn an_at_most_once_task_that_was_declined_failed_and_is_not_unknown() {
         task(&world).reason(),
         "declined by a1: stopping; nothing ran"
     );
+}
+
+#[test]
+fn when_an_attempt_began_is_known_from_its_report_alone_and_forgotten_with_the_next_try() {
+    let mut world = World::new();
+    world.register(profile("a1", 1, 1)).unwrap();
+    let mut twice = spec("false");
+    twice.retries = 1;
+    world.submit(submit(twice, None)).unwrap();
+    let times = |world: &World| (task(world).started_at, task(world).finished_at);
+    for (code, known) in [
+        (1, (None, None)),
+        (0, (Some(Timestamp(7)), Some(Timestamp(9)))),
+    ] {
+        world.assign(1, "a1").unwrap();
+        assert_eq!(
+            times(&world),
+            (None, None),
+            "that it runs is not in the log"
+        );
+        let mut outcome = Outcome::bare(End::Exited { code });
+        (outcome.started_at, outcome.finished_at) = (Timestamp(7), Timestamp(9));
+        let report = finish_op(fence(1, world.index), "a1", outcome);
+        world.one(report).unwrap();
+        assert_eq!(times(&world), known);
+        world.now += LONG;
+    }
 }
 
 #[test]

@@ -7,7 +7,9 @@ use crate::state::State;
 use crate::time::Timestamp;
 
 use super::world::{World, profile, spec, submit};
-use crate::{End, Op, Retention, StateVersion, SystemCommand};
+use crate::{
+    End, Op, REQUEST_KEPT, REQUESTS_MAX, Rejected, Reply, Retention, StateVersion, SystemCommand,
+};
 
 /// As far apart as hashes are.
 fn key(n: u64) -> RequestKey {
@@ -151,7 +153,7 @@ fn who_begins_with_a_snapshot_forgets_at_the_same_entries_as_the_others() {
     };
     let known = other.state.requests.len();
     for world in [&mut world, &mut other] {
-        world.now += crate::REQUEST_KEPT.0;
+        world.now += REQUEST_KEPT.0;
     }
     for n in 0..200 {
         for world in [&mut world, &mut other] {
@@ -162,4 +164,73 @@ fn who_begins_with_a_snapshot_forgets_at_the_same_entries_as_the_others() {
         assert_eq!(one.hash(), two.hash(), "after {n}");
     }
     assert!(world.state.requests.len() < known + 200);
+}
+
+#[test]
+fn a_full_window_refuses_new_request_ids_by_name_and_forgets_none() {
+    let mut world = World::today();
+    let first = world.submit(submit(spec("true"), Some("r1")));
+    world.state.requests.pretend(REQUESTS_MAX - 1);
+    let last = world.unchecked(submit(spec("true"), Some("r2")));
+    assert!(last.is_ok(), "there is room for one: {last:?}");
+    let refused = world.unchecked(submit(spec("true"), Some("r3")));
+    let full = Rejected::OverLimit {
+        what: "the window of request ids".into(),
+        limit: 4_000_000,
+        unit: "request ids".into(),
+    };
+    assert_eq!(refused, Err(full.clone()));
+    assert_eq!(
+        full.to_string(),
+        "the window of request ids is over its limit of 4000000 request ids"
+    );
+    assert_eq!(world.state.task_count(), 2, "nothing was submitted");
+
+    let known = Reply::Submitted {
+        task: TaskId(1),
+        duplicate: true,
+    };
+    assert_eq!(
+        first,
+        Ok(Reply::Submitted {
+            task: TaskId(1),
+            duplicate: false
+        })
+    );
+    let again = world.unchecked(submit(spec("true"), Some("r1")));
+    assert_eq!(again, Ok(known), "what is known stays known");
+    let without = world.unchecked(submit(spec("true"), None));
+    assert!(without.is_ok(), "it needs no place: {without:?}");
+    world.state.requests.pretend(REQUESTS_MAX - 1);
+    let later = world.unchecked(submit(spec("true"), Some("r3")));
+    assert!(later.is_ok(), "there is room again: {later:?}");
+}
+
+/// Its record, its segment's age: whether the segment with the only id is there after so long.
+fn keeps_the_segment_when_nearly_full(age: u64) -> bool {
+    let mut world = World::today();
+    let retention = Retention {
+        hot_tasks: 0,
+        segment_entries: 4,
+        ..Retention::default()
+    };
+    world.system(SystemCommand::Retain(retention)).unwrap();
+    world.register(profile("a1", 4, 1)).unwrap();
+    done(&mut world, "r1");
+    let at = world.index;
+    while world.state.segments().all(|segment| segment.end <= at) {
+        world.register(profile("a1", 4, 1)).unwrap();
+    }
+    world.now += age;
+    world.state.requests.pretend(REQUESTS_MAX / 16 * 15);
+    let refused_or_done = world.unchecked(submit(spec("true"), None));
+    assert!(refused_or_done.is_ok(), "{refused_or_done:?}");
+    world.state.archived_from() <= at
+}
+
+#[test]
+fn a_window_that_is_nearly_full_is_made_room_in_by_segments_that_are_a_day_old_and_no_younger_ones()
+{
+    assert!(keeps_the_segment_when_nearly_full(REQUEST_KEPT.0 - 1));
+    assert!(!keeps_the_segment_when_nearly_full(REQUEST_KEPT.0));
 }

@@ -89,6 +89,49 @@ fn a_report_by_another_agent_or_of_another_generation_changes_nothing() {
 }
 
 #[test]
+fn a_report_of_a_task_that_never_was_is_answered_and_changes_nothing() {
+    let mut world = World::new();
+    world.register(profile("a1", 1, 1)).unwrap();
+    let report = world.finish(7, 3, "a1", End::Exited { code: 0 });
+    assert_eq!(report, finished(7, Disposition::UnknownTask));
+    assert_eq!(world.state.task_count(), 0);
+}
+
+#[test]
+fn a_new_generation_loses_every_attempt_and_hears_no_report_of_the_one_before() {
+    let mut world = World::new();
+    let epoch = assigned(&mut world);
+    // Held by an incarnation that is not registered any more.
+    world.register(profile("a1", 2, 2)).unwrap();
+    let raise = |generation| SystemCommand::Found {
+        cluster_id: "restored".into(),
+        generation: Generation(generation),
+    };
+    assert!(matches!(world.system(raise(1)), Err(Rejected::Stale(_))));
+    assert_eq!(world.state.cluster_id(), "test");
+
+    world.system(raise(2)).unwrap();
+    assert_eq!(world.state.generation(), Generation(2));
+    assert_eq!(world.state.cluster_id(), "restored");
+    assert_eq!(state_of(&world, 1), StateName::Queued);
+    world.register(profile("a1", 2, 2)).unwrap();
+    let op = Op::System(SystemCommand::Assign(Assignment {
+        task: TaskId(1),
+        placement: placement_on("a1", 2),
+    }));
+    world.one(op).unwrap();
+    let again = world.index;
+    assert_eq!(world.state.live_fence(TaskId(1)).unwrap().generation.0, 2);
+    // Indexes may be used again: the same epoch, and another generation.
+    for epoch in [epoch, again] {
+        let late = world.finish(1, epoch, "a1", End::Exited { code: 0 });
+        assert_eq!(late, finished(1, Disposition::Stale));
+    }
+    assert_eq!(state_of(&world, 1), StateName::Assigned);
+    assert!(matches!(world.system(raise(1)), Err(Rejected::Stale(_))));
+}
+
+#[test]
 fn an_entry_assigns_a_task_at_most_once() {
     let mut world = World::new();
     world.register(profile("a1", 4, 1)).unwrap();
