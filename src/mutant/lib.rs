@@ -46,6 +46,18 @@ pub enum Mutant {
     CapacityUnchecked,
     /// A cordoned agent may be given work.
     CordonIgnored,
+    /// A namespace is given more at once than its quota: an entry does not look.
+    RunningQuotaUnchecked,
+    /// A submit is taken though as many tasks of its namespace wait as its quota admits.
+    QueuedQuotaUnchecked,
+    /// Who is next does not depend on the class, where several users share.
+    ClassIgnored,
+    /// Who is next does not depend on what anybody has used.
+    ShareIgnored,
+    /// An entry is applied before the one before it, where both are there.
+    ApplyOutOfOrder,
+    /// A controller is removed though too few voters would go on.
+    RemovalUnchecked,
     /// An epoch is the number of the attempt, and not the entry's index.
     EpochNotTheIndex,
     /// The leader gives a lease up before its agent does.

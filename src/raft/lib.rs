@@ -107,8 +107,8 @@ pub mod parts {
     pub use crate::snapshot::{Handle, Shelf};
     pub use crate::store::directory::{OpenError, open_stepped};
     pub use crate::store::engine::{Batch, LogEngine, Visit};
-    pub use crate::store::log::LogStore;
-    pub use crate::store::memory::MemoryEngine;
+    pub use crate::store::log::{LogStore, payloads_of};
+    pub use crate::store::wal::image::{Image, Tail};
     pub use crate::store::writer::Steps;
     pub use crate::unfinished::watch as finish_changes;
     pub use crate::watched::{Follower, Watched};

@@ -27,7 +27,7 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use failpoint::Point;
-use futures::{Stream, StreamExt};
+use futures::{FutureExt, Stream, StreamExt};
 use model::{ArchiveStep, Stamped, State, StateHashes, StateVersion, Timestamp, Versions};
 use mutant::Mutant;
 use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
@@ -337,7 +337,8 @@ impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for Machine<R> {
         let mut batches = Vec::new();
         let mut unpublished = 0;
         let mut began = Instant::now();
-        while let Some(next) = entries.next().await {
+        let mut passed_over = None;
+        while let Some(next) = next_of(&mut entries, &mut passed_over).await {
             let (entry, responder) = next?;
             failpoint::at(Point::ApplyBefore);
             let (response, batch) = self.apply_entry(&entry)?;
@@ -428,6 +429,24 @@ impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for Machine<R> {
     async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot<Handle>>> {
         self.storage.shelf.current().map(snapshot).transpose()
     }
+}
+
+/// The next entry. A planted bug takes the one behind it first, where that is there already.
+async fn next_of<N>(
+    entries: &mut (impl Stream<Item = N> + Unpin),
+    passed_over: &mut Option<N>,
+) -> Option<N> {
+    if passed_over.is_some() {
+        return passed_over.take();
+    }
+    let next = entries.next().await;
+    if mutant::is(Mutant::ApplyOutOfOrder)
+        && let Some(behind) = entries.next().now_or_never().flatten()
+    {
+        *passed_over = next;
+        return Some(behind);
+    }
+    next
 }
 
 fn tell_version(before: StateVersion, now: StateVersion) {

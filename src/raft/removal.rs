@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 
 use model::ControllerId;
+use mutant::Mutant;
 use openraft::{AsyncRuntime, ChangeMembers, RaftMetrics};
 
 use crate::consensus::{NodeId, Types};
@@ -65,6 +66,9 @@ impl<R: AsyncRuntime, P: Peers> Members<R, P> {
             return Err(Error::Rejected(format!(
                 "{id} is the only voter: without it there is no cluster"
             )));
+        }
+        if mutant::is(Mutant::RemovalUnchecked) {
+            return Ok(());
         }
         let why = format!(
             "without {id} there would be {} voters, and too few of them answer and have the log to go on; \

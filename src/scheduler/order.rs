@@ -15,6 +15,7 @@ use std::iter::Peekable;
 use model::{
     Class, Namespace, Phase, State, StateVersion, Task, TaskId, Tenant, Timestamp, Waiting,
 };
+use mutant::Mutant;
 
 /// A task's place among those of its tenant.
 pub type Place = (Class, TaskId);
@@ -120,6 +121,9 @@ fn merged(mut lines: Vec<Line<'_>>) -> Line<'_> {
 type Share = u128;
 
 fn share(used: u64, weight: u32) -> Share {
+    if mutant::is(Mutant::ShareIgnored) {
+        return 0;
+    }
     u128::from(used) * u128::from(model::SHARE_WEIGHT_MAX) / u128::from(weight.max(1))
 }
 
@@ -319,7 +323,11 @@ impl<'a> Turns<'a> {
 impl User {
     fn key(&self, at: usize) -> Option<First> {
         let Reverse(((class, task), _)) = self.heads.peek()?;
-        Some(Reverse((*class, share(self.used, self.weight), *task, at)))
+        let class = match mutant::is(Mutant::ClassIgnored) {
+            true => Class::Standard,
+            false => *class,
+        };
+        Some(Reverse((class, share(self.used, self.weight), *task, at)))
     }
 }
 

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use dispatch::Refusal;
 use model::{
-    Command, Namespace, Principal, Reply, RequestId, Role, SetNamespace, Submit, TaskId, TaskSpec,
+    Class, Command, Namespace, Principal, Reply, RequestId, Role, SetNamespace, Submit, TaskId,
+    TaskSpec,
 };
 use openraft_rt_sim::SimRuntime;
 use raft::parts::NodeId;
@@ -15,7 +16,7 @@ use tokio::sync::oneshot;
 
 use crate::network::Place;
 use crate::process;
-use crate::reactor::{Accepted, Signal};
+use crate::reactor::{Accepted, Answer, Signal};
 use crate::trace::lock;
 use crate::world::World;
 
@@ -38,7 +39,24 @@ pub fn spec(command: Vec<String>) -> TaskSpec {
     TaskSpec::process(namespace("default"), command)
 }
 
-fn namespace(name: &str) -> Namespace {
+/// The namespace that has a quota.
+pub fn capped() -> Namespace {
+    namespace("capped")
+}
+
+/// Sets how many of its tasks may run, and wait.
+pub fn quota(running: u64, queued: u64) -> Command {
+    let number = |number: u64| u32::try_from(number).ok();
+    Command::SetNamespace(SetNamespace {
+        namespace: capped(),
+        weight: Some(3),
+        users: BTreeMap::new(),
+        max_running: number(running),
+        max_queued: number(queued),
+    })
+}
+
+pub fn namespace(name: &str) -> Namespace {
     Namespace::new(name).unwrap_or_else(|_| unreachable!("a name"))
 }
 
@@ -114,6 +132,91 @@ pub async fn insist(
     }
 }
 
+/// A submit was answered.
+fn submitted(world: &World, frontier: u64, request: &str, accepted: &Accepted) -> Option<TaskId> {
+    let Reply::Submitted { task, .. } = accepted.reply else {
+        let what = format!("{request}: {:?}", accepted.reply);
+        world.judge.found("replies fit", what);
+        return None;
+    };
+    world.judge.count("submits accepted");
+    world.judge.answered(frontier, accepted.index, request);
+    world.judge.accepted(request, task);
+    Some(task)
+}
+
+/// Submits many at once, on one stream: all of them are on their way before the first is answered. What breaks off is
+/// asked for once more, each by itself, under its request id.
+pub async fn submit_all(
+    world: &Arc<World>,
+    (from, principal): (Place, Principal),
+    request: &str,
+    specs: Vec<TaskSpec>,
+) -> Vec<TaskId> {
+    let ids = world.members();
+    let at = world.leader().filter(|_| world.dice.permille(900));
+    let at = at.or_else(|| world.dice.pick(&ids).copied()).unwrap_or(1);
+    let frontier = world.judge.asks();
+    let commands = specs.into_iter().enumerate().map(|(number, spec)| {
+        let id = RequestId(format!("{request}-{number}"));
+        Command::SubmitTask(Submit {
+            spec,
+            request_id: Some(id),
+        })
+    });
+    let commands: Vec<Command> = commands.collect();
+    let streamed = stream(world, (from, at), &principal, &commands);
+    let answers = SimRuntime::timeout(PATIENCE, streamed).await;
+    let mut answers = answers.unwrap_or_default().into_iter();
+    world.judge.count("streams of submits");
+    let mut tasks = Vec::new();
+    for (number, command) in commands.iter().enumerate() {
+        let request = format!("{request}-{number}");
+        let answer = match answers.next().flatten() {
+            Some(accepted) => Ok(accepted),
+            None => insist(world, from, &principal, command).await,
+        };
+        match answer {
+            Ok(accepted) => tasks.extend(submitted(world, frontier, &request, &accepted)),
+            Err(Silence::Unknown) => world.judge.count("submits without an answer"),
+            Err(Silence::Refused) => world.judge.count("submits refused"),
+        }
+    }
+    tasks
+}
+
+/// The answers, as far as they come.
+async fn stream(
+    world: &World,
+    (from, at): (Place, NodeId),
+    principal: &Principal,
+    commands: &[Command],
+) -> Vec<Option<Accepted>> {
+    // Nothing overtakes on it.
+    world.network.travel(from, at).await;
+    let Some(boot) = world.boot(at) else {
+        return Vec::new();
+    };
+    let put = |command: &Command| {
+        let (answer, answered) = oneshot::channel();
+        let request = Signal::Request {
+            principal: principal.clone(),
+            command: command.clone(),
+            answer,
+        };
+        boot.inputs.send(request).ok();
+        answered
+    };
+    let answered: Vec<oneshot::Receiver<Answer>> = commands.iter().map(put).collect();
+    let answers = futures::future::join_all(answered).await;
+    if !boot.is_alive() {
+        return Vec::new();
+    }
+    world.network.travel(at, from).await;
+    let accepted = |answer: Result<Answer, _>| answer.ok()?.ok();
+    answers.into_iter().map(accepted).collect()
+}
+
 pub struct Client {
     pub world: Arc<World>,
     pub place: Place,
@@ -140,13 +243,12 @@ impl Client {
         let dice = &self.world.dice;
         while !self.world.is_healing() {
             SimRuntime::sleep(dice.millis(self.world.plan.think.clone())).await;
-            match dice.below(10) {
-                0..6 => {
-                    requests += 1;
-                    let request = format!("r{}-{requests}", self.number);
-                    self.submit(&request).await;
-                }
-                6..9 => self.look().await,
+            let request = format!("r{}-{requests}", self.number);
+            requests += 1;
+            match dice.below(100) {
+                0..45 => self.submit(&request).await,
+                45 => self.submit_many(&request).await,
+                46..88 => self.look().await,
                 _ => self.cancel().await,
             }
         }
@@ -162,7 +264,10 @@ impl Client {
         let code = i32::from(dice.permille(100));
         let mut spec = spec(process::command(millis, code));
         if dice.permille(200) {
-            spec.namespace = namespace("capped");
+            spec.namespace = capped();
+        }
+        if dice.permille(250) {
+            spec.class = dice.pick(&Class::ALL).copied();
         }
         match dice.below(4) {
             0 => spec.at_most_once = true,
@@ -174,17 +279,24 @@ impl Client {
 
     /// One namespace has a larger share than the others, and a quota.
     async fn share_out(&self) {
-        let command = Command::SetNamespace(SetNamespace {
-            namespace: namespace("capped"),
-            weight: Some(3),
-            users: BTreeMap::new(),
-            max_running: Some(2),
-            max_queued: Some(20),
-        });
-        let set = insist(&self.world, self.place, &someone("client"), &command).await;
+        let (command, operator) = (quota(2, 20), someone("operator"));
+        let set = insist(&self.world, self.place, &operator, &command).await;
         if set.is_ok() {
             self.world.judge.count("quotas set");
         }
+    }
+
+    /// Some are the same person, at two machines.
+    fn who(&self) -> Principal {
+        someone(&format!("user-{}", self.number % 3))
+    }
+
+    async fn submit_many(&self, request: &str) {
+        let many = self.world.dice.within(3..12);
+        let specs = (0..many).map(|_| self.spec()).collect();
+        let from = (self.place, self.who());
+        let tasks = submit_all(&self.world, from, request, specs).await;
+        lock(&self.known).extend(tasks);
     }
 
     async fn submit(&self, request: &str) {
@@ -194,7 +306,7 @@ impl Client {
             request_id: Some(RequestId(request.to_owned())),
         });
         let frontier = world.judge.asks();
-        let who = someone("client");
+        let who = self.who();
         // Some ask twice at once, as a person does who gets impatient.
         if world.dice.permille(50) {
             let (world, place, command) = (world.clone(), self.place, command.clone());
@@ -204,18 +316,9 @@ impl Client {
             }));
         }
         match insist(world, self.place, &who, &command).await {
-            Ok(Accepted {
-                reply: Reply::Submitted { task, .. },
-                index,
-            }) => {
-                world.judge.count("submits accepted");
-                world.judge.answered(frontier, index, request);
-                world.judge.accepted(request, task);
-                lock(&self.known).push(task);
+            Ok(accepted) => {
+                lock(&self.known).extend(submitted(world, frontier, request, &accepted))
             }
-            Ok(other) => world
-                .judge
-                .found("replies fit", format!("{request}: {other:?}")),
             Err(Silence::Unknown) => world.judge.count("submits without an answer"),
             Err(Silence::Refused) => world.judge.count("submits refused"),
         }
@@ -266,7 +369,7 @@ impl Client {
             reason: "a client".to_owned(),
         };
         let frontier = world.judge.asks();
-        if let Ok(accepted) = insist(world, self.place, &someone("client"), &command).await {
+        if let Ok(accepted) = insist(world, self.place, &self.who(), &command).await {
             world.judge.count("cancels");
             world
                 .judge

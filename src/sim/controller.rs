@@ -14,8 +14,9 @@ use openraft_rt_sim::SimRuntime;
 use raft::parts::openraft::Raft;
 use raft::parts::openraft::async_runtime::AsyncRuntime;
 use raft::parts::{
-    Archive, Blobs, Blocking, Core, FatalSignal, Machine, Me, Node, NodeId, Parts, Patience,
-    Published, Shelf, Steps, Storage, Types, finish_changes, open_stepped, openraft_config,
+    Archive, Blobs, Blocking, Core, FatalSignal, LogStore, Machine, Me, Node, NodeId, Parts,
+    Patience, Published, Shelf, Steps, Storage, Tail, Types, finish_changes, open_stepped,
+    openraft_config,
 };
 use raft::{Clocks, EventStream, Timers};
 use tokio::sync::mpsc;
@@ -60,6 +61,8 @@ pub struct Controller {
 pub enum Doom {
     Any,
     Vote,
+    /// In any, of which a part comes to the disk.
+    Half,
 }
 
 /// How a process ends.
@@ -68,6 +71,8 @@ pub enum End {
     Killed,
     /// And nothing of what waits for the disk comes there.
     KilledInWrite,
+    /// And of what waits for the disk a part comes there.
+    KilledInHalf,
     /// And its machine is off.
     PowerOff,
 }
@@ -98,10 +103,10 @@ impl Boot {
 }
 
 impl Controller {
-    pub fn new(id: NodeId, drift: i64) -> std::io::Result<Controller> {
+    pub fn new(id: NodeId, drift: i64, seed: u64) -> std::io::Result<Controller> {
         Ok(Controller {
             id,
-            disk: Disk::new(id)?,
+            disk: Disk::new(id, seed ^ id)?,
             boot: Mutex::default(),
             boots: AtomicU64::new(0),
             dark: AtomicBool::new(false),
@@ -132,17 +137,18 @@ impl Controller {
         lock(&self.doomed).is_some()
     }
 
+    /// How many processes there were.
+    pub fn boots(&self) -> u64 {
+        self.boots.load(Ordering::Relaxed)
+    }
+
     /// Ends the process, if there is one.
     pub fn crash(&self, world: &World, why: &str, end: End) -> bool {
         let Some(boot) = lock(&self.boot).take() else {
             return false;
         };
         world.trace.say(format_args!("c{} crashes: {why}", self.id));
-        // What was on its way to the disk may have come there, though nobody was told.
-        let written = end != End::KilledInWrite && world.dice.permille(500);
-        if written && self.disk.mood() == Mood::Well {
-            boot.steps.write();
-        }
+        self.leave(&boot, end, world.dice.below(4));
         boot.alive.store(false, Ordering::Relaxed);
         self.dark.store(end == End::PowerOff, Ordering::Relaxed);
         boot.stopping.cancel();
@@ -156,6 +162,41 @@ impl Controller {
         true
     }
 
+    /// What was on its way to the disk may have come there, or a part of it, though nobody was told.
+    fn leave(&self, boot: &Boot, end: End, drawn: u64) {
+        if self.disk.mood() != Mood::Well {
+            return;
+        }
+        match (end, drawn) {
+            (End::KilledInWrite, _) | (End::Killed | End::PowerOff, 0) => {}
+            (End::KilledInHalf, _) | (End::Killed | End::PowerOff, 1) => {
+                self.disk.set_mood(Mood::Tearing);
+                boot.steps.write();
+                self.disk.set_mood(Mood::Well);
+            }
+            (End::Killed | End::PowerOff, _) => boot.steps.write(),
+        }
+    }
+
+    /// What was acknowledged is what a start goes on from, whatever a crash or a disk has left of it.
+    fn check(&self, world: &World) {
+        match self.disk.log.verify() {
+            Ok(Tail::Whole) => {}
+            Ok(Tail::Cut) => {
+                self.disk.cut.fetch_add(1, Ordering::Relaxed);
+                world.judge.count("torn tails cut off");
+                world
+                    .trace
+                    .say(format_args!("c{} cuts a torn tail off", self.id));
+            }
+            Ok(Tail::Untold) => world.judge.count("writes found that nobody was told of"),
+            Err(what) => {
+                let what = format!("c{} starts with {what}", self.id);
+                world.judge.found("I1 what was acknowledged is read", what);
+            }
+        }
+    }
+
     /// Lets go of everything at the end of a run.
     pub fn forget(&self) {
         lock(&self.boot).take();
@@ -166,13 +207,7 @@ impl Controller {
         self.dark.store(false, Ordering::Relaxed);
         let number = self.boots.fetch_add(1, Ordering::Relaxed) + 1;
         let (alive, fatal) = (Arc::new(AtomicBool::new(true)), FatalSignal::default());
-        let handle = Handle {
-            disk: self.disk.clone(),
-            alive: alive.clone(),
-        };
-        let identity = self.disk.identity;
-        let (log, steps) = open_stepped::<SimRuntime>(Arc::new(handle), identity, fatal.clone())
-            .map_err(|error| error.to_string())?;
+        let (log, steps) = self.open(world, &alive, &fatal)?;
         let storage = self.storage().map_err(|error| error.to_string())?;
         let (published, events) = Published::new();
         let machine = Machine::new(
@@ -231,6 +266,27 @@ impl Controller {
         Ok(boot)
     }
 
+    /// Reads the log, and checks what was read.
+    fn open(
+        &self,
+        world: &Arc<World>,
+        alive: &Arc<AtomicBool>,
+        fatal: &FatalSignal,
+    ) -> Result<(LogStore<SimRuntime>, Arc<Steps>), String> {
+        let disk = &self.disk;
+        disk.log.reopen().map_err(|error| error.to_string())?;
+        let handle = Handle {
+            disk: disk.clone(),
+            alive: alive.clone(),
+            world: world.clone(),
+        };
+        let acknowledged = disk.acknowledged.clone();
+        let opened = open_stepped(Arc::new(handle), disk.identity, acknowledged, fatal.clone());
+        let opened = opened.map_err(|error| error.to_string())?;
+        self.check(world);
+        Ok(opened)
+    }
+
     fn storage(&self) -> std::io::Result<Storage> {
         let path = self.disk.path();
         let storage = Storage {
@@ -286,14 +342,16 @@ impl Controller {
                     return;
                 }
                 let controller = &world.controllers[&id];
-                let doomed = match *lock(&controller.doomed) {
-                    Some(Doom::Any) => true,
-                    Some(Doom::Vote) => steps.has_vote(),
-                    None => false,
+                let doom = *lock(&controller.doomed);
+                let end = match doom {
+                    Some(Doom::Any) => Some(End::KilledInWrite),
+                    Some(Doom::Vote) => steps.has_vote().then_some(End::KilledInWrite),
+                    Some(Doom::Half) => Some(End::KilledInHalf),
+                    None => None,
                 };
-                if doomed {
+                if let Some(end) = end {
                     controller.doom(None);
-                    controller.crash(&world, "killed in a write", End::KilledInWrite);
+                    controller.crash(&world, "killed in a write", end);
                     return;
                 }
                 steps.write();

@@ -1,9 +1,13 @@
 //! The faults of a run, one after the other and over each other, each healed again after a while.
 
+mod damage;
+mod load;
+mod members;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use model::{Addresses, Command, ControllerId, Submit};
+use model::{Command, ControllerId, Submit};
 use openraft_rt_sim::SimRuntime;
 use raft::parts::NodeId;
 use raft::parts::openraft::async_runtime::AsyncRuntime;
@@ -17,7 +21,7 @@ use crate::network::{Place, Weather, client};
 use crate::plan::Fault;
 use crate::process;
 use crate::trace::lock;
-use crate::world::{Standing, World};
+use crate::world::World;
 
 /// Until everything is healed.
 pub async fn run(world: Arc<World>) {
@@ -50,6 +54,8 @@ async fn inflict(world: Arc<World>, fault: Fault) {
         }
         Fault::KillInWrite => kill_in_write(&world).await,
         Fault::KillInVote => kill_in_vote(&world).await,
+        Fault::TornTail => damage::tear_tail(&world).await,
+        Fault::FlipBit => damage::flip_bit(&world).await,
         Fault::Isolate | Fault::Split | Fault::OneWay => cut_controllers(&world, fault).await,
         Fault::Refuse => refuse(&world).await,
         Fault::Weather => weather(&world).await,
@@ -58,7 +64,8 @@ async fn inflict(world: Arc<World>, fault: Fault) {
         Fault::FullDisk => fail_disk(&world, Mood::Full).await,
         Fault::WallClock => set_clock(&world).await,
         Fault::HandOver => hand_over(&world, any_controller(&world)).await,
-        Fault::Membership => change_members(&world).await,
+        Fault::Membership => members::change(&world).await,
+        Fault::RemoveTooMany => members::remove_too_many(&world).await,
         Fault::KillAgent | Fault::LoseJournal => kill_agent(&world, fault).await,
         Fault::StopAgent => stop_agent(&world).await,
         Fault::CutAgent | Fault::CutAgentFromLeader => cut_agent(&world, fault).await,
@@ -66,6 +73,8 @@ async fn inflict(world: Arc<World>, fault: Fault) {
         Fault::StopAtLeaseEnd => stop_until_lease_ends(&world).await,
         Fault::SlowJournal => slow_journal(&world).await,
         Fault::Cordon => cordon(&world).await,
+        Fault::Quota => load::change_quota(&world).await,
+        Fault::Crowd => load::crowd(&world).await,
     };
     if happened {
         *lock(&world.faults).entry(fault).or_default() += 1;
@@ -303,37 +312,6 @@ async fn hand_over(world: &World, to: NodeId) -> bool {
     };
     world.trace.say(format_args!("hand over to {to}"));
     boot.core.members.transfer(Some(to)).await.is_ok()
-}
-
-/// A new controller is let in, or one is sent away: the leader, too.
-async fn change_members(world: &Arc<World>) -> bool {
-    let Some(boot) = world.leader().and_then(|id| world.boot(id)) else {
-        return false;
-    };
-    let members = &boot.core.members;
-    let present = world.members();
-    match world.spare() {
-        Some(spare) if present.len() < 4 || world.dice.permille(500) => {
-            world.trace.say(format_args!("c{spare} is to join"));
-            world.enlist(spare, Standing::Member);
-            world.start(spare).await;
-            members
-                .add(ControllerId(spare), Addresses::default())
-                .await
-                .is_ok()
-        }
-        _ if present.len() > 3 => {
-            let id = any_controller(world);
-            world.trace.say(format_args!("c{id} is to go"));
-            let removed = members.remove(ControllerId(id)).await.is_ok();
-            if removed {
-                world.enlist(id, Standing::Gone);
-                world.controllers[&id].crash(world, "it was removed", End::Killed);
-            }
-            removed
-        }
-        _ => false,
-    }
 }
 
 async fn kill_agent(world: &Arc<World>, fault: Fault) -> bool {

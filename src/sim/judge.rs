@@ -4,15 +4,16 @@
 //! reads of clients. The judge has no state of the cluster's own to compare with but what the controllers
 //! themselves agree on; that they do is the first thing that it looks for.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Mutex;
 
 use agent::parts::{Attempt, Exit};
-use model::{AgentId, Event, Fence, State, StateName, TaskId, Timestamp};
-use raft::parts::NodeId;
+use model::{AgentId, Event, Fence, Op, State, TaskId, Timestamp};
+use raft::parts::{Batch, NodeId, Payload, payloads_of};
 use raft::{AppliedBatch, BatchKind};
 
+use crate::books::{Asked, Books, Entry, Plans};
 use crate::controller::MORNING;
 use crate::report::Counts;
 use crate::trace::{Trace, lock};
@@ -53,6 +54,16 @@ struct Seen {
     counts: Counts,
     /// What each entry did, as whoever applied it first told.
     events: BTreeMap<u64, Vec<Event>>,
+    /// What came to any disk, by term and index, until it is known which of it was decided.
+    written: BTreeMap<(u64, u64), Payload>,
+    /// What each entry asked for.
+    asked: BTreeMap<u64, Vec<Op>>,
+    /// Whose submit became which task.
+    submits: BTreeMap<TaskId, Asked>,
+    plans: Plans,
+    /// When a process of an attempt began, and for how many milliseconds it ran.
+    began: BTreeMap<Fence, u64>,
+    ran: BTreeMap<Fence, u64>,
     hashes: BTreeMap<u64, ([u8; 32], NodeId)>,
     /// How far each process has told.
     told: BTreeMap<Life, u64>,
@@ -126,6 +137,7 @@ impl Judge {
                     self.trace
                         .say(format_args!("#{} {:?}", batch.index, batch.events));
                 }
+                seen.decided(batch, state);
                 self.check_stamp(&mut seen, batch);
                 self.check_assignments(&mut seen, batch, state);
             }
@@ -138,6 +150,21 @@ impl Judge {
             }
             Some(_) => {}
         }
+    }
+
+    /// A controller writes this to its log.
+    pub fn wrote(&self, batch: &Batch) {
+        let mut seen = lock(&self.seen);
+        for (term, index, payload) in payloads_of(batch) {
+            if !seen.events.contains_key(&index) {
+                seen.written.entry((term, index)).or_insert(payload);
+            }
+        }
+    }
+
+    /// A leader proposes this, as the state is now.
+    pub fn proposed(&self, ops: &[Op], state: &State) {
+        lock(&self.seen).plans.note(ops, state);
     }
 
     /// State time never goes back; it follows the clocks, but for 1 % and for 5 s at each election.
@@ -243,6 +270,7 @@ impl Judge {
             self.note(&mut seen, "I3 one live attempt", what);
         }
         seen.running.insert(fence.task, (fence, agent.clone()));
+        seen.began.insert(fence, self.trace.micros());
         let starts = seen.starts.entry(fence.task).or_default();
         let again = starts.contains(&fence);
         let before = starts.len();
@@ -261,6 +289,10 @@ impl Judge {
         self.trace
             .say(format_args!("{agent} ends {fence}: {exit:?}"));
         let mut seen = lock(&self.seen);
+        if let Some(began) = seen.began.remove(&fence) {
+            let ran = (self.trace.micros() - began) / 1_000;
+            seen.ran.insert(fence, ran);
+        }
         if !matches!(exit, Exit::Exited(_)) {
             *seen.counts.entry("processes cut short").or_default() += 1;
         }
@@ -329,18 +361,21 @@ impl Judge {
         let mut seen = lock(&self.seen);
         let events = std::mem::take(&mut seen.events);
         let mut books = Books::default();
-        let mut broken = Vec::new();
         for (index, events) in &events {
-            if books.last + 1 != *index {
-                books = Books::default();
-            }
-            books.last = *index;
-            for event in events {
-                books.enter(event, &mut broken);
-            }
+            books.enter(&Entry {
+                index: *index,
+                ops: seen.asked.get(index).map_or(&[], Vec::as_slice),
+                events,
+                submits: &seen.submits,
+                plans: &seen.plans,
+                ran: &seen.ran,
+            });
         }
-        for (rule, what) in broken {
+        for (rule, what) in books.broken {
             self.note(&mut seen, rule, what);
+        }
+        for (what, count) in books.looked {
+            *seen.counts.entry(what).or_default() += count;
         }
         for (fence, index) in std::mem::take(&mut seen.acknowledged) {
             if let Some(events) = events.get(&index)
@@ -359,6 +394,29 @@ impl Judge {
     }
 }
 
+impl Seen {
+    /// What an entry asked for, and what its submits became.
+    fn decided(&mut self, batch: &AppliedBatch, state: &State) {
+        let written = self.written.remove(&(batch.term, batch.index));
+        let entry = written.and_then(|payload| payload.take_entry().ok());
+        if let Some(entry) = entry {
+            self.asked.insert(batch.index, entry.ops);
+        }
+        for event in &batch.events {
+            if let Event::TaskQueued { task: id } = event
+                && let (Some(task), Some(spec)) = (state.task(*id), state.spec(*id))
+            {
+                let asked = Asked {
+                    user: task.user.to_string(),
+                    request: task.request_id.as_deref().map(str::to_owned),
+                    spec,
+                };
+                self.submits.insert(*id, asked);
+            }
+        }
+    }
+}
+
 /// Whether these events of one entry may be what a report of this attempt did. Of a task whose outcome was unknown no
 /// attempt is live.
 fn settles(events: &[Event], of: Fence) -> bool {
@@ -370,51 +428,5 @@ fn settles(events: &[Event], of: Fence) -> bool {
     match ended.next() {
         Some(first) => first == of || ended.any(|fence| fence == of),
         None => events.iter().any(settled),
-    }
-}
-
-/// What follows from the events alone.
-#[derive(Default)]
-struct Books {
-    last: u64,
-    live: BTreeMap<TaskId, Fence>,
-    epochs: BTreeMap<TaskId, u64>,
-    ended: BTreeMap<TaskId, StateName>,
-    closed: BTreeSet<AgentId>,
-}
-
-impl Books {
-    fn enter(&mut self, event: &Event, broken: &mut Vec<(&'static str, String)>) {
-        match event {
-            Event::TaskAssigned { fence, agent, .. } => {
-                if let Some(live) = self.live.insert(fence.task, *fence) {
-                    broken.push(("I3 one live epoch", format!("{live} and {fence}")));
-                }
-                let before = self.epochs.insert(fence.task, fence.epoch.0);
-                if before.is_some_and(|before| before >= fence.epoch.0) {
-                    broken.push(("I3 epochs rise", format!("{before:?}, then {fence}")));
-                }
-                if self.closed.contains(agent) {
-                    broken.push(("I4 only fit agents", format!("{fence} on cordoned {agent}")));
-                }
-            }
-            Event::AttemptEnded { fence, .. } => {
-                self.live.remove(&fence.task);
-            }
-            Event::TaskEnded { task, state } => {
-                let before = self.ended.insert(*task, *state);
-                if before.is_some_and(|before| before != StateName::Unknown) {
-                    let what = format!("{task} ended as {before:?}, then as {state:?}");
-                    broken.push(("I2 one result", what));
-                }
-            }
-            Event::AgentCordoned { agent } | Event::AgentDraining { agent } => {
-                self.closed.insert(agent.clone());
-            }
-            Event::AgentUncordoned { agent } | Event::AgentRemoved { agent, .. } => {
-                self.closed.remove(agent);
-            }
-            _ => {}
-        }
     }
 }

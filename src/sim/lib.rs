@@ -4,7 +4,7 @@
 //! ```text
 //!              ┌── faults (swarm) ── cuts, loses, delays, crashes, slows, sets clocks
 //!              ▼
-//!  clients ─► network ─► controllers: raft::parts::Core + dispatch::Dispatcher ─► disk (what was synced stays)
+//!  clients ─► network ─► controllers: raft::parts::Core + dispatch::Dispatcher ─► disk (what was synced stays; a tail is torn, a bit turns)
 //!                 ▲            │ sessions
 //!                 └─────── agents: agent::parts::Worker ─► journal, processes that take their time
 //!                              │
@@ -15,10 +15,11 @@
 //! and did not hold. The same seed gives the same run, line by line. A run has two parts: faults, while what must
 //! never happen is looked for; then everything is mended, and what was accepted has to be done.
 //!
-//! Left out: sockets, TLS and gRPC, the write-ahead files and sled (the log's engine is a map here), blobs, and
-//! processes. These have tests of their own, on real disks and in real processes.
+//! Left out: sockets, TLS and gRPC, sled (a map stands behind the write-ahead files, whose bytes are the product's), blobs,
+//! and processes. These have tests of their own, on real disks and in real processes.
 
 mod agents;
+mod books;
 mod calls;
 mod clients;
 mod conn;

@@ -19,6 +19,10 @@ pub enum Fault {
     KillInWrite,
     #[strum(serialize = "killed in the middle of a vote")]
     KillInVote,
+    #[strum(serialize = "torn tail")]
+    TornTail,
+    #[strum(serialize = "bit flipped")]
+    FlipBit,
     #[strum(serialize = "controller without power")]
     PowerOff,
     #[strum(serialize = "controller isolated")]
@@ -43,6 +47,8 @@ pub enum Fault {
     HandOver,
     #[strum(serialize = "membership changed")]
     Membership,
+    #[strum(serialize = "removal that leaves no quorum asked for")]
+    RemoveTooMany,
     #[strum(serialize = "agent killed")]
     KillAgent,
     #[strum(serialize = "agent's journal lost")]
@@ -61,6 +67,10 @@ pub enum Fault {
     SlowJournal,
     #[strum(serialize = "agent cordoned")]
     Cordon,
+    #[strum(serialize = "quota changed under load")]
+    Quota,
+    #[strum(serialize = "crowd of submits")]
+    Crowd,
 }
 
 impl Fault {

@@ -13,6 +13,7 @@ use raft::parts::Follower;
 use raft::parts::openraft::async_runtime::AsyncRuntime;
 
 use crate::agents::AgentBoot;
+use crate::controller::MORNING;
 use crate::trace::lock;
 use crate::world::World;
 
@@ -49,6 +50,8 @@ pub async fn run(
         .command
         .get(2)
         .and_then(|word| word.parse().ok());
+    let clock = || Timestamp(MORNING + world.trace.micros() / 1_000);
+    let started_at = clock();
     world.judge.started(&boot.agent.id, &attempt);
     boot.inputs.send(Input::Started(fence)).ok();
     let mut grace = None;
@@ -78,8 +81,8 @@ pub async fn run(
     let ended = Ended {
         exit,
         captured: Captured::default(),
-        started_at: Timestamp(1),
-        finished_at: Timestamp(2),
+        started_at,
+        finished_at: clock(),
     };
     let ended = Box::new(ended);
     boot.inputs.send(Input::Ended { fence, ended }).ok();

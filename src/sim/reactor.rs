@@ -207,6 +207,7 @@ impl Running {
         for output in std::mem::take(&mut self.out) {
             match output {
                 Output::Propose { proposal, ops } => {
+                    self.world.judge.proposed(&ops, state);
                     let boot = self.boot.clone();
                     drop(SimRuntime::spawn(async move {
                         let result = boot.core.propose(ops, boot.core.wall()).await;

@@ -1,7 +1,7 @@
 //! One run, from the founding of a cluster to the verdict.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -42,6 +42,7 @@ pub struct World {
     pub faults: Mutex<Inflicted>,
     standing: Mutex<BTreeMap<NodeId, Standing>>,
     healing: AtomicBool,
+    crowds: AtomicU64,
 }
 
 /// What a controller is to the cluster, as far as whoever runs it knows.
@@ -237,7 +238,7 @@ impl World {
         });
         let standing = Mutex::new(standing.collect());
         let controllers = all
-            .map(|id| match Controller::new(id, drift()) {
+            .map(|id| match Controller::new(id, drift(), plan.seed) {
                 Ok(controller) => (id, controller),
                 Err(error) => panic!("no room for a simulated disk: {error}"),
             })
@@ -259,6 +260,7 @@ impl World {
             faults: Mutex::default(),
             standing,
             healing: AtomicBool::new(false),
+            crowds: AtomicU64::new(0),
             plan,
         })
     }
@@ -288,6 +290,11 @@ impl World {
         self.controllers.get(&id).is_some_and(Controller::is_dark)
     }
 
+    /// A number of its own for each crowd.
+    pub fn next_crowd(&self) -> u64 {
+        self.crowds.fetch_add(1, Ordering::Relaxed)
+    }
+
     pub fn is_healing(&self) -> bool {
         self.healing.load(Ordering::Relaxed)
     }
@@ -307,9 +314,15 @@ impl World {
         if controller.boot().is_some() || !self.members().contains(&id) {
             return;
         }
-        if let Err(why) = controller.start(self).await
-            && controller.disk.mood() == Mood::Well
-        {
+        let Err(why) = controller.start(self).await else {
+            return;
+        };
+        let disk = &controller.disk;
+        if disk.log.is_flipped() {
+            disk.refused.fetch_add(1, Ordering::Relaxed);
+            self.trace
+                .say(format_args!("c{id} refuses to start: {why}"));
+        } else if disk.mood() == Mood::Well {
             self.judge
                 .found("it opens what it wrote", format!("c{id}: {why}"));
         }
@@ -332,6 +345,7 @@ impl World {
             controller.doom(None);
             controller.disk.set_mood(Mood::Well);
             controller.disk.set_latency(Disk::QUICK);
+            controller.disk.log.unflip();
             if failing {
                 controller.crash(self, "its disk failed", End::Killed);
             }

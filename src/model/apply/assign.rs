@@ -109,7 +109,9 @@ impl State {
             return stale("does not satisfy what the task requires");
         }
         let spec = self.specs.get(&task.id);
-        if spec.is_some_and(|spec| self.running_left(&spec.namespace) == Some(0)) {
+        if spec.is_some_and(|spec| self.running_left(&spec.namespace) == Some(0))
+            && !mutant::is(Mutant::RunningQuotaUnchecked)
+        {
             return Err(Rejected::Stale(
                 "the quota of its namespace is used up".into(),
             ));

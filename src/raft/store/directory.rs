@@ -16,6 +16,7 @@ use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use durable::at;
@@ -103,7 +104,7 @@ pub fn open_with<R: AsyncRuntime>(
     let engine = Wal::start(files, sled, rotation, fatal.clone());
     let engine = Arc::new(engine.map_err(|error| refusal(data, error))?);
     let loaded = load(&*engine, acknowledged).map_err(in_database)?;
-    let (shared, journal) = assemble(engine, stats, loaded, Some(mark), fatal);
+    let (shared, journal) = assemble(engine, stats, loaded, mark, fatal);
     Ok(LogStore::new(shared, Writer::spawn(journal)?))
 }
 
@@ -114,17 +115,18 @@ pub fn open_on<R: AsyncRuntime>(
     identity: LogIdentity,
     fatal: FatalSignal,
 ) -> Result<LogStore<R>, OpenError> {
-    let (shared, journal) = in_memory(engine, identity, fatal)?;
+    let (shared, journal) = in_memory(engine, identity, Arc::default(), fatal)?;
     Ok(LogStore::new(shared, Writer::spawn(journal)?))
 }
 
-/// The same, written in steps that the caller takes when it pleases.
+/// The same, written in steps that the caller takes when it pleases. What was acknowledged is kept by the caller, too.
 pub fn open_stepped<R: AsyncRuntime>(
     engine: Arc<dyn LogEngine>,
     identity: LogIdentity,
+    acknowledged: Arc<AtomicU64>,
     fatal: FatalSignal,
 ) -> Result<(LogStore<R>, Arc<Steps>), OpenError> {
-    let (shared, journal) = in_memory(engine, identity, fatal)?;
+    let (shared, journal) = in_memory(engine, identity, acknowledged, fatal)?;
     let (writer, steps) = Writer::stepped(journal);
     Ok((LogStore::new(shared, writer), steps))
 }
@@ -132,16 +134,20 @@ pub fn open_stepped<R: AsyncRuntime>(
 fn in_memory(
     engine: Arc<dyn LogEngine>,
     identity: LogIdentity,
+    acknowledged: Arc<AtomicU64>,
     fatal: FatalSignal,
 ) -> Result<(Arc<Shared>, Journal), OpenError> {
-    if engine.get(key::META)?.is_none() {
+    let told = acknowledged.load(Ordering::Relaxed);
+    if told == 0 && engine.get(key::META)?.is_none() {
         engine.commit(first_batch(identity))?;
     }
-    let loaded = load(&*engine, 0).map_err(|reason| OpenError::Damaged {
+    let loaded = load(&*engine, told);
+    let loaded = loaded.map_err(|reason| OpenError::Damaged {
         dir: PathBuf::from("memory"),
         reason,
     })?;
-    Ok(assemble(engine, Arc::default(), loaded, None, fatal))
+    let mark = Mark::Memory(acknowledged);
+    Ok(assemble(engine, Arc::default(), loaded, mark, fatal))
 }
 
 fn current(dir: &Path) -> Result<Option<u64>, OpenError> {
@@ -331,7 +337,7 @@ fn assemble(
     engine: Arc<dyn LogEngine>,
     stats: Arc<StatsRecorder>,
     loaded: Loaded,
-    mark: Option<Mark>,
+    mark: Mark,
     fatal: FatalSignal,
 ) -> (Arc<Shared>, Journal) {
     let Loaded {

@@ -106,7 +106,7 @@ const SLOW: Duration = Duration::from_millis(500);
 
 pub struct Journal {
     shared: Arc<Shared>,
-    mark: Option<Mark>,
+    mark: Mark,
     meta: Meta,
     /// Bytes of the entries that the engine holds, those included that are purged and yet to be removed.
     live_bytes: u64,
@@ -119,7 +119,6 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Without a witness file (`mark`) where a simulation looks after the disk itself.
     pub fn new(shared: Arc<Shared>, opened: Opened, fatal: FatalSignal) -> Self {
         let Opened {
             meta,
@@ -201,9 +200,7 @@ impl Journal {
         let meta = encode_meta(&self.meta).to_vec();
         batch.insert(key::META.to_vec(), Some(meta));
         engine.commit(batch)?;
-        if let Some(mark) = &self.mark {
-            mark.raise(self.meta.sequence)?;
-        }
+        self.mark.raise(self.meta.sequence)?;
         let mut tail = lock(&self.shared.tail);
         for (index, truncations) in durable {
             tail.cache.set_durable(index, truncations);
@@ -326,7 +323,7 @@ fn committed_here(committed: Option<LogId>, last: Option<LogId>) -> Option<LogId
 /// What a journal starts from: the state of a log that was just opened.
 pub struct Opened {
     pub meta: Meta,
-    pub mark: Option<Mark>,
+    pub mark: Mark,
     /// Bytes of all entries in the engine.
     pub live_bytes: u64,
     /// Lowest index of which the engine may hold a part.

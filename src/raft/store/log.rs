@@ -12,19 +12,20 @@ use std::sync::{Arc, Mutex};
 
 use bytes::{Bytes, BytesMut};
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
-use openraft::{AsyncRuntime, OptionalSend};
+use openraft::{AsyncRuntime, EntryPayload, OptionalSend};
 use tokio::sync::oneshot;
 
 use super::cache::Cache;
 use super::codec::{decode_entry, encode_entry, record_length};
-use super::engine::LogEngine;
+use super::engine::{Batch, LogEngine};
 use super::journal::{Ack, Change, Write};
 use super::key::{self, PartKey};
 use super::stats::StatsRecorder;
 use super::writer::Writer;
 use crate::blocking::Blocking;
-use crate::consensus::{Entry, LogId, Types, Vote, next_index};
+use crate::consensus::{Entry, LogId, Types, Vote, next_index, term_of};
 use crate::member::LogIdentity;
+use crate::payload::Payload;
 use crate::sync::lock;
 use crate::watched::Watched;
 
@@ -424,6 +425,23 @@ pub fn scan_entries(
         None => Ok(()),
         Some(reason) => Err(io::Error::new(io::ErrorKind::InvalidData, reason)),
     }
+}
+
+/// What entries with a payload a batch puts, each with its term and index, for whoever looks on.
+pub fn payloads_of(batch: &Batch) -> Vec<(u64, u64, Payload)> {
+    let mut assembly = Assembly::default();
+    let puts = batch.iter().filter_map(|(key, value)| {
+        PartKey::decode(key)?;
+        Some((key, value.as_ref()?))
+    });
+    let entries = puts.filter_map(|(key, value)| assembly.add(key, value).ok().flatten());
+    let payloads = entries.filter_map(|(entry, _)| match entry.payload {
+        EntryPayload::Normal(payload) => {
+            Some((term_of(&entry.log_id), entry.log_id.index, payload))
+        }
+        EntryPayload::Blank | EntryPayload::Membership(_) => None,
+    });
+    payloads.collect()
 }
 
 /// Puts the parts of a record together again.

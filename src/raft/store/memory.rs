@@ -1,5 +1,5 @@
-//! A log engine in memory. It keeps what was written and nothing else, so a simulation decides by
-//! itself what a crash leaves behind.
+//! A log engine in memory, for tests, and in place of sled where a simulation has the write-ahead files in memory. It keeps
+//! what was written and nothing else.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -35,7 +35,11 @@ fn brought_out_by(mutant: Mutant) -> Fault {
         Mutant::JournalForgotten | Mutant::ReportForgotten => Fault::KillAgent,
         Mutant::IncarnationIgnored => Fault::LoseJournal,
         Mutant::StartBeforeJournal => Fault::SlowJournal,
+        Mutant::RunningQuotaUnchecked | Mutant::QueuedQuotaUnchecked => Fault::Quota,
+        Mutant::ClassIgnored | Mutant::ShareIgnored => Fault::Crowd,
+        Mutant::RemovalUnchecked => Fault::RemoveTooMany,
         Mutant::EventsDropped
+        | Mutant::ApplyOutOfOrder
         | Mutant::ArchiveLosesTasks
         | Mutant::HashForgotten
         | Mutant::EpochNotTheIndex

@@ -106,7 +106,8 @@ impl WalFile {
     }
 }
 
-fn read(bytes: &[u8], salt: Salt) -> Result<Content, String> {
+/// What the bytes of a file hold.
+pub fn read(bytes: &[u8], salt: Salt) -> Result<Content, String> {
     let mut content = Content::default();
     let mut at = SECTOR;
     while let Some(found) = bytes.get(at..).and_then(|rest| record::find(rest, salt)) {

@@ -17,6 +17,7 @@
 //! missing one means that an acknowledged write was damaged, and the log is refused.
 
 mod file;
+pub mod image;
 mod merge;
 mod record;
 
@@ -109,11 +110,10 @@ pub fn find(dir: &Path, identity: LogIdentity, sled: &SledEngine) -> io::Result<
     let (second, from_second) = WalFile::open(&second, identity)?;
     let behind = from_first.behind.max(from_second.behind);
     let contents = [from_first, from_second];
-    let mut writes: Vec<_> = contents
+    let writes = contents
         .into_iter()
         .flat_map(|Content { writes, .. }| writes)
         .collect();
-    writes.sort_unstable_by_key(|(sequence, _)| *sequence);
     Ok(Found {
         dir: dir.to_owned(),
         files: [first, second],
@@ -136,21 +136,8 @@ impl Found {
             let text = format!("{} or {files} in {dir}: {reason}", database.display());
             io::Error::new(io::ErrorKind::InvalidData, text)
         };
-        let mut writes = std::mem::take(&mut self.writes);
-        writes.retain(|(sequence, _)| *sequence > moved);
-        let mut last = moved;
-        for (sequence, _) in &writes {
-            if *sequence != last + 1 {
-                return Err(damaged(format!("write {} is missing", last + 1)));
-            }
-            last = *sequence;
-        }
-        if let Some(behind) = self.behind.filter(|behind| *behind > last) {
-            let missing = last + 1;
-            return Err(damaged(format!(
-                "write {missing} is damaged, and {behind} came after it"
-            )));
-        }
+        let writes = std::mem::take(&mut self.writes);
+        let (writes, last) = lacking(writes, self.behind, moved).map_err(damaged)?;
         let (mut batch, mut bytes) = (Batch::new(), 0);
         for (sequence, write) in writes {
             bytes += write.values().flatten().map(Vec::len).sum::<usize>();
@@ -165,8 +152,33 @@ impl Found {
     }
 }
 
-/// Number of the last write that came to sled; 0 before the first.
-fn moved(sled: &SledEngine) -> io::Result<u64> {
+/// Those of the writes that a database lacks to which so many came, and the number of the last one that there is. The
+/// reason of a refusal is for a person.
+fn lacking(
+    mut writes: Vec<(u64, Batch)>,
+    behind: Option<u64>,
+    moved: u64,
+) -> Result<(Vec<(u64, Batch)>, u64), String> {
+    writes.retain(|(sequence, _)| *sequence > moved);
+    writes.sort_unstable_by_key(|(sequence, _)| *sequence);
+    let mut last = moved;
+    for (sequence, _) in &writes {
+        if *sequence != last + 1 {
+            return Err(format!("write {} is missing", last + 1));
+        }
+        last = *sequence;
+    }
+    match behind.filter(|behind| *behind > last) {
+        Some(behind) => Err(format!(
+            "write {} is damaged, and {behind} came after it",
+            last + 1
+        )),
+        None => Ok((writes, last)),
+    }
+}
+
+/// Number of the last write that came to the database; 0 before the first.
+fn moved(sled: &dyn LogEngine) -> io::Result<u64> {
     let Some(value) = sled.get(key::MOVED)? else {
         return Ok(0);
     };
