@@ -85,10 +85,12 @@ fn journals(case: &Case<'_>, finding: &mut Finding) {
             let given = replay.assigned.get(&(*task, *epoch));
             let given_to_it = given.is_some_and(|to| to.as_str() == agent);
             if replay.gaps.is_empty() && !given_to_it {
-                let to = given.map_or("nobody".to_owned(), ToString::to_string);
-                let seen = format!(
-                    "{agent} began t{task} under epoch {epoch}, says its journal; it was given to {to}"
+                let given = given.map_or_else(
+                    || "no entry of the log assigns it under that epoch".to_owned(),
+                    |to| format!("the log assigns it to {to}"),
                 );
+                let seen =
+                    format!("{agent} began t{task} under epoch {epoch}, says its journal; {given}");
                 let violation = Violation::new(Kind::RanUnasked, seen).entry(*epoch);
                 finding.violations.push(violation);
             }
@@ -114,7 +116,9 @@ fn too_low(task: &Final) -> Option<Violation> {
     // Submitted and assigned in one entry is allowed, so equal is.
     (task.attempt > 0 && task.epoch < task.submit_index).then(|| {
         let (id, epoch, submit) = (task.id, task.epoch, task.submit_index);
-        let seen = format!("t{id} has epoch {epoch}, before its submit at {submit}");
+        let seen = format!(
+            "t{id} has epoch {epoch}, which is the index of the entry that assigned it; it was submitted at {submit}"
+        );
         Violation::new(Kind::EpochTooLow, seen).entry(submit)
     })
 }

@@ -68,9 +68,7 @@ pub fn judge(evidence: &Evidence) -> Vec<Finding> {
             let entry = violation.entries.iter().max();
             violation.at = violation.at.or_else(|| shown.at(*entry?));
         }
-        finding
-            .violations
-            .sort_by_key(|it| (it.at.is_none(), it.at));
+        finding.violations.sort_by_key(Violation::place);
         finding.bound(KEPT);
         if let Some(why) = &evidence.unlogged {
             finding.not_asked(why);

@@ -147,6 +147,12 @@ impl Violation {
         }
     }
 
+    /// By when it was seen, and where in the log; what has no time comes last.
+    pub fn place(&self) -> (bool, Option<Moment>, Option<u64>) {
+        let first = self.entries.iter().min().copied();
+        (self.at.is_none(), self.at, first)
+    }
+
     #[must_use]
     pub fn entry(mut self, index: u64) -> Violation {
         self.entries.push(index);

@@ -20,7 +20,7 @@ const IN_FULL: usize = 3;
 /// in this order, here and in the timeline.
 pub fn in_order(report: &Report) -> Vec<&Violation> {
     let mut violations: Vec<&Violation> = report.violations().collect();
-    violations.sort_by_key(|it| (it.at.is_none(), it.at, it.kind));
+    violations.sort_by_key(|it| (it.place(), it.kind));
     violations
 }
 
@@ -59,16 +59,18 @@ fn times(count: u64) -> String {
 
 /// Where controllers hold something else than their log, whatever is held against the log shows little.
 fn astray(violations: &[&Violation]) -> Markup {
-    let indexes = violations
-        .iter()
-        .filter(|it| it.kind == Kind::HashOfNoLog)
-        .flat_map(|it| it.entries.iter());
+    let of = |kind| violations.iter().filter(move |it| it.kind == kind);
+    let indexes = of(Kind::HashOfNoLog).flat_map(|it| it.entries.iter());
+    let whether = match of(Kind::HashesDiffer).next() {
+        Some(_) => "the controllers agree neither with each other nor",
+        None => "the controllers agree with each other, and not",
+    };
     html! {
         @if let Some(index) = indexes.min() {
             p class="unproven" {
-                "At entry " (index) " at the latest, controllers hold another state than this program makes of their log, by the same "
-                "code. Whatever is said below of what the log makes of something may follow from that alone, and a promise that "
-                "holds was held against that log as well."
+                "At entry " (index) " at the latest, " (whether) " with what this program makes of their log when it applies it itself. "
+                "What came before that is near the cause. Whatever is said below of what the log makes of something may follow from "
+                "it alone, and a promise that holds was held against that log as well."
             }
         }
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
-use crate::checkers::{Evidence, Finding, Standing, healing_times};
+use crate::checkers::{Evidence, Finding, Standing, Violation, healing_times};
 use crate::history::{Counts, Expiries, History, Operation, Outcome};
 use crate::report::Samples;
 
@@ -151,7 +151,7 @@ impl Report {
         all
     }
 
-    pub fn violations(&self) -> impl Iterator<Item = &crate::checkers::Violation> {
+    pub fn violations(&self) -> impl Iterator<Item = &Violation> {
         self.findings.iter().flat_map(|finding| &finding.violations)
     }
 }
@@ -164,6 +164,9 @@ fn verdict(
 ) -> (Verdict, Vec<String>) {
     let mut broken = run.failures.clone();
     let mut invalid = run.gaps.clone();
+    // What was seen broken first comes first.
+    let mut findings: Vec<&Finding> = findings.iter().collect();
+    findings.sort_by_key(|it| it.violations.first().map(Violation::place));
     for finding in findings {
         let (name, count) = (finding.invariant, finding.broken());
         let promise = name.sentence();

@@ -242,7 +242,7 @@ fn what_was_seen_first_is_told_first_and_of_each_promise_some_in_full() {
     let told = html[place("What is broken")..].to_owned();
     let place = |text: &str| told.find(text).unwrap_or_else(|| panic!("no {text}"));
     let order = [
-        "another state than this program makes of their log",
+        "the controllers agree with each other, and not with what this program makes of their log",
         "broken once",
         "I6 at second 3",
         "broken 4 times",
