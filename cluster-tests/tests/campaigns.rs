@@ -13,7 +13,7 @@ use cluster_tests::network::Backend;
 use cluster_tests::report::{Progress, Verdict};
 use tokio::test;
 
-use crate::site::turn;
+use crate::site::{alone, turn};
 
 const SEED: u64 = 7;
 
@@ -96,7 +96,7 @@ async fn what_was_answered_while_agents_died_and_came_back_is_what_the_log_makes
 async fn what_was_answered_while_half_of_many_agents_lost_their_leases_is_what_the_log_makes_of_it()
 {
     const HALF: u64 = 50;
-    let _turn = turn().await;
+    let _turn = alone().await;
     let campaign = Campaign {
         agents: 100,
         ..planned("expiries", 40)

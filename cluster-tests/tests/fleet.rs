@@ -20,7 +20,7 @@ const BACK: Duration = Duration::from_secs(10);
 
 #[test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_agents_cause_no_election_and_are_all_back_soon_after_their_leader_died() {
-    let site = Site::start("fleet", |options| options.agents(0)).await;
+    let site = Site::alone("fleet", |options| options.agents(0)).await;
     let size = AGENTS as usize;
     let fleet = Fleet::start(&site.cluster, AGENTS, 1).await.unwrap();
     let took = fleet.until_connected(CONTROLLERS, PATIENCE).await.unwrap();

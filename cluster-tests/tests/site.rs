@@ -15,8 +15,9 @@ use tokio_rustls::rustls::ClientConfig;
 use wire::v1;
 use wire::v1::tasks_client::TasksClient;
 
-/// One cluster at a time.
-static TURN: Semaphore = Semaphore::const_new(1);
+/// Clusters at a time: most of what a test does is to wait, and two cores carry two of them.
+const AT_A_TIME: u32 = 2;
+static TURN: Semaphore = Semaphore::const_new(AT_A_TIME as usize);
 
 /// For one answer or one result, whatever happens to the cluster meanwhile.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -26,6 +27,11 @@ const CONVERGED: Duration = Duration::from_secs(30);
 /// For tests that start a cluster in another way than [`Site::start`].
 pub async fn turn() -> SemaphorePermit<'static> {
     TURN.acquire().await.unwrap()
+}
+
+/// For those with so many agents that there is no room for another cluster.
+pub async fn alone() -> SemaphorePermit<'static> {
+    TURN.acquire_many(AT_A_TIME).await.unwrap()
 }
 
 /// One test's cluster.
@@ -40,7 +46,19 @@ pub struct Site {
 
 impl Site {
     pub async fn start(name: &'static str, shape: impl FnOnce(Options) -> Options) -> Site {
-        let turn = turn().await;
+        Site::begin(turn().await, name, shape).await
+    }
+
+    /// With no other cluster beside it.
+    pub async fn alone(name: &'static str, shape: impl FnOnce(Options) -> Options) -> Site {
+        Site::begin(alone().await, name, shape).await
+    }
+
+    async fn begin(
+        turn: SemaphorePermit<'static>,
+        name: &'static str,
+        shape: impl FnOnce(Options) -> Options,
+    ) -> Site {
         let progress = Progress::new(name);
         let cluster = Cluster::start(shape(Options::new(name))).await.unwrap();
         progress.say("the cluster is up");
