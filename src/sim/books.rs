@@ -153,6 +153,8 @@ impl Books {
             self.shares.blind = true;
         }
         self.last = Some(entry.index);
+        // What it asked for was not seen.
+        self.shares.blind |= entry.ops.is_empty() && !entry.events.is_empty();
         let mut told: Vec<Option<&Op>> = entry.ops.iter().map(Some).collect();
         if !self.shares.blind {
             self.shares.read(entry);

@@ -137,7 +137,10 @@ impl Judge {
                     self.trace
                         .say(format_args!("#{} {:?}", batch.index, batch.events));
                 }
-                seen.decided(batch, state);
+                if !seen.decided(batch, state) {
+                    let what = format!("entry {} is applied, and on no disk", batch.index);
+                    self.note(&mut seen, "decided once it is written", what);
+                }
                 self.check_stamp(&mut seen, batch);
                 self.check_assignments(&mut seen, batch, state);
             }
@@ -395,10 +398,11 @@ impl Judge {
 }
 
 impl Seen {
-    /// What an entry asked for, and what its submits became.
-    fn decided(&mut self, batch: &AppliedBatch, state: &State) {
+    /// What an entry asked for, and what its submits became. False where it did something, and nobody has written it.
+    fn decided(&mut self, batch: &AppliedBatch, state: &State) -> bool {
         let written = self.written.remove(&(batch.term, batch.index));
         let entry = written.and_then(|payload| payload.take_entry().ok());
+        let is_written = entry.is_some() || batch.events.is_empty();
         if let Some(entry) = entry {
             self.asked.insert(batch.index, entry.ops);
         }
@@ -414,6 +418,7 @@ impl Seen {
                 self.submits.insert(*id, asked);
             }
         }
+        is_written
     }
 }
 
