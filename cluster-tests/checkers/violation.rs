@@ -147,10 +147,10 @@ impl Violation {
         }
     }
 
-    /// By when it was seen, and where in the log; what has no time comes last.
-    pub fn place(&self) -> (bool, Option<Moment>, Option<u64>) {
+    /// By when it was seen, and where in the log; what has no time, or no place there, comes last.
+    pub fn place(&self) -> (bool, Option<Moment>, u64) {
         let first = self.entries.iter().min().copied();
-        (self.at.is_none(), self.at, first)
+        (self.at.is_none(), self.at, first.unwrap_or(u64::MAX))
     }
 
     #[must_use]

@@ -240,6 +240,11 @@ fn io_error(error: sled::Error) -> io::Error {
             };
             io::Error::new(io::ErrorKind::InvalidData, what)
         }
+        // It says so of a configuration that does not read as its own.
+        sled::Error::Unsupported(why) => io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("`conf` is damaged, or another release's: {why}"),
+        ),
         other => io::Error::new(io::ErrorKind::InvalidData, other.to_string()),
     }
 }

@@ -58,6 +58,19 @@ struct Files {
     read: Batch,
 }
 
+impl Files {
+    /// The next record, into the buffer.
+    fn encode(&mut self, identity: LogIdentity, batch: &Batch) {
+        let salt = salt_of(&self.bytes[self.current], identity);
+        record::encode(&mut self.buffer, salt, self.sequence + 1, batch);
+    }
+
+    /// The file that is written, and the record in the buffer.
+    fn current(&mut self) -> (&mut Vec<u8>, &[u8]) {
+        (&mut self.bytes[self.current], &self.buffer)
+    }
+}
+
 enum Flipped {
     File { number: usize, at: usize, bit: u8 },
     Below { key: Key, at: usize, bit: u8 },
@@ -98,19 +111,12 @@ impl Image {
     /// A crash in the middle of a write: it leaves those sectors of the record that are kept, and nobody is told.
     pub fn tear(&self, batch: Batch, mut keeps: impl FnMut() -> bool) {
         let mut files = lock(&self.files);
-        let Files {
-            bytes,
-            current,
-            end,
-            sequence,
-            buffer,
-            ..
-        } = &mut *files;
-        let file = &mut bytes[*current];
-        record::encode(buffer, salt_of(file, self.identity), *sequence + 1, &batch);
-        for (number, sector) in buffer.chunks(SECTOR).enumerate() {
+        files.encode(self.identity, &batch);
+        let at = files.end;
+        let (file, record) = files.current();
+        for (number, sector) in record.chunks(SECTOR).enumerate() {
             if keeps() {
-                put(file, *end + number * SECTOR, sector);
+                put(file, at + number * SECTOR, sector);
             }
         }
         files.torn.push(batch);
@@ -283,28 +289,21 @@ fn live(mut pairs: Batch) -> Batch {
 impl LogEngine for Image {
     fn commit(&self, batch: Batch) -> io::Result<()> {
         let mut files = lock(&self.files);
-        let Files {
-            bytes,
-            current,
-            end,
-            sequence,
-            buffer,
-            torn,
-            ..
-        } = &mut *files;
-        let file = &mut bytes[*current];
-        record::encode(buffer, salt_of(file, self.identity), *sequence + 1, &batch);
-        put(file, *end, buffer);
-        *end += buffer.len();
-        *sequence += 1;
-        torn.clear();
+        files.encode(self.identity, &batch);
+        let at = files.end;
+        let (file, record) = files.current();
+        put(file, at, record);
+        files.end += files.buffer.len();
+        files.sequence += 1;
+        files.torn.clear();
         let mut recent = lock(&self.recent);
         recent.extend(batch);
-        if *end >= FILE_BYTES {
+        if files.end >= FILE_BYTES {
+            let moved = files.sequence.to_be_bytes().to_vec();
             let mut full = std::mem::take(&mut *recent);
-            full.insert(key::MOVED.to_vec(), Some(sequence.to_be_bytes().to_vec()));
+            full.insert(key::MOVED.to_vec(), Some(moved));
             self.below.commit(full)?;
-            (*current, *end) = (1 - *current, SECTOR);
+            (files.current, files.end) = (1 - files.current, SECTOR);
         }
         Ok(())
     }
