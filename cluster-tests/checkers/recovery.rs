@@ -57,12 +57,17 @@ fn healings(faults: &[Fault]) -> Vec<(Moment, &Fault)> {
 pub fn healing_times(history: &History) -> Vec<(&Fault, Duration)> {
     let timed = |(healed, fault)| {
         let (at, _) = first_write(history, healed)?;
-        let is_next = |begun| begun > healed && begun < at;
-        let is_cut_off = history.faults.iter().any(|it| is_next(it.begun));
-        (!is_cut_off).then(|| (fault, at.since(healed)))
+        let comes_first = next_fault(history, healed).is_some_and(|begun| begun < at);
+        (!comes_first).then(|| (fault, at.since(healed)))
     };
     let healings = healings(&history.faults).into_iter();
     healings.filter_map(timed).collect()
+}
+
+/// When something was broken again.
+fn next_fault(history: &History, after: Moment) -> Option<Moment> {
+    let begun = history.faults.iter().map(|it| it.begun);
+    begun.filter(|begun| *begun > after).min()
 }
 
 fn writes(history: &History) -> impl Iterator<Item = &Operation> {
@@ -80,11 +85,11 @@ fn first_write(history: &History, from: Moment) -> Option<(Moment, &Operation)> 
 
 fn judge_healing(history: &History, (healed, fault): (Moment, &Fault), finding: &mut Finding) {
     let limit = Moment(healed.0.saturating_add(Moment::of(SOON).0));
-    let next_fault = history.faults.iter().map(|it| it.begun);
-    let next_fault = next_fault.filter(|begun| *begun > healed).min();
     let first = first_write(history, healed);
     // Something else was broken before it could show.
-    if next_fault.is_some_and(|begun| begun < limit && first.is_none_or(|(at, _)| at > begun)) {
+    if next_fault(history, healed)
+        .is_some_and(|begun| begun < limit && first.is_none_or(|(at, _)| at > begun))
+    {
         return;
     }
     if first.is_some_and(|(at, _)| at <= limit) {

@@ -74,20 +74,20 @@ impl Shown {
 }
 
 impl History {
-    /// Operations that were acknowledged, refused, and whose outcome is unknown.
     /// When the entries of the log showed first.
     pub fn shown(&self) -> Shown {
         let told = |it: &Operation| Some((it.index()?, it.answered?));
         let mut told: Vec<(u64, Moment)> = self.operations.iter().filter_map(told).collect();
         told.sort_unstable();
-        let mut soonest = None;
+        let mut soonest = Moment(u64::MAX);
         for (_, at) in told.iter_mut().rev() {
-            let first = soonest.map_or(*at, |soonest: Moment| soonest.min(*at));
-            (*at, soonest) = (first, Some(first));
+            soonest = soonest.min(*at);
+            *at = soonest;
         }
         Shown(told)
     }
 
+    /// Operations that were acknowledged, refused, and whose outcome is unknown.
     pub fn counts(&self) -> Counts {
         let mut counts = Counts::default();
         for operation in &self.operations {

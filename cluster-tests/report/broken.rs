@@ -5,11 +5,10 @@ use std::collections::BTreeMap;
 
 use maud::{Markup, html};
 
-use super::grouped;
-use super::page::{SHOWN, sentence};
 use super::run::Report;
 use super::timeline::told;
-use crate::checkers::{Evidence, Invariant, Kind, Violation};
+use super::{SHOWN, grouped, sentence};
+use crate::checkers::{Evidence, Finding, Invariant, Kind, Violation};
 use crate::history::Operation;
 use crate::log::Content;
 
@@ -42,7 +41,7 @@ pub fn broken(report: &Report, violations: &[&Violation], evidence: &Evidence) -
         (astray(violations))
         @for (promise, of_it) in &promises {
             @let finding = report.findings.iter().find(|it| it.invariant == *promise);
-            @let all = finding.map_or(0, crate::checkers::Finding::broken);
+            @let all = finding.map_or(0, Finding::broken);
             h3 { (promise) ": " (promise.sentence()) ": broken " (times(all)) }
             @for (number, violation) in of_it.iter().take(IN_FULL) { (card(*number, violation, evidence)) }
             (others(&of_it[of_it.len().min(IN_FULL)..], all - of_it.len() as u64))

@@ -43,7 +43,7 @@ impl Samples {
     }
 }
 
-/// `p50 106 ms, p99 210 ms, longest 333 ms, of 15`; what one of few samples is the 99th percentile of nobody takes for one.
+/// `p50 106 ms, p99 210 ms, longest 333 ms, of 15`, with their number: of few samples the 99th percentile is the longest.
 impl fmt::Display for Samples {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (half, most) = (self.percentile(50), self.percentile(99));

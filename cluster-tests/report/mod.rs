@@ -19,6 +19,9 @@ pub use table::Table;
 
 use std::time::Duration;
 
+/// Operations and entries of one violation, and proofs of one fault, that a page has.
+const SHOWN: usize = 12;
+
 /// As a person would say it: `640 ms`, `1.21 s`, `2 min 5 s`.
 pub fn span(duration: Duration) -> String {
     let millis = duration.as_secs_f64() * 1_000.0;
@@ -58,4 +61,23 @@ pub fn grouped(number: u64) -> String {
         out.push(digit);
     }
     out
+}
+
+/// With a capital and a full stop.
+fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    let first = letters
+        .next()
+        .map(|letter| letter.to_uppercase().to_string());
+    let rest = letters.as_str();
+    let end = if text.ends_with('.') { "" } else { "." };
+    // What begins with a name of something keeps it as it is.
+    match text
+        .chars()
+        .nth(1)
+        .is_some_and(|second| second.is_ascii_digit() || text.starts_with('`'))
+    {
+        true => format!("{text}{end}"),
+        false => format!("{}{rest}{end}", first.unwrap_or_default()),
+    }
 }

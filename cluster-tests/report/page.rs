@@ -10,13 +10,10 @@ use super::broken::{broken, in_order};
 use super::curves::curves;
 use super::run::{Report, Verdict};
 use super::timeline::timeline;
-use super::{grouped, span};
+use super::{SHOWN, grouped, sentence, span};
 use crate::checkers::{Evidence, Finding, Standing};
 
 const STYLE: &str = include_str!("page.css");
-
-/// Operations and entries of one violation, proofs of one fault.
-pub const SHOWN: usize = 12;
 
 /// What a reader who does not know the product may ask for.
 const WORDS: &[(&str, &str)] = &[
@@ -210,24 +207,5 @@ fn words() -> Markup {
             summary { "What the words mean" }
             @for (word, meaning) in WORDS { p { b { (word) } ": " (meaning) "." } }
         }
-    }
-}
-
-/// With a capital and a full stop.
-pub fn sentence(text: &str) -> String {
-    let mut letters = text.chars();
-    let first = letters
-        .next()
-        .map(|letter| letter.to_uppercase().to_string());
-    let rest = letters.as_str();
-    let end = if text.ends_with('.') { "" } else { "." };
-    // What begins with a name of something keeps it as it is.
-    match text
-        .chars()
-        .nth(1)
-        .is_some_and(|second| second.is_ascii_digit() || text.starts_with('`'))
-    {
-        true => format!("{text}{end}"),
-        false => format!("{}{rest}{end}", first.unwrap_or_default()),
     }
 }

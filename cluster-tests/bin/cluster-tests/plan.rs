@@ -82,13 +82,19 @@ pub struct Total {
     pub left_out: Vec<&'static str>,
     pub seconds: f64,
     pub operations: Counts,
-    /// Faults that took effect.
-    pub faults: BTreeMap<String, u64>,
+    /// By name.
+    pub faults: BTreeMap<String, Struck>,
     pub reigns: u64,
     pub expiries: Expiries,
-    /// By the fault that was the last to be healed.
-    pub served_after: BTreeMap<String, Samples>,
     is_violated: bool,
+}
+
+/// Faults of one name.
+#[derive(Debug, Default)]
+pub struct Struck {
+    pub took_effect: u64,
+    /// Until a write succeeded, each time that one of them was the last to be healed.
+    pub served_after: Samples,
 }
 
 impl Total {
@@ -108,9 +114,9 @@ impl Total {
         self.expiries.leases += report.expiries.leases;
         self.expiries.attempts += report.expiries.attempts;
         for (name, count) in &report.faults {
-            *self.faults.entry(name.clone()).or_default() += count.took_effect;
-            let served_after = self.served_after.entry(name.clone()).or_default();
-            served_after.add(&count.served_after());
+            let struck = self.faults.entry(name.clone()).or_default();
+            struck.took_effect += count.took_effect;
+            struck.served_after.add(&count.served_after());
         }
     }
 

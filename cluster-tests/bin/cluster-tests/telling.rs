@@ -137,7 +137,8 @@ pub fn total(total: &Total, planned: usize) {
     if planned < 2 {
         return;
     }
-    let faults: u64 = total.faults.values().sum();
+    let faults = total.faults.values().map(|struck| struck.took_effect);
+    let faults: u64 = faults.sum();
     let verdicts: Vec<String> = total
         .verdicts
         .iter()
@@ -154,14 +155,13 @@ pub fn total(total: &Total, planned: usize) {
         expiries(total.expiries),
     );
     let mut all = Samples::default();
-    for (name, times) in &total.faults {
-        match total.served_after.get(name) {
-            Some(after) if !after.is_empty() => {
-                println!("  {name:<22} {times:>6}   a write after healing: {after}");
-                all.add(after);
-            }
-            _ => println!("  {name:<22} {times:>6}"),
+    for (name, struck) in &total.faults {
+        let (times, after) = (struck.took_effect, &struck.served_after);
+        match after.is_empty() {
+            true => println!("  {name:<22} {times:>6}"),
+            false => println!("  {name:<22} {times:>6}   a write after healing: {after}"),
         }
+        all.add(after);
     }
     served(&all);
     if !total.left_out.is_empty() {
