@@ -132,8 +132,24 @@ pub async fn insist(
     }
 }
 
-/// A submit was answered.
-fn submitted(world: &World, frontier: u64, request: &str, accepted: &Accepted) -> Option<TaskId> {
+/// What came of a submit.
+fn submitted(
+    world: &World,
+    frontier: u64,
+    request: &str,
+    answer: Result<Accepted, Silence>,
+) -> Option<TaskId> {
+    let accepted = match answer {
+        Ok(accepted) => accepted,
+        Err(Silence::Unknown) => {
+            world.judge.count("submits without an answer");
+            return None;
+        }
+        Err(Silence::Refused) => {
+            world.judge.count("submits refused");
+            return None;
+        }
+    };
     let Reply::Submitted { task, .. } = accepted.reply else {
         let what = format!("{request}: {:?}", accepted.reply);
         world.judge.found("replies fit", what);
@@ -176,11 +192,7 @@ pub async fn submit_all(
             Some(accepted) => Ok(accepted),
             None => insist(world, from, &principal, command).await,
         };
-        match answer {
-            Ok(accepted) => tasks.extend(submitted(world, frontier, &request, &accepted)),
-            Err(Silence::Unknown) => world.judge.count("submits without an answer"),
-            Err(Silence::Refused) => world.judge.count("submits refused"),
-        }
+        tasks.extend(submitted(world, frontier, &request, answer));
     }
     tasks
 }
@@ -315,13 +327,9 @@ impl Client {
                 ask(&world, place, 1, who, command).await.ok();
             }));
         }
-        match insist(world, self.place, &who, &command).await {
-            Ok(accepted) => {
-                lock(&self.known).extend(submitted(world, frontier, request, &accepted))
-            }
-            Err(Silence::Unknown) => world.judge.count("submits without an answer"),
-            Err(Silence::Refused) => world.judge.count("submits refused"),
-        }
+        let answer = insist(world, self.place, &who, &command).await;
+        let task = submitted(world, frontier, request, answer);
+        lock(&self.known).extend(task);
     }
 
     /// A read at any controller: no older than anything that was seen before it began.

@@ -90,6 +90,10 @@ fn any_controller(world: &World) -> NodeId {
     world.dice.pick(&ids).copied().unwrap_or(1)
 }
 
+fn leader_or_any(world: &World) -> NodeId {
+    world.leader().unwrap_or_else(|| any_controller(world))
+}
+
 fn any_agent(world: &World) -> Arc<Agent> {
     let agents: Vec<Arc<Agent>> = world.agents.values().cloned().collect();
     let picked = world.dice.pick(&agents).cloned();
@@ -198,7 +202,7 @@ async fn doom(world: &World, id: NodeId, doom: Doom) -> bool {
 async fn cut_controllers(world: &World, fault: Fault) -> bool {
     let ids = world.members();
     let one = match world.dice.permille(500) {
-        true => world.leader().unwrap_or_else(|| any_controller(world)),
+        true => leader_or_any(world),
         false => any_controller(world),
     };
     let others = || ids.iter().copied().filter(|id| *id != one);
@@ -235,7 +239,7 @@ async fn cut_for(world: &World, ways: &[(Place, Place)], millis: std::ops::Range
 
 /// A firewall says that nobody listens at a port: to some of the others, or to all.
 async fn refuse(world: &World) -> bool {
-    let to = world.leader().unwrap_or_else(|| any_controller(world));
+    let to = leader_or_any(world);
     let others = world.members().into_iter().filter(|id| *id != to);
     let ways: Vec<(Place, Place)> = others
         .filter(|_| world.dice.permille(700))
@@ -307,7 +311,7 @@ async fn set_clock(world: &World) -> bool {
 
 async fn hand_over(world: &World, to: NodeId) -> bool {
     let to = ControllerId(to);
-    let Some(boot) = world.leader().and_then(|id| world.boot(id)) else {
+    let Some(boot) = world.leading() else {
         return false;
     };
     world.trace.say(format_args!("hand over to {to}"));
@@ -539,7 +543,7 @@ async fn cordon(world: &Arc<World>) -> bool {
     let operator = someone("operator");
     let mut done = false;
     for _ in 0..world.dice.within(1..6) {
-        let leader = world.leader().unwrap_or_else(|| any_controller(world));
+        let leader = leader_or_any(world);
         for _ in 0..world.dice.below(8) {
             let world = world.clone();
             drop(SimRuntime::spawn(async move {

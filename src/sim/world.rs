@@ -140,7 +140,7 @@ async fn until_done(world: &Arc<World>) {
     let (mut fewest, mut last) = (usize::MAX, String::new());
     while world.trace.micros() - progress < u64::try_from(NEXT_DONE.as_micros()).unwrap_or(u64::MAX)
     {
-        if let Some(boot) = world.leader().and_then(|id| world.boot(id)) {
+        if let Some(boot) = world.leading() {
             let state = boot.core.view().state.clone();
             let tasks = state.tasks_newest_first(None);
             let open: Vec<_> = tasks.filter(|task| !task.is_terminal()).collect();
@@ -210,8 +210,7 @@ async fn compare(world: &Arc<World>) {
 
 /// As the leader has it: a change whose outcome nobody was told may have happened or not.
 fn current_members(world: &World) -> Vec<NodeId> {
-    let leader = world.leader().and_then(|id| world.boot(id));
-    let members = leader.map(|boot| boot.core.members.effective());
+    let members = world.leading().map(|boot| boot.core.members.effective());
     members.map_or_else(Vec::new, |members| {
         members.nodes().map(|(id, _)| *id).collect()
     })
@@ -306,6 +305,11 @@ impl World {
             now.is_me.then_some((now.term, *id))
         });
         leading.max().map(|(_, id)| id)
+    }
+
+    /// Its process.
+    pub fn leading(&self) -> Option<Arc<Boot>> {
+        self.boot(self.leader()?)
     }
 
     /// Starts a controller that does not run, where its disk lets it.

@@ -6,7 +6,7 @@ use model::{Class, Command, Namespace, Submit, TaskSpec};
 use openraft_rt_sim::SimRuntime;
 use raft::parts::openraft::async_runtime::AsyncRuntime;
 
-use super::{any_controller, pass};
+use super::{leader_or_any, pass};
 use crate::clients::{ask, capped, namespace, quota, someone, spec, submit_all};
 use crate::network::client;
 use crate::process;
@@ -28,17 +28,16 @@ pub async fn change_quota(world: &Arc<World>) -> bool {
     let operator = someone("operator");
     let mut set = false;
     for _ in 0..world.dice.within(2..6) {
-        let leader = world.leader().unwrap_or_else(|| any_controller(world));
+        let leader = leader_or_any(world);
         let many = world.dice.within(2..10);
         for _ in 0..many {
             let command = Command::SubmitTask(Submit {
                 spec: task(world, capped(), None),
                 request_id: None,
             });
-            let world = world.clone();
+            let (world, operator) = (world.clone(), operator.clone());
             drop(SimRuntime::spawn(async move {
-                let user = someone("operator");
-                ask(&world, client(0), leader, user, command).await.ok();
+                ask(&world, client(0), leader, operator, command).await.ok();
             }));
         }
         let (most, least) = (world.dice.within(3..8), world.dice.within(1..3));

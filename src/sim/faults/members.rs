@@ -19,10 +19,9 @@ const REFUSAL: Duration = Duration::from_secs(4);
 
 /// A new controller is let in, or one is sent away: the leader, too.
 pub async fn change(world: &Arc<World>) -> bool {
-    let Some(boot) = world.leader().and_then(|id| world.boot(id)) else {
+    let Some(boot) = world.leading() else {
         return false;
     };
-    let members = &boot.core.members;
     let present = world.members();
     match world.spare() {
         Some(spare) if present.len() < 4 || world.dice.permille(500) => {
@@ -31,12 +30,7 @@ pub async fn change(world: &Arc<World>) -> bool {
         _ if present.len() > 3 => {
             let id = any_controller(world);
             world.trace.say(format_args!("c{id} is to go"));
-            let removed = members.remove(ControllerId(id)).await.is_ok();
-            if removed {
-                world.enlist(id, Standing::Gone);
-                world.controllers[&id].crash(world, "it was removed", End::Killed);
-            }
-            removed
+            send_away(world, &boot, id, "it was removed").await
         }
         _ => false,
     }
@@ -54,19 +48,25 @@ async fn let_in(world: &Arc<World>, boot: &Boot, spare: NodeId) -> bool {
     joined.await.is_ok()
 }
 
+async fn send_away(world: &World, boot: &Boot, id: NodeId, why: &str) -> bool {
+    let removed = boot.core.members.remove(ControllerId(id)).await.is_ok();
+    if removed {
+        world.enlist(id, Standing::Gone);
+        world.controllers[&id].crash(world, why, End::Killed);
+    }
+    removed
+}
+
 /// What is to be done about one whose log is damaged: it goes, and another machine comes in its place.
 pub async fn replace(world: &Arc<World>, id: NodeId) -> bool {
-    let leader = || world.leader().and_then(|id| world.boot(id));
-    let (Some(spare), Some(boot)) = (world.spare(), leader()) else {
+    let (Some(spare), Some(boot)) = (world.spare(), world.leading()) else {
         return false;
     };
     world.trace.say(format_args!("c{id} is to be replaced"));
-    if boot.core.members.remove(ControllerId(id)).await.is_err() {
+    if !send_away(world, &boot, id, "it was replaced").await {
         return false;
     }
-    world.enlist(id, Standing::Gone);
-    world.controllers[&id].crash(world, "it was replaced", End::Killed);
-    if let Some(boot) = leader().filter(|_| world.spare() == Some(spare)) {
+    if let Some(boot) = world.leading().filter(|_| world.spare() == Some(spare)) {
         let_in(world, &boot, spare).await;
     }
     true
@@ -75,7 +75,7 @@ pub async fn replace(world: &Arc<World>, id: NodeId) -> bool {
 /// As many are down as there may be, and one that lives is to go: those that would be left could not go on, so it has to
 /// be refused.
 pub async fn remove_too_many(world: &Arc<World>) -> bool {
-    let Some(boot) = world.leader().and_then(|id| world.boot(id)) else {
+    let Some(boot) = world.leading() else {
         return false;
     };
     let mut others: Vec<NodeId> = boot.core.members.effective().voter_ids().collect();
@@ -97,7 +97,8 @@ pub async fn remove_too_many(world: &Arc<World>) -> bool {
     pass(world, 1_000..2_000).await;
     let (before, gone) = (boots(down), world.dice.pick(up).copied());
     let Some(gone) = gone.filter(|_| all_vote(&boot, &others)) else {
-        return start(world, down).await;
+        start(world, down).await;
+        return false;
     };
     world
         .trace
@@ -123,9 +124,8 @@ fn all_vote(boot: &Boot, ids: &[NodeId]) -> bool {
     configs.all(|voters: &BTreeSet<NodeId>| ids.iter().all(|id| voters.contains(id)))
 }
 
-async fn start(world: &Arc<World>, down: &[NodeId]) -> bool {
+async fn start(world: &Arc<World>, down: &[NodeId]) {
     for id in down {
         world.start(*id).await;
     }
-    false
 }
