@@ -21,24 +21,21 @@
 mod agents;
 mod books;
 mod calls;
-mod clients;
+pub mod clients;
 mod conn;
-mod controller;
+pub mod controller;
 mod dice;
 mod disk;
 mod faults;
 mod judge;
-mod network;
+pub mod network;
 mod plan;
 mod process;
 mod reactor;
 mod report;
 mod trace;
-mod wires;
-mod world;
-
-#[cfg(test)]
-mod tests;
+pub mod wires;
+pub mod world;
 
 pub use plan::{Fault, Plan};
 pub use report::{Report, Totals};

@@ -7,8 +7,8 @@ use raft::Timers;
 use raft::parts::openraft::Instant;
 
 use super::{around, cluster, commit, pass, port, successor, with_each_seed};
-use crate::controller::{Boot, End};
-use crate::world::World;
+use sim::controller::{Boot, End};
+use sim::world::World;
 
 /// A third of the least that a lease and an election timeout take.
 const QUICK: Duration = Duration::from_millis(300);

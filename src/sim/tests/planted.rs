@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use mutant::Mutant;
 
-use crate::{Fault, Plan, run};
+use sim::{Fault, Plan, run};
 
 /// Most take one or two, the slowest nine.
 const SEEDS: u64 = 40;

@@ -13,12 +13,12 @@ use raft::parts::NodeId;
 use raft::parts::openraft::Instant;
 use raft::parts::openraft::async_runtime::AsyncRuntime;
 
-use crate::clients::someone;
-use crate::controller::Boot;
-use crate::network::Place;
-use crate::wires::READ_INDEX_LIMIT;
-use crate::world::{World, found};
-use crate::{Plan, run};
+use sim::clients::someone;
+use sim::controller::Boot;
+use sim::network::Place;
+use sim::wires::READ_INDEX_LIMIT;
+use sim::world::{World, found};
+use sim::{Plan, run};
 
 /// Controllers and nothing else.
 async fn cluster(controllers: u64, seed: u64) -> Arc<World> {
