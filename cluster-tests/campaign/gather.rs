@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::scenario::Span;
 use super::troubles::Troubles;
 use super::watcher::Watcher;
+use super::work::Work;
 use crate::Error;
 use crate::checkers::Evidence;
 use crate::cluster::Members;
@@ -13,7 +14,7 @@ use crate::history::Recorder;
 use crate::journal;
 use crate::log::Log;
 use crate::nodes::Nodes;
-use crate::traffic::{ExecutionLog, Onlookers, Running};
+use crate::traffic::{ExecutionLog, Onlookers};
 
 /// For clients that only look on to end, and for members to be at the same index.
 const SETTLED: Duration = Duration::from_secs(60);
@@ -30,11 +31,11 @@ impl Gathering<'_> {
     /// Whatever there is; what is missing is noted, and the checkers say what they lack.
     pub async fn finish(
         mut self,
-        load: Running,
+        work: Work,
         onlookers: Onlookers,
         watcher: Watcher<'_>,
     ) -> Evidence {
-        let ended = load.finish().await.map(drop);
+        let ended = work.finish().await;
         self.noted("waiting for the last results", ended);
         let ended = tokio::time::timeout(SETTLED, onlookers.finish()).await;
         let ended = ended.unwrap_or_else(|_elapsed| {
@@ -59,9 +60,9 @@ impl Gathering<'_> {
                 evidence.finals.insert(id, listed);
             }
         }
-        let executions = self.executions.read();
-        evidence.executions = self
-            .noted("reading what was started", executions)
+        let lines = self.executions.lines();
+        (evidence.executions, evidence.signs) = self
+            .noted("reading what was started", lines)
             .unwrap_or_default();
         // After the last question.
         evidence.statuses = watcher.into_statuses();

@@ -38,6 +38,7 @@ use crate::traffic::{ExecutionLog, Onlookers};
 use striker::Striker;
 use troubles::Troubles;
 use watcher::Watcher;
+use work::Work;
 
 /// Acknowledged operations a second, over the whole of a run, below which it shows nothing.
 const FLOOR: f64 = 5.0;
@@ -191,8 +192,8 @@ impl Campaign {
         let is_long = self.scenario.span == Span::Long;
         let pause = work::pause(is_long);
         work::share_out(nodes).await?;
-        let load =
-            work::load(&executions, self.agents, is_long).start_with(&nodes.caller(), &recorder);
+        let load = (self.agents, is_long);
+        let work = Work::start(&nodes.caller(), &recorder, &executions, load);
         let closed = nodes.agents().pop().unwrap_or_default();
         let beside = (nodes.addresses(), nodes.tls());
         let onlookers = Onlookers::start(
@@ -237,7 +238,7 @@ impl Campaign {
             span: self.scenario.span,
             troubles,
         };
-        Ok(evidence.finish(load, onlookers, watcher).await)
+        Ok(evidence.finish(work, onlookers, watcher).await)
     }
 
     fn judge(

@@ -8,11 +8,16 @@ use wire::v1::namespaces_client::NamespacesClient;
 
 use crate::cluster;
 use crate::error::Error;
+use crate::history::Recorder;
 use crate::nodes::Nodes;
-use crate::traffic::{ExecutionLog, Load};
+use crate::traffic::{Caller, ExecutionLog, Load, Running};
 use crate::wait;
 
 const IN_FLIGHT: usize = 12;
+/// At most so many tasks at once that last: each writes two lines a second.
+const LASTING: usize = 12;
+/// Longer than the lease and what starts after it: of a task whose agent is lost, the next attempt begins meanwhile.
+const LASTING_HALF_SECONDS: u32 = 50;
 /// Between two requests of a client that looks on, and of one that works, in runs that are long: their history is kept
 /// until it is judged.
 const SLOWLY: Duration = Duration::from_millis(500);
@@ -20,15 +25,58 @@ const USUAL: Duration = Duration::from_millis(15);
 /// For one answer or one result, whatever is broken meanwhile: the longest faults last for a lease and more.
 const PATIENCE: Duration = Duration::from_secs(90);
 
+/// Clients at work.
+pub struct Work {
+    executions: ExecutionLog,
+    short: Running,
+    lasting: Running,
+}
+
+impl Work {
+    pub fn start(
+        caller: &Caller,
+        recorder: &Recorder,
+        executions: &ExecutionLog,
+        (agents, is_long): (usize, bool),
+    ) -> Work {
+        Work {
+            executions: executions.clone(),
+            short: load(executions, agents, is_long).start_with(caller, recorder),
+            lasting: lasting(executions, agents).start_with(caller, recorder),
+        }
+    }
+
+    /// Submits no more, and waits for what was submitted.
+    pub async fn finish(self) -> Result<(), Error> {
+        self.executions.finish()?;
+        let (short, lasting) = tokio::join!(self.short.finish(), self.lasting.finish());
+        short.and(lasting).map(drop)
+    }
+}
+
+/// One task for each agent that outlasts its lease, and says again and again that its process lives: of agents with more
+/// slots than one, so that most of the slots are left to others.
+fn lasting(executions: &ExecutionLog, agents: usize) -> Load {
+    let executions = executions.clone();
+    Load {
+        name: "lasting",
+        in_flight: agents.min(LASTING).try_into().unwrap_or(u32::MAX),
+        spec: Arc::new(move |_number| executions.lasting(LASTING_HALF_SECONDS)),
+        patience: PATIENCE,
+        pause: Duration::ZERO,
+    }
+}
+
 /// Short tasks for the most part; some that are at work when something breaks, some that outlast a lease's renewals, some
 /// with more output than an entry holds, some that fail, and of all of them some that may start once only, and some that go
 /// before or behind the others.
 ///
 /// As many at once as keep most of the agents at work.
-pub fn load(executions: &ExecutionLog, agents: usize, is_long: bool) -> Load {
+fn load(executions: &ExecutionLog, agents: usize, is_long: bool) -> Load {
     let executions = executions.clone();
     let in_flight = IN_FLIGHT.max(agents);
     Load {
+        name: "load",
         in_flight: in_flight.try_into().unwrap_or(u32::MAX),
         spec: Arc::new(move |number| v1::TaskSpec {
             at_most_once: number % 5 == 0,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::evidence::{Case, Evidence, Execution, Final};
+use super::evidence::{Case, Evidence, Execution, Final, Sign};
 use super::finding::{Checker, Finding};
 use super::violation::{Invariant, Kind, Violation};
 use crate::journal::Begun;
@@ -16,7 +16,8 @@ impl Checker for Epochs {
 
     fn sentence(&self) -> &'static str {
         "the log assigns a task only while it has no live attempt, with the entry's index as its epoch; a process starts \
-         once for an assignment, never without one, and after its agent has written it down"
+         once for an assignment, never without one, after its agent has written it down, and no earlier one of its task \
+         lives on"
     }
 
     fn check(&self, case: &Case<'_>) -> Finding {
@@ -62,8 +63,34 @@ impl Checker for Epochs {
                     .push(violation.entry(before).entry(epoch));
             }
         }
+        two_at_once(evidence, &mut finding);
         journals(case, &mut finding);
         finding
+    }
+}
+
+/// Who says that it lives after a later attempt had started. Told once of each.
+fn two_at_once(evidence: &Evidence, finding: &mut Finding) {
+    let mut started: BTreeMap<u64, u64> = BTreeMap::new();
+    let mut starts = evidence.executions.iter().enumerate().peekable();
+    let mut told: BTreeSet<Execution> = BTreeSet::new();
+    for Sign { of, starts: before } in &evidence.signs {
+        finding.saw(1);
+        while let Some((_, start)) = starts.next_if(|(n, _)| n < before) {
+            let latest = started.entry(start.task).or_default();
+            *latest = start.epoch.max(*latest);
+        }
+        let later = started.get(&of.task).filter(|latest| **latest > of.epoch);
+        if let Some(later) = later.filter(|_| told.insert(*of)) {
+            let Execution { task, epoch } = of;
+            let seen = format!(
+                "t{task} still ran under epoch {epoch} when it had been started under epoch {later}"
+            );
+            let violation = Violation::new(Kind::TwoAtOnce, seen);
+            finding
+                .violations
+                .push(violation.entry(*epoch).entry(*later));
+        }
     }
 }
 

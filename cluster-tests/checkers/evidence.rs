@@ -15,6 +15,14 @@ pub struct Execution {
     pub epoch: u64,
 }
 
+/// That a process still lived, as the process itself wrote it down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sign {
+    pub of: Execution,
+    /// How many starts had been written by then, of all tasks.
+    pub starts: usize,
+}
+
 /// A task at the end, as one controller's state has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Final {
@@ -36,6 +44,8 @@ pub struct Evidence {
     pub finals: BTreeMap<String, Vec<Final>>,
     /// In the order in which they were written.
     pub executions: Vec<Execution>,
+    /// In the order in which they were written, too.
+    pub signs: Vec<Sign>,
     /// By agent: what it had on its disk before it started anything. Of all agents, or of none.
     pub journals: BTreeMap<String, Vec<Begun>>,
     /// Samples, in any order.

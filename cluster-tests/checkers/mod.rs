@@ -29,7 +29,7 @@ mod violation;
 mod writes;
 
 pub use convergence::{check_hashes, is_converged};
-pub use evidence::{Case, Evidence, Execution, Final};
+pub use evidence::{Case, Evidence, Execution, Final, Sign};
 pub use finding::{Checker, Finding, Standing};
 pub use recovery::healing_times;
 pub use replay::{Books, Replay};

@@ -93,6 +93,7 @@ kinds! {
     EpochTooLow I3 "an epoch is the index of the entry that assigned",
     AfterEnd I3 "a task that has ended is not assigned or ended again",
     RanTwice I3 "under one epoch a task is started once",
+    TwoAtOnce I3 "the process of an attempt has ended when the next one of its task starts",
     RanUnasked I3 "an agent starts what was assigned, and nothing else",
     NotWritten I3 "what an agent starts stands in its journal before",
     OnCordoned I4 "an agent that is cordoned or drained gets no new work",

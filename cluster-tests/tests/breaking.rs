@@ -138,6 +138,7 @@ fn load(nodes: &Nodes, executions: &ExecutionLog) -> Running {
     let executions = executions.clone();
     let spec = Arc::new(move |number: u64| executions.task(&format!("echo {number}")));
     let load = Load {
+        name: "load",
         in_flight: 4,
         spec,
         patience: PATIENCE,

@@ -32,6 +32,7 @@ async fn many_agents_cause_no_election_and_are_all_back_soon_after_their_leader_
     let before = site.cluster.status().await.unwrap();
     let sessions = fleet.counts().sessions;
     let load = Load {
+        name: "load",
         in_flight: 8,
         spec: Arc::new(|_| traffic::process(["true"])),
         patience: PATIENCE,

@@ -80,6 +80,7 @@ impl Site {
         let executions = self.executions.clone();
         let spec = Arc::new(move |number: u64| executions.task(&format!("echo {number}")));
         Load {
+            name: "load",
             in_flight,
             spec,
             patience: PATIENCE,

@@ -19,6 +19,8 @@ pub type Spec = Arc<dyn Fn(u64) -> v1::TaskSpec + Send + Sync>;
 /// How much, of what, and how patient its clients are.
 #[derive(Clone)]
 pub struct Load {
+    /// Of its clients, with a number behind it.
+    pub name: &'static str,
     pub in_flight: u32,
     pub spec: Spec,
     /// For a submit, and again for its result.
@@ -53,7 +55,7 @@ impl Load {
         let numbers = Arc::new(AtomicU64::new(0));
         for client in 1..=self.in_flight {
             let worker = Worker {
-                client: format!("load-{client}"),
+                client: format!("{}-{client}", self.name),
                 recorder: recorder.clone(),
                 load: self.clone(),
                 caller: caller.clone(),

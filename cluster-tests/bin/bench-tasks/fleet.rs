@@ -117,6 +117,7 @@ fn ticks(cluster: &Cluster) -> Result<Vec<(String, i32, u64)>, Error> {
 async fn kills(site: &Site, fleet: &Fleet, times: u32) -> Result<(), Error> {
     let caller = Caller::new(&site.cluster.addresses()?, site.tls());
     let load = Load {
+        name: "load",
         in_flight: IN_FLIGHT_MEANWHILE,
         spec: Arc::new(|_| traffic::process(["true"])),
         patience: LIMIT,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use cluster_tests::checkers::{
-    Evidence, Execution, Final, Kind, Violation, check, check_hashes, is_converged, judge,
+    Evidence, Execution, Final, Kind, Sign, Violation, check, check_hashes, is_converged, judge,
 };
 use cluster_tests::cluster::{MemberStatus, Status};
 use cluster_tests::history::{
@@ -246,6 +246,25 @@ fn a_second_run_under_one_epoch_is_found() {
     let again = Execution { task: 2, epoch: 11 };
     let found = broken(|evidence| evidence.executions.push(again));
     assert_eq!(kinds(&found), [Kind::RanTwice]);
+}
+
+#[test]
+fn a_process_that_lives_on_beside_the_next_one_of_its_task_is_found_once() {
+    let sign = |epoch, starts| Sign {
+        of: Execution { task: 1, epoch },
+        starts,
+    };
+    // The second attempt is the third start.
+    let good = vec![sign(10, 1), sign(10, 2), sign(14, 3)];
+    assert_eq!(broken(|evidence| evidence.signs = good.clone()), []);
+    let found = broken(|evidence| {
+        evidence.signs = good;
+        evidence
+            .signs
+            .extend([sign(10, 3), sign(14, 3), sign(10, 3)]);
+    });
+    assert_eq!(kinds(&found), [Kind::TwoAtOnce]);
+    assert_eq!(found[0].entries, [10, 14]);
 }
 
 #[test]
