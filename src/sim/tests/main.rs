@@ -30,7 +30,7 @@ async fn cluster(controllers: u64, seed: u64) -> Arc<World> {
         snapshot_every: 50_000,
         ..Plan::of(seed)
     });
-    found(&world).await.unwrap();
+    found(&world).await.expect("it is founded");
     world
 }
 
@@ -58,7 +58,7 @@ fn port(world: &World, id: NodeId) -> Vec<(Place, Place)> {
 
 async fn commit(boot: &Boot, name: &str) {
     let profile = AgentProfile {
-        id: AgentId::new(name).unwrap(),
+        id: AgentId::new(name).expect("it is a name"),
         incarnation: Incarnation([1; 16]),
         slots: 1,
         labels: Default::default(),
@@ -76,17 +76,20 @@ async fn commit(boot: &Boot, name: &str) {
         placement: None,
         held: None,
     };
-    boot.core.propose(vec![op], Timestamp(0)).await.unwrap();
+    let committed = boot.core.propose(vec![op], Timestamp(0)).await;
+    committed.expect("it is committed");
 }
 
 /// Whoever leads in place of `old`, once it is known to another one.
 async fn successor(world: &World, old: NodeId) -> Arc<Boot> {
     let others = world.members().into_iter().filter(|id| *id != old);
-    let witness = others.filter_map(|id| world.boot(id)).next().unwrap();
+    let witness = others.filter_map(|id| world.boot(id)).next();
+    let witness = witness.expect("another one runs");
     let mut leadership = witness.core.leadership.clone();
     let moved = leadership.wait_for(|now| now.leader.is_some_and(|leader| leader.0 != old));
-    let leader = moved.await.unwrap().leader.unwrap();
-    world.boot(leader.0).unwrap()
+    let leader = moved.await.expect("the witness lives").leader;
+    let leader = leader.expect("it was waited for");
+    world.boot(leader.0).expect("a leader runs")
 }
 
 async fn pass(time: Duration) {
