@@ -34,7 +34,10 @@ async fn cluster(controllers: u64, seed: u64) -> Arc<World> {
     world
 }
 
-#[expect(clippy::print_stdout, reason = "so that a failure says with which seed")]
+#[expect(
+    clippy::print_stdout,
+    reason = "so that a failure says with which seed"
+)]
 fn with_each_seed<F: Future<Output = Arc<World>>>(test: impl Fn(u64) -> F) {
     for seed in 0..5 {
         println!("seed {seed}");
