@@ -16,8 +16,8 @@ use crate::wait;
 const IN_FLIGHT: usize = 12;
 /// At most so many tasks at once that last: each writes two lines a second.
 const LASTING: usize = 12;
-/// Longer than the lease and what starts after it: of a task whose agent is lost, the next attempt begins meanwhile.
-const LASTING_HALF_SECONDS: u32 = 50;
+/// A minute, four times as long as a lease: of a task whose agent is lost, the next attempt begins meanwhile.
+const LASTING_HALF_SECONDS: u32 = 120;
 /// Between two requests of a client that looks on, and of one that works, in runs that are long: their history is kept
 /// until it is judged.
 const SLOWLY: Duration = Duration::from_millis(500);
@@ -54,13 +54,13 @@ impl Work {
     }
 }
 
-/// One task for each agent that outlasts its lease, and says again and again that its process lives: of agents with more
-/// slots than one, so that most of the slots are left to others.
+/// Two tasks for each agent that outlast its lease, and say again and again that their processes live: half of the slots
+/// of few agents, and few of many.
 fn lasting(executions: &ExecutionLog, agents: usize) -> Load {
     let executions = executions.clone();
     Load {
         name: "lasting",
-        in_flight: agents.min(LASTING).try_into().unwrap_or(u32::MAX),
+        in_flight: (2 * agents).min(LASTING).try_into().unwrap_or(u32::MAX),
         spec: Arc::new(move |_number| executions.lasting(LASTING_HALF_SECONDS)),
         patience: PATIENCE,
         pause: Duration::ZERO,

@@ -60,6 +60,7 @@ mod offline;
 mod offline_data;
 #[cfg(test)]
 mod parsing;
+mod policies;
 #[cfg(test)]
 mod process_tasks;
 mod program;

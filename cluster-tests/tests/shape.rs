@@ -49,7 +49,15 @@ pub const NAMESPACE: [&str; 9] = [
     "used_slot_ms",
     "users",
 ];
-pub const STATUS: [&str; 6] = ["schema", "cluster_id", "leader", "term", "stale", "members"];
+pub const STATUS: [&str; 7] = [
+    "schema",
+    "cluster_id",
+    "leader",
+    "term",
+    "stale",
+    "members",
+    "queue",
+];
 pub const MEMBER: [&str; 12] = [
     "id",
     "role",
@@ -81,7 +89,7 @@ pub const AGENT: [&str; 15] = [
     "attempts",
     "cordon",
 ];
-pub const WHY: [&str; 11] = [
+pub const WHY: [&str; 13] = [
     "schema",
     "task",
     "state",
@@ -89,6 +97,8 @@ pub const WHY: [&str; 11] = [
     "decision",
     "decided_at_index",
     "policy_version",
+    "strategy",
+    "strategy_now",
     "refusals",
     "queue_position",
     "ahead",

@@ -14,7 +14,7 @@ use crate::failure::Failure;
 use crate::output::{self, Format};
 use crate::{
     agents, backends, cert, cluster, completions, config, context, controller, data_dir, dev,
-    events, join_token, namespaces, task,
+    events, join_token, namespaces, policies, task,
 };
 
 const EXAMPLES: &str = "\
@@ -110,6 +110,7 @@ pub enum Noun {
     Agent(agents::AgentArgs),
     Backend(backends::BackendArgs),
     Namespace(namespaces::NamespaceArgs),
+    Policy(policies::PolicyArgs),
     Cluster(cluster::ClusterArgs),
     Events(events::EventsArgs),
     Controller(controller::ControllerArgs),
@@ -334,6 +335,7 @@ mod tests {
             "dev start c1",
             "join-token list",
             "namespace list",
+            "policy get",
             "task list",
         ];
         for line in verbs {

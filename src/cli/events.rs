@@ -140,6 +140,7 @@ mod tests {
             "reason": null,
             "segment": null,
             "namespace": null,
+            "kind": null,
         });
         assert_eq!(shown, wanted);
     }

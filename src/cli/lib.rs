@@ -33,6 +33,7 @@ mod mistake;
 mod namespaces;
 mod object;
 mod output;
+mod policies;
 mod process;
 mod prompt;
 mod settings;
@@ -74,6 +75,7 @@ fn run(cli: Cli) -> Result<Exit> {
         Noun::Agent(args) => agents::run(args, &global),
         Noun::Backend(args) => backends::run(args, &global),
         Noun::Namespace(args) => namespaces::run(args, &global),
+        Noun::Policy(args) => policies::run(args, &global),
         Noun::Cluster(args) => cluster::run(args, &global),
         Noun::Events(args) => events::run(&args, &global),
         Noun::Controller(args) => controller::run(args, &global),

@@ -9,12 +9,13 @@
 //! could have run there it overtakes at most those whose own entry is still on its way.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use model::{
-    AgentId, AgentProfile, Asking, Command, Fence, Held, Op, Placement, Principal, QueueKey, State,
-    SystemCommand, TaskId,
+    AgentId, AgentProfile, Asking, Command, Fence, Held, Namespace, Op, Placement, Principal,
+    QueueKey, State, SystemCommand, TaskId, TaskSpec,
 };
-use scheduler::{Clock, Fleet, Planner, Round};
+use scheduler::{Asker, Clock, Fleet, Planner, Rotations, Round};
 
 use crate::io::{Hindrance, Output, ProposalId, Refusal, SessionId, Ticket};
 use crate::pending::{Origin, PENDING_MAX, PENDING_MAX_BYTES, Pending, Queue};
@@ -28,11 +29,23 @@ const ASSIGNS_PER_ENTRY: usize = 256;
 /// Bytes of requests and reports in one entry: a follower must take it within a heartbeat or two.
 const BYTES_PER_ENTRY: usize = 1024 * 1024;
 
-/// A placement under way: its agent, and the model that it asks there.
+/// A placement under way: its agent, for whom, and the model that it asks there.
 #[derive(Debug)]
 struct Placed {
     agent: AgentId,
+    namespace: Namespace,
     model: Option<String>,
+}
+
+impl Placed {
+    fn of(placement: &Placement, spec: &TaskSpec) -> Placed {
+        let asked = spec.inference.as_ref();
+        Placed {
+            agent: placement.agent.clone(),
+            namespace: spec.namespace.clone(),
+            model: asked.map(|asked| asked.model.clone()),
+        }
+    }
 }
 
 /// What placements under way take of one agent.
@@ -40,6 +53,7 @@ struct Placed {
 pub(crate) struct Reserved {
     pub attempts: u32,
     pub asking: Asking,
+    pub namespaces: BTreeMap<Namespace, u32>,
 }
 
 /// A proposal under way.
@@ -81,6 +95,8 @@ pub(crate) struct Batch {
     resume: Option<QueueKey>,
     /// Breaks ties between agents for tasks that have no id yet.
     seed: u64,
+    /// Whose turn it is, under strategies that go by turns.
+    rotations: Arc<Rotations>,
 }
 
 /// What comes in.
@@ -194,6 +210,10 @@ impl Batch {
         (self.wants_plan && !state.queue_is_empty()) || self.pending.has_submits()
     }
 
+    pub fn rotations(&self) -> Arc<Rotations> {
+        Arc::clone(&self.rotations)
+    }
+
     pub fn reserved(&self, agent: &AgentId) -> Reserved {
         self.reserved.get(agent).cloned().unwrap_or_default()
     }
@@ -211,11 +231,14 @@ impl Batch {
         self.take_due_commands(&mut ops, &mut sent);
         self.wants_plan = false;
         let mut planner = fleet.map(|fleet| Planner::new(state, fleet));
-        if let Some(found) = &mut planner {
-            let reached_the_end = self.plan_queue(state, found, clock, (&mut ops, &mut sent));
-            planner = planner.filter(|_| reached_the_end);
+        let reached_the_end = planner
+            .as_mut()
+            .is_some_and(|planner| self.plan_queue(state, planner, clock, (&mut ops, &mut sent)));
+        let placing = planner.as_mut().filter(|_| reached_the_end);
+        self.take_pending(placing, &mut ops, &mut sent);
+        if let Some(planner) = planner {
+            self.rotations = planner.into_rotations();
         }
-        self.take_pending(planner, &mut ops, &mut sent);
         if ops.is_empty() {
             return;
         }
@@ -253,12 +276,10 @@ impl Batch {
         self.resume = plan.resume;
         for assignment in plan.assignments {
             sent.origins.push(Origin::Leader);
-            let spec = state.spec(assignment.task);
-            let inference = spec.as_ref().and_then(|spec| spec.inference.as_ref());
-            sent.placed_on.push(Placed {
-                agent: assignment.placement.agent.clone(),
-                model: inference.map(|asked| asked.model.clone()),
-            });
+            if let Some(spec) = state.spec(assignment.task) {
+                sent.placed_on
+                    .push(Placed::of(&assignment.placement, &spec));
+            }
             sent.assigning.push(assignment.task);
             ops.push(Op::System(SystemCommand::Assign(assignment)));
         }
@@ -268,7 +289,7 @@ impl Batch {
     /// In the queue's order; placed where there is a planner.
     fn take_pending(
         &mut self,
-        mut planner: Option<Planner<'_>>,
+        mut planner: Option<&mut Planner<'_>>,
         ops: &mut Vec<Op>,
         sent: &mut Sent,
     ) {
@@ -288,16 +309,15 @@ impl Batch {
             };
             bytes += size;
             if let Some(placed) = planner
-                .as_mut()
+                .as_deref_mut()
                 .and_then(|planner| self.place(planner, &op))
                 && let Op::Client {
-                    placement, command, ..
+                    placement,
+                    command: Command::SubmitTask(submit),
+                    ..
                 } = &mut op
             {
-                sent.placed_on.push(Placed {
-                    agent: placed.agent.clone(),
-                    model: model_of(command),
-                });
+                sent.placed_on.push(Placed::of(&placed, &submit.spec));
                 *placement = Some(placed);
             }
             sent.origins.push(origin);
@@ -308,19 +328,31 @@ impl Batch {
     fn place(&mut self, planner: &mut Planner<'_>, op: &Op) -> Option<Placement> {
         let Op::Client {
             command: Command::SubmitTask(submit),
+            principal,
             ..
         } = op
         else {
             return None;
         };
         self.seed = self.seed.wrapping_add(1);
-        planner.place(&submit.spec, self.seed, &[])
+        let asker = Asker {
+            user: &principal.name,
+            seed: self.seed,
+            avoided: &[],
+        };
+        planner.place(&submit.spec, asker)
     }
 
     fn reserve(&mut self, sent: &Sent) {
-        for Placed { agent, model } in &sent.placed_on {
+        for placed in &sent.placed_on {
+            let Placed {
+                agent,
+                namespace,
+                model,
+            } = placed;
             let reserved = self.reserved.entry(agent.clone()).or_default();
             reserved.attempts += 1;
+            *reserved.namespaces.entry(namespace.clone()).or_insert(0) += 1;
             if let Some(model) = model {
                 *reserved.asking.entry(model.clone()).or_insert(0) += 1;
             }
@@ -352,10 +384,18 @@ impl Batch {
         Some(sent)
     }
 
-    fn release(&mut self, Placed { agent, model }: &Placed) {
+    fn release(&mut self, placed: &Placed) {
+        let Placed {
+            agent,
+            namespace,
+            model,
+        } = placed;
         let Some(reserved) = self.reserved.get_mut(agent) else {
             return;
         };
+        if let Some(count) = reserved.namespaces.get_mut(namespace) {
+            *count = count.saturating_sub(1);
+        }
         reserved.attempts = reserved.attempts.saturating_sub(1);
         if let Some(asking) = model.as_ref().and_then(|it| reserved.asking.get_mut(it)) {
             *asking = asking.saturating_sub(1);
@@ -376,6 +416,7 @@ impl Batch {
             sent.has_due = false;
         }
         self.resume = None;
+        self.rotations = Arc::default();
         self.wants_plan = true;
         self.wants_due = true;
     }
@@ -398,26 +439,5 @@ impl Batch {
         self.due.clear();
         self.registering.clear();
         self.reporting.clear();
-    }
-}
-
-fn model_of(command: &Command) -> Option<String> {
-    match command {
-        Command::SubmitTask(submit) => {
-            let inference = submit.spec.inference.as_ref();
-            inference.map(|asked| asked.model.clone())
-        }
-        Command::CancelTask { .. }
-        | Command::RegisterAgent(_)
-        | Command::FinishAttempt(_)
-        | Command::CordonAgent { .. }
-        | Command::UncordonAgent { .. }
-        | Command::DrainAgent(_)
-        | Command::RemoveAgent { .. }
-        | Command::CreateJoinToken(_)
-        | Command::RevokeJoinToken { .. }
-        | Command::Enrol(_)
-        | Command::SetBackend(_)
-        | Command::SetNamespace(_) => None,
     }
 }

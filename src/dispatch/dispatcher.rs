@@ -44,6 +44,7 @@ impl Dispatcher {
     pub fn fleet(&self, state: &State, clock: Clock) -> Fleet {
         let mut fleet = Fleet {
             lacks: Arc::clone(&self.lacks),
+            rotations: self.batch.rotations(),
             shortage: self.shortage.clone(),
             ..Fleet::default()
         };
@@ -59,6 +60,7 @@ impl Dispatcher {
                 prefetch: agent.prefetch(),
                 reserved: reserved.attempts,
                 asking: reserved.asking,
+                namespaces: reserved.namespaces,
             };
             fleet.agents.insert(id.clone(), view);
         }
@@ -380,9 +382,9 @@ impl Dispatcher {
                 }
                 Event::AgentRegistered { agent } => self.registered(state, agent, clock, out),
                 Event::TaskQueued { .. } | Event::TaskRequeued { .. } => self.batch.want_plan(),
-                Event::AgentUncordoned { .. } | Event::NamespaceSet { .. } => {
-                    self.batch.want_plan();
-                }
+                Event::AgentUncordoned { .. }
+                | Event::NamespaceSet { .. }
+                | Event::PolicySet { .. } => self.batch.want_plan(),
                 Event::BackendSet { agent } => {
                     self.batch.want_plan();
                     self.send_settings(state, agent, out);

@@ -24,6 +24,7 @@ pub fn allows(principal: &Principal, command: &Command) -> Result<(), Rejected> 
         | Command::CreateJoinToken(_)
         | Command::SetBackend(_)
         | Command::SetNamespace(_)
+        | Command::SetPolicy(_)
         | Command::RevokeJoinToken { .. } => match principal.role {
             Role::Client => Ok(()),
             Role::Agent | Role::Controller => need("it needs a client's certificate"),

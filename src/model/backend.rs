@@ -113,7 +113,7 @@ impl State {
 
     /// What was set for the back ends that this agent has, by name.
     pub fn set_backends(&self, agent: &Agent) -> BTreeMap<String, BackendSettings> {
-        if self.backends.len() == 0 {
+        if self.backends.is_empty() {
             return BTreeMap::new();
         }
         let all = agent.profile.backends.iter().filter_map(|backend| {
@@ -142,7 +142,7 @@ impl State {
     /// Whether one more request for `model` finds a back end below its limit, where `asking` are under way. An attempt
     /// for another model counts wherever it might be asked, so what is promised here holds however they are spread.
     pub fn asks_room(&self, agent: &Agent, model: &str, asking: &Asking) -> Result<(), Reason> {
-        if self.backends.len() == 0 {
+        if self.backends.is_empty() {
             return Ok(());
         }
         let settings = self.set_backends(agent);

@@ -5,7 +5,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::time::Millis;
+use crate::id::TaskId;
+use crate::state::State;
+use crate::time::{Millis, Timestamp};
 
 /// Priority band: all of a higher one goes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -63,6 +65,41 @@ impl Class {
 impl fmt::Display for Class {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+/// The tasks of one class that wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WaitingClass {
+    pub class: Class,
+    pub tasks: u64,
+    /// For how long the oldest one is there, by state time, since its submit; of those that don't wait for a retry.
+    pub oldest: Option<Millis>,
+}
+
+impl State {
+    /// What waits, by class, the highest first: of each class, also where nothing does. Looks at every queue.
+    pub fn waiting(&self, now: Timestamp) -> [WaitingClass; Class::ALL.len()] {
+        let mut oldest: [Option<TaskId>; Class::ALL.len()] = Default::default();
+        for waiting in self.index.queues.values() {
+            for class in Class::ALL {
+                let mut behind = waiting.ready.range((class, TaskId(0))..);
+                let first = behind.next().filter(|(of, _)| *of == class);
+                let known = &mut oldest[class as usize];
+                let both = known.iter().copied().chain(first.map(|(_, id)| *id));
+                *known = both.min();
+            }
+        }
+        Class::ALL.map(|class| {
+            let oldest = oldest[class as usize].and_then(|id| self.task(id));
+            // One that came at a version which did not keep it is not told.
+            let since = oldest.map(|task| task.waits_since).filter(|it| it.0 > 0);
+            WaitingClass {
+                class,
+                tasks: self.index.waiting[class as usize],
+                oldest: since.map(|since| now.max(self.time()).since(since)),
+            }
+        })
     }
 }
 

@@ -14,6 +14,7 @@ use crate::join_token::{Enrolled, Enrolment, NewJoinToken};
 use crate::limit;
 use crate::namespace::SetNamespace;
 use crate::outcome::{Disposition, Outcome};
+use crate::policy::SetPolicy;
 use crate::principal::Principal;
 use crate::rejected::Rejected;
 use crate::spec::TaskSpec;
@@ -90,6 +91,7 @@ pub enum Command {
     Enrol(Enrolment),
     SetBackend(SetBackend),
     SetNamespace(SetNamespace),
+    SetPolicy(SetPolicy),
 }
 
 /// Closes an agent to new work, and has it give up what it holds: at once what has not begun, by the
@@ -142,6 +144,7 @@ impl Command {
             Command::Enrol(enrolment) => enrolment.validate(),
             Command::SetBackend(asked) => asked.validate(),
             Command::SetNamespace(asked) => asked.validate(),
+            Command::SetPolicy(asked) => asked.validate(),
             // A report is never refused: it is kept as far as the limits go.
             Command::FinishAttempt(_)
             | Command::UncordonAgent { .. }
@@ -157,6 +160,7 @@ impl Command {
             // A machine that joins may be the way out of a shortage, and so may a smaller quota.
             Command::CreateJoinToken(_)
             | Command::SetNamespace(_)
+            | Command::SetPolicy(_)
             | Command::Enrol(_)
             | Command::CancelTask { .. }
             | Command::RegisterAgent(_)
@@ -183,6 +187,7 @@ impl Command {
             | Command::CreateJoinToken(_)
             | Command::SetBackend(_)
             | Command::SetNamespace(_)
+            | Command::SetPolicy(_)
             | Command::RevokeJoinToken { .. }
             | Command::Enrol(_) => Vec::new(),
         }
@@ -205,6 +210,10 @@ impl Command {
             Command::Enrol(enrolment) => enrolment.size(),
             Command::SetBackend(asked) => asked.name.len(),
             Command::SetNamespace(asked) => asked.size(),
+            Command::SetPolicy(asked) => {
+                let namespace = asked.scope.namespace.as_ref();
+                namespace.map_or(0, |it| it.as_str().len())
+            }
             Command::UncordonAgent { .. }
             | Command::RemoveAgent { .. }
             | Command::RevokeJoinToken { .. } => 0,

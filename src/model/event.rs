@@ -7,6 +7,7 @@ use crate::archive::ArchiveStep;
 use crate::blob::BlobRef;
 use crate::command::Reply;
 use crate::id::{AgentId, Fence, Incarnation, Namespace, TaskId};
+use crate::policy::Scope;
 use crate::rejected::Rejected;
 use crate::task::StateName;
 
@@ -78,6 +79,10 @@ pub enum Event {
     /// Something else holds of it.
     NamespaceSet {
         namespace: Namespace,
+    },
+    /// Agents are chosen in another way for these tasks.
+    PolicySet {
+        scope: Scope,
     },
 }
 

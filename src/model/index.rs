@@ -139,6 +139,8 @@ pub struct Index {
     /// Ended, but a person or a late result may still change them: by the same time.
     pub undecided: OrdSet<(Timestamp, TaskId)>,
     pub counts: OrdMap<StateName, u64>,
+    /// Queued tasks by class, in the order of [`Class::ALL`].
+    pub waiting: [u64; Class::ALL.len()],
     /// Bytes of all specs and results.
     pub kept_bytes: u64,
     /// The blobs whose last mention in the archive is in a segment; none of them is empty.
@@ -242,6 +244,7 @@ impl Index {
 
     fn enqueue(&mut self, task: &Task, not_before: Option<Timestamp>, spec: &TaskSpec) {
         let tenant = task.tenant(spec);
+        self.waiting[task.class as usize] += 1;
         self.tally(&tenant, |tally| tally.queued += 1);
         if !self.queues.contains_key(&Probe(&spec.require, &tenant)) {
             let key = QueueKey {
@@ -260,6 +263,8 @@ impl Index {
 
     fn dequeue(&mut self, task: &Task, not_before: Option<Timestamp>, spec: &TaskSpec) {
         let tenant = task.tenant(spec);
+        let waiting = &mut self.waiting[task.class as usize];
+        *waiting = waiting.saturating_sub(1);
         self.tally(&tenant, |tally| {
             tally.queued = tally.queued.saturating_sub(1);
         });

@@ -31,6 +31,7 @@ pub mod label;
 mod limit;
 mod namespace;
 mod outcome;
+mod policy;
 mod principal;
 mod rejected;
 mod requests;
@@ -58,7 +59,7 @@ pub use blob::{
     Attachment, Blob, BlobDigest, BlobHasher, BlobRef, Bulk, Held, NoDigest, OutcomeBlobs,
     SpecBlobs,
 };
-pub use class::{Class, NoSuchClass};
+pub use class::{Class, NoSuchClass, WaitingClass};
 pub use command::{
     Assignment, Command, DrainAgent, Op, Placement, Reply, RequestId, Submit, SystemCommand,
     Verdict,
@@ -77,10 +78,11 @@ pub use label::Expression;
 pub use limit::*;
 pub use namespace::{NamespaceSettings, SetNamespace};
 pub use outcome::{Disposition, End, Interruption, Outcome};
+pub use policy::{ParseStrategyError, Policy, SESSION_LABEL, Scope, SetPolicy, Strategy};
 pub use principal::{Principal, Role};
 pub use rejected::Rejected;
 pub use share::{Tenant, TenantUsage};
-pub use spec::{Kind, TaskSpec, validate_labels};
+pub use spec::{Kind, NoSuchKind, TaskSpec, validate_labels};
 pub use state::{Archived, State};
 pub use task::{Attempt, Cancellation, Phase, StateName, Task};
 pub use time::{Millis, Timestamp};

@@ -54,6 +54,8 @@ pub const NAMESPACES_MAX: usize = 10_000;
 pub const NAMESPACE_USERS_MAX: usize = 1_000;
 /// Tenants whose use is remembered: a round of the scheduler looks at all of them.
 pub const ACCOUNTS_MAX: usize = 10_000;
+/// Scopes with a policy of their own: each placement looks for the narrowest that holds for it.
+pub const POLICIES_MAX: usize = 1_000;
 /// Agents that a cluster registers.
 pub const AGENTS_MAX: usize = 10_000;
 /// Task records in memory, nearly all of them live: about 1 KiB each, and a thousand seconds of

@@ -15,6 +15,7 @@ use crate::index::Index;
 use crate::join_token::{Joining, JoiningDump};
 use crate::namespace::NamespaceSettings;
 use crate::outcome::Outcome;
+use crate::policy::{Policy, Scope};
 use crate::requests::{self, Requests};
 use crate::share::{Account, Tenant};
 use crate::spec::TaskSpec;
@@ -25,8 +26,8 @@ use crate::version::StateVersion;
 
 /// The format of a state at version 1, which release 0.1.0 reads.
 const FORMAT: u8 = 1;
-/// Of one at any later version: the same, and behind it the back ends, the blobs, the packed request ids, the accounts and the namespaces. Release
-/// 0.1.0 does not look at the version, and must not go on from a state that it does not understand.
+/// Of one at any later version: the same, and behind it the back ends, the blobs, the packed request ids, the accounts, the
+/// namespaces and the policies. Release 0.1.0 does not look at the version, and must not go on from a state that it does not understand.
 const VERSIONED: u8 = 2;
 
 /// A snapshot at version 1, its fields by their places: the bytes are those of the release before, which can read them.
@@ -95,6 +96,7 @@ impl State {
                     packs,
                     self.accounts.dump(),
                     self.namespaces.dump(),
+                    self.policies.dump(),
                 );
                 write(VERSIONED, &later, to)
             }
@@ -119,16 +121,18 @@ impl State {
             Vec<(u32, requests::Rows)>,
             Rows<Tenant, Account>,
             Rows<Namespace, NamespaceSettings>,
+            Rows<Scope, Policy>,
         );
         let mut format = [0];
         from.read_exact(&mut format)
             .map_err(|_| DecodeError::Empty)?;
-        let (dumped, backends, blobs, packs, accounts, namespaces) = match format {
+        let (dumped, backends, blobs, packs, accounts, namespaces, policies) = match format {
             [FORMAT] => (
                 read_body::<Dumped>(from)?,
                 Rows::default(),
                 Rows::default(),
                 Vec::new(),
+                Rows::default(),
                 Rows::default(),
                 Rows::default(),
             ),
@@ -152,6 +156,7 @@ impl State {
             blobs: Table::restore("blob", blobs),
             accounts: Table::restore("account", accounts),
             namespaces: Table::restore("namespace", namespaces),
+            policies: Table::restore("policy", policies),
             touched: Touched::default(),
             index: Index::default(),
             hash_at: (hash_index, hash.into_array()),

@@ -1,6 +1,7 @@
 //! What a person asks for: the task's spec, its kind and class.
 
 use std::collections::BTreeMap;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +23,8 @@ pub enum Kind {
 }
 
 impl Kind {
+    pub const ALL: [Kind; 2] = [Kind::Process, Kind::Inference];
+
     pub fn as_str(self) -> &'static str {
         match self {
             Kind::Process => "process",
@@ -44,6 +47,20 @@ impl Kind {
             // Somebody waits for it.
             Kind::Inference => Class::Interactive,
         }
+    }
+}
+
+/// What is no kind.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no kind of task: there are {names}", names = Kind::ALL.map(Kind::as_str).join(", "))]
+pub struct NoSuchKind(pub String);
+
+impl FromStr for Kind {
+    type Err = NoSuchKind;
+
+    fn from_str(text: &str) -> Result<Kind, NoSuchKind> {
+        let found = Kind::ALL.into_iter().find(|kind| kind.as_str() == text);
+        found.ok_or_else(|| NoSuchKind(text.to_owned()))
     }
 }
 

@@ -21,6 +21,7 @@ use crate::join_token::Joining;
 use crate::limit;
 use crate::namespace::NamespaceSettings;
 use crate::outcome::Outcome;
+use crate::policy::{Policy, Scope};
 use crate::requests::Requests;
 use crate::share::{Account, Tenant};
 use crate::spec::TaskSpec;
@@ -76,6 +77,7 @@ pub struct State {
     pub(crate) backends: Table<BackendKey, BackendSettings>,
     pub(crate) accounts: Table<Tenant, Account>,
     pub(crate) namespaces: Table<Namespace, NamespaceSettings>,
+    pub(crate) policies: Table<Scope, Policy>,
     /// What stands beside the log, and is referred to.
     pub(crate) blobs: Table<BlobDigest, Blob>,
     pub(crate) index: Index,
@@ -98,6 +100,7 @@ impl Default for State {
             backends: Table::new("backend"),
             accounts: Table::new("account"),
             namespaces: Table::new("namespace"),
+            policies: Table::new("policy"),
             blobs: Table::new("blob"),
             index: Index::default(),
             touched: Touched::default(),
@@ -332,10 +335,10 @@ impl State {
         self.hash_at
     }
 
-    fn summed(&self, sums: impl FnOnce([&dyn Summed; 12]) -> [Sum; 12]) -> [u8; 32] {
+    fn summed(&self, sums: impl FnOnce([&dyn Summed; 13]) -> [Sum; 13]) -> [u8; 32] {
         let mut total = Sum::default();
         total.add(digest("meta", &(), &self.meta));
-        let tables: [&dyn Summed; 12] = [
+        let tables: [&dyn Summed; 13] = [
             &self.tasks,
             &self.specs,
             &self.results,
@@ -348,6 +351,7 @@ impl State {
             &self.blobs,
             &self.accounts,
             &self.namespaces,
+            &self.policies,
         ];
         for sum in sums(tables) {
             total.merge(sum);

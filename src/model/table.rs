@@ -78,6 +78,10 @@ impl<K: Ord + Clone + Serialize, V: Serialize> Table<K, V> {
         self.rows.len()
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&K, &V)> {
         self.rows.iter().map(|(key, row)| (key, &*row.value))
     }

@@ -12,6 +12,7 @@ mod formats;
 mod golden;
 mod joining;
 mod kept;
+mod policies;
 mod property;
 mod requests;
 mod rules;

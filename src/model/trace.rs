@@ -126,12 +126,13 @@ mod tests {
         AgentId::new(&name).unwrap()
     }
 
-    /// As high as a score gets: nothing is placed beyond an agent's slots and one ahead.
+    /// As high as scores get: of as many attempts as an agent has slots, and two terms.
     fn scored(letter: char) -> Scored {
+        let most = 1_000 * i64::from(limit::SLOTS_MAX + limit::PREFETCH_MAX);
         Scored {
             agent: agent(letter),
-            score: 1_000,
-            terms: vec![1_000],
+            score: most,
+            terms: vec![most, 1_000],
         }
     }
 
@@ -160,7 +161,8 @@ mod tests {
     fn worst() -> Trace {
         let agents = u32::try_from(limit::AGENTS_MAX).unwrap();
         Trace {
-            policy_version: u32::MAX,
+            // More than there will be formulas.
+            policy_version: u32::from(u8::MAX),
             winner: scored('w'),
             runners_up: vec![scored('x'), scored('y')],
             refusals: reasons().into_iter().map(|it| (it, agents)).collect(),

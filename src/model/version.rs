@@ -43,11 +43,13 @@ impl StateVersion {
     pub const CLASSES: StateVersion = StateVersion(2);
     /// From which on it is kept who has used how much, and namespaces have settings.
     pub const SHARES: StateVersion = StateVersion(2);
+    /// From which on it is set how agents are chosen.
+    pub const POLICIES: StateVersion = StateVersion(2);
     /// The newest that this release understands, and the one that a new cluster begins with.
     ///
     /// 2: the version is raised by an entry; blobs; settings of back ends; what is given back again waits; what agents
     /// understand; packed request ids; classes of tasks, and how long they wait; who has used how much, and
-    /// settings of namespaces.
+    /// settings of namespaces; how agents are chosen.
     pub const NEWEST: StateVersion = StateVersion(2);
 }
 
@@ -142,6 +144,7 @@ impl Command {
             }
             Command::SetBackend(_) => StateVersion::BACKENDS,
             Command::SetNamespace(_) => StateVersion::SHARES,
+            Command::SetPolicy(_) => StateVersion::POLICIES,
             Command::RegisterAgent(profile) if profile.protocol > AgentProtocol::FIRST => {
                 StateVersion::AGENT_PROTOCOLS
             }

@@ -1,8 +1,9 @@
 //! Why a task waits, or why it runs where it does: `task why`.
 
-use model::{AgentId, Phase, Reason, State, Task, TaskId, Timestamp};
+use model::{AgentId, Phase, Reason, State, Strategy, Task, TaskId, Timestamp};
 
-use crate::filter;
+use crate::candidate::{Candidate, For};
+use crate::filter::{self, Room};
 use crate::fleet::{AgentView, Fleet};
 use crate::order::{self, Ahead};
 use crate::score;
@@ -19,6 +20,8 @@ pub struct AgentVerdict {
 pub struct Explanation {
     /// One sentence.
     pub summary: String,
+    /// For a queued task: how an agent is to be chosen.
+    pub strategy: Option<Strategy>,
     /// For a queued task: what goes before it.
     pub ahead: Option<Ahead>,
     /// For a queued task: each agent, by id.
@@ -48,20 +51,18 @@ pub fn explain(state: &State, fleet: &Fleet, now: Timestamp, id: TaskId) -> Opti
 
 /// What the record alone says of a task that does not wait, in memory or in the archive.
 pub fn explain_decided(task: &Task) -> Explanation {
-    match &task.phase {
-        Phase::Queued { .. } => settled("It waits.".into()),
-        Phase::Assigned { .. } => settled(format!("It was assigned to {}.", decided(task))),
-        Phase::Succeeded => settled(format!("It succeeded. It ran on {}.", decided(task))),
-        Phase::Failed { reason } => settled(format!("It failed: {reason}.")),
-        Phase::Cancelled(cancel) => settled(format!("It was cancelled by {cancel}.")),
-        Phase::Unknown { .. } => settled(format!("Nobody knows how it ended: {}.", task.reason())),
-        Phase::DeadLetter { reason } => settled(format!("It was given up: {reason}.")),
-    }
-}
-
-fn settled(summary: String) -> Explanation {
+    let summary = match &task.phase {
+        Phase::Queued { .. } => "It waits.".into(),
+        Phase::Assigned { .. } => format!("It was assigned to {}.", decided(task)),
+        Phase::Succeeded => format!("It succeeded. It ran on {}.", decided(task)),
+        Phase::Failed { reason } => format!("It failed: {reason}."),
+        Phase::Cancelled(cancel) => format!("It was cancelled by {cancel}."),
+        Phase::Unknown { .. } => format!("Nobody knows how it ended: {}.", task.reason()),
+        Phase::DeadLetter { reason } => format!("It was given up: {reason}."),
+    };
     Explanation {
         summary,
+        strategy: None,
         ahead: None,
         agents: Vec::new(),
     }
@@ -76,7 +77,21 @@ fn decided(task: &Task) -> String {
         None => "; no other agent could take it".into(),
     };
     // The scores stand beside it, in the decision, in a unit that needs no explanation there.
-    format!("{}, the least loaded that fits{others}", trace.winner.agent)
+    let formula = score::formula_of(trace.policy_version);
+    let why = formula.map_or("chosen as a later release chooses", |it| words(it.strategy));
+    format!("{}, {why}{others}", trace.winner.agent)
+}
+
+fn words(strategy: Strategy) -> &'static str {
+    match strategy {
+        Strategy::Adaptive => "the least loaded that fits",
+        Strategy::RoundRobin | Strategy::WeightedRoundRobin => "whose turn it was",
+        Strategy::LeastConnections => "the one with the fewest attempts",
+        Strategy::IpHash => "the first with room for its client",
+        Strategy::PowerOfTwo => "the less loaded of two that were drawn",
+        Strategy::Binpack => "the fullest that has room",
+        Strategy::Spread => "the one with the fewest attempts of its namespace",
+    }
 }
 
 fn waiting(
@@ -86,10 +101,7 @@ fn waiting(
     task: &Task,
     not_before: Option<Timestamp>,
 ) -> Explanation {
-    let agents: Vec<AgentVerdict> = state
-        .agents()
-        .map(|agent| verdict(state, fleet, task, agent))
-        .collect();
+    let agents = verdicts(state, fleet, task);
     let ahead = order::ahead_of(state, task, now);
     let later = if ahead.is_least { " or later" } else { "" };
     let position = format!("{}{later}", ahead.total() + 1);
@@ -114,8 +126,10 @@ fn waiting(
             task.class
         ),
     };
+    let spec = state.spec(task.id);
     Explanation {
         summary,
+        strategy: spec.map(|spec| state.strategy_for(&spec)),
         ahead: Some(ahead),
         agents,
     }
@@ -140,23 +154,68 @@ fn held_up(state: &State, fleet: &Fleet, task: &Task) -> Option<String> {
     ))
 }
 
-fn verdict(state: &State, fleet: &Fleet, task: &Task, agent: &model::Agent) -> AgentVerdict {
+/// An agent that could take a task.
+struct Fitting {
+    scored: model::Scored,
+    has_free_slot: bool,
+}
+
+/// Each agent, by id. As long as one has a free slot, none is sent anything ahead.
+fn verdicts(state: &State, fleet: &Fleet, task: &Task) -> Vec<AgentVerdict> {
+    let standings = state.agents().map(|agent| {
+        let standing = standing(state, fleet, task, agent);
+        (agent.profile.id.clone(), standing)
+    });
+    let standings: Vec<_> = standings.collect();
+    let mut fitting = standings.iter().filter_map(|(_, it)| it.as_ref().ok());
+    let is_free = fitting.any(|it| it.has_free_slot);
+    let verdicts = standings.into_iter().map(|(agent, standing)| AgentVerdict {
+        agent,
+        standing: standing.and_then(|it| match is_free && !it.has_free_slot {
+            true => Err(Reason::NoFreeSlot),
+            false => Ok(it.scored),
+        }),
+    });
+    verdicts.collect()
+}
+
+fn standing(
+    state: &State,
+    fleet: &Fleet,
+    task: &Task,
+    agent: &model::Agent,
+) -> Result<Fitting, Reason> {
     let id = &agent.profile.id;
     let view = fleet.agents.get(id).cloned().unwrap_or_default();
     let room = filter::room(state, agent, &view);
     // What can't change by waiting comes first: it is the better answer.
-    let fits = state.spec(task.id).map_or(Ok(()), |spec| {
+    if let Some(spec) = state.spec(task.id) {
         filter::fits(agent, &spec.require)?;
-        agent.profile.understands(&spec)
-    });
-    let standing = fits
-        .and_then(|()| filter::accepts_work(agent, &view, room))
-        .and_then(|()| has_room_to_ask(state, agent, &view, task))
-        .map(|()| score::score(id, room));
-    AgentVerdict {
-        agent: id.clone(),
-        standing,
+        agent.profile.understands(&spec)?;
     }
+    filter::accepts_work(agent, &view, room)?;
+    has_room_to_ask(state, agent, &view, task)?;
+    let scored = scored(state, fleet, (task, agent), (room, &view));
+    scored.ok_or(Reason::NotConnected)
+}
+
+fn scored(
+    state: &State,
+    fleet: &Fleet,
+    (task, agent): (&Task, &model::Agent),
+    (room, view): (Room, &AgentView),
+) -> Option<Fitting> {
+    let id = &agent.profile.id;
+    let spec = state.spec(task.id)?;
+    let of = For::of(state.strategy_for(&spec), &spec, &task.user);
+    let asking = model::Asking::new();
+    let mut candidate = Candidate::new((agent, room), asking, view, &fleet.rotations);
+    candidate.count_own(state);
+    let turn = fleet.rotations.until(of.strategy, id);
+    Some(Fitting {
+        scored: candidate.measure(&of, turn).scored(of.strategy, id),
+        has_free_slot: candidate.has_free_slot(),
+    })
 }
 
 fn has_room_to_ask(

@@ -1,6 +1,6 @@
 //! Filters: why an agent is no candidate for a task. Each refusal can be shown to a person.
 
-use model::{Agent, AgentState, Asking, Expression, Reason, State};
+use model::{Agent, AgentId, AgentState, Asking, Expression, Namespace, Reason, State};
 
 use crate::fleet::AgentView;
 
@@ -44,6 +44,12 @@ pub fn accepts_work(agent: &Agent, view: &AgentView, room: Room) -> Result<(), R
         return Err(Reason::NoFreeSlot);
     }
     Ok(())
+}
+
+/// Of each attempt that an agent holds by the log, its namespace.
+pub fn namespaces_of(state: &State, agent: &AgentId) -> impl Iterator<Item = Namespace> {
+    let held = state.held_by(agent);
+    held.filter_map(|task| Some(state.spec(task.id)?.namespace.clone()))
 }
 
 /// What an agent's attempts ask its models, by the log and by what was reserved since.

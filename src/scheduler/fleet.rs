@@ -4,7 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use model::{AgentId, BlobDigest, BlobRef, TaskSpec};
+use model::{AgentId, BlobDigest, BlobRef, Namespace, TaskSpec};
+
+use crate::rotation::Rotations;
 
 /// The agents as the leader sees them now.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -12,6 +14,8 @@ pub struct Fleet {
     pub agents: BTreeMap<AgentId, AgentView>,
     /// Blobs that the leader lacks: a task that needs one waits until it is there, for agents fetch it from the leader.
     pub lacks: Arc<BTreeSet<BlobDigest>>,
+    /// Whose turn it is, under strategies that go by turns.
+    pub rotations: Arc<Rotations>,
     /// Why nothing is begun now: the controllers' disks are nearly full.
     pub shortage: Option<String>,
 }
@@ -39,4 +43,6 @@ pub struct AgentView {
     pub reserved: u32,
     /// The models that those of them ask.
     pub asking: model::Asking,
+    /// And their namespaces.
+    pub namespaces: BTreeMap<Namespace, u32>,
 }

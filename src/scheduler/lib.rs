@@ -2,7 +2,7 @@
 //! numbers ([`model::State`] and a [`Fleet`]), then decide.
 //!
 //! [`plan()`] walks the queue in its order (`order`: class, share, age). For each task every agent is filtered (each refusal
-//! has a [`model::Reason`]), the rest are scored, and the best is taken while it has room: filter →
+//! has a [`model::Reason`]), the rest are scored by the strategy that a policy sets, and the best is taken while it has room: filter →
 //! score → fit. The decision carries its trace. A plan may be stale when it is applied; `apply`
 //! checks all of it again.
 //!
@@ -10,8 +10,9 @@
 //! task that can't be placed never holds up those behind it, nor do a million of them; a round is
 //! bounded by steps, never by time; every waiting task can say why it waits.
 //!
-//! Left out so far: preemption, other strategies than least loaded, learned terms.
+//! Left out so far: preemption, learned terms.
 
+mod candidate;
 mod due;
 mod explain;
 mod filter;
@@ -19,6 +20,7 @@ mod fleet;
 mod order;
 mod plan;
 mod ranking;
+mod rotation;
 mod score;
 
 #[cfg(test)]
@@ -28,5 +30,6 @@ pub use due::{Clock, LEASE, Leases, due};
 pub use explain::{AgentVerdict, Explanation, explain, explain_decided};
 pub use fleet::{AgentView, Fleet};
 pub use order::Ahead;
-pub use plan::{Plan, Planner, Round, plan};
-pub use score::{POLICY_VERSION, TERMS, WEIGHTS};
+pub use plan::{Asker, Plan, Planner, Round, plan};
+pub use rotation::Rotations;
+pub use score::{Formula, formula, formula_of};

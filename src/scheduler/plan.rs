@@ -6,16 +6,19 @@
 //! them. A round ends when no agent has room, or at a bound: the next one then goes on where it stopped.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use model::{
-    Agent, AgentId, Asking, Assignment, Expression, Namespace, Placement, QueueKey, Reason,
-    Requirement, State, TaskId, TaskSpec, Tenant, Timestamp, Trace,
+    AgentId, Assignment, Expression, Namespace, Placement, QueueKey, Reason, Requirement, State,
+    Strategy, TaskId, TaskSpec, Tenant, Timestamp, Trace,
 };
 
-use crate::filter::{self, Room};
+use crate::candidate::{Candidate, For, Lens};
+use crate::filter;
 use crate::fleet::{AgentView, Fleet};
 use crate::order::{self, Became, Line, Turns};
-use crate::ranking::{Rank, Ranking};
+use crate::ranking::{Ranking, Rankings};
+use crate::rotation::Rotations;
 use crate::score;
 
 /// Requirements that one round looks at, and lines that it takes from: with the tasks in it they bound its time to a few
@@ -66,47 +69,13 @@ pub struct Planner<'a> {
     open: usize,
     /// Agents that can get no work now, by reason.
     refused: BTreeMap<Reason, u32>,
-    /// By requirement: for plain tasks, and for those that not every agent understands.
-    rankings: BTreeMap<Vec<Expression>, [Option<Ranking>; 2]>,
+    rankings: Rankings,
+    /// Whose turn it is, under strategies that go by turns.
+    rotations: Arc<Rotations>,
     /// How many more attempts each namespace may have; `None`: as many as there is room for.
     quotas: BTreeMap<Namespace, Option<u32>>,
     /// Breaks ties between agents: of the first task that is placed, so that each round has an order of its own.
     seed: Option<u64>,
-}
-
-/// An agent with room.
-#[derive(Debug)]
-struct Candidate<'a> {
-    agent: &'a Agent,
-    room: Room,
-    /// What its attempts ask its models.
-    asking: Asking,
-    /// Breaks ties; not before there is a seed.
-    tie: u64,
-}
-
-impl Candidate<'_> {
-    fn has_room(&self) -> bool {
-        self.room.taken < self.room.capacity
-    }
-
-    fn rank(&self, number: usize) -> Rank {
-        (score::weighted(self.room), self.tie, number)
-    }
-
-    /// A requirement, and for tasks that are not plain that it understands them.
-    fn runs(&self, state: &State, require: &[Expression], is_plain: bool) -> Result<(), Reason> {
-        self.fits(state, require)?;
-        match is_plain {
-            true => Ok(()),
-            false => self.agent.profile.understands_blobs(),
-        }
-    }
-
-    fn fits(&self, state: &State, require: &[Expression]) -> Result<(), Reason> {
-        filter::fits(self.agent, require)?;
-        filter::asks_room(state, self.agent, &self.asking, require)
-    }
 }
 
 impl<'a> Planner<'a> {
@@ -117,7 +86,8 @@ impl<'a> Planner<'a> {
             candidates: Vec::new(),
             open: 0,
             refused: BTreeMap::new(),
-            rankings: BTreeMap::new(),
+            rankings: Rankings::default(),
+            rotations: Arc::clone(&fleet.rotations),
             quotas: BTreeMap::new(),
             seed: None,
         };
@@ -126,12 +96,11 @@ impl<'a> Planner<'a> {
             let view = fleet.agents.get(&agent.profile.id).unwrap_or(&unknown);
             let room = filter::room(state, agent, view);
             match filter::accepts_work(agent, view, room) {
-                Ok(()) => planner.candidates.push(Candidate {
-                    agent,
-                    room,
-                    asking: filter::asking(state, agent, view),
-                    tie: 0,
-                }),
+                Ok(()) => {
+                    let asking = filter::asking(state, agent, view);
+                    let candidate = Candidate::new((agent, room), asking, view, &fleet.rotations);
+                    planner.candidates.push(candidate);
+                }
                 Err(reason) => *planner.refused.entry(reason).or_insert(0) += 1,
             }
         }
@@ -257,7 +226,12 @@ impl<'a> Planner<'a> {
         if taken.contains(&id) || self.fleet.lacked_by(&spec).is_some() {
             return Next::Passed;
         }
-        match self.place(&spec, id.0, &task.lost_agents) {
+        let asker = Asker {
+            user: &task.user,
+            seed: id.0,
+            avoided: &task.lost_agents,
+        };
+        match self.place(&spec, asker) {
             Some(placement) => Next::Assigned(Assignment {
                 task: id,
                 placement,
@@ -273,25 +247,29 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// The best agent for a task, whose room it then takes. `seed` breaks ties; `avoided` are
-    /// agents that were lost under it: taken only where there is no other.
-    pub fn place(&mut self, spec: &TaskSpec, seed: u64, avoided: &[AgentId]) -> Option<Placement> {
+    /// The best agent for a task, whose room it then takes.
+    pub fn place(&mut self, spec: &TaskSpec, asker: Asker<'_>) -> Option<Placement> {
         // Before anything is ranked: a rank has it in it.
         if self.seed.is_none() {
-            self.seed = Some(seed);
+            self.seed = Some(asker.seed);
             for candidate in &mut self.candidates {
-                candidate.tie = score::tie(seed, &candidate.agent.profile.id);
+                candidate.tie = score::tie(asker.seed, &candidate.agent.profile.id);
             }
         }
         let waits = !self.has_room() || self.fleet.lacked_by(spec).is_some();
         if waits || !self.may_run(&spec.namespace) {
             return None;
         }
-        let trace = self.decided(spec, avoided)?;
+        let of = For::of(self.state.strategy_for(spec), spec, asker.user);
+        if of.strategy == Strategy::Spread {
+            for candidate in &mut self.candidates {
+                candidate.count_own(self.state);
+            }
+        }
+        let trace = self.decided(spec, &of, asker)?;
         let number = self.number_of(&trace.winner.agent)?;
         let incarnation = self.candidates[number].agent.profile.incarnation;
-        let model = spec.inference.as_ref().map(|asked| asked.model.as_str());
-        self.take(number, model);
+        self.take(number, spec, of.strategy);
         self.count(&spec.namespace);
         Some(Placement {
             agent: trace.winner.agent.clone(),
@@ -300,31 +278,44 @@ impl<'a> Planner<'a> {
         })
     }
 
+    /// Whose turn it is after all that was placed.
+    pub fn into_rotations(self) -> Arc<Rotations> {
+        self.rotations
+    }
+
     /// Which agent is the best, and why.
-    fn decided(&mut self, spec: &TaskSpec, avoided: &[AgentId]) -> Option<Trace> {
-        self.rank(&spec.require, spec.blobs.is_empty());
-        let ranking = self.ranked(&spec.require, spec.blobs.is_empty())?;
-        let shunned = avoided.iter().filter_map(|agent| self.number_of(agent));
+    fn decided(&mut self, spec: &TaskSpec, of: &For<'_>, asker: Asker<'_>) -> Option<Trace> {
+        let lens = Lens::of(of.strategy, spec);
+        self.rank(&spec.require, lens);
+        let ranking = self.rankings.get(&spec.require, lens)?;
+        let shunned = asker.avoided.iter().filter_map(|it| self.number_of(it));
         let shunned: Vec<usize> = shunned
-            .filter(|number| ranking.has(self.candidates[*number].rank(*number)))
+            .filter(|number| ranking.has(self.candidates[*number].rank(lens.order, *number)))
             .collect();
-        let others = ranking.best().filter(|number| !shunned.contains(number));
-        let mut best: Vec<usize> = others.take(PLACES).collect();
         let mut unfit = ranking.reasons().clone();
+        let others = ranking.best().filter(|number| !shunned.contains(number));
+        let mut best = self.first_of(others, of, asker.seed);
         match u32::try_from(shunned.len()) {
-            _ if best.is_empty() => best.extend(ranking.best().take(PLACES)),
+            _ if best.is_empty() => best = self.first_of(ranking.best(), of, asker.seed),
             Ok(0) | Err(_) => {}
             Ok(some) => drop(unfit.insert(Reason::LostBefore, some)),
         }
+        let is_free = best
+            .first()
+            .map(|it| self.candidates[*it].has_free_slot())?;
+        // Where one has a free slot, those without one are none that it was compared with.
+        best.retain(|it| self.candidates[*it].has_free_slot() == is_free);
         let mut scored = best.into_iter().map(|number| {
             let candidate = &self.candidates[number];
-            score::score(&candidate.agent.profile.id, candidate.room)
+            let agent = &candidate.agent.profile.id;
+            let turn = self.rotations.until(of.strategy, agent);
+            candidate.measure(of, turn).scored(of.strategy, agent)
         });
         // Those that get no work at all, then those that fit not this: no reason is in both.
         let refusals = self.refused.iter().chain(&unfit);
         let refusals = refusals.map(|(reason, agents)| (reason.clone(), *agents));
         let trace = Trace {
-            policy_version: score::POLICY_VERSION,
+            policy_version: score::formula(of.strategy).version,
             winner: scored.next()?,
             runners_up: scored.collect(),
             refusals: refusals.collect(),
@@ -332,30 +323,54 @@ impl<'a> Planner<'a> {
         Some(trace.fitted())
     }
 
-    fn ranked(&self, require: &[Expression], is_plain: bool) -> Option<&Ranking> {
-        let both = self.rankings.get(require)?;
-        both[usize::from(is_plain)].as_ref()
+    /// The winner and the runners-up of those that fit, which are given in the order of their ranking.
+    fn first_of(&self, ranked: impl Iterator<Item = usize>, of: &For<'_>, seed: u64) -> Vec<usize> {
+        match of.strategy {
+            Strategy::IpHash | Strategy::Spread => {
+                let ranks = ranked.map(|it| self.candidates[it].rank_for(of, it));
+                let mut first = BTreeSet::new();
+                for rank in ranks {
+                    first.insert(rank);
+                    if first.len() > PLACES {
+                        first.pop_last();
+                    }
+                }
+                first.into_iter().map(|(_, _, _, number)| number).collect()
+            }
+            Strategy::PowerOfTwo => {
+                // The lower place in the ranking is the less loaded one. Those without a free slot stand behind.
+                let all: Vec<usize> = ranked.collect();
+                let free = all.partition_point(|it| self.candidates[*it].has_free_slot());
+                let all = if free > 0 { &all[..free] } else { &all[..] };
+                let (one, other) = score::two_of(all.len(), seed);
+                let drawn = BTreeSet::from([one, other]);
+                let drawn = drawn.into_iter().filter_map(|it| all.get(it));
+                drawn.copied().collect()
+            }
+            _ => ranked.take(PLACES).collect(),
+        }
     }
 
     /// Makes the ranking for tasks of this sort, where there is none.
-    fn rank(&mut self, require: &[Expression], is_plain: bool) {
-        if self.ranked(require, is_plain).is_some() {
+    fn rank(&mut self, require: &[Expression], lens: Lens) {
+        if self.rankings.get(require, lens).is_some() {
             return;
         }
         let mut ranking = Ranking::default();
         let open = self.candidates.iter().enumerate();
         for (number, candidate) in open.filter(|(_, candidate)| candidate.has_room()) {
-            let fits = candidate.runs(self.state, require, is_plain);
-            ranking.add(candidate.rank(number), fits);
+            let fits = candidate.runs(self.state, require, lens.is_plain);
+            ranking.add(candidate.rank(lens.order, number), fits);
         }
-        let both = self.rankings.entry(require.to_vec()).or_default();
-        both[usize::from(is_plain)] = Some(ranking);
+        self.rankings.put(require, lens, ranking);
     }
 
     /// Whether no agent with room takes tasks with this requirement, be they as plain as can be.
     fn is_hopeless(&mut self, require: &[Expression]) -> bool {
-        self.rank(require, true);
-        self.ranked(require, true).is_none_or(Ranking::is_empty)
+        let plain = Lens::plain();
+        self.rank(require, plain);
+        let ranking = self.rankings.get(require, plain);
+        ranking.is_none_or(Ranking::is_empty)
     }
 
     fn number_of(&self, agent: &AgentId) -> Option<usize> {
@@ -364,32 +379,36 @@ impl<'a> Planner<'a> {
     }
 
     /// One place at an agent, and at its model: every ranking is told.
-    fn take(&mut self, number: usize, model: Option<&str>) {
+    fn take(&mut self, number: usize, spec: &TaskSpec, strategy: Strategy) {
         let candidate = &mut self.candidates[number];
-        let before = candidate.rank(number);
-        candidate.room.taken = candidate.room.taken.saturating_add(1);
-        if let Some(model) = model {
-            *candidate.asking.entry(model.to_owned()).or_insert(0) += 1;
+        let closes = candidate.room.taken.saturating_add(1) >= candidate.room.capacity;
+        let left = self.rankings.leave(candidate, (number, closes));
+        candidate.take(spec);
+        if Rotations::are_of(strategy) {
+            let profile = &candidate.agent.profile;
+            let rotations = Arc::make_mut(&mut self.rotations);
+            rotations.take(strategy, &profile.id, profile.slots);
+            candidate.note_turns(rotations);
         }
-        let (after, has_room) = (candidate.rank(number), candidate.has_room());
-        if !has_room {
+        if !closes {
+            // Its models may be asked no more; nothing else about it can change within a round.
+            self.rankings
+                .come_back(self.state, candidate, (number, &left));
+        } else {
             self.open -= 1;
             *self.refused.entry(Reason::NoFreeSlot).or_insert(0) += 1;
         }
-        let candidate = &self.candidates[number];
-        for (require, both) in &mut self.rankings {
-            for (is_plain, ranking) in [false, true].into_iter().zip(both) {
-                let Some(ranking) = ranking else { continue };
-                if !has_room {
-                    ranking.remove(before);
-                } else if ranking.has(before) {
-                    ranking.remove(before);
-                    // Its models may be asked no more; nothing else about it can change within a round.
-                    ranking.add(after, candidate.runs(self.state, require, is_plain));
-                }
-            }
-        }
     }
+}
+
+/// Who asks for a task.
+#[derive(Debug, Clone, Copy)]
+pub struct Asker<'t> {
+    pub user: &'t str,
+    /// Breaks ties.
+    pub seed: u64,
+    /// Agents that were lost under it: taken only where there is no other.
+    pub avoided: &'t [AgentId],
 }
 
 /// What became of the task at the head of a line.

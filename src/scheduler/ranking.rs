@@ -1,14 +1,17 @@
 //! Agents with room in the order in which they are to be taken, for tasks that all require the same.
 //!
 //! A ranking is made once in a round, by one look at each agent, and kept true while the round fills them: what one more
-//! decision costs does not grow with the number of agents.
+//! decision costs does not grow with the number of agents. (Under strategies that go by the client or the namespace each
+//! decision looks at all agents that fit, for there may be as many of these as tasks; so does the draw of two.)
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use model::Reason;
+use model::{Expression, Reason, State};
 
-/// Score, the hash that breaks ties, and the number of the agent among the candidates.
-pub type Rank = (i64, u64, usize);
+use crate::candidate::{Candidate, Lens};
+
+/// Whether no slot is free, the score, what breaks ties, and the number of the agent among the candidates.
+pub type Rank = (bool, i64, u64, usize);
 
 #[derive(Debug, Default)]
 pub struct Ranking {
@@ -24,7 +27,7 @@ impl Ranking {
             Ok(()) => drop(self.order.insert(rank)),
             Err(reason) => {
                 *self.reasons.entry(reason.clone()).or_insert(0) += 1;
-                let number = rank.2;
+                let number = rank.3;
                 if self.unfit.len() <= number {
                     self.unfit.resize(number + 1, None);
                 }
@@ -34,7 +37,7 @@ impl Ranking {
     }
 
     pub fn remove(&mut self, rank: Rank) {
-        let unfit = self.unfit.get_mut(rank.2).and_then(Option::take);
+        let unfit = self.unfit.get_mut(rank.3).and_then(Option::take);
         if let Some(reason) = unfit {
             let count = self.reasons.get(&reason).map_or(0, |count| *count);
             match count {
@@ -47,11 +50,15 @@ impl Ranking {
 
     /// Those that fit, the best first.
     pub fn best(&self) -> impl Iterator<Item = usize> {
-        self.order.iter().map(|(_, _, agent)| *agent)
+        self.order.iter().map(|(_, _, _, agent)| *agent)
     }
 
     pub fn has(&self, rank: Rank) -> bool {
         self.order.contains(&rank)
+    }
+
+    fn is_unfit(&self, number: usize) -> bool {
+        self.unfit.get(number).is_some_and(Option::is_some)
     }
 
     pub fn is_empty(&self) -> bool {
@@ -61,5 +68,64 @@ impl Ranking {
     /// Why the others don't fit, and how many of them.
     pub fn reasons(&self) -> &BTreeMap<Reason, u32> {
         &self.reasons
+    }
+}
+
+/// All rankings of a round, by requirement, then by what else the tasks have in common.
+#[derive(Debug, Default)]
+pub struct Rankings(BTreeMap<Vec<Expression>, Vec<(Lens, Ranking)>>);
+
+impl Rankings {
+    pub fn get(&self, require: &[Expression], lens: Lens) -> Option<&Ranking> {
+        let mut alike = self.0.get(require)?.iter();
+        alike
+            .find(|(seen, _)| *seen == lens)
+            .map(|(_, ranking)| ranking)
+    }
+
+    pub fn put(&mut self, require: &[Expression], lens: Lens, ranking: Ranking) {
+        let alike = self.0.entry(require.to_vec()).or_default();
+        alike.push((lens, ranking));
+    }
+
+    fn all(&mut self) -> impl Iterator<Item = (&Vec<Expression>, &mut (Lens, Ranking))> {
+        let all = self.0.iter_mut();
+        all.flat_map(|(require, alike)| alike.iter_mut().map(move |one| (require, one)))
+    }
+
+    /// Takes an agent out before something about it changes, for good where it has no room then. Answers of each ranking
+    /// whether it stood there among those that fit.
+    pub fn leave(
+        &mut self,
+        candidate: &Candidate<'_>,
+        (number, closes): (usize, bool),
+    ) -> Vec<bool> {
+        let leaving = self.all().map(|(_, (lens, ranking))| {
+            let rank = candidate.rank(lens.order, number);
+            let fitted = ranking.has(rank);
+            debug_assert!(
+                fitted || ranking.is_unfit(number),
+                "a rank that is not kept true"
+            );
+            if fitted || closes {
+                ranking.remove(rank);
+            }
+            fitted
+        });
+        leaving.collect()
+    }
+
+    /// Puts it where it stands now. What it does not fit by its labels it still does not.
+    pub fn come_back(
+        &mut self,
+        state: &State,
+        candidate: &Candidate<'_>,
+        (number, left): (usize, &[bool]),
+    ) {
+        let left = self.all().zip(left).filter(|(_, fitted)| **fitted);
+        for ((require, (lens, ranking)), _) in left {
+            let fits = candidate.runs(state, require, lens.is_plain);
+            ranking.add(candidate.rank(lens.order, number), fits);
+        }
     }
 }

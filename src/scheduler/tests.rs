@@ -3,6 +3,7 @@
 mod files;
 mod order;
 mod shares;
+mod strategies;
 mod traces;
 
 use std::collections::BTreeMap;
@@ -14,7 +15,7 @@ use model::{
 };
 
 use crate::score::tie;
-use crate::{AgentView, Clock, Fleet, LEASE, Leases, Plan, Round, due, explain, plan};
+use crate::{AgentView, Asker, Clock, Fleet, LEASE, Leases, Plan, Round, due, explain, plan};
 
 const NOW: Timestamp = Timestamp(1_000_000);
 
@@ -81,6 +82,15 @@ fn question() -> TaskSpec {
         request: "{}".into(),
     };
     TaskSpec::inference(namespace, inference)
+}
+
+/// Somebody who asks for a task, whose ties are broken by this number.
+fn asker(seed: u64) -> Asker<'static> {
+    Asker {
+        user: "ann",
+        seed,
+        avoided: &[],
+    }
 }
 
 /// In several entries: one has a limit of operations.

@@ -27,7 +27,9 @@ use failpoint::Point;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
-use model::{Archived, Command, Disposition, Fence, Held, Principal, Reply, State, Timestamp};
+use model::{
+    Archived, Command, Disposition, Event, Fence, Held, Principal, Reply, State, Timestamp,
+};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
@@ -233,6 +235,7 @@ impl Running {
         let clock = self.clock();
         for batch in burst.applied {
             let raft::AppliedBatch { index, events, .. } = Arc::unwrap_or_clone(batch);
+            self.count_waits(&state, &events);
             self.handle(&state, clock, Input::Applied { index, events });
         }
         if burst.leadership {
@@ -250,6 +253,25 @@ impl Running {
         }
         self.dispatcher.flush(&state, clock, &mut self.out);
         self.execute(&state, None);
+    }
+
+    /// What waited for its first assignment: on the leader, so that each counts once in all.
+    fn count_waits(&self, state: &State, events: &[Event]) {
+        if !self.dispatcher.is_leading() {
+            return;
+        }
+        let assigned = events.iter().filter_map(|event| match event {
+            Event::TaskAssigned { fence, .. } => state.task(fence.task),
+            _ => None,
+        });
+        for task in assigned.filter(|task| task.attempts == 1) {
+            if let Some(attempt) = &task.latest
+                && task.waits_since.0 > 0
+            {
+                let waited = attempt.since.since(task.waits_since);
+                self.metrics.left_the_queue(task.class, waited);
+            }
+        }
     }
 
     fn signal(&mut self, state: &State, clock: Clock, signal: Signal) {

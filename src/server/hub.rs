@@ -206,6 +206,7 @@ impl Hub {
                 | Event::AgentRemoved { .. }
                 | Event::BackendSet { .. }
                 | Event::NamespaceSet { .. }
+                | Event::PolicySet { .. }
                 | Event::SegmentDropped { .. } => {}
             }
         }
@@ -305,6 +306,7 @@ fn step_of(event: &Event) -> Option<(TaskId, Wants)> {
         | Event::AgentRemoved { .. }
         | Event::BackendSet { .. }
         | Event::NamespaceSet { .. }
+        | Event::PolicySet { .. }
         | Event::SegmentDropped { .. } => None,
     }
 }

@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
+use model::{Class, Millis};
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
+
+type ByClass = Family<[(&'static str, &'static str); 1], Histogram, fn() -> Histogram>;
 
 /// Counters and histograms, cheap to touch.
 #[derive(Debug)]
@@ -15,6 +19,7 @@ pub struct Metrics {
     failed_proposals: Counter,
     batch: Histogram,
     latency: Histogram,
+    queued: ByClass,
 }
 
 impl Default for Metrics {
@@ -28,6 +33,10 @@ impl Default for Metrics {
             batch: Histogram::new(exponential_buckets(1.0, 2.0, 13)),
             // Half a millisecond to 16 s.
             latency: Histogram::new(exponential_buckets(0.000_5, 2.0, 16)),
+            // A millisecond to four and a half hours.
+            queued: Family::new_with_constructor(|| {
+                Histogram::new(exponential_buckets(0.001, 4.0, 13))
+            }),
         }
     }
 }
@@ -45,6 +54,13 @@ impl Metrics {
         if !committed {
             self.failed_proposals.inc();
         }
+    }
+
+    /// A task of this class was assigned for the first time, after so long.
+    pub fn left_the_queue(&self, class: Class, waited: Millis) {
+        let waited = Duration::from_millis(waited.0).as_secs_f64();
+        let queued = self.queued.get_or_create(&[("class", class.as_str())]);
+        queued.observe(waited);
     }
 
     pub fn register(&self, registry: &mut Registry) {
@@ -78,6 +94,12 @@ impl Metrics {
             "From proposing an entry to its being applied",
             Unit::Seconds,
             self.latency.clone(),
+        );
+        registry.register_with_unit(
+            "quorate_queue",
+            "From a submit to the first assignment, in state time",
+            Unit::Seconds,
+            self.queued.clone(),
         );
     }
 }

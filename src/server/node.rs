@@ -28,6 +28,7 @@ use wire::v1::enrolments_server::EnrolmentsServer;
 use wire::v1::identities_server::IdentitiesServer;
 use wire::v1::join_tokens_server::JoinTokensServer;
 use wire::v1::namespaces_server::NamespacesServer;
+use wire::v1::policies_server::PoliciesServer;
 use wire::v1::sessions_server::SessionsServer;
 use wire::v1::tasks_server::TasksServer;
 
@@ -311,6 +312,7 @@ fn serve_grpc(
     let tokens = JoinTokensServer::new(gateway.clone());
     let namespaces =
         NamespacesServer::new(gateway.clone()).max_decoding_message_size(MESSAGE_LIMIT);
+    let policies = PoliciesServer::new(gateway.clone()).max_decoding_message_size(MESSAGE_LIMIT);
     let identities = IdentitiesServer::new(gateway.clone());
     let enrolments =
         EnrolmentsServer::new(gateway).max_decoding_message_size(limit::ENROLMENT_BYTES);
@@ -325,6 +327,7 @@ fn serve_grpc(
         .add_service(known(sessions))
         .add_service(known(tokens))
         .add_service(known(namespaces))
+        .add_service(known(policies))
         .add_service(known(identities))
         .add_service(enrolments)
         .serve_with_incoming_shutdown(incoming, stopping.cancelled_owned());

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use dispatch::Refusal;
 use model::{
-    Class, Command, Namespace, Principal, Reply, RequestId, Role, SetNamespace, Submit, TaskId,
-    TaskSpec,
+    Class, Command, Namespace, Principal, Reply, RequestId, Role, Scope, SetNamespace, SetPolicy,
+    Strategy, Submit, TaskId, TaskSpec,
 };
 use openraft_rt_sim::SimRuntime;
 use raft::parts::NodeId;
@@ -249,7 +249,7 @@ impl Client {
     /// Until the faults are over.
     pub async fn run(self) {
         if self.number == 1 {
-            self.share_out().await;
+            self.set_up().await;
         }
         let mut requests = 0;
         let dice = &self.world.dice;
@@ -289,12 +289,33 @@ impl Client {
         spec
     }
 
-    /// One namespace has a larger share than the others, and a quota.
-    async fn share_out(&self) {
-        let (command, operator) = (quota(2, 20), someone("operator"));
-        let set = insist(&self.world, self.place, &operator, &command).await;
-        if set.is_ok() {
-            self.world.judge.count("quotas set");
+    /// One namespace has a larger share than the others, and a quota. How agents are chosen goes by the seed.
+    async fn set_up(&self) {
+        let operator = someone("operator");
+        let of = |number: u64| {
+            Strategy::ALL
+                .into_iter()
+                .cycle()
+                .nth((number % 64) as usize)
+        };
+        let policy = |namespace, number| {
+            let kind = None;
+            Command::SetPolicy(SetPolicy {
+                scope: Scope { namespace, kind },
+                strategy: of(number),
+            })
+        };
+        let seed = self.world.plan.seed;
+        let asked = [
+            (quota(2, 20), "quotas set"),
+            (policy(None, seed), "policies set"),
+            (policy(Some(capped()), seed / 8), "policies set"),
+        ];
+        for (command, what) in asked {
+            let set = insist(&self.world, self.place, &operator, &command).await;
+            if set.is_ok() {
+                self.world.judge.count(what);
+            }
         }
     }
 

@@ -287,7 +287,8 @@ impl Ledger {
             Event::CancelRequested { .. }
             | Event::SegmentDropped { .. }
             | Event::DrainExpired { .. }
-            | Event::BackendSet { .. } => {}
+            | Event::BackendSet { .. }
+            | Event::PolicySet { .. } => {}
         }
     }
 

@@ -166,6 +166,16 @@ impl Connection {
         )
     }
 
+    pub async fn policies(&self) -> Result<Vec<v1::Policy>> {
+        Ok(self.client.policies().await.map_err(failed)?.policies)
+    }
+
+    /// All of them as they are then.
+    pub async fn set_policy(&self, said: &v1::SetPolicyRequest) -> Result<Vec<v1::Policy>> {
+        let reply = self.client.set_policy(said).await;
+        Ok(reply.map_err(failed)?.policies)
+    }
+
     /// The agent as it is then; one that is removed, as it was.
     pub async fn order_agent(&self, order: &v1::AgentOrder) -> Result<v1::Agent> {
         held(

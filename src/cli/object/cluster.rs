@@ -19,7 +19,41 @@ pub fn status_json(status: &v1::StatusReply) -> Value {
         "term": status.term,
         "stale": status.stale,
         "members": status.members.iter().map(member_fields).collect::<Vec<_>>(),
+        "queue": status.queue.iter().map(waiting_json).collect::<Vec<_>>(),
     })
+}
+
+fn waiting_json(it: &v1::WaitingClass) -> Value {
+    json!({
+        "class": it.class,
+        "tasks": it.tasks,
+        "oldest_ms": it.oldest_ms,
+    })
+}
+
+/// `12 standard tasks wait (the oldest submitted 3m 2s ago); 4 batch tasks wait`; nothing where nothing does.
+fn waiting_text(queue: &[v1::WaitingClass]) -> Option<String> {
+    let some = queue.iter().filter(|it| it.tasks > 0);
+    let parts = some.map(|it| {
+        let tasks = if it.tasks == 1 {
+            "task waits"
+        } else {
+            "tasks wait"
+        };
+        let oldest = it.oldest_ms.map(|oldest| {
+            let oldest = Duration::from_secs(oldest / 1_000);
+            let ago = humantime::format_duration(oldest);
+            format!(" (the oldest submitted {ago} ago)")
+        });
+        format!(
+            "{} {} {tasks}{}",
+            it.tasks,
+            it.class,
+            oldest.unwrap_or_default()
+        )
+    });
+    let parts: Vec<String> = parts.collect();
+    (!parts.is_empty()).then(|| parts.join("; "))
 }
 
 /// One member as an item of a list.
@@ -75,6 +109,7 @@ pub fn status_table(status: &v1::StatusReply, width: Width) -> String {
         lines
             .push("stale: no quorum could be reached, so this is what one member last knew".into());
     }
+    lines.extend(waiting_text(&status.queue));
     lines.extend(status.members.iter().filter_map(clock_alarm));
     lines.extend(status.members.iter().filter_map(disk_alarm));
     format!(
@@ -222,6 +257,7 @@ mod tests {
             version: if heard { "0.1.0".into() } else { String::new() },
             clock_skew_ms: heard.then_some(0),
             state_versions: None,
+            state_time: 0,
             disk: heard.then_some(v1::Disk {
                 free_bytes: 9 << 30,
                 kept_bytes: 1 << 29,
@@ -237,8 +273,31 @@ mod tests {
             term: 2,
             state_version: 1,
             members: vec![member("c1", "leader"), member("c2", "unreachable")],
+            queue: vec![waiting("interactive", 0, None), waiting("batch", 1, None)],
             ..Default::default()
         }
+    }
+
+    fn waiting(class: &str, tasks: u64, oldest_ms: Option<u64>) -> v1::WaitingClass {
+        v1::WaitingClass {
+            class: class.into(),
+            tasks,
+            oldest_ms,
+        }
+    }
+
+    #[test]
+    fn what_waits_is_told_by_class_and_for_how_long() {
+        let queue = [
+            waiting("critical", 0, None),
+            waiting("standard", 12, Some(182_900)),
+            waiting("batch", 1, None),
+        ];
+        assert_eq!(
+            waiting_text(&queue).as_deref(),
+            Some("12 standard tasks wait (the oldest submitted 3m 2s ago); 1 batch task waits")
+        );
+        assert_eq!(waiting_text(&queue[..1]), None);
     }
 
     #[test]
@@ -262,7 +321,7 @@ mod tests {
         let text = status_table(&status(), Width::Normal);
         assert!(
             text.starts_with(
-                "cluster k7\nleader c1, term 2, 1 of 2 members answer\nstate version 1\n\nID  "
+                "cluster k7\nleader c1, term 2, 1 of 2 members answer\nstate version 1\n1 batch task waits\n\nID  "
             ),
             "{text}"
         );
@@ -288,7 +347,7 @@ mod tests {
         let text = with(-2_001);
         assert!(
             text.contains(
-                "members answer\nstate version 1\nclock alarm: c2's wall clock is -2.001 s from"
+                "members answer\nstate version 1\n1 batch task waits\nclock alarm: c2's wall clock is -2.001 s from"
             ),
             "{text}"
         );

@@ -3,7 +3,9 @@
 //! They say who wanted what of whom. Environments are left out, and long commands cut: both may hold what should not
 //! be on a screen.
 
-use model::{Assignment, Command, DrainAgent, End, Op, Submit, SystemCommand, TaskSpec, Verdict};
+use model::{
+    Assignment, Command, DrainAgent, End, Op, Strategy, Submit, SystemCommand, TaskSpec, Verdict,
+};
 
 use crate::shell;
 
@@ -72,6 +74,12 @@ fn command_words(command: &Command) -> String {
         }
         Command::SetBackend(asked) => format!("set back end {} of {}", asked.name, asked.agent),
         Command::SetNamespace(asked) => format!("set namespace {}", asked.namespace),
+        Command::SetPolicy(asked) => {
+            let how = asked
+                .strategy
+                .map_or("as the next wider policy says", Strategy::as_str);
+            format!("choose agents for {}: {how}", asked.scope)
+        }
     }
 }
 

@@ -25,5 +25,6 @@ pub fn event_json(event: &v1::Event) -> Value {
         "reason": text(&event.reason),
         "segment": event.segment,
         "namespace": text(&event.namespace),
+        "kind": text(&event.kind),
     })
 }

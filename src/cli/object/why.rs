@@ -17,6 +17,8 @@ pub fn why_json(why: &v1::WhyReply) -> Value {
         "summary": why.summary,
         "decision": why.decision.iter().map(candidate_json).collect::<Vec<_>>(),
         "decided_at_index": (why.decided_at_index > 0).then_some(why.decided_at_index),
+        "strategy": text(&why.strategy),
+        "strategy_now": text(&why.strategy_now),
         "policy_version": (why.decided_at_index > 0).then_some(why.policy_version),
         "refusals": why.refusals.iter().map(refusal).collect::<Vec<_>>(),
         "queue_position": why.queue_position,
@@ -77,9 +79,9 @@ pub fn why_text(why: &v1::WhyReply) -> String {
     }
     if !why.decision.is_empty() {
         parts.push(format!(
-            "the decision, at log index {} (lower scores win; policy {}):\n{}",
+            "the decision, at log index {} ({}; lower scores win):\n{}",
             why.decided_at_index,
-            why.policy_version,
+            cell(&why.strategy),
             candidates(&why.decision)
         ));
     }
@@ -94,7 +96,11 @@ pub fn why_text(why: &v1::WhyReply) -> String {
         ));
     }
     if !why.agents_now.is_empty() {
-        parts.push(format!("the agents now:\n{}", candidates(&why.agents_now)));
+        parts.push(format!(
+            "the agents now ({}):\n{}",
+            cell(&why.strategy_now),
+            candidates(&why.agents_now)
+        ));
     }
     parts.retain(|part| !part.is_empty());
     parts.join("\n\n")
@@ -157,6 +163,7 @@ mod tests {
                 refused: String::new(),
             }],
             decided_at_index: 12,
+            strategy: "adaptive".into(),
             policy_version: 1,
             refusals: vec![v1::RefusalCount {
                 reason: "all its slots are taken".into(),

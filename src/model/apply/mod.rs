@@ -6,7 +6,7 @@
 //! - [`finish`]: an agent's report, behind the fence; retries;
 //! - [`cancel`], [`agents`], [`expire`]: cancels, registrations, leases, deadlines;
 //! - [`blobs`]: who refers to what stands beside the log;
-//! - [`cordon`], [`backend`], [`namespace`]: what people decide on an agent, its back ends, and who shares;
+//! - [`cordon`], [`backend`], [`namespace`], [`policy`]: what people decide on an agent, its back ends, who shares, and how agents are chosen;
 //! - [`archive`]: what leaves memory, and what the archive drops.
 //! - [`join_token`]: who may join, and who did.
 //!
@@ -23,6 +23,7 @@ mod expire;
 mod finish;
 mod join_token;
 mod namespace;
+mod policy;
 pub(crate) mod submit;
 
 use std::collections::BTreeSet;
@@ -135,6 +136,7 @@ impl State {
             Command::Enrol(enrolment) => self.enrol(&enrolment, step),
             Command::SetBackend(asked) => self.set_backend(&asked, step),
             Command::SetNamespace(asked) => self.set_namespace(&asked, step),
+            Command::SetPolicy(asked) => self.set_policy(principal, &asked, step),
         }
     }
 

@@ -30,7 +30,8 @@ fn meant_for(command: &Command) -> Role {
         | Command::CreateJoinToken(_)
         | Command::RevokeJoinToken { .. }
         | Command::SetBackend(_)
-        | Command::SetNamespace(_) => Role::Client,
+        | Command::SetNamespace(_)
+        | Command::SetPolicy(_) => Role::Client,
     }
 }
 

@@ -8,8 +8,9 @@ use super::world::{
 };
 use crate::{
     AgentProfile, AgentProtocol, Assignment, Attachment, BlobRef, Bulk, Class, Command, End, Entry,
-    Event, Millis, Namespace, Op, Outcome, OutcomeBlobs, Reason, SetBackend, SetNamespace,
-    SpecBlobs, Stamped, State, StateVersion, SystemCommand, TaskId, Timestamp,
+    Event, Kind, Millis, Namespace, Op, Outcome, OutcomeBlobs, Reason, Scope, SetBackend,
+    SetNamespace, SetPolicy, SpecBlobs, Stamped, State, StateVersion, Strategy, SystemCommand,
+    TaskId, Timestamp,
 };
 
 /// What came with version 2.
@@ -33,6 +34,7 @@ pub fn since_2() -> Named<Entry> {
             "assign_past_too_old",
             entry(vec![assign_past(Reason::TooOld)]),
         ),
+        ("set_policy", entry(vec![set_policy()])),
     ]
 }
 
@@ -43,6 +45,7 @@ pub fn events_since_2() -> Vec<Event> {
     vec![
         Event::BackendSet { agent },
         Event::NamespaceSet { namespace },
+        Event::PolicySet { scope: scope() },
     ]
 }
 
@@ -84,6 +87,20 @@ fn set_namespace() -> Op {
         users: [("bob".to_owned(), 2)].into(),
         max_running: Some(8),
         max_queued: None,
+    }))
+}
+
+fn scope() -> Scope {
+    Scope {
+        namespace: Some(namespace()),
+        kind: Some(Kind::Process),
+    }
+}
+
+fn set_policy() -> Op {
+    by_ann(Command::SetPolicy(SetPolicy {
+        scope: scope(),
+        strategy: Some(Strategy::RoundRobin),
     }))
 }
 
@@ -141,6 +158,7 @@ pub fn lived_on() -> State {
         register_newer(),
         register_op(profile("a9", 4, 1)),
         set_namespace(),
+        set_policy(),
         submit_and_place("r11"),
         submit_and_place("r12"),
     ]);

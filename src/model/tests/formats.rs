@@ -184,7 +184,7 @@ fn a_state_at_version_1_is_written_and_read_as_the_first_release_did() {
 #[test]
 fn a_state_at_a_later_version_has_another_format() {
     let state = exemplars_2::lived_on();
-    assert!(state.blobs.len() > 0 && state.backends.len() > 0 && state.requests.packs() > 0);
+    assert!(!state.blobs.is_empty() && !state.backends.is_empty() && state.requests.packs() > 0);
     let (bytes, hash) = (state.encode(), state.hash().to_vec());
     assert_eq!((parse(STATE)["state"][0], bytes[0]), (1, 2));
     assert_written("v2/state.hex", STATE_2, &[("state", bytes), ("hash", hash)]);

@@ -6,7 +6,7 @@
 //! END`, `cancel TASK`, `expire AGENT INC`, `deadline TASK`, `cordon AGENT [REASON]`, `uncordon
 //! AGENT`, `drain AGENT MILLIS [REASON]`, `overdue AGENT`, `remove AGENT`, `retain [hot=N] [entries=N]
 //! [age=MILLIS]`, `pass MILLIS`, `task TASK`, `agents`, `segments`, `token ID role=ROLE uses=N ttl=MILLIS
-//! name=NAME`, `namespace NAME [weight=N] [running=N] [queued=N] [USER=WEIGHT…]`, `shares`, `set AGENT NAME [weight=N] [limit=N] [max_fails=N] [fail_timeout=MILLIS]`, `revoke TOKEN`, `enrol TOKEN KEY role=ROLE last=CONTROLLER [NAME]`, `tokens`.
+//! name=NAME`, `namespace NAME [weight=N] [running=N] [queued=N] [USER=WEIGHT…]`, `shares`, `policy [ns=NAMESPACE] [kind=KIND] STRATEGY|inherit`, `policies`, `set AGENT NAME [weight=N] [limit=N] [max_fails=N] [fail_timeout=MILLIS]`, `revoke TOKEN`, `enrol TOKEN KEY role=ROLE last=CONTROLLER [NAME]`, `tokens`.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -18,7 +18,7 @@ use super::world::{
 };
 use crate::{
     BackendSettings, Command, Cordon, DrainAgent, End, Event, Interruption, Op, Outcome, Reply,
-    SetBackend, SetNamespace, SystemCommand, TaskId, Timestamp,
+    Scope, SetBackend, SetNamespace, SetPolicy, SystemCommand, TaskId, Timestamp,
 };
 
 struct Script(World);
@@ -39,6 +39,7 @@ impl goldenscript::Runner for Script {
             "agents" => self.agents(),
             "segments" => self.segments(),
             "shares" => self.shares(),
+            "policies" => self.policies(),
             "tokens" => super::joining::tokens(&self.0.state),
             name => {
                 let op = op(name, &mut args)?;
@@ -90,6 +91,7 @@ fn op(name: &str, args: &mut Args<'_>) -> Result<Op, Box<dyn Error>> {
         "cordon" | "uncordon" | "drain" | "remove" => asked(order(name, args)?),
         "set" => asked(setting(args)?),
         "namespace" => asked(namespace(args)?),
+        "policy" => asked(policy(args)?),
         other => return Err(format!("unknown command {other}").into()),
     })
 }
@@ -144,6 +146,18 @@ fn namespace(args: &mut Args<'_>) -> Result<Command, Box<dyn Error>> {
         max_running,
         max_queued,
     }))
+}
+
+/// How an administrator wants agents to be chosen.
+fn policy(args: &mut Args<'_>) -> Result<Command, Box<dyn Error>> {
+    let namespace = args.take_key("ns").map(str::parse).transpose()?;
+    let kind = args.take_key("kind").map(str::parse).transpose()?;
+    let strategy = match word(args)? {
+        "inherit" => None,
+        strategy => Some(strategy.parse()?),
+    };
+    let scope = Scope { namespace, kind };
+    Ok(Command::SetPolicy(SetPolicy { scope, strategy }))
 }
 
 fn asked(command: Command) -> Op {
@@ -295,6 +309,14 @@ impl Script {
         told.join("\n")
     }
 
+    fn policies(&self) -> String {
+        let policies = self.0.state.policies().map(|(scope, policy)| {
+            let (by, since) = (&policy.by, policy.since.0);
+            format!("{scope}: {}, by {by} at {since}", policy.strategy)
+        });
+        policies.collect::<Vec<_>>().join("\n")
+    }
+
     fn agents(&self) -> String {
         let agents = self.0.state.agents().map(|agent| {
             let id = &agent.profile.id;
@@ -374,6 +396,7 @@ fn event_words(event: &Event) -> String {
         Event::SegmentDropped { first } => format!("segment {first} dropped"),
         Event::BackendSet { agent } => format!("something else holds of a back end of {agent}"),
         Event::NamespaceSet { namespace } => format!("something else holds of {namespace}"),
+        Event::PolicySet { scope } => format!("agents are chosen in another way for {scope}"),
     }
 }
 

@@ -12,9 +12,9 @@ use super::world::{
 };
 use crate::{
     AgentProtocol, Applied, Assignment, Attachment, BlobRef, Class, Command, DrainAgent, End,
-    Entry, Event, Generation, Interruption, Millis, Namespace, Op, Outcome, Retention, SetBackend,
-    SetNamespace, Stamped, State, StateVersion, SystemCommand, TaskId, TaskSpec, Timestamp,
-    invariant,
+    Entry, Event, Generation, Interruption, Millis, Namespace, Op, Outcome, Retention, Scope,
+    SetBackend, SetNamespace, SetPolicy, Stamped, State, StateVersion, SystemCommand, TaskId,
+    TaskSpec, Timestamp, invariant,
 };
 
 const AGENTS: [&str; 3] = ["a1", "a2", "a3"];
@@ -101,7 +101,8 @@ fn registration(inc: impl Strategy<Value = u8>) -> impl Strategy<Value = Op> {
 /// What an administrator says of an agent, and the end of a drain.
 fn order() -> impl Strategy<Value = Op> {
     let deadline = prop::sample::select(&[0, 2_000u64][..]);
-    (agent(), 0..10u8, deadline).prop_map(|(agent, which, deadline)| {
+    (agent(), 0..11u8, deadline).prop_map(|(agent, which, deadline)| {
+        let agent_number = AGENTS.iter().position(|it| *it == agent);
         let agent = agent_id(agent);
         let command = match which {
             0 => Command::CordonAgent {
@@ -122,6 +123,14 @@ fn order() -> impl Strategy<Value = Op> {
                 limit: Some(1),
                 max_fails: None,
                 fail_timeout: None,
+            }),
+            9 => Command::SetPolicy(SetPolicy {
+                scope: Scope {
+                    namespace: (agent_number == Some(1))
+                        .then(|| "default".parse().expect("it is a name")),
+                    kind: (agent_number == Some(2)).then_some(crate::Kind::Process),
+                },
+                strategy: (deadline > 0).then_some(crate::Strategy::Binpack),
             }),
             7 | 8 => Command::SetNamespace(SetNamespace {
                 namespace: Namespace::new("default").expect("it is a name"),

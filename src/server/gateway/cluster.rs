@@ -92,6 +92,17 @@ impl Gateway {
         let leader = leadership.leader.filter(|_| !stale);
         let furthest = answers.iter().flatten().map(|member| member.applied).max();
         let furthest = furthest.unwrap_or_default().max(state.last_applied());
+        // Where nothing happens nothing is stamped: it is the leader that knows how late it is.
+        let now = answers
+            .iter()
+            .flatten()
+            .map(|member| member.state_time)
+            .max();
+        let now = model::Timestamp(now.unwrap_or_default());
+        let looked_at = std::sync::Arc::clone(&state);
+        // There may be as many queues as tasks.
+        let queue = tokio::task::spawn_blocking(move || looked_at.waiting(now));
+        let queue = queue.await.map_or_else(|_| Vec::new(), Vec::from);
         let shown = members
             .iter()
             .zip(answers)
@@ -113,6 +124,7 @@ impl Gateway {
             stale,
             generation: state.generation().0,
             state_version: state.state_version().0,
+            queue: queue.into_iter().map(waiting_out).collect(),
         }
     }
 
@@ -154,6 +166,7 @@ impl Gateway {
                 clock_skew_ms: Some(0),
                 state_versions: Some(model::Versions::OF_THIS_RELEASE.into()),
                 disk: self.0.disks.of(self.0.id).map(Into::into),
+                state_time: self.0.cluster.now().state.0,
             }),
             term: leadership.term,
             leader: leadership
@@ -288,4 +301,12 @@ impl Gateway {
 pub(super) fn controller_id(text: &str) -> Result<ControllerId, Failure> {
     text.parse()
         .map_err(|error: model::ParseIdError| Failure::new(Code::Invalid, error.to_string()))
+}
+
+fn waiting_out(it: model::WaitingClass) -> v1::WaitingClass {
+    v1::WaitingClass {
+        class: it.class.to_string(),
+        tasks: it.tasks,
+        oldest_ms: it.oldest.map(|oldest| oldest.0),
+    }
 }

@@ -16,6 +16,7 @@ mod logs;
 mod membership;
 mod namespaces;
 mod orders;
+mod policies;
 mod request;
 mod submit_all;
 mod tasks;

@@ -121,6 +121,11 @@ impl Hop {
             .max_decoding_message_size(MESSAGE_LIMIT)
     }
 
+    pub fn policies(&self) -> v1::policies_client::PoliciesClient<Channel> {
+        v1::policies_client::PoliciesClient::new(self.channel.clone())
+            .max_decoding_message_size(MESSAGE_LIMIT)
+    }
+
     pub fn join_tokens(&self) -> v1::join_tokens_client::JoinTokensClient<Channel> {
         v1::join_tokens_client::JoinTokensClient::new(self.channel.clone())
             .max_decoding_message_size(MESSAGE_LIMIT)

@@ -1,8 +1,8 @@
 //! Why a task is where it is: the decision that the log recorded, and, while it waits, how each
 //! agent stands towards it now. Only the leader knows the latter, so a follower passes it on.
 
-use model::{Scored, Task, TaskId};
-use scheduler::{AgentVerdict, Explanation};
+use model::{Scored, Strategy, Task, TaskId};
+use scheduler::{AgentVerdict, Explanation, Formula};
 use tonic::{Request, Response};
 use wire::status::Failure;
 use wire::v1;
@@ -56,9 +56,10 @@ impl Gateway {
 fn explanation(task: &Task, shown: v1::Task, explained: Explanation) -> v1::WhyReply {
     let trace = task.trace.as_ref();
     let position = explained.position();
+    let decided_by = trace.and_then(|trace| scheduler::formula_of(trace.policy_version));
     let decision = trace.map(|trace| {
         let all = std::iter::once(&trace.winner).chain(&trace.runners_up);
-        all.map(candidate).collect()
+        all.map(|scored| candidate(scored, decided_by)).collect()
     });
     let refusals = trace.map(|trace| {
         let count = |(reason, agents): &(model::Reason, u32)| v1::RefusalCount {
@@ -83,13 +84,24 @@ fn explanation(task: &Task, shown: v1::Task, explained: Explanation) -> v1::WhyR
             older: ahead.older as u64,
             is_least: ahead.is_least,
         }),
-        agents_now: explained.agents.iter().map(standing).collect(),
+        agents_now: explained
+            .agents
+            .iter()
+            .map(|verdict| standing(verdict, explained.strategy))
+            .collect(),
+        strategy: decided_by
+            .map(|it| it.strategy.to_string())
+            .unwrap_or_default(),
+        strategy_now: explained
+            .strategy
+            .map(|it| it.to_string())
+            .unwrap_or_default(),
     }
 }
 
-fn standing(verdict: &AgentVerdict) -> v1::Candidate {
+fn standing(verdict: &AgentVerdict, strategy: Option<Strategy>) -> v1::Candidate {
     match &verdict.standing {
-        Ok(scored) => candidate(scored),
+        Ok(scored) => candidate(scored, strategy.map(scheduler::formula)),
         Err(reason) => v1::Candidate {
             agent: verdict.agent.to_string(),
             refused: reason.to_string(),
@@ -98,15 +110,15 @@ fn standing(verdict: &AgentVerdict) -> v1::Candidate {
     }
 }
 
-fn candidate(scored: &Scored) -> v1::Candidate {
-    let terms = scheduler::TERMS
-        .iter()
-        .zip(scheduler::WEIGHTS)
-        .zip(&scored.terms);
-    let term = |((name, weight), value): ((&&str, i64), &i64)| v1::ScoreTerm {
+/// Without a formula, that of a later release, the terms have no names.
+fn candidate(scored: &Scored, formula: Option<&Formula>) -> v1::Candidate {
+    let names = formula.map_or(&[][..], |formula| formula.terms).iter();
+    let weights = formula.map_or(&[][..], |formula| formula.weights);
+    let terms = names.zip(weights).zip(&scored.terms);
+    let term = |((name, weight), value): ((&&str, &i64), &i64)| v1::ScoreTerm {
         name: (*name).to_owned(),
         value: *value,
-        weight,
+        weight: *weight,
     };
     v1::Candidate {
         agent: scored.agent.to_string(),

@@ -13,6 +13,7 @@ use crate::v1;
 use crate::v1::agents_client::AgentsClient;
 use crate::v1::cluster_client::ClusterClient;
 use crate::v1::namespaces_client::NamespacesClient;
+use crate::v1::policies_client::PoliciesClient;
 use crate::v1::tasks_client::TasksClient;
 
 /// How long a controller is asked to hold a wait before it answers with the present state: short enough
@@ -203,6 +204,20 @@ impl Client {
         self.call(Terms::REPEATABLE, request, send).await
     }
 
+    pub async fn policies(&self) -> Result<v1::PoliciesReply, Error> {
+        let send = |to, message| async move { policies(to).list(message).await };
+        self.call(Terms::READ, &v1::ListPoliciesRequest {}, send)
+            .await
+    }
+
+    pub async fn set_policy(
+        &self,
+        request: &v1::SetPolicyRequest,
+    ) -> Result<v1::PoliciesReply, Error> {
+        let send = |to, message| async move { policies(to).set(message).await };
+        self.call(Terms::REPEATABLE, request, send).await
+    }
+
     pub async fn order_agent(&self, order: &v1::AgentOrder) -> Result<v1::AgentReply, Error> {
         let send = |to, message| async move { agents(to).order(message).await };
         self.call(Terms::REPEATABLE, order, send).await
@@ -244,6 +259,10 @@ fn cluster(channel: Channel) -> ClusterClient<Channel> {
 
 fn namespaces(channel: Channel) -> NamespacesClient<Channel> {
     NamespacesClient::new(channel).max_decoding_message_size(MESSAGE_LIMIT)
+}
+
+fn policies(channel: Channel) -> PoliciesClient<Channel> {
+    PoliciesClient::new(channel).max_decoding_message_size(MESSAGE_LIMIT)
 }
 
 fn agents(channel: Channel) -> AgentsClient<Channel> {

@@ -45,6 +45,14 @@ pub fn event(event: &Event, (index, n): (u64, u32), wall: Timestamp) -> v1::Even
         | Event::AgentRemoved { agent, .. } => shown.agent = agent.to_string(),
         Event::SegmentDropped { first } => shown.segment = Some(*first),
         Event::NamespaceSet { namespace } => shown.namespace = namespace.to_string(),
+        Event::PolicySet { scope } => {
+            let namespace = scope.namespace.as_ref();
+            shown.namespace = namespace.map(ToString::to_string).unwrap_or_default();
+            shown.kind = scope
+                .kind
+                .map(|kind| kind.as_str().to_owned())
+                .unwrap_or_default();
+        }
     }
     shown
 }
@@ -67,5 +75,6 @@ fn name(event: &Event) -> &'static str {
         Event::SegmentDropped { .. } => "segment_dropped",
         Event::BackendSet { .. } => "backend_set",
         Event::NamespaceSet { .. } => "namespace_set",
+        Event::PolicySet { .. } => "policy_set",
     }
 }

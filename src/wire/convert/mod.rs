@@ -6,6 +6,7 @@ mod blob;
 mod event;
 mod joining;
 mod namespace;
+mod policy;
 mod session;
 mod spec;
 mod task;
@@ -21,6 +22,7 @@ pub use blob::{restore, shorten};
 pub use event::event;
 pub use joining::{enrolment_in, join_token_out, role_in, role_out};
 pub use namespace::namespace_out;
+pub use policy::{INHERIT, policies_out};
 pub use task::{archived_task, state, states, task};
 
 /// A message that the other side should not have sent.

@@ -1,0 +1,203 @@
+//! An agent with room in a round, as the strategies see it.
+
+use std::collections::BTreeMap;
+
+use model::{Agent, Asking, Expression, Namespace, Reason, State, Strategy, TaskSpec};
+
+use crate::filter::{self, Room};
+use crate::fleet::AgentView;
+use crate::ranking::Rank;
+use crate::rotation::Rotations;
+use crate::score::{self, Measure};
+
+/// What tasks of one requirement have to have in common to share a ranking.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lens {
+    /// By what the agents are ranked.
+    pub order: Strategy,
+    /// Whether every agent understands them.
+    pub is_plain: bool,
+}
+
+impl Lens {
+    /// Where the best agent depends on more than the agents, the ranking only says which of them fit: there may be as many
+    /// clients, or namespaces, as tasks.
+    pub fn of(strategy: Strategy, spec: &TaskSpec) -> Lens {
+        let order = match strategy {
+            Strategy::IpHash | Strategy::Spread => Strategy::Adaptive,
+            others => others,
+        };
+        Lens {
+            order,
+            is_plain: spec.blobs.is_empty(),
+        }
+    }
+
+    /// Of tasks as plain as can be.
+    pub fn plain() -> Lens {
+        Lens {
+            order: Strategy::Adaptive,
+            is_plain: true,
+        }
+    }
+}
+
+/// For whom an agent is chosen, as strategies see it.
+#[derive(Debug)]
+pub struct For<'t> {
+    pub strategy: Strategy,
+    pub namespace: &'t Namespace,
+    client: u64,
+}
+
+impl<'t> For<'t> {
+    pub fn of(strategy: Strategy, spec: &'t TaskSpec, user: &str) -> For<'t> {
+        let session = spec.labels.get(model::SESSION_LABEL);
+        let client = session.map_or(user, String::as_str);
+        For {
+            strategy,
+            namespace: &spec.namespace,
+            client: score::client(spec.namespace.as_str(), client),
+        }
+    }
+}
+
+/// An agent with room.
+#[derive(Debug)]
+pub struct Candidate<'a> {
+    pub agent: &'a Agent,
+    pub room: Room,
+    /// What its attempts ask its models.
+    pub asking: Asking,
+    /// Breaks ties; not before there is a seed.
+    pub tie: u64,
+    /// Stands for its name.
+    name: u64,
+    /// What it was given in this round and before, of which the log knows nothing yet, by namespace.
+    given: BTreeMap<Namespace, u32>,
+    /// All its attempts by namespace, once anybody has asked.
+    own: Option<BTreeMap<Namespace, u32>>,
+    /// Its turns, one after the other and by slots, as they were when the round began or when it last took one.
+    turns: [Turn; 2],
+}
+
+/// When it comes, and where that is the same, who had the last one longer ago.
+pub type Turn = (u64, u64);
+
+impl<'a> Candidate<'a> {
+    pub fn new(
+        (agent, room): (&'a Agent, Room),
+        asking: Asking,
+        view: &AgentView,
+        rotations: &Rotations,
+    ) -> Candidate<'a> {
+        let id = &agent.profile.id;
+        Candidate {
+            agent,
+            room,
+            asking,
+            tie: 0,
+            name: score::name(id),
+            given: view.namespaces.clone(),
+            own: None,
+            turns: rotations.turns(id),
+        }
+    }
+
+    pub fn has_room(&self) -> bool {
+        self.room.taken < self.room.capacity
+    }
+
+    /// Whether one more would only be sent ahead.
+    pub fn has_free_slot(&self) -> bool {
+        self.room.taken < self.room.slots
+    }
+
+    /// A requirement, and for tasks that are not plain that it understands them.
+    pub fn runs(
+        &self,
+        state: &State,
+        require: &[Expression],
+        is_plain: bool,
+    ) -> Result<(), Reason> {
+        self.fits(state, require)?;
+        match is_plain {
+            true => Ok(()),
+            false => self.agent.profile.understands_blobs(),
+        }
+    }
+
+    pub fn fits(&self, state: &State, require: &[Expression]) -> Result<(), Reason> {
+        filter::fits(self.agent, require)?;
+        filter::asks_room(state, self.agent, &self.asking, require)
+    }
+
+    /// Its place among the others in a ranking. A free slot comes before everything: what is sent ahead waits where
+    /// another agent could run it.
+    pub fn rank(&self, order: Strategy, number: usize) -> Rank {
+        let exact = |(turn, last): Turn| (i64::try_from(turn).unwrap_or(i64::MAX), last);
+        let (score, tie) = match order {
+            // Those whose turns come at the same time take them in the same order each time.
+            Strategy::RoundRobin => exact(self.turns[0]),
+            Strategy::WeightedRoundRobin => exact(self.turns[1]),
+            of_agents => (self.of_room().weighted(of_agents), self.tie),
+        };
+        (!self.has_free_slot(), score, tie, number)
+    }
+
+    /// The same of one task alone, for strategies whose rankings say no more than who fits.
+    pub fn rank_for(&self, of: &For<'_>, number: usize) -> Rank {
+        let measure = self.measure(of, 0);
+        let score = match of.strategy {
+            // Exact, where the score is rounded.
+            Strategy::IpHash => i64::try_from(measure.distance >> 1).unwrap_or(i64::MAX),
+            strategy => measure.weighted(strategy),
+        };
+        (!self.has_free_slot(), score, self.tie, number)
+    }
+
+    /// Looks through what it holds, once in a round, whoever asks.
+    pub fn count_own(&mut self, state: &State) {
+        if self.own.is_none() {
+            let mut own = self.given.clone();
+            for namespace in filter::namespaces_of(state, &self.agent.profile.id) {
+                *own.entry(namespace).or_insert(0) += 1;
+            }
+            self.own = Some(own);
+        }
+    }
+
+    fn of_room(&self) -> Measure {
+        Measure {
+            room: self.room,
+            turn: 0,
+            own: 0,
+            distance: 0,
+        }
+    }
+
+    /// All that a formula may look at; its own attempts were counted before, if the formula does.
+    pub fn measure(&self, of: &For<'_>, turn: i64) -> Measure {
+        let own = self.own.as_ref().and_then(|own| own.get(of.namespace));
+        Measure {
+            turn,
+            own: own.copied().unwrap_or(0),
+            distance: score::distance(of.client, self.name),
+            ..self.of_room()
+        }
+    }
+
+    /// One more attempt, of this task.
+    pub fn take(&mut self, spec: &TaskSpec) {
+        self.room.taken = self.room.taken.saturating_add(1);
+        if let Some(asked) = &spec.inference {
+            *self.asking.entry(asked.model.clone()).or_insert(0) += 1;
+        }
+        let counts = self.own.as_mut().unwrap_or(&mut self.given);
+        *counts.entry(spec.namespace.clone()).or_insert(0) += 1;
+    }
+
+    pub fn note_turns(&mut self, rotations: &Rotations) {
+        self.turns = rotations.turns(&self.agent.profile.id);
+    }
+}

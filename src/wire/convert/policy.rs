@@ -1,0 +1,53 @@
+//! How agents are chosen.
+
+use model::{Kind, Namespace, Scope, State};
+
+use super::Malformed;
+use crate::v1;
+
+/// In place of a strategy: as the next wider scope says.
+pub const INHERIT: &str = "inherit";
+
+impl TryFrom<v1::SetPolicyRequest> for model::SetPolicy {
+    type Error = Malformed;
+
+    fn try_from(asked: v1::SetPolicyRequest) -> Result<model::SetPolicy, Malformed> {
+        let named = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        let namespace = named(&asked.namespace).map(|name| Namespace::new(&name));
+        let kind = named(&asked.kind).map(|name| name.parse::<Kind>());
+        let strategy = match asked.strategy.as_str() {
+            INHERIT => None,
+            "" => return Err(Malformed::missing("the strategy")),
+            name => Some(name.parse()),
+        };
+        let said = |error: &dyn std::fmt::Display| Malformed(error.to_string());
+        Ok(model::SetPolicy {
+            scope: Scope {
+                namespace: namespace.transpose()?,
+                kind: kind.transpose().map_err(|error| said(&error))?,
+            },
+            strategy: strategy
+                .transpose()
+                .map_err(|error: model::ParseStrategyError| said(&error))?,
+        })
+    }
+}
+
+/// What was set, the widest scope first.
+pub fn policies_out(state: &State) -> Vec<v1::Policy> {
+    let policies = state.policies().map(|(scope, policy)| v1::Policy {
+        namespace: scope
+            .namespace
+            .as_ref()
+            .map(Namespace::to_string)
+            .unwrap_or_default(),
+        kind: scope
+            .kind
+            .map(|kind| kind.as_str().to_owned())
+            .unwrap_or_default(),
+        strategy: policy.strategy.to_string(),
+        by: policy.by.clone(),
+        since: policy.since.0,
+    });
+    policies.collect()
+}
