@@ -8,9 +8,10 @@ use std::hint::black_box;
 use criterion::{Criterion, criterion_group, criterion_main};
 use model::{
     AgentId, AgentProfile, AgentProtocol, Command, Entry, Generation, Incarnation, Namespace, Op,
-    Principal, Role, Stamped, State, StateVersion, Submit, SystemCommand, TaskSpec, Timestamp,
+    Principal, Role, Scope, SetPolicy, Stamped, State, StateVersion, Strategy, Submit,
+    SystemCommand, TaskSpec, Timestamp,
 };
-use scheduler::{AgentView, Fleet, Round, plan};
+use scheduler::{AgentView, Fleet, Plan, Round, plan};
 
 const AGENTS: u32 = 1_000;
 const SLOTS: u32 = 4;
@@ -126,6 +127,28 @@ fn fleet(state: &State) -> Fleet {
     }
 }
 
+fn round(state: &State, fleet: &Fleet) -> Plan {
+    let taken = BTreeSet::new();
+    let round = Round {
+        now: NOW,
+        taken: &taken,
+        max: DECISIONS,
+        after: None,
+    };
+    let plan = plan(black_box(state), fleet, round);
+    assert_eq!(plan.assignments.len(), DECISIONS);
+    plan
+}
+
+/// Half of all slots are taken.
+fn half_fill(state: &mut State) {
+    for _ in 0..(AGENTS * SLOTS / 2).div_ceil(256) {
+        let assignments = round(state, &fleet(state)).assignments.into_iter();
+        let ops = assignments.map(|it| Op::System(SystemCommand::Assign(it)));
+        apply(state, ops.collect());
+    }
+}
+
 fn rounds(criterion: &mut Criterion) {
     let shapes = [
         ("one tenant", shape(1, 1, 0)),
@@ -137,19 +160,21 @@ fn rounds(criterion: &mut Criterion) {
     for (name, shape) in &shapes {
         let state = queued(shape);
         let fleet = fleet(&state);
-        let taken = BTreeSet::new();
         group.bench_function(*name, |bencher| {
-            bencher.iter(|| {
-                let round = Round {
-                    now: NOW,
-                    taken: &taken,
-                    max: DECISIONS,
-                    after: None,
-                };
-                let plan = plan(black_box(&state), &fleet, round);
-                assert_eq!(plan.assignments.len(), DECISIONS);
-                plan
-            });
+            bencher.iter(|| round(&state, &fleet));
+        });
+    }
+    for strategy in Strategy::ALL {
+        let mut state = queued(&shape(50, 20, 0));
+        half_fill(&mut state);
+        let scope = Scope::default();
+        let strategy = Some(strategy);
+        let policy = Command::SetPolicy(SetPolicy { scope, strategy });
+        apply(&mut state, vec![by("ann", Role::Client, policy)]);
+        let fleet = fleet(&state);
+        let name = strategy.map_or("", Strategy::as_str);
+        group.bench_function(format!("{name}, 1000 tenants, half full"), |bencher| {
+            bencher.iter(|| round(&state, &fleet));
         });
     }
     let state = queued(&shapes[0].1);
