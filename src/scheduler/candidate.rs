@@ -6,8 +6,7 @@ use model::{Agent, Asking, Expression, Namespace, Reason, State, Strategy, TaskS
 
 use crate::filter::{self, Room};
 use crate::fleet::AgentView;
-use crate::ranking::Rank;
-use crate::rotation::Rotations;
+use crate::rotation::{Rotations, Turn};
 use crate::score::{self, Measure};
 
 /// What tasks of one requirement have to have in common to share a ranking.
@@ -81,8 +80,8 @@ pub struct Candidate<'a> {
     turns: [Turn; 2],
 }
 
-/// When it comes, and where that is the same, who had the last one longer ago.
-pub type Turn = (u64, u64);
+/// Whether no slot is free, the score, what breaks ties, and the number of the agent among the candidates.
+pub type Rank = (bool, i64, u64, usize);
 
 impl<'a> Candidate<'a> {
     pub fn new(

@@ -8,10 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use model::{Expression, Reason, State};
 
-use crate::candidate::{Candidate, Lens};
-
-/// Whether no slot is free, the score, what breaks ties, and the number of the agent among the candidates.
-pub type Rank = (bool, i64, u64, usize);
+use crate::candidate::{Candidate, Lens, Rank};
 
 #[derive(Debug, Default)]
 pub struct Ranking {

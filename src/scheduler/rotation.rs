@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 
 use model::{AGENTS_MAX, AgentId, Strategy};
 
-use crate::candidate::Turn;
+/// When it comes, and where that is the same, who had the last one longer ago.
+pub type Turn = (u64, u64);
 
 /// From one turn of an agent with weight 1 to the next.
 const UNIT: u64 = 1 << 20;
