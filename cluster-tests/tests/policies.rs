@@ -10,6 +10,7 @@ use tokio::test;
 use wire::v1;
 use wire::v1::cluster_client::ClusterClient;
 
+use crate::shape::{PLAN, assert_keys};
 use crate::site::{PATIENCE, Site};
 
 #[test(flavor = "multi_thread", worker_threads = 2)]
@@ -71,6 +72,56 @@ async fn a_policy_holds_for_the_next_task_and_under_the_next_leader_and_why_tell
     ];
     let now = cli.json(&inherited).await.unwrap();
     assert_eq!(now["items"][0]["strategy"], "binpack");
+    site.cluster.stop().await.unwrap();
+}
+
+#[test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plan_says_what_a_submit_then_comes_to_and_submits_nothing() {
+    let site = Site::start("plans", |options| options.agents(2).slots(1)).await;
+    let cli = site.cluster.cli();
+    let first = &running(&site, "default", 1).await[0];
+    let plan = cli
+        .json(&["task", "plan", "--", "sleep", "3600"])
+        .await
+        .unwrap();
+    assert_keys(&plan, &PLAN);
+    assert_ne!(plan["agent"], Value::from(first.agent.as_str()));
+    let text = cli
+        .expect(&["task", "plan", "--", "true"])
+        .await
+        .unwrap()
+        .stdout;
+    let text = String::from_utf8(text).unwrap();
+    assert!(text.starts_with("It would be assigned to a"), "{text}");
+    let second = &running(&site, "default", 1).await[0];
+    assert_eq!(plan["agent"], Value::from(second.agent.as_str()));
+
+    let full = cli.json(&["task", "plan", "--", "true"]).await.unwrap();
+    assert_eq!(
+        (&full["agent"], &full["queue_position"]),
+        (&Value::Null, &Value::from(1))
+    );
+    let told = full["summary"].as_str().unwrap();
+    assert_eq!(
+        told,
+        "It would wait as number 1 in the queue: of 2 agents 2 have no free slot."
+    );
+    let nowhere = ["task", "plan", "--require", "zone=moon", "--", "true"];
+    let nowhere = cli.json(&nowhere).await.unwrap();
+    let told = nowhere["summary"].as_str().unwrap();
+    assert!(told.contains("2 do not satisfy its `require`"), "{told}");
+    let refused = cli.run(&[
+        "task",
+        "plan",
+        "--at-most-once",
+        "--retries",
+        "1",
+        "--",
+        "true",
+    ]);
+    assert_eq!(refused.await.unwrap().code, Some(1));
+    let tasks = cli.json(&["task", "list"]).await.unwrap();
+    assert_eq!(tasks["items"].as_array().unwrap().len(), 2);
     site.cluster.stop().await.unwrap();
 }
 

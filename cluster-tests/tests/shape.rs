@@ -104,6 +104,17 @@ pub const WHY: [&str; 13] = [
     "ahead",
     "agents_now",
 ];
+pub const PLAN: [&str; 9] = [
+    "schema",
+    "summary",
+    "agent",
+    "strategy",
+    "decision",
+    "refusals",
+    "queue_position",
+    "ahead",
+    "agents_now",
+];
 pub const CONTEXT: [&str; 9] = [
     "schema",
     "name",

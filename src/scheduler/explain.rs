@@ -82,6 +82,20 @@ fn decided(task: &Task) -> String {
     format!("{}, {why}{others}", trace.winner.agent)
 }
 
+/// The same of a task that nobody has submitted yet.
+pub fn would(task: &Task, explanation: &Explanation) -> String {
+    if task.trace.is_some() {
+        return format!("It would be assigned to {}.", decided(task));
+    }
+    let waits = explanation.summary.as_str();
+    let others = [("It waits", "It would wait"), ("It is ", "It would be ")];
+    let found = others.iter().find_map(|(is, would)| {
+        let rest = waits.strip_prefix(is)?;
+        Some(format!("{would}{rest}"))
+    });
+    found.unwrap_or_else(|| waits.to_owned())
+}
+
 fn words(strategy: Strategy) -> &'static str {
     match strategy {
         Strategy::Adaptive => "the least loaded that fits",

@@ -22,6 +22,7 @@ mod plan;
 mod ranking;
 mod rotation;
 mod score;
+mod what_if;
 
 #[cfg(test)]
 mod tests;
@@ -33,3 +34,4 @@ pub use order::Ahead;
 pub use plan::{Asker, Plan, Planner, Round, plan};
 pub use rotation::Rotations;
 pub use score::{Formula, formula, formula_of};
+pub use what_if::{WhatIf, what_if};

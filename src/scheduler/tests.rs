@@ -5,6 +5,7 @@ mod order;
 mod shares;
 mod strategies;
 mod traces;
+mod what_if;
 
 use std::collections::BTreeMap;
 

@@ -199,6 +199,10 @@ impl Tasks for Fake {
         Err(Status::unimplemented("not in this test"))
     }
 
+    async fn plan(&self, _: Request<v1::PlanRequest>) -> Answer<v1::WhyReply> {
+        Err(Status::unimplemented("not in this test"))
+    }
+
     async fn logs(&self, _: Request<v1::LogsRequest>) -> Answer<Self::LogsStream> {
         Err(Status::unimplemented("not in this test"))
     }

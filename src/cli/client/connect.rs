@@ -104,6 +104,10 @@ impl Connection {
         self.client.why(id).await.map_err(failed)
     }
 
+    pub async fn plan(&self, spec: v1::TaskSpec) -> Result<v1::WhyReply> {
+        self.client.plan(spec).await.map_err(failed)
+    }
+
     /// Chunks of output. A stream that breaks is the caller's to continue.
     pub async fn logs(
         &self,

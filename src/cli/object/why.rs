@@ -27,6 +27,36 @@ pub fn why_json(why: &v1::WhyReply) -> Value {
     })
 }
 
+/// What would become of a task that is not there: `agent` where it would be assigned at once.
+pub fn plan_json(plan: &v1::WhyReply) -> Value {
+    let why = why_json(plan);
+    let agent = plan.decision.first().map(|winner| winner.agent.clone());
+    json!({
+        "schema": SCHEMA,
+        "summary": why["summary"],
+        "agent": agent,
+        "strategy": why["strategy_now"],
+        "decision": why["decision"],
+        "refusals": why["refusals"],
+        "queue_position": why["queue_position"],
+        "ahead": why["ahead"],
+        "agents_now": why["agents_now"],
+    })
+}
+
+pub fn plan_text(plan: &v1::WhyReply) -> String {
+    let plan = match plan.decision.is_empty() {
+        true => plan.clone(),
+        // It would not wait, and the decision has more to tell than each agent by itself.
+        false => v1::WhyReply {
+            queue_position: None,
+            agents_now: Vec::new(),
+            ..plan.clone()
+        },
+    };
+    why_text(&plan)
+}
+
 fn ahead_json(ahead: &v1::QueueAhead) -> Value {
     json!({
         "higher_class": ahead.higher,
@@ -78,9 +108,13 @@ pub fn why_text(why: &v1::WhyReply) -> String {
         ));
     }
     if !why.decision.is_empty() {
+        // A task that is only planned has none.
+        let at = match why.decided_at_index {
+            0 => String::new(),
+            index => format!(", at log index {index}"),
+        };
         parts.push(format!(
-            "the decision, at log index {} ({}; lower scores win):\n{}",
-            why.decided_at_index,
+            "the decision{at} ({}; lower scores win):\n{}",
             cell(&why.strategy),
             candidates(&why.decision)
         ));

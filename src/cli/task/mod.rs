@@ -7,6 +7,7 @@ mod follow;
 mod get;
 mod list;
 mod logs;
+mod plan;
 mod run;
 mod spec;
 mod submit;
@@ -42,6 +43,7 @@ enum Verb {
     List(list::ListArgs),
     Get(get::GetArgs),
     Why(why::WhyArgs),
+    Plan(plan::PlanArgs),
     Wait(wait::WaitArgs),
     Logs(logs::LogsArgs),
     Cancel(cancel::CancelArgs),
@@ -70,6 +72,7 @@ pub fn run(args: TaskArgs, global: &Global) -> Result<Exit> {
             Verb::List(args) => list::list(&cluster, args, namespace, global).await,
             Verb::Get(args) => get::get(&cluster, &args, global).await,
             Verb::Why(args) => why::why(&cluster, &args, global).await,
+            Verb::Plan(args) => plan::plan(&cluster, args, namespace, global).await,
             Verb::Wait(args) => wait::wait(&cluster, &args, global).await,
             Verb::Logs(args) => logs::logs(&cluster, &args).await,
             Verb::Cancel(args) => cancel::cancel(&cluster, &args, global).await,

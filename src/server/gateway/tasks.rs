@@ -64,6 +64,10 @@ impl v1::tasks_server::Tasks for Gateway {
         Ok(self.why_task(request).await?)
     }
 
+    async fn plan(&self, request: Request<v1::PlanRequest>) -> Answer<v1::WhyReply> {
+        Ok(self.plan_task(request).await?)
+    }
+
     async fn logs(&self, request: Request<v1::LogsRequest>) -> Answer<Self::LogsStream> {
         Ok(self.task_logs(request).await?)
     }

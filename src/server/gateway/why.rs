@@ -1,10 +1,10 @@
 //! Why a task is where it is: the decision that the log recorded, and, while it waits, how each
 //! agent stands towards it now. Only the leader knows the latter, so a follower passes it on.
 
-use model::{Scored, Strategy, Task, TaskId};
+use model::{Command, Principal, Scored, Strategy, Submit, Task, TaskId};
 use scheduler::{AgentVerdict, Explanation, Formula};
 use tonic::{Request, Response};
-use wire::status::Failure;
+use wire::status::{Code, Failure};
 use wire::v1;
 
 use super::found::Found;
@@ -48,6 +48,53 @@ impl Gateway {
         let explained = explained.ok_or_else(|| failure::no_task(id))?;
         let shown = self.show(&state, &found).await;
         let mut reply = explanation(found.task(), shown, explained);
+        reply.position = Some(position);
+        Ok(reply)
+    }
+}
+
+/// What would become of one that is not submitted.
+impl Gateway {
+    pub(super) async fn plan_task(
+        &self,
+        request: Request<v1::PlanRequest>,
+    ) -> Result<Response<v1::WhyReply>, Failure> {
+        let caller = self.0.caller(&request)?;
+        let deadline = Deadline::of(request.metadata());
+        let message = request.into_inner();
+        let spec = message.spec.clone();
+        let spec = spec.ok_or_else(|| Failure::new(Code::Invalid, "the spec is missing"))?;
+        let command = Command::SubmitTask(Submit {
+            spec: model::TaskSpec::try_from(spec)?,
+            request_id: None,
+        });
+        model::access::allows(&caller.principal, &command)?;
+        command.validate()?;
+        let asked = || (caller.principal.clone(), command.clone());
+        self.led(
+            &caller,
+            deadline,
+            || self.plan_here(asked(), deadline),
+            |hop| {
+                let request = Hop::pass_on(&caller, deadline, message.clone());
+                async move { hop.tasks().plan(request).await }
+            },
+        )
+        .await
+    }
+
+    async fn plan_here(
+        &self,
+        asked: (Principal, Command),
+        deadline: Deadline,
+    ) -> Result<v1::WhyReply, Failure> {
+        let (state, position) = self.read(deadline).await?;
+        let fleet = self.0.inputs.fleet().await;
+        let fleet = fleet.ok_or_else(|| failure::not_leader(None))?;
+        let now = self.0.cluster.now().state;
+        let planned = scheduler::what_if(&state, &fleet, now, asked)?;
+        let nothing_yet = v1::Task::default();
+        let mut reply = explanation(&planned.task, nothing_yet, planned.explanation);
         reply.position = Some(position);
         Ok(reply)
     }

@@ -81,6 +81,12 @@ impl Client {
         self.call(Terms::READ, &v1::WhyRequest { id }, send).await
     }
 
+    pub async fn plan(&self, spec: v1::TaskSpec) -> Result<v1::WhyReply, Error> {
+        let message = v1::PlanRequest { spec: Some(spec) };
+        let send = |to, message| async move { tasks(to).plan(message).await };
+        self.call(Terms::READ, &message, send).await
+    }
+
     /// Output as it comes. Only the beginning is repeated: when the stream breaks, the caller knows how
     /// far it came and asks for the rest.
     pub async fn logs(&self, request: &v1::LogsRequest) -> Result<Streaming<v1::LogChunk>, Error> {
