@@ -15,7 +15,7 @@ use model::{
     AgentId, AgentProfile, Asking, Command, Fence, Held, Namespace, Op, Placement, Principal,
     QueueKey, State, SystemCommand, TaskId, TaskSpec,
 };
-use scheduler::{Asker, Clock, Fleet, Planner, Rotations, Round};
+use scheduler::{Asker, Clock, Fleet, Planner, ROUND_MAX, Rotations, Round};
 
 use crate::io::{Hindrance, Output, ProposalId, Refusal, SessionId, Ticket};
 use crate::pending::{Origin, PENDING_MAX, PENDING_MAX_BYTES, Pending, Queue};
@@ -24,8 +24,6 @@ use crate::pending::{Origin, PENDING_MAX, PENDING_MAX_BYTES, Pending, Queue};
 const PIPELINE: usize = 3;
 /// Operations in one entry; a bound on the time that it takes to apply.
 const OPS_PER_ENTRY: usize = 512;
-/// Decisions on queued tasks in one entry.
-const ASSIGNS_PER_ENTRY: usize = 256;
 /// Bytes of requests and reports in one entry: a follower must take it within a heartbeat or two.
 const BYTES_PER_ENTRY: usize = 1024 * 1024;
 
@@ -269,7 +267,7 @@ impl Batch {
         let plan = planner.round(Round {
             now: clock.state,
             taken: &self.assigning,
-            max: ASSIGNS_PER_ENTRY.min(OPS_PER_ENTRY - ops.len()),
+            max: ROUND_MAX.min(OPS_PER_ENTRY - ops.len()),
             after: self.resume.as_ref(),
         });
         self.wants_plan = plan.cut;

@@ -45,19 +45,30 @@ impl Lens {
 #[derive(Debug)]
 pub struct For<'t> {
     pub strategy: Strategy,
-    pub namespace: &'t Namespace,
-    client: u64,
+    namespace: &'t Namespace,
+    /// Where the strategy goes by it.
+    client: Option<u64>,
 }
 
 impl<'t> For<'t> {
     pub fn of(strategy: Strategy, spec: &'t TaskSpec, user: &str) -> For<'t> {
-        let session = spec.labels.get(model::SESSION_LABEL);
-        let client = session.map_or(user, String::as_str);
+        let client = || {
+            let session = spec.labels.get(model::SESSION_LABEL);
+            let client = session.map_or(user, String::as_str);
+            score::client(spec.namespace.as_str(), client)
+        };
         For {
             strategy,
             namespace: &spec.namespace,
-            client: score::client(spec.namespace.as_str(), client),
+            client: (strategy == Strategy::IpHash).then(client),
         }
+    }
+}
+
+impl For<'_> {
+    /// Whether the strategy goes by what an agent holds of the namespace.
+    pub fn goes_by_own(&self) -> bool {
+        self.strategy == Strategy::Spread
     }
 }
 
@@ -155,7 +166,7 @@ impl<'a> Candidate<'a> {
         (!self.has_free_slot(), score, self.tie, number)
     }
 
-    /// Looks through what it holds, once in a round, whoever asks.
+    /// Looks through what it holds, once in a round: for a strategy that goes by that.
     pub fn count_own(&mut self, state: &State) {
         if self.own.is_none() {
             let mut own = self.given.clone();
@@ -175,13 +186,13 @@ impl<'a> Candidate<'a> {
         }
     }
 
-    /// All that a formula may look at; its own attempts were counted before, if the formula does.
+    /// All that the strategy's formula looks at; its own attempts were counted before, where it goes by them.
     pub fn measure(&self, of: &For<'_>, turn: i64) -> Measure {
         let own = self.own.as_ref().and_then(|own| own.get(of.namespace));
         Measure {
             turn,
             own: own.copied().unwrap_or(0),
-            distance: score::distance(of.client, self.name),
+            distance: of.client.map_or(0, |it| score::distance(it, self.name)),
             ..self.of_room()
         }
     }

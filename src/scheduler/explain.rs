@@ -1,10 +1,10 @@
 //! Why a task waits, or why it runs where it does: `task why`.
 
-use model::{AgentId, Phase, Reason, State, Strategy, Task, TaskId, Timestamp};
+use model::{AgentId, Phase, Reason, State, Strategy, Task, TaskId, TaskSpec, Timestamp};
 
 use crate::candidate::{Candidate, For};
-use crate::filter::{self, Room};
-use crate::fleet::{AgentView, Fleet};
+use crate::filter;
+use crate::fleet::Fleet;
 use crate::order::{self, Ahead};
 use crate::score;
 
@@ -39,7 +39,10 @@ impl Explanation {
 pub fn explain(state: &State, fleet: &Fleet, now: Timestamp, id: TaskId) -> Option<Explanation> {
     let task = state.task(id)?;
     Some(match &task.phase {
-        Phase::Queued { not_before, .. } => waiting(state, fleet, now, task, *not_before),
+        Phase::Queued { not_before, .. } => {
+            let spec = state.spec(id)?;
+            waiting(state, fleet, now, (task, &spec), *not_before)
+        }
         Phase::Assigned { .. }
         | Phase::Succeeded
         | Phase::Failed { .. }
@@ -112,10 +115,11 @@ fn waiting(
     state: &State,
     fleet: &Fleet,
     now: Timestamp,
-    task: &Task,
+    (task, spec): (&Task, &TaskSpec),
     not_before: Option<Timestamp>,
 ) -> Explanation {
-    let agents = verdicts(state, fleet, task);
+    let of = For::of(state.strategy_for(spec), spec, &task.user);
+    let agents = verdicts(state, fleet, (spec, &of));
     let ahead = order::ahead_of(state, task, now);
     let later = if ahead.is_least { " or later" } else { "" };
     let position = format!("{}{later}", ahead.total() + 1);
@@ -128,7 +132,7 @@ fn waiting(
                 task.reason()
             )
         }
-        None => match held_up(state, fleet, task) {
+        None => match held_up(state, fleet, spec) {
             Some(until) => format!("It waits as number {position} in the queue until {until}."),
             None => summary(&agents, &position),
         },
@@ -140,21 +144,19 @@ fn waiting(
             task.class
         ),
     };
-    let spec = state.spec(task.id);
     Explanation {
         summary,
-        strategy: spec.map(|spec| state.strategy_for(&spec)),
+        strategy: Some(of.strategy),
         ahead: Some(ahead),
         agents,
     }
 }
 
 /// What it waits for, whatever the agents are like.
-fn held_up(state: &State, fleet: &Fleet, task: &Task) -> Option<String> {
+fn held_up(state: &State, fleet: &Fleet, spec: &TaskSpec) -> Option<String> {
     if let Some(why) = &fleet.shortage {
         return Some(format!("there is room on the controllers' disks: {why}"));
     }
-    let spec = state.spec(task.id)?;
     let namespace = &spec.namespace;
     if state.running_left(namespace) == Some(0) {
         let (_, running) = state.load(namespace);
@@ -162,7 +164,7 @@ fn held_up(state: &State, fleet: &Fleet, task: &Task) -> Option<String> {
             "a task of namespace {namespace} has ended: its quota allows {running} at once, and as many run"
         ));
     }
-    let blob = fleet.lacked_by(&spec)?;
+    let blob = fleet.lacked_by(spec)?;
     Some(format!(
         "the leader has fetched what it needs from another controller: blob {blob}"
     ))
@@ -175,9 +177,9 @@ struct Fitting {
 }
 
 /// Each agent, by id. As long as one has a free slot, none is sent anything ahead.
-fn verdicts(state: &State, fleet: &Fleet, task: &Task) -> Vec<AgentVerdict> {
+fn verdicts(state: &State, fleet: &Fleet, asked: (&TaskSpec, &For<'_>)) -> Vec<AgentVerdict> {
     let standings = state.agents().map(|agent| {
-        let standing = standing(state, fleet, task, agent);
+        let standing = standing(state, fleet, asked, agent);
         (agent.profile.id.clone(), standing)
     });
     let standings: Vec<_> = standings.collect();
@@ -196,52 +198,26 @@ fn verdicts(state: &State, fleet: &Fleet, task: &Task) -> Vec<AgentVerdict> {
 fn standing(
     state: &State,
     fleet: &Fleet,
-    task: &Task,
+    (spec, of): (&TaskSpec, &For<'_>),
     agent: &model::Agent,
 ) -> Result<Fitting, Reason> {
     let id = &agent.profile.id;
     let view = fleet.agents.get(id).cloned().unwrap_or_default();
     let room = filter::room(state, agent, &view);
     // What can't change by waiting comes first: it is the better answer.
-    if let Some(spec) = state.spec(task.id) {
-        filter::fits(agent, &spec.require)?;
-        agent.profile.understands(&spec)?;
-    }
+    filter::fits(agent, &spec.require)?;
+    agent.profile.understands(spec)?;
     filter::accepts_work(agent, &view, room)?;
-    has_room_to_ask(state, agent, &view, task)?;
-    let scored = scored(state, fleet, (task, agent), (room, &view));
-    scored.ok_or(Reason::NotConnected)
-}
-
-fn scored(
-    state: &State,
-    fleet: &Fleet,
-    (task, agent): (&Task, &model::Agent),
-    (room, view): (Room, &AgentView),
-) -> Option<Fitting> {
-    let id = &agent.profile.id;
-    let spec = state.spec(task.id)?;
-    let of = For::of(state.strategy_for(&spec), &spec, &task.user);
-    let asking = model::Asking::new();
-    let mut candidate = Candidate::new((agent, room), asking, view, &fleet.rotations);
-    candidate.count_own(state);
+    let asking = filter::asking(state, agent, &view);
+    filter::asks_room(state, agent, &asking, &spec.require)?;
+    let mut candidate = Candidate::new((agent, room), asking, &view, &fleet.rotations);
+    if of.goes_by_own() {
+        candidate.count_own(state);
+    }
     let turn = fleet.rotations.until(of.strategy, id);
-    Some(Fitting {
-        scored: candidate.measure(&of, turn).scored(of.strategy, id),
+    Ok(Fitting {
+        scored: candidate.measure(of, turn).scored(of.strategy, id),
         has_free_slot: candidate.has_free_slot(),
-    })
-}
-
-fn has_room_to_ask(
-    state: &State,
-    agent: &model::Agent,
-    view: &AgentView,
-    task: &Task,
-) -> Result<(), Reason> {
-    let asking = filter::asking(state, agent, view);
-    let spec = state.spec(task.id);
-    spec.map_or(Ok(()), |spec| {
-        filter::asks_room(state, agent, &asking, &spec.require)
     })
 }
 

@@ -31,7 +31,7 @@ pub use due::{Clock, LEASE, Leases, due};
 pub use explain::{AgentVerdict, Explanation, explain, explain_decided};
 pub use fleet::{AgentView, Fleet};
 pub use order::Ahead;
-pub use plan::{Asker, Plan, Planner, Round, plan};
+pub use plan::{Asker, Plan, Planner, ROUND_MAX, Round, plan};
 pub use rotation::Rotations;
 pub use score::{Formula, formula, formula_of};
 pub use what_if::{WhatIf, what_if};

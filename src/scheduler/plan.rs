@@ -31,6 +31,9 @@ const PLACES: usize = 3;
 /// Tasks that one round passes over because the agents with room are too old for them; bounds its time as well.
 const NOT_UNDERSTOOD_MAX: usize = 4_096;
 
+/// Decisions of a round, as many as an entry of the log takes of them.
+pub const ROUND_MAX: usize = 256;
+
 /// What a round starts from.
 #[derive(Debug, Clone, Copy)]
 pub struct Round<'r> {
@@ -261,7 +264,7 @@ impl<'a> Planner<'a> {
             return None;
         }
         let of = For::of(self.state.strategy_for(spec), spec, asker.user);
-        if of.strategy == Strategy::Spread {
+        if of.goes_by_own() {
             for candidate in &mut self.candidates {
                 candidate.count_own(self.state);
             }

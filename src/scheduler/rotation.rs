@@ -34,12 +34,7 @@ impl Rotations {
         match strategy {
             Strategy::RoundRobin => Some(&self.each),
             Strategy::WeightedRoundRobin => Some(&self.by_slots),
-            Strategy::Adaptive
-            | Strategy::LeastConnections
-            | Strategy::IpHash
-            | Strategy::PowerOfTwo
-            | Strategy::Binpack
-            | Strategy::Spread => None,
+            _ => None,
         }
     }
 
@@ -53,7 +48,10 @@ impl Rotations {
 
     /// Whether a strategy goes by turns.
     pub fn are_of(strategy: Strategy) -> bool {
-        Rotations::default().of(strategy).is_some()
+        matches!(
+            strategy,
+            Strategy::RoundRobin | Strategy::WeightedRoundRobin
+        )
     }
 
     /// The agent's turns, one after the other and by slots: the lowest of all goes first.
@@ -64,17 +62,12 @@ impl Rotations {
         })
     }
 
-    /// It has taken its turn.
+    /// It has taken its turn; nothing under a strategy without turns.
     pub fn take(&mut self, strategy: Strategy, agent: &AgentId, slots: u32) {
         match strategy {
             Strategy::RoundRobin => self.each.take(agent, 1),
             Strategy::WeightedRoundRobin => self.by_slots.take(agent, slots),
-            Strategy::Adaptive
-            | Strategy::LeastConnections
-            | Strategy::IpHash
-            | Strategy::PowerOfTwo
-            | Strategy::Binpack
-            | Strategy::Spread => {}
+            _ => {}
         }
     }
 }

@@ -11,10 +11,7 @@ use model::{
 
 use crate::explain::{Explanation, explain, would};
 use crate::fleet::Fleet;
-use crate::plan::{Round, plan};
-
-/// Decisions of the round: as many as an entry takes.
-const DECISIONS: usize = 256;
+use crate::plan::{ROUND_MAX, Round, plan};
 
 /// A task that is not there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,7 +59,7 @@ pub fn what_if(
     let round = Round {
         now,
         taken: &taken,
-        max: DECISIONS,
+        max: ROUND_MAX,
         after: None,
     };
     let assignments = plan(&copy, fleet, round).assignments;

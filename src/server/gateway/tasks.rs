@@ -77,6 +77,12 @@ impl v1::tasks_server::Tasks for Gateway {
     }
 }
 
+/// The spec that a request has to carry.
+pub(super) fn spec_of(spec: Option<v1::TaskSpec>) -> Result<model::TaskSpec, Failure> {
+    let spec = spec.ok_or_else(|| Failure::new(Code::Invalid, "the spec is missing"))?;
+    Ok(model::TaskSpec::try_from(spec)?)
+}
+
 impl Gateway {
     async fn get_task(
         &self,
@@ -106,9 +112,7 @@ impl Gateway {
     ) -> Result<Response<v1::SubmitReply>, Failure> {
         let deadline = alarm.unwrap_or(Deadline::within(limit::PATIENCE));
         let wait = Duration::from_millis(message.wait_ms).min(limit::WAIT_MAX);
-        let spec = message.spec.clone();
-        let spec = spec.ok_or_else(|| Failure::new(Code::Invalid, "the spec is missing"))?;
-        let spec = model::TaskSpec::try_from(spec)?;
+        let spec = spec_of(message.spec.clone())?;
         let named_here = message.request_id.is_empty();
         if named_here {
             message.request_id = uuid::Uuid::new_v4().to_string();

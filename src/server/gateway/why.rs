@@ -4,11 +4,12 @@
 use model::{Command, Principal, Scored, Strategy, Submit, Task, TaskId};
 use scheduler::{AgentVerdict, Explanation, Formula};
 use tonic::{Request, Response};
-use wire::status::{Code, Failure};
+use wire::status::Failure;
 use wire::v1;
 
 use super::found::Found;
 use super::request::Hop;
+use super::tasks::spec_of;
 use super::{Deadline, Gateway, failure};
 
 impl Gateway {
@@ -62,10 +63,8 @@ impl Gateway {
         let caller = self.0.caller(&request)?;
         let deadline = Deadline::of(request.metadata());
         let message = request.into_inner();
-        let spec = message.spec.clone();
-        let spec = spec.ok_or_else(|| Failure::new(Code::Invalid, "the spec is missing"))?;
         let command = Command::SubmitTask(Submit {
-            spec: model::TaskSpec::try_from(spec)?,
+            spec: spec_of(message.spec.clone())?,
             request_id: None,
         });
         model::access::allows(&caller.principal, &command)?;
