@@ -64,6 +64,7 @@ impl Talk {
                 fence,
                 spec: None,
                 attempt: 1,
+                gpus: Vec::new(),
             }),
         )
     }

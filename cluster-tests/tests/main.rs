@@ -70,6 +70,8 @@ mod readiness;
 mod recording;
 #[cfg(test)]
 mod reporting;
+#[cfg(test)]
+mod resources;
 mod shape;
 mod shares;
 #[cfg(test)]

@@ -72,7 +72,7 @@ pub const MEMBER: [&str; 12] = [
     "hash_at",
     "version",
 ];
-pub const AGENT: [&str; 15] = [
+pub const AGENT: [&str; 17] = [
     "schema",
     "id",
     "state",
@@ -80,6 +80,8 @@ pub const AGENT: [&str; 15] = [
     "slots",
     "backends",
     "busy",
+    "supply",
+    "taken",
     "labels",
     "limits",
     "version",

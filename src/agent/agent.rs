@@ -25,6 +25,7 @@ use crate::inputs::{self, Inputs};
 use crate::journal::{Durable, Journal, Recovered};
 use crate::lease::Until;
 use crate::load::Meter;
+use crate::machine::Machine;
 use crate::openai::OpenAi;
 use crate::output::{self, Logs};
 use crate::process::{Guard, Marks, Settings};
@@ -113,7 +114,8 @@ impl Agent {
         let marks = Marks::new(dir.instance().clone());
         let guard = start_guard(config, &marks)?;
         let lease = Until::default();
-        let settings = settings_of(config, marks, &lease, &dir);
+        let machine = Machine::of(config).await;
+        let settings = settings_of((config, &machine), marks, &lease, &dir);
         let (started_sender, started) = unbounded_channel();
         let inferences = OpenAi::new(&config.backends)?;
         let offered = inferences.offered();
@@ -123,7 +125,7 @@ impl Agent {
         let inputs = Arc::new(Inputs::open(dir.root(), source)?);
         let executors = (inferences, Arc::clone(&inputs));
         let runner = Runner::new(settings, executors, logs_too, journal_too, started_sender)?;
-        let profile = profile_of(config, &recovered, runner.limits())?;
+        let profile = profile_of(config, &recovered, (runner.limits(), machine.supply))?;
         let nature = Nature {
             id: profile.id.clone(),
             slots: usize::try_from(profile.slots).unwrap_or(usize::MAX),
@@ -487,12 +489,18 @@ impl Clocks {
     }
 }
 
-fn settings_of(config: &Config, marks: Marks, lease: &Until, dir: &DataDir) -> Settings {
+fn settings_of(
+    (config, machine): (&Config, &Machine),
+    marks: Marks,
+    lease: &Until,
+    dir: &DataDir,
+) -> Settings {
     Settings {
         marks,
         lease: lease.clone(),
         scratch: dir.scratch(),
         path: config.path.clone(),
+        gpus: machine.gpu_names.clone(),
         grace: config.grace(),
     }
 }
@@ -512,7 +520,11 @@ fn cluster_of(config: &Config) -> Result<String, Error> {
     Ok(identity.cluster().to_owned())
 }
 
-fn profile_of(config: &Config, recovered: &Recovered, limits: &str) -> Result<AgentProfile, Error> {
+fn profile_of(
+    config: &Config,
+    recovered: &Recovered,
+    (limits, supply): (&str, model::Supply),
+) -> Result<AgentProfile, Error> {
     let id = AgentId::new(&config.id).map_err(|error| {
         Error::Config(crate::config::Invalid {
             setting: "id",
@@ -529,6 +541,7 @@ fn profile_of(config: &Config, recovered: &Recovered, limits: &str) -> Result<Ag
         limits: limits.to_owned(),
         backends: Vec::new(),
         protocol: AgentProtocol::NEWEST,
+        supply: Some(supply),
     })
 }
 

@@ -30,6 +30,12 @@ pub struct Config {
     pub identity: Option<PathBuf>,
     /// Attempts that run at a time.
     pub slots: u32,
+    /// Thousandths of a processor that tasks may ask for. Unset: all that this process may use.
+    pub cpu_milli: Option<u32>,
+    /// MiB of memory that tasks may ask for. Unset: all that the machine has, and this process may use.
+    pub memory_mib: Option<u64>,
+    /// The GPUs that tasks may ask for. Unset: those that `nvidia-smi` lists.
+    pub gpus: Option<Vec<GpuConfig>>,
     /// What tasks may require.
     pub labels: BTreeMap<String, String>,
     /// The model servers that it gives to the cluster.
@@ -61,6 +67,9 @@ impl Default for Config {
             data_dir: PathBuf::from("/var/lib/quorate/agent"),
             identity: None,
             slots: cores(),
+            cpu_milli: None,
+            memory_mib: None,
+            gpus: None,
             labels: BTreeMap::new(),
             backends: Vec::new(),
             controller_addresses: BTreeMap::new(),
@@ -72,6 +81,17 @@ impl Default for Config {
             guard: None,
         }
     }
+}
+
+/// A GPU that tasks may ask for.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GpuConfig {
+    /// Its memory, in MiB.
+    pub vram_mib: u64,
+    /// What it is called in `CUDA_VISIBLE_DEVICES`; unset: its place in the list, from 0.
+    #[serde(default)]
+    pub name: Option<String>,
 }
 
 /// An OpenAI-compatible server.
@@ -135,6 +155,7 @@ impl Config {
             let why = format!("an agent has 1 to {} slots", model::SLOTS_MAX);
             return Err(Invalid::new("slots", self.slots, why));
         }
+        self.validate_supply()?;
         model::validate_labels(&self.labels)
             .map_err(|error| Invalid::new("labels", format!("{:?}", self.labels), error))?;
         if self.backends.len() > model::BACKENDS_MAX {
@@ -155,6 +176,35 @@ impl Config {
                 &self.path,
                 "no program could be found in it",
             ));
+        }
+        Ok(())
+    }
+
+    fn validate_supply(&self) -> Result<(), Invalid> {
+        if let Some(cpu) = self.cpu_milli.filter(|it| *it > model::CPU_MILLI_MAX) {
+            let why = format!("an agent has at most {}", model::CPU_MILLI_MAX);
+            return Err(Invalid::new("cpu_milli", cpu, why));
+        }
+        if let Some(memory) = self.memory_mib.filter(|it| *it > model::MEMORY_MIB_MAX) {
+            let why = format!("an agent has at most {}", model::MEMORY_MIB_MAX);
+            return Err(Invalid::new("memory_mib", memory, why));
+        }
+        let gpus = self.gpus.as_deref().unwrap_or_default();
+        if gpus.len() > model::GPUS_MAX {
+            let why = format!("an agent has at most {} GPUs", model::GPUS_MAX);
+            return Err(Invalid::new("gpus", gpus.len(), why));
+        }
+        for gpu in gpus {
+            if gpu.vram_mib == 0 || gpu.vram_mib > model::VRAM_MIB_MAX {
+                let why = format!("a GPU has 1 to {} MiB", model::VRAM_MIB_MAX);
+                return Err(Invalid::new("gpus.vram_mib", gpu.vram_mib, why));
+            }
+            // It is one word of a list.
+            let bad = |name: &String| name.is_empty() || name.contains([',', '\0']);
+            if let Some(name) = gpu.name.as_ref().filter(|name| bad(name)) {
+                let why = "a GPU's name is a word without a comma";
+                return Err(Invalid::new("gpus.name", name, why));
+            }
         }
         Ok(())
     }
@@ -241,6 +291,10 @@ mod tests {
     #[test]
     fn what_can_not_be_is_named() {
         type Change = fn(&mut Config);
+        let gpu = |vram_mib, name: &str| GpuConfig {
+            vram_mib,
+            name: Some(name.to_owned()),
+        };
         let cases: [(&str, Change); 9] = [
             ("id", |c| c.id = "A 1".into()),
             ("controllers", |c| c.controllers.clear()),
@@ -259,6 +313,16 @@ mod tests {
         for (setting, change) in cases {
             let mut config = good();
             change(&mut config);
+            assert_eq!(config.validate().unwrap_err().setting, setting);
+        }
+        let cases = [
+            ("gpus", vec![gpu(1, "a"); model::GPUS_MAX + 1]),
+            ("gpus.vram_mib", vec![gpu(0, "a")]),
+            ("gpus.name", vec![gpu(1, "a,b")]),
+        ];
+        for (setting, gpus) in cases {
+            let mut config = good();
+            config.gpus = Some(gpus);
             assert_eq!(config.validate().unwrap_err().setting, setting);
         }
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use model::{Fence, TaskSpec, Usage};
+use model::{Fence, Gpus, TaskSpec, Usage};
 use tokio::sync::watch;
 
 use crate::inputs::Staged;
@@ -16,6 +16,8 @@ pub struct Attempt {
     pub fence: Fence,
     /// Counted from 1, for the task to see.
     pub number: u32,
+    /// Its GPUs, by their places among the agent's.
+    pub gpus: Gpus,
     pub spec: Arc<TaskSpec>,
     /// For its directory.
     pub files: Option<Arc<Staged>>,

@@ -33,6 +33,7 @@ mod inputs;
 mod journal;
 mod lease;
 mod load;
+mod machine;
 mod openai;
 mod output;
 mod process;
@@ -47,7 +48,7 @@ mod worker;
 mod tests;
 
 pub use agent::run;
-pub use config::{BackendConfig, Config, Invalid};
+pub use config::{BackendConfig, Config, GpuConfig, Invalid};
 pub use error::Error;
 pub use process::watch as guard;
 

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use model::{AgentProfile, Backend, Generation};
+use model::{AgentProfile, Backend, Generation, Gpus};
 use security::{Alpn, Credentials, Expected, KeyFiles, Role};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{Receiver, Sender, UnboundedSender, channel};
@@ -434,8 +434,15 @@ fn assigned(assign: v1::Assign) -> Result<Said, Malformed> {
     Ok(Said::Assign {
         fence: convert::fence(assign.fence)?,
         number: assign.attempt,
+        gpus: gpus(&assign.gpus)?,
         spec,
     })
+}
+
+fn gpus(places: &[u32]) -> Result<Gpus, Malformed> {
+    let place = |place: &u32| u16::try_from(*place);
+    let places = places.iter().map(place).collect::<Result<_, _>>();
+    places.map_err(|_| Malformed("an assignment names a GPU that there can't be".into()))
 }
 
 fn cancelled(cancel: &v1::Cancel) -> Result<Said, Malformed> {

@@ -12,8 +12,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use model::{
-    AgentId, AgentProfile, Asking, Command, Fence, Held, Namespace, Op, Placement, Principal,
-    QueueKey, State, SystemCommand, TaskId, TaskSpec,
+    AgentId, AgentProfile, Asking, Command, Demand, Fence, Held, Namespace, Op, Placement,
+    Principal, QueueKey, State, SystemCommand, TaskId, TaskSpec,
 };
 use scheduler::{Asker, Clock, Fleet, Planner, ROUND_MAX, Rotations, Round};
 
@@ -27,12 +27,13 @@ const OPS_PER_ENTRY: usize = 512;
 /// Bytes of requests and reports in one entry: a follower must take it within a heartbeat or two.
 const BYTES_PER_ENTRY: usize = 1024 * 1024;
 
-/// A placement under way: its agent, for whom, and the model that it asks there.
+/// A placement under way: its agent, for whom, and what it takes there.
 #[derive(Debug)]
 struct Placed {
     agent: AgentId,
     namespace: Namespace,
     model: Option<String>,
+    demand: Demand,
 }
 
 impl Placed {
@@ -42,6 +43,7 @@ impl Placed {
             agent: placement.agent.clone(),
             namespace: spec.namespace.clone(),
             model: asked.map(|asked| asked.model.clone()),
+            demand: spec.demand(),
         }
     }
 }
@@ -52,6 +54,8 @@ pub(crate) struct Reserved {
     pub attempts: u32,
     pub asking: Asking,
     pub namespaces: BTreeMap<Namespace, u32>,
+    /// Beyond slots, in the order of the decisions.
+    pub demands: Vec<Demand>,
 }
 
 /// A proposal under way.
@@ -228,7 +232,7 @@ impl Batch {
         let mut ops = Vec::new();
         self.take_due_commands(&mut ops, &mut sent);
         self.wants_plan = false;
-        let mut planner = fleet.map(|fleet| Planner::new(state, fleet));
+        let mut planner = fleet.map(|fleet| Planner::new(state, fleet, clock.state));
         let reached_the_end = planner
             .as_mut()
             .is_some_and(|planner| self.plan_queue(state, planner, clock, (&mut ops, &mut sent)));
@@ -335,6 +339,7 @@ impl Batch {
         self.seed = self.seed.wrapping_add(1);
         let asker = Asker {
             user: &principal.name,
+            task: None,
             seed: self.seed,
             avoided: &[],
         };
@@ -347,10 +352,14 @@ impl Batch {
                 agent,
                 namespace,
                 model,
+                demand,
             } = placed;
             let reserved = self.reserved.entry(agent.clone()).or_default();
             reserved.attempts += 1;
             *reserved.namespaces.entry(namespace.clone()).or_insert(0) += 1;
+            if !demand.is_nothing() {
+                reserved.demands.push(*demand);
+            }
             if let Some(model) = model {
                 *reserved.asking.entry(model.clone()).or_insert(0) += 1;
             }
@@ -387,12 +396,17 @@ impl Batch {
             agent,
             namespace,
             model,
+            demand,
         } = placed;
         let Some(reserved) = self.reserved.get_mut(agent) else {
             return;
         };
         if let Some(count) = reserved.namespaces.get_mut(namespace) {
             *count = count.saturating_sub(1);
+        }
+        let mut demands = reserved.demands.iter();
+        if let Some(place) = demands.position(|it| it == demand) {
+            reserved.demands.remove(place);
         }
         reserved.attempts = reserved.attempts.saturating_sub(1);
         if let Some(asking) = model.as_ref().and_then(|it| reserved.asking.get_mut(it)) {

@@ -61,6 +61,7 @@ impl Dispatcher {
                 reserved: reserved.attempts,
                 asking: reserved.asking,
                 namespaces: reserved.namespaces,
+                demands: reserved.demands,
             };
             fleet.agents.insert(id.clone(), view);
         }
@@ -461,6 +462,10 @@ impl Dispatcher {
         let message = Message::Assign {
             fence,
             attempt: task.attempts,
+            gpus: task
+                .live()
+                .map(|live| live.gpus.clone())
+                .unwrap_or_default(),
             spec,
         };
         out.push(Output::Send { session, message });

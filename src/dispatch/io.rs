@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use model::{
-    AgentProfile, BackendSettings, BlobDigest, Command, Disposition, Event, Fence, Held, Millis,
-    Op, Principal, Rejected, Reply, TaskSpec, Verdict,
+    AgentProfile, BackendSettings, BlobDigest, Command, Disposition, Event, Fence, Gpus, Held,
+    Millis, Op, Principal, Rejected, Reply, TaskSpec, Verdict,
 };
 
 /// A client's request, numbered by the shell.
@@ -185,6 +185,8 @@ pub enum Message {
     Assign {
         fence: Fence,
         attempt: u32,
+        /// Which of the agent's GPUs it has.
+        gpus: Gpus,
         spec: Arc<TaskSpec>,
     },
     Cancel {

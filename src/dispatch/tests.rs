@@ -242,6 +242,7 @@ fn profile(name: &str, slots: u32) -> AgentProfile {
         limits: "rlimit".into(),
         backends: Vec::new(),
         protocol: model::AgentProtocol::NEWEST,
+        supply: None,
     }
 }
 

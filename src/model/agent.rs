@@ -8,6 +8,7 @@ use crate::id::{AgentId, Incarnation};
 use crate::inference::{Backend, size_of_backends, validate_backends};
 use crate::limit;
 use crate::rejected::Rejected;
+use crate::resource::{Need, Supply};
 use crate::spec::{TaskSpec, validate_labels};
 use crate::time::Timestamp;
 use crate::trace::Reason;
@@ -23,8 +24,10 @@ impl AgentProtocol {
     pub const FIRST: AgentProtocol = AgentProtocol(1);
     /// From which on it fetches what stands beside a spec: attached files, and what was too long to stand in it.
     pub const BLOBS: AgentProtocol = AgentProtocol(2);
+    /// From which on it says what it has, and gives an attempt the GPUs that it is assigned.
+    pub const RESOURCES: AgentProtocol = AgentProtocol(3);
     /// That of this release's agent.
-    pub const NEWEST: AgentProtocol = AgentProtocol(2);
+    pub const NEWEST: AgentProtocol = AgentProtocol(3);
 }
 
 impl Default for AgentProtocol {
@@ -55,9 +58,12 @@ pub struct AgentProfile {
     pub backends: Vec<Backend>,
     #[serde(default)]
     pub protocol: AgentProtocol,
+    /// What it has for its attempts.
+    #[serde(default)]
+    pub supply: Option<Supply>,
 }
 
-positional!(AgentProfile { id, incarnation, slots, labels, version, limits, backends } later { protocol });
+positional!(AgentProfile { id, incarnation, slots, labels, version, limits, backends } later { protocol, supply });
 
 impl AgentProfile {
     /// What can be said of it without the state.
@@ -82,6 +88,7 @@ impl AgentProfile {
             return Err(Rejected::over(what, limit::LABEL_MAX_BYTES, "bytes"));
         }
         validate_labels(&self.labels)?;
+        self.supply.as_ref().map_or(Ok(()), Supply::validate)?;
         validate_backends(&self.backends)
     }
 
@@ -89,6 +96,12 @@ impl AgentProfile {
     pub fn offers(&self, model: &str) -> bool {
         let mut models = self.backends.iter().flat_map(|backend| &backend.models);
         models.any(|offered| offered == model)
+    }
+
+    /// Whether it is as a task requires.
+    pub fn satisfies(&self, need: Need<'_>) -> bool {
+        let mut require = need.require.iter();
+        require.all(|expression| expression.matches(self))
     }
 
     /// Whether it understands all of a task. One that does not would run a part of it.
@@ -114,6 +127,7 @@ impl AgentProfile {
         64 + size_of_backends(&self.backends)
             + self.version.len()
             + self.limits.len()
+            + self.supply.as_ref().map_or(0, Supply::size)
             + labels.sum::<usize>()
     }
 }

@@ -15,23 +15,46 @@ use crate::blob::{Blob, BlobDigest};
 use crate::class::Class;
 use crate::id::{AgentId, Incarnation, Namespace, TaskId};
 use crate::label::Expression;
+use crate::resource::{Demand, Need, Taken};
 use crate::share::Tenant;
 use crate::spec::TaskSpec;
 use crate::task::{Attempt, Phase, StateName, Task};
 use crate::time::Timestamp;
 
-/// What a task asks of an agent's labels.
-pub type Requirement = Arc<[Expression]>;
+/// What tasks of a queue ask of an agent: see [`Need`].
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Requirement {
+    pub require: Arc<[Expression]>,
+    pub demand: Demand,
+}
+
+impl Requirement {
+    pub fn need(&self) -> Need<'_> {
+        Need {
+            require: &self.require,
+            demand: self.demand,
+        }
+    }
+}
+
+impl From<Need<'_>> for Requirement {
+    fn from(need: Need<'_>) -> Requirement {
+        Requirement {
+            require: need.require.into(),
+            demand: need.demand,
+        }
+    }
+}
 
 /// What a queue is found by.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct QueueKey {
-    pub require: Requirement,
+    pub requirement: Requirement,
     pub tenant: Tenant,
 }
 
 /// The same without a requirement of its own: a key is allocated only for a new queue.
-struct Probe<'a>(&'a [Expression], &'a Tenant);
+struct Probe<'a>(Need<'a>, &'a Tenant);
 
 impl Equivalent<QueueKey> for Probe<'_> {
     fn equivalent(&self, key: &QueueKey) -> bool {
@@ -41,8 +64,8 @@ impl Equivalent<QueueKey> for Probe<'_> {
 
 impl Comparable<QueueKey> for Probe<'_> {
     fn compare(&self, key: &QueueKey) -> Ordering {
-        let by_require = self.0.cmp(&key.require);
-        by_require.then_with(|| self.1.cmp(&key.tenant))
+        let by_need = self.0.cmp(&key.requirement.need());
+        by_need.then_with(|| self.1.cmp(&key.tenant))
     }
 }
 
@@ -134,6 +157,8 @@ pub struct Index {
     pub deadlines: OrdSet<(Timestamp, TaskId)>,
     /// The tasks whose live attempt an agent holds, by its incarnation; none of them is empty.
     pub held: OrdMap<AgentId, OrdMap<Incarnation, OrdSet<TaskId>>>,
+    /// What the live attempts of an agent take of it beyond slots; never of nothing.
+    pub taken: OrdMap<AgentId, Taken>,
     /// Finished tasks by the state time of their end.
     pub ended: OrdSet<(Timestamp, TaskId)>,
     /// Ended, but a person or a late result may still change them: by the same time.
@@ -167,6 +192,11 @@ impl Index {
                     .entry(attempt.incarnation)
                     .or_default()
                     .insert(task.id);
+                let demand = spec.demand();
+                if !demand.is_nothing() {
+                    let taken = self.taken.entry(attempt.agent.clone()).or_default();
+                    taken.add(&demand, &attempt.gpus);
+                }
                 self.tally(&task.tenant(spec), |tally| tally.begin(task.class, attempt));
             }
             Phase::Succeeded | Phase::Failed { .. } | Phase::Cancelled(_) => {
@@ -195,6 +225,7 @@ impl Index {
             }
             Phase::Assigned { attempt, .. } => {
                 self.release(&attempt.agent, attempt.incarnation, task.id);
+                self.give_back(attempt, &spec.demand());
                 self.tally(&task.tenant(spec), |tally| tally.end(task.class, attempt));
             }
             Phase::Succeeded | Phase::Failed { .. } | Phase::Cancelled(_) => {
@@ -214,8 +245,8 @@ impl Index {
         changed(&mut self.namespaces, &tenant.namespace, &change);
     }
 
-    pub fn queue(&self, require: &[Expression], tenant: &Tenant) -> Option<&Waiting> {
-        self.queues.get(&Probe(require, tenant))
+    pub fn queue(&self, need: Need<'_>, tenant: &Tenant) -> Option<&Waiting> {
+        self.queues.get(&Probe(need, tenant))
     }
 
     pub fn add_blob(&mut self, digest: BlobDigest, blob: &Blob) {
@@ -246,14 +277,15 @@ impl Index {
         let tenant = task.tenant(spec);
         self.waiting[task.class as usize] += 1;
         self.tally(&tenant, |tally| tally.queued += 1);
-        if !self.queues.contains_key(&Probe(&spec.require, &tenant)) {
+        let need = spec.need();
+        if !self.queues.contains_key(&Probe(need, &tenant)) {
             let key = QueueKey {
-                require: spec.require.as_slice().into(),
+                requirement: need.into(),
                 tenant: tenant.clone(),
             };
             self.queues.insert(key, Waiting::default());
         }
-        if let Some(waiting) = self.queues.get_mut(&Probe(&spec.require, &tenant)) {
+        if let Some(waiting) = self.queues.get_mut(&Probe(need, &tenant)) {
             match not_before {
                 Some(at) => drop(waiting.delayed.insert((at, task.id))),
                 None => drop(waiting.ready.insert((task.class, task.id))),
@@ -268,7 +300,7 @@ impl Index {
         self.tally(&tenant, |tally| {
             tally.queued = tally.queued.saturating_sub(1);
         });
-        let probe = Probe(&spec.require, &tenant);
+        let probe = Probe(spec.need(), &tenant);
         let Some(waiting) = self.queues.get_mut(&probe) else {
             return;
         };
@@ -278,6 +310,15 @@ impl Index {
         }
         if waiting.ready.is_empty() && waiting.delayed.is_empty() {
             self.queues.remove(&probe);
+        }
+    }
+
+    fn give_back(&mut self, attempt: &Attempt, demand: &Demand) {
+        if let Some(taken) = self.taken.get_mut(&attempt.agent) {
+            taken.remove(demand, &attempt.gpus);
+            if taken.is_nothing() {
+                self.taken.remove(&attempt.agent);
+            }
         }
     }
 

@@ -8,6 +8,7 @@ use crate::blob::BlobDigest;
 use crate::id::TaskId;
 use crate::limit;
 use crate::principal::Role;
+use crate::resource::{Demand, Gpus};
 use crate::state::State;
 use crate::task::{Attempt, Phase, Task};
 
@@ -21,6 +22,7 @@ pub fn check(state: &State) -> Vec<String> {
     }
     for agent in state.agents() {
         check_agent(state, agent, &mut found);
+        check_supply(state, agent, &mut found);
     }
     check_orphans(state, &mut found);
     check_archive(state, &mut found);
@@ -47,6 +49,72 @@ fn check_agent(state: &State, agent: &Agent, found: &mut Vec<String>) {
         .any(|live| live.epoch.0 > agent.registered_index);
     if busy > capacity && assigned_since {
         found.push(format!("{id} holds {busy} of {capacity}"));
+    }
+}
+
+/// The same of what the agent has beyond slots. What was assigned since it registered had room in each dimension that it
+/// asks for; nothing has been added since.
+fn check_supply(state: &State, agent: &Agent, found: &mut Vec<String>) {
+    let id = &agent.profile.id;
+    let Some(supply) = &agent.profile.supply else {
+        return;
+    };
+    let (mut all, mut since) = (Vec::new(), Vec::new());
+    for task in state.held_by(id) {
+        let (Some(live), Some(spec)) = (task.live(), state.specs.get(&task.id)) else {
+            continue;
+        };
+        let one = (spec.demand(), live.gpus.clone());
+        if live.epoch.0 > agent.registered_index {
+            since.push(one.clone());
+        }
+        all.push(one);
+    }
+    let sums = |demands: &[(Demand, Gpus)]| {
+        let each = demands.iter();
+        each.fold((0, 0), |(cpu, memory), (demand, _)| {
+            (
+                cpu + u64::from(demand.cpu_milli),
+                memory + demand.memory_mib,
+            )
+        })
+    };
+    let ((cpu, memory), (cpu_since, memory_since)) = (sums(&all), sums(&since));
+    for (what, given, added, most) in [
+        ("processors", cpu, cpu_since, supply.cpu_milli.into()),
+        ("memory", memory, memory_since, supply.memory_mib),
+    ] {
+        if given > most && added > 0 {
+            found.push(format!("{id} gives {given} of {most} of its {what}"));
+        }
+    }
+    for (place, vram) in (0u16..).zip(&supply.gpus) {
+        let on = |(_, gpus): &&(Demand, Gpus)| gpus.contains(&place);
+        let whole = all.iter().filter(on).filter(|(it, _)| it.gpus > 0).count();
+        let shares = all.iter().filter(on).filter(|(it, _)| it.gpus == 0);
+        let shared: u64 = shares.clone().map(|(demand, _)| demand.vram_mib).sum();
+        let is_sound = whole <= 1 && (whole == 0 || shares.count() == 0) && shared <= *vram;
+        if !is_sound && since.iter().any(|it| on(&it)) {
+            found.push(format!(
+                "{id} gives more than all of its GPU {place}: {all:?}"
+            ));
+        }
+    }
+    for (demand, gpus) in &since {
+        let asked = match (demand.gpus, demand.vram_mib) {
+            (0, 0) => 0,
+            (0, _) => 1,
+            (gpus, _) => gpus as usize,
+        };
+        let has = |place: &u16| supply.gpus.get(usize::from(*place)).copied();
+        let small = gpus
+            .iter()
+            .any(|it| has(it).is_none_or(|it| it < demand.vram_mib));
+        if gpus.len() != asked || small {
+            found.push(format!(
+                "{id} gives GPUs {gpus:?} to what asks for {demand:?}"
+            ));
+        }
     }
 }
 

@@ -56,6 +56,14 @@ pub const NAMESPACE_USERS_MAX: usize = 1_000;
 pub const ACCOUNTS_MAX: usize = 10_000;
 /// Scopes with a policy of their own: each placement looks for the narrowest that holds for it.
 pub const POLICIES_MAX: usize = 1_000;
+/// Thousandths of a processor that a task may ask for, or an agent have.
+pub const CPU_MILLI_MAX: u32 = 4_096_000;
+/// MiB of memory that a task may ask for, or an agent have: 64 TiB.
+pub const MEMORY_MIB_MAX: u64 = 64 * 1024 * 1024;
+/// GPUs of one agent: a bit more than boards carry today.
+pub const GPUS_MAX: usize = 64;
+/// MiB of memory of one GPU: 16 TiB.
+pub const VRAM_MIB_MAX: u64 = 16 * 1024 * 1024;
 /// Agents that a cluster registers.
 pub const AGENTS_MAX: usize = 10_000;
 /// Task records in memory, nearly all of them live: about 1 KiB each, and a thousand seconds of

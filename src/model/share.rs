@@ -370,6 +370,7 @@ mod tests {
             epoch: crate::Epoch(7),
             since: Timestamp(since),
             reserved: 0,
+            gpus: crate::Gpus::new(),
         };
         let ran = |from, to| Outcome {
             started_at: Timestamp(from),

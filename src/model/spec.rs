@@ -12,6 +12,7 @@ use crate::inference::Inference;
 use crate::label::Expression;
 use crate::limit;
 use crate::rejected::Rejected;
+use crate::resource::{Demand, Hardware, Need};
 use crate::time::Millis;
 use crate::trailing::positional;
 
@@ -88,6 +89,7 @@ pub struct TaskSpec {
     pub retries: u32,
     /// Never assigned again once assigned.
     pub at_most_once: bool,
+    /// What an attempt may use at most, and what an agent has to have for it.
     pub memory_mib: Option<u64>,
     /// Of an inference; then there is no command, environment, directory or memory limit.
     #[serde(default)]
@@ -98,15 +100,18 @@ pub struct TaskSpec {
     /// Where it is not the kind's own.
     #[serde(default)]
     pub class: Option<Class>,
+    /// What else an agent has to have for it.
+    #[serde(default)]
+    pub hardware: Hardware,
 }
 
-// As of a task's record.
-const _: () = assert!(size_of::<TaskSpec>() <= 240);
+// With the counts of its `Arc` 272 bytes of an allocator's.
+const _: () = assert!(size_of::<TaskSpec>() <= 256);
 
 positional!(TaskSpec {
     name, namespace, command, env, cwd, labels, require, timeout, deadline, retries, at_most_once, memory_mib,
     inference
-} later { blobs, class });
+} later { blobs, class, hardware });
 
 impl TaskSpec {
     /// A spec with nothing but a command.
@@ -127,6 +132,7 @@ impl TaskSpec {
             memory_mib: None,
             blobs: SpecBlobs::default(),
             class: None,
+            hardware: Hardware::default(),
         }
     }
 
@@ -149,6 +155,29 @@ impl TaskSpec {
 
     pub fn class(&self) -> Class {
         self.class.unwrap_or_else(|| self.kind().default_class())
+    }
+
+    /// What an attempt takes of its agent.
+    pub fn demand(&self) -> Demand {
+        let Hardware {
+            cpu_milli,
+            gpus,
+            vram_mib,
+        } = self.hardware;
+        Demand {
+            cpu_milli,
+            memory_mib: self.memory_mib.unwrap_or(0),
+            gpus,
+            vram_mib,
+        }
+    }
+
+    /// What it asks of an agent.
+    pub fn need(&self) -> Need<'_> {
+        Need {
+            require: &self.require,
+            demand: self.demand(),
+        }
     }
 
     /// Everything that `apply` would refuse, so that an edge can say it early.
@@ -180,6 +209,11 @@ impl TaskSpec {
                 "a memory limit of 0 leaves nothing to run in".into(),
             ));
         }
+        if self.memory_mib.is_some_and(|it| it > limit::MEMORY_MIB_MAX) {
+            let most = usize::try_from(limit::MEMORY_MIB_MAX).unwrap_or(usize::MAX);
+            return Err(Rejected::over("memory", most, "MiB"));
+        }
+        self.hardware.validate()?;
         if self.size() > limit::SPEC_MAX_BYTES {
             return Err(Rejected::over("spec", limit::SPEC_MAX_BYTES, "bytes"));
         }
@@ -239,6 +273,11 @@ impl TaskSpec {
             ("an environment", !self.env.is_empty()),
             ("a directory", !self.cwd.is_empty()),
             ("a memory limit", self.memory_mib.is_some()),
+            ("processors", self.hardware.cpu_milli > 0),
+            (
+                "GPUs, which are its back end's",
+                self.hardware.gpus > 0 || self.hardware.vram_mib > 0,
+            ),
             ("attached files", !self.blobs.attachments.is_empty()),
         ];
         if let Some((what, _)) = of_a_process.iter().find(|(_, given)| *given) {

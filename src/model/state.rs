@@ -23,6 +23,7 @@ use crate::namespace::NamespaceSettings;
 use crate::outcome::Outcome;
 use crate::policy::{Policy, Scope};
 use crate::requests::Requests;
+use crate::resource::Taken;
 use crate::share::{Account, Tenant};
 use crate::spec::TaskSpec;
 use crate::table::Table;
@@ -204,6 +205,11 @@ impl State {
         u32::try_from(count).unwrap_or(u32::MAX)
     }
 
+    /// What they take of it beyond slots; `None`: nothing.
+    pub fn taken(&self, agent: &AgentId) -> Option<&Taken> {
+        self.index.taken.get(agent)
+    }
+
     /// The incarnations that hold live attempts, even such as are no longer registered.
     pub fn holders(&self) -> impl Iterator<Item = (&AgentId, Incarnation)> {
         self.index
@@ -239,7 +245,7 @@ impl State {
     /// The queue that a task waits in, or would wait in.
     pub fn queue_of(&self, task: &Task) -> Option<&Waiting> {
         let spec = self.specs.get(&task.id)?;
-        self.index.queue(&spec.require, &task.tenant(spec))
+        self.index.queue(spec.need(), &task.tenant(spec))
     }
 
     /// Whether no task is queued, not even for later.

@@ -10,6 +10,7 @@ use thin_vec::ThinVec;
 
 use crate::class::Class;
 use crate::id::{AgentId, Epoch, Incarnation, TaskId};
+use crate::resource::Gpus;
 use crate::share::Tenant;
 use crate::spec::{Kind, TaskSpec};
 use crate::time::Timestamp;
@@ -28,9 +29,12 @@ pub struct Attempt {
     /// What its tenant was charged for it then, in slot-milliseconds.
     #[serde(default)]
     pub reserved: u64,
+    /// Which of its agent's GPUs it has, where it asked for any.
+    #[serde(default)]
+    pub gpus: Gpus,
 }
 
-positional!(Attempt { agent, incarnation, epoch } later { since, reserved });
+positional!(Attempt { agent, incarnation, epoch } later { since, reserved, gpus });
 
 /// Somebody asked for the end of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -15,6 +15,7 @@ mod kept;
 mod policies;
 mod property;
 mod requests;
+mod resources;
 mod rules;
 mod speed;
 mod versions;

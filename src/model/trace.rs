@@ -35,8 +35,32 @@ pub enum Reason {
     Declining,
     /// Its back ends with the task's model answer as many requests as they may.
     BackendsFull,
-    /// It would not fetch what stands beside the task's spec.
+    /// It would not fetch what stands beside the task's spec, or does not say what it has.
     TooOld,
+    /// It has less of it than the task asks for. (These have short names in the log, for a trace has room for all reasons.)
+    #[serde(rename = "lc")]
+    LacksCpu,
+    #[serde(rename = "lm")]
+    LacksMemory,
+    #[serde(rename = "lg")]
+    LacksGpus,
+    #[serde(rename = "lv")]
+    LacksVram,
+    /// It has enough of it, and others have taken so much that too little is left.
+    #[serde(rename = "tc")]
+    CpuTaken,
+    #[serde(rename = "tm")]
+    MemoryTaken,
+    #[serde(rename = "tg")]
+    GpusTaken,
+    #[serde(rename = "tv")]
+    VramTaken,
+    /// It is kept free for a task that asks for more and has waited for too long.
+    #[serde(rename = "k")]
+    Kept,
+    /// For reasons that a trace has no room for.
+    #[serde(rename = "o")]
+    Others,
 }
 
 impl fmt::Display for Reason {
@@ -53,7 +77,19 @@ impl fmt::Display for Reason {
             Reason::Draining => "it is being drained",
             Reason::Declining => "it takes nothing now: it is stopping, or can't start anything",
             Reason::BackendsFull => "its back ends with the task's model are at their limit",
-            Reason::TooOld => "it is of an older release, which can't fetch files: upgrade it",
+            Reason::TooOld => "it is of an older release, which can't run all of it: upgrade it",
+            Reason::LacksCpu => "it has fewer processors than the task asks for",
+            Reason::LacksMemory => "it has less memory than the task asks for",
+            Reason::LacksGpus => "it has fewer GPUs than the task asks for",
+            Reason::LacksVram => "its GPUs have less memory than the task asks for",
+            Reason::CpuTaken => "too much of its processors is taken by others",
+            Reason::MemoryTaken => "too much of its memory is taken by others",
+            Reason::GpusTaken => "too many of its GPUs are taken by others",
+            Reason::VramTaken => "too much of its GPUs' memory is taken by others",
+            Reason::Kept => {
+                "it is kept free for a task that asks for more, and has waited for too long"
+            }
+            Reason::Others => "for another reason",
         })
     }
 }
@@ -84,10 +120,23 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// As much as [`TRACE_MAX_BYTES`] have room for: the winner and why all others were refused always do, and runners-up
-    /// are left out from the last on.
+    /// As much as [`TRACE_MAX_BYTES`] have room for: the winner always has, and nearly always why all others were refused.
+    /// Runners-up are left out from the last on, then reasons, those of the fewest agents first, which are put together.
     pub fn fitted(mut self) -> Trace {
         while self.size() > TRACE_MAX_BYTES && self.runners_up.pop().is_some() {}
+        while self.size() > TRACE_MAX_BYTES {
+            let named = self.refusals.iter().enumerate();
+            let named = named.filter(|(_, (reason, _))| *reason != Reason::Others);
+            let Some((rarest, _)) = named.min_by_key(|(_, (_, agents))| *agents) else {
+                break;
+            };
+            let (_, agents) = self.refusals.remove(rarest);
+            let others = self.refusals.iter_mut();
+            match others.rev().find(|(reason, _)| *reason == Reason::Others) {
+                Some((_, known)) => *known = known.saturating_add(agents),
+                None => self.refusals.push((Reason::Others, agents)),
+            }
+        }
         self
     }
 
@@ -151,7 +200,16 @@ mod tests {
             Reason::Draining => Some(Reason::Declining),
             Reason::Declining => Some(Reason::BackendsFull),
             Reason::BackendsFull => Some(Reason::TooOld),
-            Reason::TooOld => None,
+            Reason::TooOld => Some(Reason::LacksCpu),
+            Reason::LacksCpu => Some(Reason::LacksMemory),
+            Reason::LacksMemory => Some(Reason::LacksGpus),
+            Reason::LacksGpus => Some(Reason::LacksVram),
+            Reason::LacksVram => Some(Reason::CpuTaken),
+            Reason::CpuTaken => Some(Reason::MemoryTaken),
+            Reason::MemoryTaken => Some(Reason::GpusTaken),
+            Reason::GpusTaken => Some(Reason::VramTaken),
+            Reason::VramTaken => Some(Reason::Kept),
+            Reason::Kept | Reason::Others => None,
         } {
             all.push(next);
         }
@@ -170,16 +228,40 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_trace_fits_and_keeps_its_winner_and_every_reason() {
-        let worst = worst();
+    fn the_largest_trace_fits_and_keeps_its_winner_and_every_agent() {
+        let mut worst = worst();
         assert!(worst.size() > TRACE_MAX_BYTES, "{}", worst.size());
+        // Two reasons that hold for fewer agents than all others do.
+        let (rare, rarer) = (worst.refusals[4].0.clone(), worst.refusals[9].0.clone());
+        (worst.refusals[4].1, worst.refusals[9].1) = (2, 1);
         let fitted = worst.clone().fitted();
         assert!(fitted.size() <= TRACE_MAX_BYTES, "{}", fitted.size());
+        assert_eq!(
+            (&fitted.winner, &fitted.runners_up),
+            (&worst.winner, &vec![])
+        );
+        let all = |trace: &Trace| {
+            trace
+                .refusals
+                .iter()
+                .map(|(_, agents)| *agents)
+                .sum::<u32>()
+        };
+        assert_eq!(all(&fitted), all(&worst));
+        let others = fitted.refusals.last().unwrap();
+        assert_eq!(others.0, Reason::Others);
+        let kept: Vec<_> = fitted.refusals.iter().map(|(reason, _)| reason).collect();
+        assert!(
+            !kept.contains(&&rare) && !kept.contains(&&rarer),
+            "{kept:?}"
+        );
+        // As many as one cluster is likely to have at once have room whatever the names are.
+        worst.refusals.truncate(12);
         let bare = Trace {
             runners_up: Vec::new(),
-            ..worst
+            ..worst.clone()
         };
-        assert_eq!(fitted, bare);
+        assert_eq!(worst.fitted(), bare);
     }
 
     proptest! {
@@ -188,7 +270,7 @@ mod tests {
         #[test]
         fn what_has_room_is_left_in_a_trace_and_what_is_left_out_had_none(
             lengths in prop::collection::vec(1..=63usize, 3),
-            few in prop::collection::vec(0..=10_000u32, 12),
+            few in prop::collection::vec(0..=10_000u32, 21),
         ) {
             let mut told = worst();
             let places = std::iter::once(&mut told.winner).chain(&mut told.runners_up);
@@ -203,8 +285,10 @@ mod tests {
             prop_assert!(bytes.len() <= TRACE_MAX_BYTES);
             let kept = fitted.runners_up.len();
             prop_assert_eq!(&fitted.runners_up[..], &told.runners_up[..kept]);
+            let all = |trace: &Trace| trace.refusals.iter().map(|(_, agents)| *agents).sum::<u32>();
+            prop_assert_eq!(all(&fitted), all(&told));
             if kept < 2 {
-                let one_more = Trace { runners_up: told.runners_up[..=kept].to_vec(), ..fitted };
+                let one_more = Trace { runners_up: told.runners_up[..=kept].to_vec(), ..told };
                 prop_assert!(one_more.size() > TRACE_MAX_BYTES);
             }
         }

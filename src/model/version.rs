@@ -18,6 +18,7 @@ use crate::command::{Command, Op, SystemCommand};
 use crate::entry::Entry;
 use crate::rejected::Rejected;
 use crate::state::State;
+use crate::trailing::Unset as _;
 
 /// What the state may hold, and the log may say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -45,11 +46,13 @@ impl StateVersion {
     pub const SHARES: StateVersion = StateVersion(2);
     /// From which on it is set how agents are chosen.
     pub const POLICIES: StateVersion = StateVersion(2);
+    /// From which on tasks ask for hardware, and agents say what they have.
+    pub const RESOURCES: StateVersion = StateVersion(2);
     /// The newest that this release understands, and the one that a new cluster begins with.
     ///
     /// 2: the version is raised by an entry; blobs; settings of back ends; what is given back again waits; what agents
     /// understand; packed request ids; classes of tasks, and how long they wait; who has used how much, and
-    /// settings of namespaces; how agents are chosen.
+    /// settings of namespaces; how agents are chosen; what tasks ask for, and agents have.
     pub const NEWEST: StateVersion = StateVersion(2);
 }
 
@@ -145,10 +148,14 @@ impl Command {
             Command::SetBackend(_) => StateVersion::BACKENDS,
             Command::SetNamespace(_) => StateVersion::SHARES,
             Command::SetPolicy(_) => StateVersion::POLICIES,
+            Command::RegisterAgent(profile) if profile.supply.is_some() => StateVersion::RESOURCES,
             Command::RegisterAgent(profile) if profile.protocol > AgentProtocol::FIRST => {
                 StateVersion::AGENT_PROTOCOLS
             }
             Command::SubmitTask(submit) if !submit.spec.blobs.is_empty() => StateVersion::BLOBS,
+            Command::SubmitTask(submit) if !submit.spec.hardware.is_unset() => {
+                StateVersion::RESOURCES
+            }
             Command::SubmitTask(submit) if submit.spec.class.is_some() => StateVersion::CLASSES,
             Command::SubmitTask(_)
             | Command::CancelTask { .. }
@@ -213,8 +220,13 @@ impl State {
             true => told.protocol,
             false => AgentProtocol::FIRST,
         };
+        let supply = match self.state_version() >= StateVersion::RESOURCES {
+            true => told.supply.clone(),
+            false => None,
+        };
         AgentProfile {
             protocol,
+            supply,
             ..told.clone()
         }
     }
@@ -222,10 +234,7 @@ impl State {
     /// Whether an agent is known as just that.
     pub fn knows_as(&self, told: &AgentProfile) -> bool {
         let known = self.agent(&told.id);
-        known.is_some_and(|known| {
-            let old = self.state_version() < StateVersion::AGENT_PROTOCOLS;
-            known.profile == *told || (old && known.profile == self.recordable(told))
-        })
+        known.is_some_and(|known| known.profile == *told || known.profile == self.recordable(told))
     }
 
     pub(crate) fn admits_op(&self, op: &Op) -> Result<(), Rejected> {

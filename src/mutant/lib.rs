@@ -44,6 +44,8 @@ pub enum Mutant {
     AtMostOnceRepeats,
     /// An agent may be given more than it has room for: what is on its way there does not count, nor does an entry look.
     CapacityUnchecked,
+    /// An agent may be given more than it has of memory, processors and GPUs: an entry does not look, nor does the plan.
+    ResourcesUnchecked,
     /// A cordoned agent may be given work.
     CordonIgnored,
     /// A namespace is given more at once than its quota: an entry does not look.

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use model::{Agent, Asking, Expression, Namespace, Reason, State, Strategy, TaskSpec};
+use model::{
+    Agent, Asking, Demand, Expression, Namespace, Need, Reason, State, Strategy, Taken, TaskId,
+    TaskSpec,
+};
 
 use crate::filter::{self, Room};
 use crate::fleet::AgentView;
@@ -16,12 +19,26 @@ pub struct Lens {
     pub order: Strategy,
     /// Whether every agent understands them.
     pub is_plain: bool,
+    /// What they take beyond a slot.
+    pub demand: Demand,
+    /// Which agents that are kept free they may have all the same.
+    pub claim: Claim,
+}
+
+/// Who may go to an agent that is kept free.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claim {
+    Nobody,
+    /// To any of them.
+    Critical,
+    /// It is kept for this task.
+    Holder(TaskId),
 }
 
 impl Lens {
     /// Where the best agent depends on more than the agents, the ranking only says which of them fit: there may be as many
     /// clients, or namespaces, as tasks.
-    pub fn of(strategy: Strategy, spec: &TaskSpec) -> Lens {
+    pub fn of(strategy: Strategy, spec: &TaskSpec, claim: Claim) -> Lens {
         let order = match strategy {
             Strategy::IpHash | Strategy::Spread => Strategy::Adaptive,
             others => others,
@@ -29,14 +46,18 @@ impl Lens {
         Lens {
             order,
             is_plain: spec.blobs.is_empty(),
+            demand: spec.demand(),
+            claim,
         }
     }
 
-    /// Of tasks as plain as can be.
-    pub fn plain() -> Lens {
+    /// Of tasks that take as much, and are else as plain as can be.
+    pub fn plain(demand: Demand) -> Lens {
         Lens {
             order: Strategy::Adaptive,
             is_plain: true,
+            demand,
+            claim: Claim::Nobody,
         }
     }
 }
@@ -79,6 +100,10 @@ pub struct Candidate<'a> {
     pub room: Room,
     /// What its attempts ask its models.
     pub asking: Asking,
+    /// What they take of it beyond slots.
+    pub taken: Taken,
+    /// It takes nothing else, but what is critical.
+    pub kept_for: Option<TaskId>,
     /// Breaks ties; not before there is a seed.
     pub tie: u64,
     /// Stands for its name.
@@ -97,15 +122,16 @@ pub type Rank = (bool, i64, u64, usize);
 impl<'a> Candidate<'a> {
     pub fn new(
         (agent, room): (&'a Agent, Room),
-        asking: Asking,
-        view: &AgentView,
+        (state, view): (&State, &AgentView),
         rotations: &Rotations,
     ) -> Candidate<'a> {
         let id = &agent.profile.id;
         Candidate {
             agent,
             room,
-            asking,
+            asking: filter::asking(state, agent, view),
+            taken: filter::taken(state, agent, view),
+            kept_for: None,
             tie: 0,
             name: score::name(id),
             given: view.namespaces.clone(),
@@ -123,23 +149,29 @@ impl<'a> Candidate<'a> {
         self.room.taken < self.room.slots
     }
 
-    /// A requirement, and for tasks that are not plain that it understands them.
-    pub fn runs(
-        &self,
-        state: &State,
-        require: &[Expression],
-        is_plain: bool,
-    ) -> Result<(), Reason> {
-        self.fits(state, require)?;
-        match is_plain {
-            true => Ok(()),
-            false => self.agent.profile.understands_blobs(),
+    /// What tasks that require this have in common is there, and that it is not kept from them.
+    pub fn runs(&self, state: &State, require: &[Expression], lens: Lens) -> Result<(), Reason> {
+        let demand = lens.demand;
+        self.fits(state, Need { require, demand })?;
+        if !lens.is_plain {
+            self.agent.profile.understands_blobs()?;
+        }
+        self.is_open_to(lens.claim)
+    }
+
+    pub fn is_open_to(&self, claim: Claim) -> Result<(), Reason> {
+        match (self.kept_for, claim) {
+            (None, _) | (Some(_), Claim::Critical) => Ok(()),
+            (Some(task), Claim::Holder(holder)) if task == holder => Ok(()),
+            (Some(_), Claim::Holder(_) | Claim::Nobody) => Err(Reason::Kept),
         }
     }
 
-    pub fn fits(&self, state: &State, require: &[Expression]) -> Result<(), Reason> {
-        filter::fits(self.agent, require)?;
-        filter::asks_room(state, self.agent, &self.asking, require)
+    pub fn fits(&self, state: &State, need: Need<'_>) -> Result<(), Reason> {
+        filter::fits(self.agent, need.require)?;
+        filter::asks_room(state, self.agent, &self.asking, need.require)?;
+        let supply = self.agent.profile.supply.as_ref();
+        model::room(supply, Some(&self.taken), &need.demand).map(drop)
     }
 
     /// Its place among the others in a ranking. A free slot comes before everything: what is sent ahead waits where
@@ -202,6 +234,10 @@ impl<'a> Candidate<'a> {
         self.room.taken = self.room.taken.saturating_add(1);
         if let Some(asked) = &spec.inference {
             *self.asking.entry(asked.model.clone()).or_insert(0) += 1;
+        }
+        let (supply, demand) = (self.agent.profile.supply.as_ref(), spec.demand());
+        if let Ok(gpus) = model::room(supply, Some(&self.taken), &demand) {
+            self.taken.add(&demand, &gpus);
         }
         let counts = self.own.as_mut().unwrap_or(&mut self.given);
         *counts.entry(spec.namespace.clone()).or_insert(0) += 1;

@@ -1,12 +1,16 @@
 //! Why a task waits, or why it runs where it does: `task why`.
 
-use model::{AgentId, Phase, Reason, State, Strategy, Task, TaskId, TaskSpec, Timestamp};
+use std::collections::BTreeMap;
 
-use crate::candidate::{Candidate, For};
+use model::{AgentId, Class, Phase, Reason, State, Strategy, Task, TaskId, TaskSpec, Timestamp};
+
+use crate::candidate::{Candidate, Claim, For};
 use crate::filter;
 use crate::fleet::Fleet;
+use crate::kept::kept;
 use crate::order::{self, Ahead};
 use crate::score;
+use crate::shortfall::shortfall;
 
 /// How one agent stands towards a waiting task now: its score, or why not.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -119,7 +123,14 @@ fn waiting(
     not_before: Option<Timestamp>,
 ) -> Explanation {
     let of = For::of(state.strategy_for(spec), spec, &task.user);
-    let agents = verdicts(state, fleet, (spec, &of));
+    let kept = kept(state, fleet, now);
+    let own = kept.iter().find(|(_, holder)| **holder == task.id);
+    let claim = match own {
+        _ if spec.class() == Class::Critical => Claim::Critical,
+        Some(_) => Claim::Holder(task.id),
+        None => Claim::Nobody,
+    };
+    let agents = verdicts(state, fleet, (spec, &of), (&kept, claim));
     let ahead = order::ahead_of(state, task, now);
     let later = if ahead.is_least { " or later" } else { "" };
     let position = format!("{}{later}", ahead.total() + 1);
@@ -134,7 +145,22 @@ fn waiting(
         }
         None => match held_up(state, fleet, spec) {
             Some(until) => format!("It waits as number {position} in the queue until {until}."),
-            None => summary(&agents, &position),
+            None => {
+                let is_short = agents.iter().all(|agent| agent.standing.is_err());
+                let short = match is_short {
+                    true => shortfall(state, fleet, &spec.demand(), &agents),
+                    false => Vec::new(),
+                };
+                let waits = summary(&agents, &position);
+                let own = own.map(|(agent, _)| {
+                    format!("It has waited for so long that {agent} is kept free for it.")
+                });
+                std::iter::once(waits)
+                    .chain(short)
+                    .chain(own)
+                    .collect::<Vec<_>>()
+                    .join(" ")
+            }
         },
     };
     let summary = match order::standing_of(state, task, now) {
@@ -177,9 +203,15 @@ struct Fitting {
 }
 
 /// Each agent, by id. As long as one has a free slot, none is sent anything ahead.
-fn verdicts(state: &State, fleet: &Fleet, asked: (&TaskSpec, &For<'_>)) -> Vec<AgentVerdict> {
+fn verdicts(
+    state: &State,
+    fleet: &Fleet,
+    asked: (&TaskSpec, &For<'_>),
+    (kept, claim): (&BTreeMap<AgentId, TaskId>, Claim),
+) -> Vec<AgentVerdict> {
     let standings = state.agents().map(|agent| {
-        let standing = standing(state, fleet, asked, agent);
+        let kept_for = kept.get(&agent.profile.id).copied();
+        let standing = standing(state, fleet, asked, (agent, kept_for, claim));
         (agent.profile.id.clone(), standing)
     });
     let standings: Vec<_> = standings.collect();
@@ -199,7 +231,7 @@ fn standing(
     state: &State,
     fleet: &Fleet,
     (spec, of): (&TaskSpec, &For<'_>),
-    agent: &model::Agent,
+    (agent, kept_for, claim): (&model::Agent, Option<TaskId>, Claim),
 ) -> Result<Fitting, Reason> {
     let id = &agent.profile.id;
     let view = fleet.agents.get(id).cloned().unwrap_or_default();
@@ -207,10 +239,12 @@ fn standing(
     // What can't change by waiting comes first: it is the better answer.
     filter::fits(agent, &spec.require)?;
     agent.profile.understands(spec)?;
+    model::could(agent.profile.supply.as_ref(), &spec.demand())?;
     filter::accepts_work(agent, &view, room)?;
-    let asking = filter::asking(state, agent, &view);
-    filter::asks_room(state, agent, &asking, &spec.require)?;
-    let mut candidate = Candidate::new((agent, room), asking, &view, &fleet.rotations);
+    let mut candidate = Candidate::new((agent, room), (state, &view), &fleet.rotations);
+    candidate.fits(state, spec.need())?;
+    candidate.kept_for = kept_for;
+    candidate.is_open_to(claim)?;
     if of.goes_by_own() {
         candidate.count_own(state);
     }
@@ -244,7 +278,18 @@ fn summary(agents: &[AgentVerdict], position: &str) -> String {
         (Reason::NotOffered, "do not offer its model"),
         (
             Reason::TooOld,
-            "are of an older release, which can't fetch files: upgrade them",
+            "are of an older release, which can't run all of it: upgrade them",
+        ),
+        (Reason::LacksCpu, "have too few processors"),
+        (Reason::LacksMemory, "have too little memory"),
+        (Reason::LacksGpus, "have too few GPUs"),
+        (Reason::LacksVram, "have GPUs with too little memory"),
+        (Reason::CpuTaken, "have too few processors free"),
+        (Reason::MemoryTaken, "have too little memory free"),
+        (Reason::GpusTaken, "have too few GPUs free"),
+        (
+            Reason::VramTaken,
+            "have too little of their GPUs' memory free",
         ),
         (Reason::Cordoned, "are cordoned"),
         (Reason::Draining, "are being drained"),
@@ -252,6 +297,10 @@ fn summary(agents: &[AgentVerdict], position: &str) -> String {
         (
             Reason::BackendsFull,
             "have their back ends for it at the limit",
+        ),
+        (
+            Reason::Kept,
+            "are kept free for tasks that ask for more, and have waited for too long",
         ),
         (Reason::Lost, "are lost"),
         (Reason::NotConnected, "are not connected"),

@@ -1,6 +1,7 @@
 //! Filters: why an agent is no candidate for a task. Each refusal can be shown to a person.
 
-use model::{Agent, AgentId, AgentState, Asking, Expression, Namespace, Reason, State};
+use model::{Agent, AgentId, AgentState, Asking, Expression, Namespace, Reason, State, Taken};
+use mutant::Mutant;
 
 use crate::fleet::AgentView;
 
@@ -50,6 +51,22 @@ pub fn accepts_work(agent: &Agent, view: &AgentView, room: Room) -> Result<(), R
 pub fn namespaces_of(state: &State, agent: &AgentId) -> impl Iterator<Item = Namespace> {
     let held = state.held_by(agent);
     held.filter_map(|task| Some(state.spec(task.id)?.namespace.clone()))
+}
+
+/// What an agent's attempts take of it beyond slots, by the log and by what was reserved since.
+pub fn taken(state: &State, agent: &Agent, view: &AgentView) -> Taken {
+    if mutant::is(Mutant::ResourcesUnchecked) {
+        return Taken::default();
+    }
+    let known = state.taken(&agent.profile.id);
+    let mut taken = known.cloned().unwrap_or_default();
+    for demand in &view.demands {
+        // What has no room will be refused, and takes nothing.
+        if let Ok(gpus) = model::room(agent.profile.supply.as_ref(), Some(&taken), demand) {
+            taken.add(demand, &gpus);
+        }
+    }
+    taken
 }
 
 /// What an agent's attempts ask its models, by the log and by what was reserved since.

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use model::{AgentId, BlobDigest, BlobRef, Namespace, TaskSpec};
+use model::{AgentId, BlobDigest, BlobRef, Demand, Namespace, TaskSpec};
 
 use crate::rotation::Rotations;
 
@@ -43,6 +43,8 @@ pub struct AgentView {
     pub reserved: u32,
     /// The models that those of them ask.
     pub asking: model::Asking,
+    /// What they take beyond slots, where that is something; in the order in which they were decided.
+    pub demands: Vec<Demand>,
     /// And their namespaces.
     pub namespaces: BTreeMap<Namespace, u32>,
 }

@@ -17,11 +17,13 @@ mod due;
 mod explain;
 mod filter;
 mod fleet;
+mod kept;
 mod order;
 mod plan;
 mod ranking;
 mod rotation;
 mod score;
+mod shortfall;
 mod what_if;
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! A round of decisions: the queue in its order, each task to the best agent that has room.
 //!
-//! The queue stands by requirement and tenant ([`model::Waiting`]), and a round takes from these lines in turns
+//! The queue stands by what tasks need and by tenant ([`model::Waiting`]), and a round takes from these lines in turns
 //! ([`crate::order`]). A line that no agent with room fits, or whose namespace has used up its quota, is passed over as a
 //! whole, so however many tasks wait for an agent that is not there, those behind them cost and wait no more than without
 //! them. A round ends when no agent has room, or at a bound: the next one then goes on where it stopped.
@@ -9,13 +9,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use model::{
-    AgentId, Assignment, Expression, Namespace, Placement, QueueKey, Reason, Requirement, State,
-    Strategy, TaskId, TaskSpec, Tenant, Timestamp, Trace,
+    AgentId, Assignment, Class, Expression, Namespace, Need, Placement, QueueKey, Reason,
+    Requirement, State, Strategy, TaskId, TaskSpec, Tenant, Timestamp, Trace,
 };
 
-use crate::candidate::{Candidate, For, Lens};
+use crate::candidate::{Candidate, Claim, For, Lens};
 use crate::filter;
 use crate::fleet::{AgentView, Fleet};
+use crate::kept::kept;
 use crate::order::{self, Became, Line, Turns};
 use crate::ranking::{Ranking, Rankings};
 use crate::rotation::Rotations;
@@ -58,7 +59,7 @@ pub struct Plan {
 
 /// Assigns queued tasks, as a round of its own.
 pub fn plan(state: &State, fleet: &Fleet, round: Round<'_>) -> Plan {
-    Planner::new(state, fleet).round(round)
+    Planner::new(state, fleet, round.now).round(round)
 }
 
 /// The rooms of all agents while a round fills them; also places new tasks after the round.
@@ -79,10 +80,14 @@ pub struct Planner<'a> {
     quotas: BTreeMap<Namespace, Option<u32>>,
     /// Breaks ties between agents: of the first task that is placed, so that each round has an order of its own.
     seed: Option<u64>,
+    /// Tasks for which an agent is kept free.
+    keeps: BTreeSet<TaskId>,
 }
 
 impl<'a> Planner<'a> {
-    pub fn new(state: &'a State, fleet: &'a Fleet) -> Planner<'a> {
+    /// At a state time.
+    pub fn new(state: &'a State, fleet: &'a Fleet, now: Timestamp) -> Planner<'a> {
+        let kept = kept(state, fleet, now);
         let mut planner = Planner {
             state,
             fleet,
@@ -93,6 +98,7 @@ impl<'a> Planner<'a> {
             rotations: Arc::clone(&fleet.rotations),
             quotas: BTreeMap::new(),
             seed: None,
+            keeps: kept.values().copied().collect(),
         };
         let unknown = AgentView::default();
         for agent in state.agents() {
@@ -100,8 +106,9 @@ impl<'a> Planner<'a> {
             let room = filter::room(state, agent, view);
             match filter::accepts_work(agent, view, room) {
                 Ok(()) => {
-                    let asking = filter::asking(state, agent, view);
-                    let candidate = Candidate::new((agent, room), asking, view, &fleet.rotations);
+                    let known = (state, view);
+                    let mut candidate = Candidate::new((agent, room), known, &fleet.rotations);
+                    candidate.kept_for = kept.get(&agent.profile.id).copied();
                     planner.candidates.push(candidate);
                 }
                 Err(reason) => *planner.refused.entry(reason).or_insert(0) += 1,
@@ -167,11 +174,12 @@ impl<'a> Planner<'a> {
         let mut requirements = 0;
         for (key, waiting) in queues.by_ref() {
             let fits = match seen {
-                Some((require, fits)) if *require == key.require => fits,
+                Some((same, fits)) if *same == key.requirement => fits,
                 Some(_) | None => {
                     requirements += 1;
                     let mut candidates = self.candidates.iter();
-                    candidates.any(|candidate| candidate.fits(state, &key.require).is_ok())
+                    candidates
+                        .any(|candidate| candidate.fits(state, key.requirement.need()).is_ok())
                 }
             };
             if requirements > REQUIREMENTS_MAX || lines.len() == LINES_MAX {
@@ -179,7 +187,7 @@ impl<'a> Planner<'a> {
                 break;
             }
             last = Some(key);
-            seen = Some((&key.require, fits));
+            seen = Some((&key.requirement, fits));
             if fits && self.may_run(&key.tenant.namespace) {
                 let line = order::line(state, (&key.tenant, waiting), round.now, order::RIPE_MAX);
                 lines.push((&key.tenant, line));
@@ -231,6 +239,7 @@ impl<'a> Planner<'a> {
         }
         let asker = Asker {
             user: &task.user,
+            task: Some(id),
             seed: id.0,
             avoided: &task.lost_agents,
         };
@@ -240,7 +249,7 @@ impl<'a> Planner<'a> {
                 placement,
             }),
             None if spec.blobs.is_empty()
-                || self.is_hopeless(&spec.require)
+                || self.is_hopeless(spec.need())
                 || !self.may_run(&spec.namespace) =>
             {
                 Next::Hopeless
@@ -288,7 +297,12 @@ impl<'a> Planner<'a> {
 
     /// Which agent is the best, and why.
     fn decided(&mut self, spec: &TaskSpec, of: &For<'_>, asker: Asker<'_>) -> Option<Trace> {
-        let lens = Lens::of(of.strategy, spec);
+        let claim = match asker.task.filter(|task| self.keeps.contains(task)) {
+            _ if spec.class() == Class::Critical => Claim::Critical,
+            Some(task) => Claim::Holder(task),
+            None => Claim::Nobody,
+        };
+        let lens = Lens::of(of.strategy, spec, claim);
         self.rank(&spec.require, lens);
         let ranking = self.rankings.get(&spec.require, lens)?;
         let shunned = asker.avoided.iter().filter_map(|it| self.number_of(it));
@@ -362,17 +376,17 @@ impl<'a> Planner<'a> {
         let mut ranking = Ranking::default();
         let open = self.candidates.iter().enumerate();
         for (number, candidate) in open.filter(|(_, candidate)| candidate.has_room()) {
-            let fits = candidate.runs(self.state, require, lens.is_plain);
+            let fits = candidate.runs(self.state, require, lens);
             ranking.add(candidate.rank(lens.order, number), fits);
         }
         self.rankings.put(require, lens, ranking);
     }
 
-    /// Whether no agent with room takes tasks with this requirement, be they as plain as can be.
-    fn is_hopeless(&mut self, require: &[Expression]) -> bool {
-        let plain = Lens::plain();
-        self.rank(require, plain);
-        let ranking = self.rankings.get(require, plain);
+    /// Whether no agent with room takes tasks that need this, be they else as plain as can be.
+    fn is_hopeless(&mut self, need: Need<'_>) -> bool {
+        let plain = Lens::plain(need.demand);
+        self.rank(need.require, plain);
+        let ranking = self.rankings.get(need.require, plain);
         ranking.is_none_or(Ranking::is_empty)
     }
 
@@ -381,7 +395,7 @@ impl<'a> Planner<'a> {
         self.candidates.binary_search_by(found).ok()
     }
 
-    /// One place at an agent, and at its model: every ranking is told.
+    /// One place at an agent, at its model, and of what else it has: every ranking is told.
     fn take(&mut self, number: usize, spec: &TaskSpec, strategy: Strategy) {
         let candidate = &mut self.candidates[number];
         let closes = candidate.room.taken.saturating_add(1) >= candidate.room.capacity;
@@ -394,7 +408,7 @@ impl<'a> Planner<'a> {
             candidate.note_turns(rotations);
         }
         if !closes {
-            // Its models may be asked no more; nothing else about it can change within a round.
+            // It may have less of this or that; nothing it has more of within a round.
             self.rankings
                 .come_back(self.state, candidate, (number, &left));
         } else {
@@ -408,6 +422,8 @@ impl<'a> Planner<'a> {
 #[derive(Debug, Clone, Copy)]
 pub struct Asker<'t> {
     pub user: &'t str,
+    /// Where it waits already.
+    pub task: Option<TaskId>,
     /// Breaks ties.
     pub seed: u64,
     /// Agents that were lost under it: taken only where there is no other.

@@ -1,4 +1,4 @@
-//! Agents with room in the order in which they are to be taken, for tasks that all require the same.
+//! Agents with room in the order in which they are to be taken, for tasks that all need the same.
 //!
 //! A ranking is made once in a round, by one look at each agent, and kept true while the round fills them: what one more
 //! decision costs does not grow with the number of agents. (Under strategies that go by the client or the namespace each
@@ -112,7 +112,7 @@ impl Rankings {
         leaving.collect()
     }
 
-    /// Puts it where it stands now. What it does not fit by its labels it still does not.
+    /// Puts it where it stands now. What it did not fit it still does not.
     pub fn come_back(
         &mut self,
         state: &State,
@@ -121,7 +121,7 @@ impl Rankings {
     ) {
         let left = self.all().zip(left).filter(|(_, fitted)| **fitted);
         for ((require, (lens, ranking)), _) in left {
-            let fits = candidate.runs(state, require, lens.is_plain);
+            let fits = candidate.runs(state, require, *lens);
             ranking.add(candidate.rank(lens.order, number), fits);
         }
     }

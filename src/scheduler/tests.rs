@@ -2,6 +2,7 @@
 
 mod files;
 mod order;
+mod resources;
 mod shares;
 mod strategies;
 mod traces;
@@ -89,6 +90,7 @@ fn question() -> TaskSpec {
 fn asker(seed: u64) -> Asker<'static> {
     Asker {
         user: "ann",
+        task: None,
         seed,
         avoided: &[],
     }
@@ -136,6 +138,7 @@ fn registration(name: &str, slots: u32, zone: &str) -> Op {
         limits: "rlimit".into(),
         backends: Vec::new(),
         protocol: model::AgentProtocol::FIRST,
+        supply: None,
     };
     let principal = Principal {
         name: name.into(),

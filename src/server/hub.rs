@@ -428,6 +428,7 @@ mod tests {
             limits: String::new(),
             backends: Vec::new(),
             protocol: model::AgentProtocol::FIRST,
+            supply: None,
         };
         let principal = |name: &str, role| model::Principal {
             name: name.into(),

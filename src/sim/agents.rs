@@ -13,7 +13,7 @@ use agent::parts::{
 };
 use model::{
     AgentId, AgentProfile, AgentProtocol, Fence, Incarnation, Millis, Outcome, Principal, Role,
-    Timestamp, Verdict,
+    Supply, Timestamp, Verdict,
 };
 use openraft_rt_sim::SimRuntime;
 use raft::parts::openraft::async_runtime::AsyncRuntime;
@@ -36,6 +36,15 @@ const REDIAL: Duration = Duration::from_millis(400);
 const DIAL_LIMIT: Duration = Duration::from_secs(1);
 /// So much longer the cluster waits than the agent.
 const LEASE_MARGIN: Duration = Duration::from_secs(3);
+
+/// Two of what tasks ask for fit.
+fn supply() -> Supply {
+    Supply {
+        cpu_milli: 2_000,
+        memory_mib: 64,
+        gpus: vec![16, 8],
+    }
+}
 
 pub struct Agent {
     pub place: Place,
@@ -253,6 +262,7 @@ impl Agent {
                 limits: String::new(),
                 backends: Vec::new(),
                 protocol: AgentProtocol::NEWEST,
+                supply: Some(supply()),
             },
         });
         *lock(&self.boot) = Some(boot.clone());

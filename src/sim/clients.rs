@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use dispatch::Refusal;
 use model::{
-    Class, Command, Namespace, Principal, Reply, RequestId, Role, Scope, SetNamespace, SetPolicy,
-    Strategy, Submit, TaskId, TaskSpec,
+    Class, Command, Hardware, Namespace, Principal, Reply, RequestId, Role, Scope, SetNamespace,
+    SetPolicy, Strategy, Submit, TaskId, TaskSpec,
 };
 use openraft_rt_sim::SimRuntime;
 use raft::parts::NodeId;
@@ -37,6 +37,23 @@ pub enum Silence {
 
 pub fn spec(command: Vec<String>) -> TaskSpec {
     TaskSpec::process(namespace("default"), command)
+}
+
+/// Half of the tasks ask for more than a slot, by how long they take.
+fn demand(millis: u64) -> (Hardware, Option<u64>) {
+    let (cpu_milli, memory, gpus, vram_mib) = match millis % 8 {
+        0 => (1_000, Some(32), 0, 0),
+        1 => (0, None, 1, 0),
+        2 => (500, None, 1, 12),
+        3 => (0, Some(16), 0, 6),
+        _ => (0, None, 0, 0),
+    };
+    let hardware = Hardware {
+        cpu_milli,
+        gpus,
+        vram_mib,
+    };
+    (hardware, memory)
 }
 
 /// The namespace that has a quota.
@@ -275,6 +292,7 @@ impl Client {
         };
         let code = i32::from(dice.permille(100));
         let mut spec = spec(process::command(millis, code));
+        (spec.hardware, spec.memory_mib) = demand(millis);
         if dice.permille(200) {
             spec.namespace = capped();
         }

@@ -144,10 +144,12 @@ fn said(message: Message) -> Option<Said> {
         Message::Assign {
             fence,
             attempt,
+            gpus,
             spec,
         } => Said::Assign {
             fence,
             number: attempt,
+            gpus,
             spec,
         },
         Message::Cancel { fence, cause, .. } => match cause {

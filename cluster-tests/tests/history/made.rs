@@ -78,6 +78,7 @@ pub fn register(id: &str, slots: u32) -> Op {
         limits: "rlimit".into(),
         backends: Vec::new(),
         protocol: AgentProtocol::FIRST,
+        supply: None,
     };
     by(id, Role::Agent, Command::RegisterAgent(profile))
 }

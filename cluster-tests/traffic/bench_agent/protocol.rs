@@ -146,6 +146,7 @@ impl Journal {
         Said::Hello(v1::Hello {
             backends: Vec::new(),
             protocol: model::AgentProtocol::NEWEST.0,
+            supply: None,
             agent,
             incarnation: incarnation.to_vec().into(),
             slots,

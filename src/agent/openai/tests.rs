@@ -169,6 +169,7 @@ impl Bench {
             files: None,
             fence,
             number: 1,
+            gpus: model::Gpus::new(),
             spec: Arc::new(spec),
         };
         let hands = Hands {

@@ -203,6 +203,19 @@ fn end_leftovers(root: &Path) {
     }
 }
 
+/// The most that this process may use of memory, in bytes, where its cgroup says so.
+pub(crate) fn memory_ceiling() -> Option<u64> {
+    let files = [
+        (Hierarchy::Unified, "memory.max"),
+        (Hierarchy::Memory, "memory.limit_in_bytes"),
+    ];
+    let told = files.iter().filter_map(|(hierarchy, file)| {
+        let text = fs::read_to_string(own_cgroup(*hierarchy)?.join(file)).ok()?;
+        text.trim().parse().ok()
+    });
+    told.min()
+}
+
 /// Where cgroups of `hierarchy` are mounted, and where in it this process is.
 fn own_cgroup(hierarchy: Hierarchy) -> Option<PathBuf> {
     let own = Process::myself().ok()?;

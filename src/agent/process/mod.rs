@@ -43,6 +43,7 @@ use crate::lease::Until;
 pub(crate) use guard::Guard;
 use launcher::Launcher;
 use limits::Limits;
+pub(crate) use limits::memory_ceiling;
 pub(crate) use marks::{Instance, MARK_VARIABLE, Marks};
 pub(crate) use roster::ROSTER;
 use scratch::Scratch;
@@ -60,6 +61,8 @@ pub(crate) struct Settings {
     pub lease: Until,
     pub scratch: PathBuf,
     pub path: String,
+    /// What the machine's GPUs are called, by their places.
+    pub gpus: Vec<String>,
     pub grace: Duration,
 }
 

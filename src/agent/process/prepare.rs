@@ -115,7 +115,8 @@ impl Order {
             .split_first()
             .ok_or_else(|| Failed::Task("no command".to_owned()))?;
         let environment =
-            environment::of(&self.attempt, &self.shared.settings, scratch, &self.mark);
+            environment::of(&self.attempt, &self.shared.settings, scratch, &self.mark)
+                .map_err(Failed::Agent)?;
         let directory = program::directory(scratch, &spec.cwd).map_err(Failed::Task)?;
         let path = environment.get("PATH").map_or("", String::as_str);
         let found = program::find(argv0, &directory, path).map_err(Failed::Task)?;

@@ -46,6 +46,7 @@ impl Bench {
             lease: lease.clone(),
             scratch: dir.path().join("scratch"),
             path: "/usr/bin:/bin".into(),
+            gpus: vec!["GPU-a".into(), "GPU-b".into(), "GPU-c".into()],
             grace,
         };
         std::fs::create_dir(&settings.scratch).unwrap();
@@ -76,6 +77,17 @@ impl Bench {
     }
 
     fn start_logged(&self, spec: TaskSpec, urgency: Urgency, log: Arc<AttemptLog>) -> Run {
+        self.start_on(&[], spec, urgency, log)
+    }
+
+    /// With these GPUs of the machine.
+    fn start_on(
+        &self,
+        gpus: &[u16],
+        spec: TaskSpec,
+        urgency: Urgency,
+        log: Arc<AttemptLog>,
+    ) -> Run {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let n = NEXT.fetch_add(1, Ordering::Relaxed);
         let fence = Fence {
@@ -94,6 +106,7 @@ impl Bench {
             files: None,
             fence,
             number: 3,
+            gpus: gpus.into(),
             spec: Arc::new(spec),
         };
         let exit = tokio::spawn(self.processes.run(attempt, hands));
@@ -424,6 +437,31 @@ async fn a_disk_that_hangs_under_output_holds_up_neither_a_timeout_nor_the_end_o
     disks
         .into_iter()
         .for_each(|disk| assert!(disk.join().unwrap() > 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attempt_sees_the_gpus_that_it_was_assigned_and_no_other() {
+    let bench = bench();
+    let run = async |gpus: &[u16], spec: TaskSpec| {
+        let mut run = bench.start_on(gpus, spec, Urgency::None, bench.log());
+        let exit = run.end().await;
+        (exit, text(&run.log.end()))
+    };
+    let asks = || sh("echo \"gpus ${CUDA_VISIBLE_DEVICES-unset}\"");
+    let says = |told: &str| (Exit::Exited(0), format!("gpus {told}\n"));
+    assert_eq!(run(&[2, 0], asks()).await, says("GPU-c,GPU-a"));
+    assert_eq!(run(&[], asks()).await, says(""), "nobody else's");
+    // Who asked for none may say so of itself; who has some can't have others.
+    let mut own = asks();
+    let variable = ("CUDA_VISIBLE_DEVICES".to_owned(), "1".to_owned());
+    own.env.extend([variable]);
+    assert_eq!(run(&[], own.clone()).await, says("1"));
+    assert_eq!(run(&[1], own).await, says("GPU-b"));
+    let (exit, _) = run(&[3], asks()).await;
+    assert!(
+        matches!(&exit, Exit::Unable(why) if why.contains("GPU 3")),
+        "{exit:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -233,6 +233,7 @@ impl Session {
         self.say(Order::Assign(v1::Assign {
             fence: Some(fence),
             spec: Some(Box::new(spec.into())),
+            gpus: Vec::new(),
             attempt: 1,
         }));
     }

@@ -53,6 +53,7 @@ async fn a_session_that_is_given_up_ends_though_the_controller_reads_nothing() {
             limits: String::new(),
             backends: Vec::new(),
             protocol: model::AgentProtocol::NEWEST,
+            supply: None,
         },
         cluster_id: CLUSTER.to_owned(),
         identity_dir: home.path("identity"),

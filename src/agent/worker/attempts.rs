@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use model::{Disposition, End, Fence, Interruption, Millis, Outcome, TaskSpec, Verdict};
+use model::{Disposition, End, Fence, Gpus, Interruption, Millis, Outcome, TaskSpec, Verdict};
 use mutant::Mutant;
 use wire::v1;
 use wire::v1::agent_frame::Body;
@@ -17,6 +17,8 @@ const KILL: i32 = 9;
 #[derive(Debug)]
 pub(super) struct Attempt {
     pub number: u32,
+    /// Its GPUs, by their places among the agent's.
+    pub gpus: Gpus,
     pub phase: Phase,
 }
 
@@ -95,7 +97,11 @@ impl Attempt {
             verdict: Box::new(verdict),
             sent: None,
         };
-        Attempt { number: 0, phase }
+        Attempt {
+            number: 0,
+            gpus: Gpus::new(),
+            phase,
+        }
     }
 
     pub fn is_running(&self) -> bool {
@@ -107,11 +113,16 @@ impl Worker {
     pub(super) fn on_assign(
         &mut self,
         now: Millis,
-        fence: Fence,
-        number: u32,
-        spec: Arc<TaskSpec>,
+        attempt: executor::Attempt,
         out: &mut Vec<Effect>,
     ) {
+        let executor::Attempt {
+            fence,
+            number,
+            gpus,
+            spec,
+            ..
+        } = attempt;
         // Known in whatever state, or settled: it never starts a second time.
         if self.attempts.contains_key(&fence) || self.settled.contains(&fence) {
             tracing::debug!(%fence, "was assigned an attempt that is known");
@@ -122,6 +133,7 @@ impl Worker {
             fence,
             Attempt {
                 number,
+                gpus,
                 phase: Phase::Waiting { spec },
             },
         );
@@ -182,6 +194,7 @@ impl Worker {
         out.push(Effect::Start(executor::Attempt {
             fence,
             number: attempt.number,
+            gpus: attempt.gpus.clone(),
             spec,
             files: None,
         }));

@@ -5,7 +5,7 @@ use mutant::Mutant;
 use wire::v1;
 use wire::v1::agent_frame::Body;
 
-use crate::executor::Urgency;
+use crate::executor::{self, Urgency};
 use crate::lease;
 use crate::worker::attempts::{Ending, Phase};
 use crate::worker::{Effect, Load, Said, SessionId, Stamp, Worker};
@@ -80,8 +80,19 @@ impl Worker {
             Said::Assign {
                 fence,
                 number,
+                gpus,
                 spec,
-            } => self.on_assign(now, fence, number, spec, out),
+            } => {
+                let files = None;
+                let attempt = executor::Attempt {
+                    fence,
+                    number,
+                    gpus,
+                    spec,
+                    files,
+                };
+                self.on_assign(now, attempt, out);
+            }
             Said::Cancel { fence } => self.on_cancel(fence, out),
             Said::Stale { fence } => self.end_attempt(fence, Ending::Stale, out),
             Said::Recall { fence } => self.on_recall(fence, out),

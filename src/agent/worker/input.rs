@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use model::{
-    BackendSettings, Disposition, Fence, Generation, Millis, TaskSpec, Timestamp, Verdict,
+    BackendSettings, Disposition, Fence, Generation, Gpus, Millis, TaskSpec, Timestamp, Verdict,
 };
 
 use crate::executor::{self, Exit, Urgency};
@@ -30,6 +30,7 @@ pub enum Said {
     Assign {
         fence: Fence,
         number: u32,
+        gpus: Gpus,
         spec: Arc<TaskSpec>,
     },
     /// A person cancelled the task.

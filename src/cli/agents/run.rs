@@ -11,13 +11,14 @@ use crate::failure::{Failure, Result};
 use crate::join::{self, Newcomer, Said};
 use crate::process::{self, LogArgs};
 use crate::settings::{self, Layers};
-use crate::task::pair;
+use crate::task::{mebibytes, pair, processors};
 
 /// Run an agent on this machine
 #[derive(Debug, Default, Args)]
 #[command(after_help = "Examples:
   quorate agent run --join TOKEN --controller c1.example:7400
   quorate agent run --controller c1.example:7400 --label gpu=none
+  quorate agent run --controller c1.example:7400 --cpu 14 --memory 60GiB --gpu 24GiB --gpu 24GiB
   quorate agent run --controller c1.example:7400 --backend http://127.0.0.1:8080
   quorate agent run --config /etc/quorate/quorate.toml
 
@@ -44,6 +45,15 @@ pub struct RunArgs {
     /// Attempts that run at a time [default: one per core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(model::SLOTS_MAX)))]
     slots: Option<u32>,
+    /// Processors that tasks may ask for [default: all]
+    #[arg(long, value_name = "N", value_parser = processors)]
+    cpu: Option<u32>,
+    /// Memory that tasks may ask for, such as 60GiB [default: all]
+    #[arg(long, value_name = "SIZE", value_parser = mebibytes)]
+    memory: Option<u64>,
+    /// A GPU that tasks may ask for, by its memory; several times for several [default: those that nvidia-smi lists]
+    #[arg(long = "gpu", value_name = "[NAME=]SIZE", value_parser = gpu)]
+    gpus: Vec<(Option<String>, u64)>,
     /// What tasks may require; may be given several times
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = pair)]
     labels: Vec<(String, String)>,
@@ -68,6 +78,9 @@ impl RunArgs {
             || self.data_dir.is_some()
             || self.identity.is_some()
             || self.slots.is_some()
+            || self.cpu.is_some()
+            || self.memory.is_some()
+            || !self.gpus.is_empty()
             || !self.labels.is_empty()
             || !self.backends.is_empty()
             || self.join.is_some()
@@ -85,6 +98,14 @@ impl RunArgs {
         flags.set("data_dir", self.data_dir.as_deref());
         flags.set("identity", self.identity.as_deref());
         flags.set("slots", self.slots);
+        flags.set("cpu_milli", self.cpu);
+        flags.set("memory_mib", self.memory);
+        let gpu = |(name, vram_mib): &(Option<String>, u64)| agent::GpuConfig {
+            vram_mib: *vram_mib,
+            name: name.clone(),
+        };
+        let gpus: Vec<_> = self.gpus.iter().map(gpu).collect();
+        flags.set("gpus", (!gpus.is_empty()).then_some(gpus));
         for (key, value) in &self.labels {
             flags.set_in("labels", key, value);
         }
@@ -96,6 +117,14 @@ impl RunArgs {
         let backends: Vec<_> = self.backends.iter().map(backend).collect();
         flags.set("backends", (!backends.is_empty()).then_some(backends));
         flags
+    }
+}
+
+/// `SIZE`, or `NAME=SIZE`.
+fn gpu(text: &str) -> std::result::Result<(Option<String>, u64), String> {
+    match text.rsplit_once('=') {
+        Some((name, size)) => Ok((Some(name.to_owned()), mebibytes(size)?)),
+        None => Ok((None, mebibytes(text)?)),
     }
 }
 

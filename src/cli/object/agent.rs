@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 use wire::v1;
 
-use super::{cell, text, time};
+use super::{cell, mebibytes, processors, text, time};
 use crate::output::{SCHEMA, Table, Width, ago, fields, span};
 
 pub fn agent_json(agent: &v1::Agent) -> Value {
@@ -20,6 +20,12 @@ pub fn agent_json(agent: &v1::Agent) -> Value {
         "connected": agent.connected,
         "slots": agent.slots,
         "busy": agent.busy,
+        "supply": agent.supply.as_ref().map(|supply| json!({
+            "cpu_milli": supply.cpu_milli,
+            "memory_mib": supply.memory_mib,
+            "gpu_vram_mib": supply.gpu_vram_mib,
+        })),
+        "taken": taken_json(agent.taken.unwrap_or_default()),
         "labels": labels,
         "limits": text(&agent.limits),
         "version": text(&agent.version),
@@ -32,6 +38,14 @@ pub fn agent_json(agent: &v1::Agent) -> Value {
             "name": backend.name,
             "models": backend.models,
         })).collect::<Vec<_>>(),
+    })
+}
+
+fn taken_json(taken: v1::Taken) -> Value {
+    json!({
+        "cpu_milli": taken.cpu_milli,
+        "memory_mib": taken.memory_mib,
+        "gpus": taken.gpus,
     })
 }
 
@@ -104,6 +118,34 @@ pub fn agent_table(agents: &[v1::Agent], width: Width) -> String {
     table.render()
 }
 
+/// What tasks have asked for of what it has: `1.5 of 8 CPUs, 2 of 64 GiB, 1 of 2 GPUs (24 GiB, 24 GiB)`.
+fn taken(agent: &v1::Agent) -> String {
+    let Some(supply) = &agent.supply else {
+        return String::new();
+    };
+    let taken = agent.taken.unwrap_or_default();
+    let cpu = format!(
+        "{} of {} CPUs",
+        processors(taken.cpu_milli),
+        processors(supply.cpu_milli.into())
+    );
+    let memory = format!(
+        "{} of {}",
+        mebibytes(taken.memory_mib),
+        mebibytes(supply.memory_mib)
+    );
+    let each: Vec<String> = supply
+        .gpu_vram_mib
+        .iter()
+        .map(|it| mebibytes(*it))
+        .collect();
+    let gpus = match each.len() {
+        0 => "no GPU".to_owned(),
+        all => format!("{} of {all} GPUs ({})", taken.gpus, each.join(", ")),
+    };
+    [cpu, memory, gpus].join(", ")
+}
+
 pub fn agent_detail(agent: &v1::Agent, now: u64) -> String {
     let status = agent.status.as_ref();
     let attempts = agent.attempts.iter();
@@ -120,6 +162,7 @@ pub fn agent_detail(agent: &v1::Agent, now: u64) -> String {
         ("state", agent.state.clone()),
         ("session", connected.to_owned()),
         ("busy", format!("{} of {} slots", agent.busy, agent.slots)),
+        ("asked for", taken(agent)),
         ("attempts", attempts.collect::<Vec<_>>().join(", ")),
         ("cordon", cordon(agent, now)),
         ("labels", labels(agent)),
@@ -222,6 +265,16 @@ mod tests {
             }],
             connected: true,
             cordon: None,
+            supply: Some(v1::Supply {
+                cpu_milli: 8_000,
+                memory_mib: 65_536,
+                gpu_vram_mib: vec![24_576, 24_576],
+            }),
+            taken: Some(v1::Taken {
+                cpu_milli: 1_500,
+                memory_mib: 512,
+                gpus: 1,
+            }),
         }
     }
 
@@ -248,6 +301,23 @@ mod tests {
             json["cordon"].to_string(),
             r#"{"by":"ann","reason":"new kernel","since":"2026-01-01T00:00:00.000Z","drain":{"deadline":"2026-01-01T00:01:40.000Z","overdue":false}}"#
         );
+    }
+
+    #[test]
+    fn what_tasks_have_asked_for_stands_beside_what_there_is() {
+        let words = "1.5 of 8 CPUs, 512 MiB of 64 GiB, 1 of 2 GPUs (24 GiB, 24 GiB)";
+        assert_eq!(taken(&agent()), words);
+        let plain = v1::Agent {
+            supply: Some(v1::Supply::default()),
+            taken: None,
+            ..agent()
+        };
+        assert_eq!(taken(&plain), "0 of 0 CPUs, 0 MiB of 0 MiB, no GPU");
+        let old = v1::Agent {
+            supply: None,
+            ..agent()
+        };
+        assert_eq!(taken(&old), "");
     }
 
     #[test]

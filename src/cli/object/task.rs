@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 use wire::v1::{self, TaskState};
 
-use super::{cell, text, time};
+use super::{cell, mebibytes, processors, text, time};
 use crate::exit::Exit;
 use crate::output::{SCHEMA, Table, Width, ago, fields, insert_bytes, lossy, rfc3339};
 use crate::shell;
@@ -178,6 +178,7 @@ pub fn task_detail(task: &v1::Task, now: u64) -> String {
         ("state", shown_state(task)),
         ("reason", task.reason.clone()),
         ("agent", task.agent.clone()),
+        ("its GPUs", gpus(task)),
         ("attempt", task.attempt.to_string()),
         ("epoch", epoch(task)),
         match spec.inference {
@@ -208,6 +209,15 @@ pub fn task_detail(task: &v1::Task, now: u64) -> String {
     fields(&rows)
 }
 
+/// `1 and 0 of a1`: by their places.
+fn gpus(task: &v1::Task) -> String {
+    let places: Vec<String> = task.gpus.iter().map(ToString::to_string).collect();
+    match places.is_empty() {
+        true => String::new(),
+        false => format!("{} of {}", places.join(" and "), task.agent),
+    }
+}
+
 /// What was asked for beyond the command.
 fn asked(spec: &v1::TaskSpec) -> Vec<(&'static str, String)> {
     let process = spec.process.clone().unwrap_or_default();
@@ -225,9 +235,16 @@ fn asked(spec: &v1::TaskSpec) -> Vec<(&'static str, String)> {
         Some(retries) if retries > 0 => retries.to_string(),
         _ => String::new(),
     };
-    let memory = match spec.memory_mib {
+    let given = |asked: u64, words: fn(u64) -> String| match asked {
         0 => String::new(),
-        mib => format!("{mib} MiB"),
+        asked => words(asked),
+    };
+    let vram = given(spec.vram_mib, mebibytes);
+    let gpus = match (spec.gpus, spec.vram_mib) {
+        (0, 0) => String::new(),
+        (0, _) => format!("{vram} of one"),
+        (gpus, 0) => gpus.to_string(),
+        (gpus, _) => format!("{gpus} with {vram} each"),
     };
     vec![
         ("labels", labels.collect::<Vec<_>>().join(" ")),
@@ -246,7 +263,9 @@ fn asked(spec: &v1::TaskSpec) -> Vec<(&'static str, String)> {
                 String::new()
             },
         ),
-        ("memory", memory),
+        ("cpu", given(spec.cpu_milli.into(), processors)),
+        ("memory", given(spec.memory_mib, mebibytes)),
+        ("gpus", gpus),
     ]
 }
 

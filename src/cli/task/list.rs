@@ -4,7 +4,7 @@ use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 use wire::v1::{self, TaskState};
 
-use super::spec::time;
+use super::quantity::time;
 use crate::args::Global;
 use crate::client::{Connection, now};
 use crate::exit::Exit;

@@ -8,13 +8,15 @@ mod get;
 mod list;
 mod logs;
 mod plan;
+mod quantity;
 mod run;
 mod spec;
 mod submit;
 mod wait;
 mod why;
 
-pub use spec::{pair, time};
+pub use quantity::{mebibytes, processors, time};
+pub use spec::pair;
 
 use clap::{Args, Subcommand};
 use wire::v1;

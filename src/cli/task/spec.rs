@@ -14,6 +14,7 @@ use serde::Deserialize;
 
 use super::ask::{AskArgs, AskFile, Given};
 use super::attach::{Origin, Upload, attach};
+use super::quantity::{Quantity, mebibytes, millis, processors, time};
 use crate::failure::{Failure, Result};
 use crate::mistake;
 
@@ -43,9 +44,19 @@ pub struct SpecArgs {
     /// What an agent must satisfy: its labels `k=v`, `k!=v`, `k in (a,b)` or `k`, its back ends `offers MODEL`
     #[arg(long, value_name = "EXPRESSION")]
     require: Vec<String>,
-    /// Memory limit of an attempt, such as 512MiB or 2GiB (a bare number is MiB)
+    /// Processors that its agent has to have free, such as 2 or 0.5
+    #[arg(long, value_name = "N", value_parser = processors)]
+    cpu: Option<u32>,
+    /// Memory that its agent has to have free, and more than which an attempt may not use: such as 512MiB or 2GiB (a bare
+    /// number is MiB)
     #[arg(long, value_name = "SIZE", value_parser = mebibytes)]
     memory: Option<u64>,
+    /// GPUs that it has for itself
+    #[arg(long, value_name = "N")]
+    gpus: Option<u32>,
+    /// Memory that each of its GPUs has at least; without --gpus it has that much of one that others may use too
+    #[arg(long, value_name = "SIZE", value_parser = mebibytes)]
+    vram: Option<u64>,
     /// How long an attempt may run, such as 30s or 5m (a bare number is seconds)
     #[arg(long, value_name = "TIME", value_parser = time)]
     timeout: Option<Duration>,
@@ -96,27 +107,13 @@ struct SpecFile {
     deadline: Option<Quantity>,
     retries: Option<u32>,
     at_most_once: Option<bool>,
+    cpu: Option<Quantity>,
     memory: Option<Quantity>,
+    gpus: Option<u32>,
+    vram: Option<Quantity>,
     request_id: Option<String>,
     attach: Vec<PathBuf>,
     inference: AskFile,
-}
-
-/// `"5m"` or `300`, as on the command line.
-#[derive(Debug, PartialEq, Eq, Deserialize)]
-#[serde(untagged)]
-enum Quantity {
-    Number(u64),
-    Text(String),
-}
-
-impl Quantity {
-    fn text(&self) -> String {
-        match self {
-            Quantity::Number(number) => number.to_string(),
-            Quantity::Text(text) => text.clone(),
-        }
-    }
 }
 
 /// A checked spec, and the submitter's name for the submit if there is one.
@@ -164,18 +161,15 @@ fn assemble(
     } else {
         args.command
     };
-    let in_file = |quantity: Option<Quantity>, name: &str, parse: Parse<Duration>| {
-        quantity.map(|text| parse(&text.text()).map_err(|why| invalid(format!("{name}: {why}"))))
-    };
     let timeout = args
         .timeout
         .or(in_file(file.timeout, "timeout", time).transpose()?);
     let deadline = args
         .deadline
         .or(in_file(file.deadline, "deadline", time).transpose()?);
-    let memory = file
-        .memory
-        .map(|size| mebibytes(&size.text()).map_err(|why| invalid(format!("memory: {why}"))));
+    let memory = in_file(file.memory, "memory", mebibytes).transpose()?;
+    let vram = in_file(file.vram, "vram", mebibytes).transpose()?;
+    let cpu = in_file(file.cpu, "cpu", processors).transpose()?;
     let given_command = match command.is_empty() {
         true => Given::No,
         false => Given::Yes,
@@ -202,7 +196,12 @@ fn assemble(
     spec.deadline = deadline.map(millis);
     spec.retries = args.retries.or(file.retries).unwrap_or(spec.retries);
     spec.at_most_once = args.at_most_once || file.at_most_once.unwrap_or(false);
-    spec.memory_mib = args.memory.or(memory.transpose()?);
+    spec.memory_mib = args.memory.or(memory);
+    spec.hardware = model::Hardware {
+        cpu_milli: args.cpu.or(cpu).unwrap_or(0),
+        gpus: args.gpus.or(file.gpus).unwrap_or(0),
+        vram_mib: args.vram.or(vram).unwrap_or(0),
+    };
     let paths = file.attach.iter().chain(&args.attach);
     let mut uploads = attach_all(&mut spec, paths)?;
     let (spec, request) = beside(spec)?;
@@ -214,6 +213,11 @@ fn assemble(
         request_id,
         uploads,
     })
+}
+
+/// An amount that stands in a file, by its key.
+fn in_file<T>(given: Option<Quantity>, key: &str, parse: Parse<T>) -> Option<Result<T>> {
+    given.map(|given| parse(&given.text()).map_err(|why| invalid(format!("{key}: {why}"))))
 }
 
 fn class_in(file: Option<String>) -> Result<Option<model::Class>> {
@@ -347,38 +351,6 @@ pub fn pair(text: &str) -> std::result::Result<(String, String), String> {
     }
 }
 
-/// `30s`, `1h 5m`, or a bare number of seconds.
-pub fn time(text: &str) -> std::result::Result<Duration, String> {
-    let span = match text.parse::<u64>() {
-        Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => humantime::parse_duration(text)
-            .map_err(|_| format!("`{text}` is not a time such as 30s, 5m or 1h30m"))?,
-    };
-    // Milliseconds are what travels: 1 ns would silently become no limit at all.
-    if !span.is_zero() && span < Duration::from_millis(1) {
-        return Err(format!("`{text}` is less than a millisecond"));
-    }
-    Ok(span)
-}
-
-fn millis(span: Duration) -> model::Millis {
-    model::Millis(u64::try_from(span.as_millis()).unwrap_or(u64::MAX))
-}
-
-/// `512`, `512MiB`, `2GiB`; binary units, whatever the spelling.
-fn mebibytes(text: &str) -> std::result::Result<u64, String> {
-    let wrong = || format!("`{text}` is not a size such as 512MiB or 2GiB");
-    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let number: u64 = text[..digits].parse().map_err(|_| wrong())?;
-    let factor = match text[digits..].trim().to_ascii_lowercase().as_str() {
-        "" | "m" | "mi" | "mb" | "mib" => 1,
-        "g" | "gi" | "gb" | "gib" => 1024,
-        "t" | "ti" | "tb" | "tib" => 1024 * 1024,
-        _ => return Err(wrong()),
-    };
-    number.checked_mul(factor).ok_or_else(wrong)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -430,6 +402,41 @@ mod tests {
         let env: Vec<_> = spec.env.iter().map(|(k, v)| format!("{k}={v}")).collect();
         assert_eq!(env, ["A=1", "B=3", "C="]);
         assert_eq!((spec.timeout, spec.retries), (Some(model::Millis(1000)), 0));
+    }
+
+    #[test]
+    fn what_a_machine_has_to_have_is_said_by_flags_or_in_the_file() {
+        let file = "cpu = 1.5\nmemory = '2GiB'\ngpus = 2\nvram = '24GiB'\n";
+        let hardware = |args| {
+            let spec = from_file(file, args).unwrap().spec;
+            (spec.memory_mib, spec.hardware)
+        };
+        let of_file = model::Hardware {
+            cpu_milli: 1_500,
+            gpus: 2,
+            vram_mib: 24 * 1_024,
+        };
+        assert_eq!(hardware(with_command()), (Some(2_048), of_file));
+        let args = SpecArgs {
+            cpu: Some(500),
+            gpus: Some(1),
+            vram: Some(10),
+            ..with_command()
+        };
+        let of_flags = model::Hardware {
+            cpu_milli: 500,
+            gpus: 1,
+            vram_mib: 10,
+        };
+        assert_eq!(hardware(args), (Some(2_048), of_flags));
+        for (text, key) in [
+            ("cpu = 'x'", "cpu"),
+            ("cpu = 0.0001", "cpu"),
+            ("vram = 1.5", "vram"),
+        ] {
+            let wrong = from_file(text, with_command()).unwrap_err().to_string();
+            assert!(wrong.contains(key), "{wrong}");
+        }
     }
 
     #[test]
@@ -580,18 +587,5 @@ mod tests {
         assert_eq!(at(None, Some("b"), Some("c")), "b");
         assert_eq!(at(Some(""), None, Some("c")), "c");
         assert_eq!(at(None, None, None), "default");
-    }
-
-    #[test]
-    fn sizes_and_times_are_read_with_and_without_units() {
-        for (text, size) in [("512", 512), ("512MiB", 512), ("2GiB", 2048), ("1 g", 1024)] {
-            assert_eq!(mebibytes(text), Ok(size));
-        }
-        for text in ["", "MiB", "5KiB", "-1", "1.5GiB", "99999999999999999TiB"] {
-            assert!(mebibytes(text).is_err(), "{text}");
-        }
-        assert_eq!(time("90"), Ok(Duration::from_secs(90)));
-        assert_eq!(time("1h30m"), Ok(Duration::from_secs(5400)));
-        assert!(time("soon").is_err() && time("1ns").is_err());
     }
 }

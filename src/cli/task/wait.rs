@@ -6,7 +6,7 @@ use clap::Args;
 use model::TaskId;
 use wire::v1;
 
-use super::spec::time;
+use super::quantity::time;
 use super::submit::print_asked;
 use crate::args::Global;
 use crate::client::{Connection, interrupted};

@@ -12,6 +12,8 @@ use crate::event::Event;
 use crate::id::{Epoch, Fence};
 use crate::limit;
 use crate::rejected::Rejected;
+use crate::resource::{self, Demand, Gpus};
+use crate::spec::TaskSpec;
 use crate::state::State;
 use crate::task::{Attempt, Phase, Task};
 use crate::time::Timestamp;
@@ -41,7 +43,7 @@ impl State {
             .agents
             .get(&placement.agent)
             .ok_or_else(|| Rejected::NoSuchAgent(placement.agent.clone()))?;
-        self.accepts(agent, task, &placement)?;
+        let gpus = self.accepts(agent, task, &placement)?;
         let Placement {
             agent,
             incarnation,
@@ -62,6 +64,7 @@ impl State {
                 _ => step.now,
             },
             reserved,
+            gpus,
         });
         task.attempts = task.attempts.saturating_add(1);
         task.last_index = step.index;
@@ -83,7 +86,8 @@ impl State {
         Ok(())
     }
 
-    fn accepts(&self, agent: &Agent, task: &Task, placement: &Placement) -> Result<(), Rejected> {
+    /// Whether it may have the task, and which of its GPUs the attempt gets.
+    fn accepts(&self, agent: &Agent, task: &Task, placement: &Placement) -> Result<Gpus, Rejected> {
         let stale = |why: &str| Err(Rejected::Stale(format!("agent {} {why}", placement.agent)));
         if agent.state != AgentState::Ready {
             return stale("is lost");
@@ -100,15 +104,10 @@ impl State {
         if self.busy(&placement.agent) >= capacity && !mutant::is(Mutant::CapacityUnchecked) {
             return stale("is full");
         }
-        let satisfied = self.specs.get(&task.id).is_some_and(|spec| {
-            spec.require
-                .iter()
-                .all(|expression| expression.matches(&agent.profile))
-        });
-        if !satisfied {
+        let spec = self.specs.get(&task.id);
+        if !spec.is_some_and(|spec| agent.profile.satisfies(spec.need())) {
             return stale("does not satisfy what the task requires");
         }
-        let spec = self.specs.get(&task.id);
         if spec.is_some_and(|spec| self.running_left(&spec.namespace) == Some(0))
             && !mutant::is(Mutant::RunningQuotaUnchecked)
         {
@@ -117,12 +116,24 @@ impl State {
             ));
         }
         let understood = spec.map_or(Ok(()), |spec| agent.profile.understands(spec));
-        understood.or_else(|reason| stale(&format!("can't run it: {reason}")))?;
+        if let Err(reason) = understood {
+            return stale(&format!("can't run it: {reason}"));
+        }
         if let Some(inference) = spec.and_then(|spec| spec.inference.as_ref()) {
             let room = self.asks_room(agent, &inference.model, &self.asking(agent));
-            room.or_else(|reason| stale(&format!("has no room for it: {reason}")))?;
+            if let Err(reason) = room {
+                return stale(&format!("has no room for it: {reason}"));
+            }
         }
-        Ok(())
+        let taken = match mutant::is(Mutant::ResourcesUnchecked) {
+            true => None,
+            false => self.taken(&agent.profile.id),
+        };
+        let demand = spec.map_or_else(Demand::default, TaskSpec::demand);
+        resource::room(agent.profile.supply.as_ref(), taken, &demand).map_err(|reason| {
+            let agent = &placement.agent;
+            Rejected::Stale(format!("agent {agent} has no room for it: {reason}"))
+        })
     }
 }
 

@@ -321,8 +321,7 @@ fn a_task_with_files_or_a_shortened_command_is_assigned_only_to_an_agent_that_fe
     world.submit(submit(empty, None)).unwrap();
     world.submit(submit(spec("sort"), None)).unwrap();
     for task in 1..=3 {
-        let why =
-            "agent a1 can't run it: it is of an older release, which can't fetch files: upgrade it";
+        let why = "agent a1 can't run it: it is of an older release, which can't run all of it: upgrade it";
         let refused = Err(Rejected::Stale(why.to_owned()));
         assert_eq!(world.assign(task, "a1"), refused, "t{task}");
     }

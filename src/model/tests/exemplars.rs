@@ -507,6 +507,7 @@ pub fn tasks() -> Named<Task> {
         epoch: Epoch(9),
         since: Timestamp::default(),
         reserved: 0,
+        gpus: crate::Gpus::new(),
     };
     let cancellation = || Cancellation {
         by: "ann".into(),

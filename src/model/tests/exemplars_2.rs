@@ -8,9 +8,9 @@ use super::world::{
 };
 use crate::{
     AgentProfile, AgentProtocol, Assignment, Attachment, BlobRef, Bulk, Class, Command, End, Entry,
-    Event, Kind, Millis, Namespace, Op, Outcome, OutcomeBlobs, Reason, Scope, SetBackend,
-    SetNamespace, SetPolicy, SpecBlobs, Stamped, State, StateVersion, Strategy, SystemCommand,
-    TaskId, Timestamp,
+    Event, Hardware, Kind, Millis, Namespace, Op, Outcome, OutcomeBlobs, Placement, Reason, Scope,
+    SetBackend, SetNamespace, SetPolicy, SpecBlobs, Stamped, State, StateVersion, Strategy, Supply,
+    SystemCommand, TaskId, Timestamp,
 };
 
 /// What came with version 2.
@@ -35,6 +35,29 @@ pub fn since_2() -> Named<Entry> {
             entry(vec![assign_past(Reason::TooOld)]),
         ),
         ("set_policy", entry(vec![set_policy()])),
+        (
+            "submit_with_hardware",
+            entry(vec![submit_with_hardware(None)]),
+        ),
+        (
+            "register_agent_with_supply",
+            entry(vec![register_with_supply()]),
+        ),
+        (
+            "assign_past_what_lacks_or_is_taken",
+            entry(vec![assign_past_all(&[
+                Reason::LacksCpu,
+                Reason::LacksMemory,
+                Reason::LacksGpus,
+                Reason::LacksVram,
+                Reason::CpuTaken,
+                Reason::MemoryTaken,
+                Reason::GpusTaken,
+                Reason::VramTaken,
+                Reason::Kept,
+                Reason::Others,
+            ])]),
+        ),
     ]
 }
 
@@ -56,9 +79,36 @@ fn register_newer() -> Op {
     })
 }
 
+fn submit_with_hardware(placement: Option<Placement>) -> Op {
+    let mut submit = submit(spec("train"), None);
+    submit.spec.hardware = Hardware {
+        cpu_milli: 1_500,
+        gpus: 2,
+        vram_mib: 24_576,
+    };
+    submit_op(submit, placement)
+}
+
+fn register_with_supply() -> Op {
+    register_op(AgentProfile {
+        protocol: AgentProtocol(3),
+        supply: Some(Supply {
+            cpu_milli: 16_000,
+            memory_mib: 65_536,
+            gpus: vec![24_576, 24_576],
+        }),
+        ..profile("a8", 4, 1)
+    })
+}
+
 fn assign_past(reason: Reason) -> Op {
+    assign_past_all(&[reason])
+}
+
+fn assign_past_all(reasons: &[Reason]) -> Op {
     let mut placement = placement("a1");
-    Arc::make_mut(&mut placement.trace).refusals = vec![(reason, 1)];
+    let refusals = reasons.iter().map(|reason| (reason.clone(), 1));
+    Arc::make_mut(&mut placement.trace).refusals = refusals.collect();
     Op::System(SystemCommand::Assign(Assignment {
         task: TaskId(7),
         placement,
@@ -161,9 +211,11 @@ pub fn lived_on() -> State {
         set_policy(),
         submit_and_place("r11"),
         submit_and_place("r12"),
+        register_with_supply(),
+        submit_with_hardware(Some(placement("a8"))),
     ]);
     let epoch = state.last_applied() + 1;
-    let placed = TaskId(apply(&mut state, begun).0 - 1);
+    let placed = TaskId(apply(&mut state, begun).0 - 2);
     let mut outcome = Outcome::bare(End::Exited { code: 0 });
     (outcome.started_at, outcome.finished_at) = (Timestamp(1), Timestamp(3_001));
     let finished = Entry {

@@ -12,9 +12,9 @@ use super::world::{
 };
 use crate::{
     AgentProtocol, Applied, Assignment, Attachment, BlobRef, Class, Command, DrainAgent, End,
-    Entry, Event, Generation, Interruption, Millis, Namespace, Op, Outcome, Retention, Scope,
-    SetBackend, SetNamespace, SetPolicy, Stamped, State, StateVersion, SystemCommand, TaskId,
-    TaskSpec, Timestamp, invariant,
+    Entry, Event, Generation, Hardware, Interruption, Millis, Namespace, Op, Outcome, Retention,
+    Scope, SetBackend, SetNamespace, SetPolicy, Stamped, State, StateVersion, Supply,
+    SystemCommand, TaskId, TaskSpec, Timestamp, invariant,
 };
 
 const AGENTS: [&str; 3] = ["a1", "a2", "a3"];
@@ -58,26 +58,46 @@ fn wishes() -> impl Strategy<Value = TaskSpec> {
         asks,
         file(),
         class,
+        hardware(),
     );
-    wishes.prop_map(|(retries, once, deadline, require, asks, file, class)| {
-        let mut spec = match asks {
-            true => inference("m", "{}"),
-            false => spec("true"),
+    wishes.prop_map(
+        |(retries, once, deadline, require, asks, file, class, hardware)| {
+            let mut spec = match asks {
+                true => inference("m", "{}"),
+                false => spec("true"),
+            };
+            let file = file.filter(|_| !asks);
+            spec.blobs.attachments.extend(file.map(|blob| Attachment {
+                name: "data".into(),
+                blob,
+                executable: false,
+            }));
+            spec.class = class;
+            if let Some((hardware, memory_mib)) = hardware.filter(|_| !asks) {
+                (spec.hardware, spec.memory_mib) = (hardware, memory_mib);
+            }
+            spec.at_most_once = once;
+            spec.retries = if once { 0 } else { retries };
+            spec.deadline = deadline.map(crate::Millis);
+            let require = require.iter().filter_map(|text| text.parse().ok());
+            spec.require.extend(require);
+            spec
+        },
+    )
+}
+
+/// Of sizes of which one, two or three fit an agent.
+fn hardware() -> impl Strategy<Value = Option<(Hardware, Option<u64>)>> {
+    let some = (0..3u32, prop::option::of(1..3u64), 0..3u32, 0..3u64);
+    let some = some.prop_map(|(cpu, memory, gpus, vram)| {
+        let hardware = Hardware {
+            cpu_milli: cpu * 500,
+            gpus,
+            vram_mib: vram * 8,
         };
-        let file = file.filter(|_| !asks);
-        spec.blobs.attachments.extend(file.map(|blob| Attachment {
-            name: "data".into(),
-            blob,
-            executable: false,
-        }));
-        spec.class = class;
-        spec.at_most_once = once;
-        spec.retries = if once { 0 } else { retries };
-        spec.deadline = deadline.map(crate::Millis);
-        let require = require.iter().filter_map(|text| text.parse().ok());
-        spec.require.extend(require);
-        spec
-    })
+        (hardware, memory)
+    });
+    prop::option::weighted(0.5, some)
 }
 
 /// Few of them, so that tasks share them.
@@ -89,9 +109,16 @@ fn file() -> impl Strategy<Value = Option<BlobRef>> {
 fn registration(inc: impl Strategy<Value = u8>) -> impl Strategy<Value = Op> {
     let zone = prop::sample::select(&["a", "b"][..]);
     let protocol = (1..3u32).prop_map(AgentProtocol);
-    (agent(), 1..4u32, inc, zone, protocol).prop_map(|(agent, slots, inc, zone, protocol)| {
+    let supply = prop::option::weighted(0.8, (1..3u32, 1..4u64, 0..4usize));
+    let registration = (agent(), 1..4u32, inc, zone, protocol, supply);
+    registration.prop_map(|(agent, slots, inc, zone, protocol, supply)| {
         let mut profile = profile(agent, slots, inc);
         profile.protocol = protocol;
+        profile.supply = supply.map(|(cpus, memory_mib, gpus)| Supply {
+            cpu_milli: cpus * 1_000,
+            memory_mib,
+            gpus: [16, 8, 16][..gpus.min(3)].to_vec(),
+        });
         profile.labels.insert("zone".into(), zone.into());
         profile.backends = vec![backend("x:m"), backend("y:m+n")];
         register_op(profile)

@@ -168,6 +168,7 @@ pub fn profile(name: &str, slots: u32, inc: u8) -> AgentProfile {
         limits: "rlimit".into(),
         backends: Vec::new(),
         protocol: crate::AgentProtocol::FIRST,
+        supply: None,
     }
 }
 

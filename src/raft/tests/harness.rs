@@ -176,6 +176,7 @@ fn profile(name: &str) -> AgentProfile {
         limits: "rlimit".to_owned(),
         backends: Vec::new(),
         protocol: model::AgentProtocol::FIRST,
+        supply: None,
     }
 }
 

@@ -74,6 +74,7 @@ fn agent(number: u32) -> Op {
         limits: "rlimit".into(),
         backends: Vec::new(),
         protocol: AgentProtocol::FIRST,
+        supply: None,
     };
     by(&id, Role::Agent, Command::RegisterAgent(profile))
 }

@@ -45,7 +45,7 @@ fn a_task_waits_until_the_leader_has_its_file_and_holds_up_nobody_and_why_says_s
     fleet.lacks = std::sync::Arc::new([file().digest].into());
     assert_eq!(chosen(&state, &fleet), [(2, "a1".to_owned())]);
     // A task that has just come is placed by the same rule.
-    let place = |fleet: &Fleet| Planner::new(&state, fleet).place(&with_file(), asker(1));
+    let place = |fleet: &Fleet| Planner::new(&state, fleet, NOW).place(&with_file(), asker(1));
     assert_eq!(place(&fleet), None);
     let explained = explain(&state, &fleet, NOW, TaskId(1)).expect("it is known");
     let why = format!(

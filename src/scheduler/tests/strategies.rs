@@ -59,7 +59,7 @@ impl Cluster {
     /// One round, whose decisions are applied.
     fn round(&mut self) -> Vec<model::Assignment> {
         let taken = BTreeSet::new();
-        let mut planner = Planner::new(&self.state, &self.fleet);
+        let mut planner = Planner::new(&self.state, &self.fleet, NOW);
         let round = Round {
             now: NOW,
             taken: &taken,

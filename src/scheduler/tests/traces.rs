@@ -119,7 +119,7 @@ fn decided(state: &State) -> Placement {
         executable: false,
     });
     let avoided = [id(&name("good", 3))];
-    let placed = Planner::new(state, &fleet).place(
+    let placed = Planner::new(state, &fleet, NOW).place(
         &spec,
         Asker {
             avoided: &avoided,

@@ -124,6 +124,8 @@ impl Gateway {
             attempts: attempts.collect(),
             connected: session.is_some(),
             cordon: agent.cordon.as_ref().map(v1::Cordon::from),
+            supply: profile.supply.as_ref().map(v1::Supply::from),
+            taken: state.taken(&profile.id).map(v1::Taken::from),
         }
     }
 }

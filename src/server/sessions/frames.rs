@@ -110,11 +110,13 @@ fn body_of(message: Message) -> Body {
         Message::Assign {
             fence,
             attempt,
+            gpus,
             spec,
         } => Body::Assign(v1::Assign {
             fence: Some(fence.into()),
             spec: Some(Box::new(v1::TaskSpec::from(&*spec))),
             attempt,
+            gpus: gpus.iter().map(|place| u32::from(*place)).collect(),
         }),
         Message::Cancel {
             fence,

@@ -125,6 +125,7 @@ fn register(agent: &str) -> Op {
             limits: "rlimit".to_owned(),
             backends: Vec::new(),
             protocol: model::AgentProtocol::FIRST,
+            supply: None,
         }),
         placement: None,
         held: None,

@@ -70,6 +70,7 @@ async fn commit(boot: &Boot, name: &str) {
         limits: String::new(),
         backends: Vec::new(),
         protocol: AgentProtocol::NEWEST,
+        supply: None,
     };
     let op = Op::Client {
         principal: model::Principal {

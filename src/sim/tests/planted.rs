@@ -31,6 +31,7 @@ fn brought_out_by(mutant: Mutant) -> Fault {
         | Mutant::ExpiredLeaseRenewed
         | Mutant::AtMostOnceRepeats
         | Mutant::CapacityUnchecked
+        | Mutant::ResourcesUnchecked
         | Mutant::NoDedupe => Fault::StopAtLeaseEnd,
         Mutant::JournalForgotten | Mutant::ReportForgotten => Fault::KillAgent,
         Mutant::IncarnationIgnored => Fault::LoseJournal,

@@ -22,6 +22,7 @@ impl TryFrom<&v1::Hello> for model::AgentProfile {
             limits: hello.limits.clone(),
             backends: backends_in(hello.backends.clone()),
             protocol: AgentProtocol(hello.protocol).max(AgentProtocol::FIRST),
+            supply: hello.supply.as_ref().map(model::Supply::from),
         })
     }
 }
@@ -90,6 +91,37 @@ pub fn hello(
         generation: generation.0,
         backends: backends_out(&profile.backends),
         protocol: profile.protocol.0,
+        supply: profile.supply.as_ref().map(v1::Supply::from),
+    }
+}
+
+impl From<&model::Supply> for v1::Supply {
+    fn from(supply: &model::Supply) -> v1::Supply {
+        v1::Supply {
+            cpu_milli: supply.cpu_milli,
+            memory_mib: supply.memory_mib,
+            gpu_vram_mib: supply.gpus.clone(),
+        }
+    }
+}
+
+impl From<&v1::Supply> for model::Supply {
+    fn from(supply: &v1::Supply) -> model::Supply {
+        model::Supply {
+            cpu_milli: supply.cpu_milli,
+            memory_mib: supply.memory_mib,
+            gpus: supply.gpu_vram_mib.clone(),
+        }
+    }
+}
+
+impl From<&model::Taken> for v1::Taken {
+    fn from(taken: &model::Taken) -> v1::Taken {
+        v1::Taken {
+            cpu_milli: taken.cpu_milli,
+            memory_mib: taken.memory_mib,
+            gpus: u32::try_from(taken.gpus()).unwrap_or(u32::MAX),
+        }
     }
 }
 

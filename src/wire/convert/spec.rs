@@ -44,6 +44,9 @@ impl From<&model::TaskSpec> for v1::TaskSpec {
                 .as_ref()
                 .map(|bulk| Box::new(bulk.blob.into())),
             class: spec.class.map_or("", model::Class::as_str).into(),
+            cpu_milli: spec.hardware.cpu_milli,
+            gpus: spec.hardware.gpus,
+            vram_mib: spec.hardware.vram_mib,
         }
     }
 }
@@ -132,6 +135,11 @@ impl TryFrom<v1::TaskSpec> for model::TaskSpec {
             at_most_once: spec.at_most_once,
             memory_mib: nonzero(spec.memory_mib),
             class: class(&spec.class)?,
+            hardware: model::Hardware {
+                cpu_milli: spec.cpu_milli,
+                gpus: spec.gpus,
+                vram_mib: spec.vram_mib,
+            },
             ..read
         };
         Ok(match bulk {

@@ -60,6 +60,9 @@ fn message(
         request_id: task.request_id.as_deref().unwrap_or_default().to_owned(),
         generation: generation.0,
         lost_agents: u32::try_from(task.lost_agents.len()).unwrap_or(u32::MAX),
+        gpus: latest.map_or_else(Vec::new, |attempt| {
+            attempt.gpus.iter().map(|place| u32::from(*place)).collect()
+        }),
         cancel_requested: matches!(
             task.phase,
             model::Phase::Assigned {

@@ -26,6 +26,11 @@ fn a_spec_comes_back_as_it_was() {
     spec.timeout = Some(model::Millis(1_500));
     spec.retries = 3;
     spec.memory_mib = Some(64);
+    spec.hardware = model::Hardware {
+        cpu_milli: 1_500,
+        gpus: 2,
+        vram_mib: 24_576,
+    };
     assert_eq!(TaskSpec::try_from(v1::TaskSpec::from(&spec)), Ok(spec));
 }
 
@@ -199,6 +204,7 @@ fn the_result_of_an_earlier_try_is_not_shown_under_a_later_epoch() {
         limits: "rlimit".into(),
         backends: Vec::new(),
         protocol: model::AgentProtocol::FIRST,
+        supply: None,
     };
     let register = Command::RegisterAgent(profile);
     let mut state = State::default();
@@ -246,6 +252,11 @@ fn what_an_agent_understands_survives_its_hello_and_an_old_one_that_does_not_say
     for protocol in [1, 2, 3] {
         let profile = model::AgentProfile {
             protocol: model::AgentProtocol(protocol),
+            supply: (protocol == 3).then(|| model::Supply {
+                cpu_milli: 8_000,
+                memory_mib: 65_536,
+                gpus: vec![24_576, 16_384],
+            }),
             ..old.clone()
         };
         let hello = super::hello(&profile, String::new(), model::Generation(0));

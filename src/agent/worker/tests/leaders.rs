@@ -16,6 +16,7 @@ fn assign(n: u64) -> Said {
     Said::Assign {
         fence: fence(n),
         number: 1,
+        gpus: model::Gpus::new(),
         spec: spec(),
     }
 }

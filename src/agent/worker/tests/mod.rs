@@ -148,6 +148,7 @@ impl Bench {
         let said = Said::Assign {
             fence: fence(n),
             number: 1,
+            gpus: model::Gpus::new(),
             spec: spec(),
         };
         self.say(C1, said)

@@ -164,6 +164,7 @@ impl Life {
                 Said::Assign {
                     fence,
                     number: 1,
+                    gpus: model::Gpus::new(),
                     spec: spec(),
                 },
             ),

@@ -169,6 +169,7 @@ fn the_same_task_starts_again_under_another_epoch() {
     let said = Said::Assign {
         fence: again,
         number: 2,
+        gpus: model::Gpus::new(),
         spec: super::spec(),
     };
     let effects = bench.say(C1, said);
