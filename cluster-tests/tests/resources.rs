@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use cluster_tests::cluster::Cli;
-use cluster_tests::{faults, traffic};
+use cluster_tests::{faults, traffic, wait};
 use serde_json::{Value, json};
 use tokio::test;
 use wire::v1;
@@ -81,13 +81,24 @@ async fn gpus_are_found_given_to_one_task_at_a_time_and_under_the_next_leader_to
 
 #[test(flavor = "multi_thread", worker_threads = 2)]
 async fn memory_and_processors_are_what_the_settings_say_and_nobody_is_promised_more() {
-    let site = Site::start("promises", |options| {
-        let options = options.agents(1).slots(8);
-        let options = options.environment("QUORATE_AGENT__MEMORY_MIB", "1024");
-        options.environment("QUORATE_AGENT__CPU_MILLI", "2000")
-    });
-    let site = site.await;
+    let site = Site::start("promises", |options| options.agents(1).slots(8)).await;
     let cli = site.cluster.cli();
+    let settings = site.cluster.directory().join("a1.toml");
+    faults::kill(&site.cluster, "a1").await.unwrap();
+    let told = "\n[agent]\nmemory_mib = 1024\ncpu_milli = 2000\n";
+    let known = std::fs::read_to_string(&settings).unwrap();
+    std::fs::write(&settings, known + told).unwrap();
+    site.cluster.restart("a1").await.unwrap();
+    let has_said = async || {
+        let agent = cli.json(&["agent", "get", "a1"]).await.unwrap();
+        match agent["supply"]["memory_mib"] == 1_024 {
+            true => Ok(()),
+            false => Err(agent["supply"].to_string()),
+        }
+    };
+    wait::until("a1 said what it has", PATIENCE, has_said)
+        .await
+        .unwrap();
     let submit = async |words: &[&str]| {
         let words = [&["task", "submit"], words, &["--", "sleep", "3600"]].concat();
         let task = cli.json(&words).await.unwrap();

@@ -215,6 +215,8 @@ async fn a_task_gets_a_clean_environment_and_a_scratch_directory_that_goes_away(
     assert_eq!(scratch.parent(), Some(&*bench.dir.path().join("scratch")));
     let wanted = [
         "COLOUR=green".to_owned(),
+        // The machine has GPUs, and it asked for none.
+        "CUDA_VISIBLE_DEVICES=".to_owned(),
         format!("HOME={}", scratch.display()),
         "LANG=de".into(),
         "PATH=/usr/bin:/bin".into(),
