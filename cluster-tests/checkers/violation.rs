@@ -100,7 +100,7 @@ kinds! {
     OnLost I4 "an agent whose lease ran out gets no work until it registers again",
     OnUnfit I4 "a task goes to an agent that has what it requires",
     OtherIncarnation I4 "a task goes to the incarnation of an agent that is registered",
-    OverCapacity I4 "an agent holds no more attempts than its slots and the one that is sent ahead",
+    OverCapacity I4 "an agent holds no more attempts than its slots and the one that is sent ahead, and none that asks for more than it has left",
     OtherTask I5 "a request id stands for one task",
     Doubled I5 "a request id makes one task, however often it is sent",
     RefusedButDone I5 "what was refused has not happened",
@@ -118,7 +118,7 @@ kinds! {
     EventNeverWas I8 "what is told did happen, at that index",
     RanAgain I9 "a task that was submitted as at-most-once is never begun a second time",
     OverQuota I11 "a namespace has no more tasks that run, and that wait, than its quota allows",
-    Overtook I12 "of two tasks that require the same, the one of the higher class, else of one user the older, goes first, if it was acknowledged before the other was asked for",
+    Overtook I12 "of two tasks that ask the same of an agent, the one of the higher class, else of one user the older, goes first, if it was acknowledged before the other was asked for",
     SlowToHeal I13 "an operation succeeds within 2 s after the last fault was healed",
     NotEnded I13 "all queued work ends",
 }

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use model::{
-    Agent, Asking, Demand, Expression, Namespace, Need, Reason, State, Strategy, Taken, TaskId,
-    TaskSpec,
+    Agent, AgentId, Asking, Class, Demand, Expression, Namespace, Need, Reason, State, Strategy,
+    Taken, TaskId, TaskSpec,
 };
 
 use crate::filter::{self, Room};
 use crate::fleet::AgentView;
+use crate::kept::Holder;
 use crate::rotation::{Rotations, Turn};
 use crate::score::{self, Measure};
 
@@ -28,11 +29,24 @@ pub struct Lens {
 /// Who may go to an agent that is kept free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Claim {
+    /// Where none is kept.
     Nobody,
-    /// To any of them.
-    Critical,
+    /// Who is of a higher class than the one that it is kept for.
+    Class(Class),
     /// It is kept for this task.
     Holder(TaskId),
+}
+
+impl Claim {
+    /// What a task has a claim to, where some are kept.
+    pub fn of(kept: &BTreeMap<AgentId, Holder>, task: Option<TaskId>, spec: &TaskSpec) -> Claim {
+        let is_own = |(_, holder): &&Holder| Some(*holder) == task;
+        match kept.values().find(is_own) {
+            _ if kept.is_empty() => Claim::Nobody,
+            Some((_, task)) => Claim::Holder(*task),
+            None => Claim::Class(spec.class()),
+        }
+    }
 }
 
 impl Lens {
@@ -51,13 +65,13 @@ impl Lens {
         }
     }
 
-    /// Of tasks that take as much, and are else as plain as can be.
-    pub fn plain(demand: Demand) -> Lens {
+    /// Of tasks that take as much, may go as far, and are else as plain as can be.
+    pub fn plain(demand: Demand, claim: Claim) -> Lens {
         Lens {
             order: Strategy::Adaptive,
             is_plain: true,
             demand,
-            claim: Claim::Nobody,
+            claim,
         }
     }
 }
@@ -102,8 +116,8 @@ pub struct Candidate<'a> {
     pub asking: Asking,
     /// What they take of it beyond slots.
     pub taken: Taken,
-    /// It takes nothing else, but what is critical.
-    pub kept_for: Option<TaskId>,
+    /// It takes nothing else, but what is of a higher class.
+    pub kept_for: Option<Holder>,
     /// Breaks ties; not before there is a seed.
     pub tie: u64,
     /// Stands for its name.
@@ -161,9 +175,10 @@ impl<'a> Candidate<'a> {
 
     pub fn is_open_to(&self, claim: Claim) -> Result<(), Reason> {
         match (self.kept_for, claim) {
-            (None, _) | (Some(_), Claim::Critical) => Ok(()),
-            (Some(task), Claim::Holder(holder)) if task == holder => Ok(()),
-            (Some(_), Claim::Holder(_) | Claim::Nobody) => Err(Reason::Kept),
+            (None, _) => Ok(()),
+            (Some((of, _)), Claim::Class(class)) if class < of => Ok(()),
+            (Some((_, task)), Claim::Holder(holder)) if task == holder => Ok(()),
+            (Some(_), Claim::Class(_) | Claim::Holder(_) | Claim::Nobody) => Err(Reason::Kept),
         }
     }
 

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use model::{AgentId, Class, Phase, Reason, State, Strategy, Task, TaskId, TaskSpec, Timestamp};
+use model::{AgentId, Phase, Reason, State, Strategy, Task, TaskId, TaskSpec, Timestamp};
 
 use crate::candidate::{Candidate, Claim, For};
 use crate::filter;
 use crate::fleet::Fleet;
-use crate::kept::kept;
+use crate::kept::{Holder, kept};
 use crate::order::{self, Ahead};
 use crate::score;
 use crate::shortfall::shortfall;
@@ -124,12 +124,8 @@ fn waiting(
 ) -> Explanation {
     let of = For::of(state.strategy_for(spec), spec, &task.user);
     let kept = kept(state, fleet, now);
-    let own = kept.iter().find(|(_, holder)| **holder == task.id);
-    let claim = match own {
-        _ if spec.class() == Class::Critical => Claim::Critical,
-        Some(_) => Claim::Holder(task.id),
-        None => Claim::Nobody,
-    };
+    let own = kept.iter().find(|(_, (_, holder))| *holder == task.id);
+    let claim = Claim::of(&kept, Some(task.id), spec);
     let agents = verdicts(state, fleet, (spec, &of), (&kept, claim));
     let ahead = order::ahead_of(state, task, now);
     let later = if ahead.is_least { " or later" } else { "" };
@@ -207,7 +203,7 @@ fn verdicts(
     state: &State,
     fleet: &Fleet,
     asked: (&TaskSpec, &For<'_>),
-    (kept, claim): (&BTreeMap<AgentId, TaskId>, Claim),
+    (kept, claim): (&BTreeMap<AgentId, Holder>, Claim),
 ) -> Vec<AgentVerdict> {
     let standings = state.agents().map(|agent| {
         let kept_for = kept.get(&agent.profile.id).copied();
@@ -231,7 +227,7 @@ fn standing(
     state: &State,
     fleet: &Fleet,
     (spec, of): (&TaskSpec, &For<'_>),
-    (agent, kept_for, claim): (&model::Agent, Option<TaskId>, Claim),
+    (agent, kept_for, claim): (&model::Agent, Option<Holder>, Claim),
 ) -> Result<Fitting, Reason> {
     let id = &agent.profile.id;
     let view = fleet.agents.get(id).cloned().unwrap_or_default();

@@ -2,7 +2,7 @@
 //!
 //! A task that asks for all GPUs of a machine would wait for ever where smaller ones take each GPU that comes free. So who
 //! has waited for longer than its class waits ([`patience`]) is given an agent that takes nothing else until it has run
-//! empty enough; critical tasks alone go there all the same. Which agent follows from the state: the one that lacks least,
+//! empty enough; tasks of higher classes alone go there all the same. Which agent follows from the state: the one that lacks least,
 //! and as it is given nothing, it stays that.
 
 use std::collections::BTreeMap;
@@ -25,8 +25,11 @@ pub fn patience(class: Class) -> Millis {
     class.rise().map_or(SHORT_PATIENCE, |(longest, _)| longest)
 }
 
+/// A task for which an agent is kept, and the class with which it goes.
+pub type Holder = (Class, TaskId);
+
 /// For whom each agent is kept.
-pub fn kept(state: &State, fleet: &Fleet, now: Timestamp) -> BTreeMap<AgentId, TaskId> {
+pub fn kept(state: &State, fleet: &Fleet, now: Timestamp) -> BTreeMap<AgentId, Holder> {
     let mut waiting = overdue(state, fleet, now);
     if waiting.is_empty() {
         return BTreeMap::new();
@@ -34,7 +37,8 @@ pub fn kept(state: &State, fleet: &Fleet, now: Timestamp) -> BTreeMap<AgentId, T
     waiting.sort_unstable();
     let most = state.agents().count() / SHARE + 1;
     let mut kept = BTreeMap::new();
-    for (_, id) in waiting.into_iter().take(most) {
+    for holder in waiting.into_iter().take(most) {
+        let (_, id) = holder;
         let (Some(spec), Some(task)) = (state.spec(id), state.task(id)) else {
             continue;
         };
@@ -43,14 +47,14 @@ pub fn kept(state: &State, fleet: &Fleet, now: Timestamp) -> BTreeMap<AgentId, T
             .filter(|it| !kept.contains_key(&it.profile.id));
         let lacking = free.filter_map(|agent| lack(state, fleet, (agent, &spec, task)));
         if let Some((_, agent)) = lacking.min() {
-            kept.insert(agent.clone(), id);
+            kept.insert(agent.clone(), holder);
         }
     }
     kept
 }
 
 /// The first task of each line that asks for something and has waited for too long, with the class that it goes with.
-fn overdue(state: &State, fleet: &Fleet, now: Timestamp) -> Vec<(Class, TaskId)> {
+fn overdue(state: &State, fleet: &Fleet, now: Timestamp) -> Vec<Holder> {
     let queues = state.queues_behind(None).take(QUEUES_MAX);
     let asking = queues.filter(|(key, _)| !key.requirement.demand.is_nothing());
     let firsts = asking.filter_map(|(key, waiting)| {

@@ -9,14 +9,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use model::{
-    AgentId, Assignment, Class, Expression, Namespace, Need, Placement, QueueKey, Reason,
-    Requirement, State, Strategy, TaskId, TaskSpec, Tenant, Timestamp, Trace,
+    AgentId, Assignment, Expression, Namespace, Placement, QueueKey, Reason, Requirement, State,
+    Strategy, TaskId, TaskSpec, Tenant, Timestamp, Trace,
 };
 
 use crate::candidate::{Candidate, Claim, For, Lens};
 use crate::filter;
 use crate::fleet::{AgentView, Fleet};
-use crate::kept::kept;
+use crate::kept::{Holder, kept};
 use crate::order::{self, Became, Line, Turns};
 use crate::ranking::{Ranking, Rankings};
 use crate::rotation::Rotations;
@@ -80,8 +80,8 @@ pub struct Planner<'a> {
     quotas: BTreeMap<Namespace, Option<u32>>,
     /// Breaks ties between agents: of the first task that is placed, so that each round has an order of its own.
     seed: Option<u64>,
-    /// Tasks for which an agent is kept free.
-    keeps: BTreeSet<TaskId>,
+    /// For whom agents are kept free.
+    kept: BTreeMap<AgentId, Holder>,
 }
 
 impl<'a> Planner<'a> {
@@ -98,7 +98,7 @@ impl<'a> Planner<'a> {
             rotations: Arc::clone(&fleet.rotations),
             quotas: BTreeMap::new(),
             seed: None,
-            keeps: kept.values().copied().collect(),
+            kept,
         };
         let unknown = AgentView::default();
         for agent in state.agents() {
@@ -108,7 +108,7 @@ impl<'a> Planner<'a> {
                 Ok(()) => {
                     let known = (state, view);
                     let mut candidate = Candidate::new((agent, room), known, &fleet.rotations);
-                    candidate.kept_for = kept.get(&agent.profile.id).copied();
+                    candidate.kept_for = planner.kept.get(&agent.profile.id).copied();
                     planner.candidates.push(candidate);
                 }
                 Err(reason) => *planner.refused.entry(reason).or_insert(0) += 1,
@@ -249,7 +249,7 @@ impl<'a> Planner<'a> {
                 placement,
             }),
             None if spec.blobs.is_empty()
-                || self.is_hopeless(spec.need())
+                || self.is_hopeless(&spec, Claim::of(&self.kept, Some(id), &spec))
                 || !self.may_run(&spec.namespace) =>
             {
                 Next::Hopeless
@@ -297,11 +297,7 @@ impl<'a> Planner<'a> {
 
     /// Which agent is the best, and why.
     fn decided(&mut self, spec: &TaskSpec, of: &For<'_>, asker: Asker<'_>) -> Option<Trace> {
-        let claim = match asker.task.filter(|task| self.keeps.contains(task)) {
-            _ if spec.class() == Class::Critical => Claim::Critical,
-            Some(task) => Claim::Holder(task),
-            None => Claim::Nobody,
-        };
+        let claim = Claim::of(&self.kept, asker.task, spec);
         let lens = Lens::of(of.strategy, spec, claim);
         self.rank(&spec.require, lens);
         let ranking = self.rankings.get(&spec.require, lens)?;
@@ -383,10 +379,10 @@ impl<'a> Planner<'a> {
     }
 
     /// Whether no agent with room takes tasks that need this, be they else as plain as can be.
-    fn is_hopeless(&mut self, need: Need<'_>) -> bool {
-        let plain = Lens::plain(need.demand);
-        self.rank(need.require, plain);
-        let ranking = self.rankings.get(need.require, plain);
+    fn is_hopeless(&mut self, spec: &TaskSpec, claim: Claim) -> bool {
+        let plain = Lens::plain(spec.demand(), claim);
+        self.rank(&spec.require, plain);
+        let ranking = self.rankings.get(&spec.require, plain);
         ranking.is_none_or(Ranking::is_empty)
     }
 

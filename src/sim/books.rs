@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use model::{
-    AgentId, Class, Command, Event, Fence, Namespace, Op, SetNamespace, State, StateName,
+    AgentId, Class, Command, Demand, Event, Fence, Namespace, Op, SetNamespace, State, StateName,
     StateVersion, Submit, SystemCommand, TaskId, TaskSpec,
 };
 
@@ -120,6 +120,8 @@ struct Known {
     namespace: Namespace,
     user: String,
     class: Class,
+    /// Those that ask for less may go before.
+    demand: Demand,
     queued: u64,
 }
 
@@ -293,6 +295,7 @@ impl Shares {
             namespace,
             user: user.to_owned(),
             class,
+            demand: submit.spec.demand(),
             queued: entry.index,
         };
         self.tasks.insert(id, known);
@@ -327,6 +330,9 @@ impl Shares {
         };
         let was_there = |other: &TaskId| {
             let it = self.tasks.get(other)?;
+            if it.demand != known.demand {
+                return None;
+            }
             let planned = entry.plans.of.get(other);
             let waited = it.queued <= plan.as_of && planned.is_none_or(|it| it.first > plan.last);
             let held_up =
@@ -336,11 +342,12 @@ impl Shares {
         let higher = self
             .waiting
             .range(..(known.class, TaskId(0)))
+            .filter(|(_, other)| self.asks_alike(other, known))
             .take(COMPARED);
         let older = self
             .waiting
             .range((known.class, TaskId(0))..(known.class, id))
-            .filter(|(_, other)| self.is_same(other, known))
+            .filter(|(_, other)| self.asks_alike(other, known) && self.is_same(other, known))
             .take(COMPARED);
         let passed = higher
             .chain(older)
@@ -354,6 +361,11 @@ impl Shares {
         }];
         looks.extend(self.fresh(id, known, (entry.plans, *plan), was_there));
         looks
+    }
+
+    fn asks_alike(&self, other: &TaskId, known: &Known) -> bool {
+        let other = self.tasks.get(other);
+        other.is_some_and(|it| it.demand == known.demand)
     }
 
     fn is_same(&self, other: &TaskId, known: &Known) -> bool {
@@ -370,7 +382,8 @@ impl Shares {
         was_there: impl Fn(&TaskId) -> Option<&'s Known>,
     ) -> Option<Look> {
         let own = self.spaces.get(&known.namespace)?;
-        if !own.had_used(plan.as_of) {
+        // Who asks for much may have had an agent kept free for it.
+        if !own.had_used(plan.as_of) || !known.demand.is_nothing() {
             return None;
         }
         let class = (known.class, TaskId(0))..=(known.class, TaskId(u64::MAX));

@@ -7,8 +7,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use model::{
-    AgentId, AgentProfile, Command, Disposition, Event, Fence, Incarnation, Op, PREFETCH_MAX,
-    Rejected, Reply, SetNamespace, StateName, Submit, SystemCommand, TaskId, TaskSpec, Verdict,
+    AgentId, AgentProfile, Command, Demand, Disposition, Event, Fence, Incarnation, Op,
+    PREFETCH_MAX, Rejected, Reply, SetNamespace, StateName, Submit, SystemCommand, TaskId,
+    TaskSpec, Verdict,
 };
 
 use super::Step;
@@ -68,7 +69,8 @@ struct Machine {
     profile: AgentProfile,
     is_lost: bool,
     is_closed: bool,
-    held: BTreeSet<TaskId>,
+    /// With what each takes beyond a slot.
+    held: BTreeMap<TaskId, Demand>,
 }
 
 impl Ledger {
@@ -300,7 +302,7 @@ impl Ledger {
                 profile: profile.clone(),
                 is_lost: false,
                 is_closed: false,
-                held: BTreeSet::new(),
+                held: BTreeMap::new(),
             });
         machine.profile = profile.clone();
         machine.is_lost = false;
@@ -346,7 +348,8 @@ impl Ledger {
         match self.agents.get_mut(agent) {
             Some(machine) => {
                 wrong.extend(machine.may_take(id, spec.as_deref(), incarnation));
-                machine.held.insert(id);
+                let demand = spec.map_or_else(Demand::default, |spec| spec.demand());
+                machine.held.insert(id, demand);
             }
             None => {
                 let seen = format!("{id} was assigned to {agent}, which is not registered");
@@ -471,6 +474,45 @@ impl Known {
 }
 
 impl Machine {
+    /// Of what it has it gives no more than all; of GPUs as many as are asked for as a whole, and their memory together.
+    fn has_given(&self, demand: &Demand) -> Option<String> {
+        let supply = self.profile.supply.as_ref()?;
+        let sum = |of: fn(&Demand) -> u64| self.held.values().map(of).sum::<u64>();
+        let share = |it: &Demand| if it.gpus == 0 { it.vram_mib } else { 0 };
+        let all: [(&str, u64, u64, u64); 4] = [
+            (
+                "thousandths of a processor",
+                sum(|it| it.cpu_milli.into()),
+                demand.cpu_milli.into(),
+                supply.cpu_milli.into(),
+            ),
+            (
+                "MiB of memory",
+                sum(|it| it.memory_mib),
+                demand.memory_mib,
+                supply.memory_mib,
+            ),
+            (
+                "GPUs",
+                sum(|it| it.gpus.into()),
+                demand.gpus.into(),
+                supply.gpus.len() as u64,
+            ),
+            (
+                "MiB of its GPUs' memory",
+                self.held.values().map(share).sum(),
+                share(demand),
+                supply.gpus.iter().sum(),
+            ),
+        ];
+        let mut over = all
+            .into_iter()
+            .filter(|(_, given, more, all)| *more > 0 && given + more > *all);
+        over.next().map(|(what, given, more, all)| {
+            format!("which had given {given} {what} of {all}, and was asked for {more}")
+        })
+    }
+
     fn may_take(
         &self,
         id: TaskId,
@@ -501,6 +543,9 @@ impl Machine {
                 Kind::OverCapacity,
                 format!("which held {held} of {capacity} already"),
             );
+        }
+        if let Some(given) = spec.and_then(|spec| self.has_given(&spec.demand())) {
+            note(Kind::OverCapacity, given);
         }
         let require = spec.map_or(&[][..], |spec| &spec.require);
         if let Some(lacks) = require.iter().find(|it| !it.matches(&self.profile)) {

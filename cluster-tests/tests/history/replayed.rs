@@ -12,7 +12,7 @@ use cluster_tests::journal::{self, Begun};
 use cluster_tests::log::{Content, Log};
 use model::{
     Applied, Class, Command, DrainAgent, Entry, Event, Expression, Fence, Generation, Millis, Op,
-    Reply, Retention, Stamped, State, StateName, SystemCommand, TaskId, TaskSpec,
+    Reply, Retention, Stamped, State, StateName, Supply, SystemCommand, TaskId, TaskSpec,
 };
 use mutant::Mutant;
 
@@ -625,6 +625,36 @@ fn more_attempts_than_an_agent_may_hold_are_found() {
     told.good(vec![submit("r2", spec()), submit("r3", spec())]);
     let applied = told.good(vec![assign(1, "a1"), assign(2, "a1"), assign(3, "a1")]);
     // One slot, one sent ahead, and the third is refused.
+    assert!(applied.replies[1].is_ok() && applied.replies[2].is_err());
+    let event = told.assigned(3, told.index + 1, "a1");
+    assert_eq!(told.bad(vec![], vec![], vec![event]), [Kind::OverCapacity]);
+}
+
+#[test]
+fn more_than_an_agent_has_is_found_to_be_given() {
+    let asking = |memory_mib| TaskSpec {
+        memory_mib: Some(memory_mib),
+        ..spec()
+    };
+    let mut op = register("a1", 4);
+    if let Op::Client {
+        command: Command::RegisterAgent(profile),
+        ..
+    } = &mut op
+    {
+        profile.supply = Some(Supply {
+            memory_mib: 10,
+            ..Supply::default()
+        });
+    }
+    let mut told = Told::new();
+    told.good(vec![
+        op,
+        submit("r1", asking(6)),
+        submit("r2", asking(4)),
+        submit("r3", asking(1)),
+    ]);
+    let applied = told.good(vec![assign(1, "a1"), assign(2, "a1"), assign(3, "a1")]);
     assert!(applied.replies[1].is_ok() && applied.replies[2].is_err());
     let event = told.assigned(3, told.index + 1, "a1");
     assert_eq!(told.bad(vec![], vec![], vec![event]), [Kind::OverCapacity]);

@@ -221,7 +221,7 @@ fn who_asks_for_all_of_a_machine_gets_it_though_smaller_ones_never_cease_to_come
 }
 
 #[test]
-fn an_agent_that_is_kept_takes_nothing_else_but_what_is_critical_and_says_so() {
+fn an_agent_that_is_kept_takes_nothing_else_but_what_is_of_a_higher_class_and_says_so() {
     let machines = vec![(4, supply(4, 1, &[8, 8]))];
     let small = asking(0, 0, (1, 0));
     let mut state = farm(machines, std::slice::from_ref(&small));
