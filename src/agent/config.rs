@@ -1,7 +1,7 @@
 //! What an agent is told when it starts. Read once, checked by [`Config::validate`], then only
 //! passed down.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -108,6 +108,13 @@ pub struct BackendConfig {
     pub key_file: Option<PathBuf>,
 }
 
+/// What each is called.
+pub(crate) fn gpu_names(gpus: &[GpuConfig]) -> Vec<String> {
+    let numbered = gpus.iter().enumerate();
+    let names = numbered.map(|(place, gpu)| gpu.name.clone().unwrap_or(place.to_string()));
+    names.collect()
+}
+
 fn cores() -> u32 {
     let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
     u32::try_from(cores)
@@ -203,6 +210,14 @@ impl Config {
             let bad = |name: &String| name.is_empty() || name.contains([',', '\0']);
             if let Some(name) = gpu.name.as_ref().filter(|name| bad(name)) {
                 let why = "a GPU's name is a word without a comma";
+                return Err(Invalid::new("gpus.name", name, why));
+            }
+        }
+        let mut names = BTreeSet::new();
+        for name in gpu_names(gpus) {
+            if !names.insert(name.clone()) {
+                let why =
+                    "two GPUs can't be one: each has a name of its own, or its place in the list";
                 return Err(Invalid::new("gpus.name", name, why));
             }
         }
@@ -319,6 +334,7 @@ mod tests {
             ("gpus", vec![gpu(1, "a"); model::GPUS_MAX + 1]),
             ("gpus.vram_mib", vec![gpu(0, "a")]),
             ("gpus.name", vec![gpu(1, "a,b")]),
+            ("gpus.name", vec![gpu(1, "a"), gpu(1, "a")]),
         ];
         for (setting, gpus) in cases {
             let mut config = good();

@@ -8,7 +8,7 @@ use model::Supply;
 use procfs::{Current, Meminfo};
 use tokio::process::Command;
 
-use crate::config::{Config, GpuConfig};
+use crate::config::{Config, GpuConfig, gpu_names};
 use crate::process::memory_ceiling;
 
 const MIB: u64 = 1024 * 1024;
@@ -28,10 +28,8 @@ impl Machine {
             Some(told) => told.clone(),
             None => nvidia().await,
         };
-        let numbered = gpus.iter().enumerate();
-        let gpu_names = numbered.map(|(place, gpu)| gpu.name.clone().unwrap_or(place.to_string()));
         Machine {
-            gpu_names: gpu_names.collect(),
+            gpu_names: gpu_names(&gpus),
             supply: Supply {
                 cpu_milli: config.cpu_milli.unwrap_or_else(cpu_milli),
                 memory_mib: config.memory_mib.unwrap_or_else(memory_mib),

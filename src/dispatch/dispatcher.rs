@@ -452,9 +452,15 @@ impl Dispatcher {
             return;
         };
         let told = self.agents.session(session);
-        let understands = told.map_or(Ok(()), |told| told.profile.understands(&spec));
-        if let Err(reason) = understands {
-            // It came back as an older release than the one that it was assigned to, and would run a part of it.
+        let live = task.live();
+        let gpus = live.map(|live| live.gpus.clone()).unwrap_or_default();
+        let has_all = told.map_or(Ok(()), |told| {
+            told.profile.understands(&spec)?;
+            told.profile.has(&spec.demand(), &gpus)
+        });
+        if let Err(reason) = has_all {
+            // It came back as an older release than the one that it was assigned to, or with fewer GPUs, and would run a
+            // part of it, or elsewhere than it was decided.
             let reason = reason.to_string();
             let outcome = Outcome::bare(End::Declined { reason });
             return self.verdict(session, Verdict { fence, outcome }, None);
@@ -462,10 +468,7 @@ impl Dispatcher {
         let message = Message::Assign {
             fence,
             attempt: task.attempts,
-            gpus: task
-                .live()
-                .map(|live| live.gpus.clone())
-                .unwrap_or_default(),
+            gpus,
             spec,
         };
         out.push(Output::Send { session, message });

@@ -8,7 +8,7 @@ use crate::id::{AgentId, Incarnation};
 use crate::inference::{Backend, size_of_backends, validate_backends};
 use crate::limit;
 use crate::rejected::Rejected;
-use crate::resource::{Need, Supply};
+use crate::resource::{Demand, Need, Supply, could};
 use crate::spec::{TaskSpec, validate_labels};
 use crate::time::Timestamp;
 use crate::trace::Reason;
@@ -109,6 +109,20 @@ impl AgentProfile {
         match spec.blobs.is_empty() {
             true => Ok(()),
             false => self.understands_blobs(),
+        }
+    }
+
+    /// Whether it still has what an attempt was assigned there: it may have come back as another machine.
+    pub fn has(&self, demand: &Demand, gpus: &[u16]) -> Result<(), Reason> {
+        could(self.supply.as_ref(), demand)?;
+        let vram = |place: &u16| {
+            let supply = self.supply.as_ref()?;
+            supply.gpus.get(usize::from(*place)).copied()
+        };
+        let is_there = |place: &u16| vram(place).is_some_and(|vram| vram >= demand.vram_mib);
+        match gpus.iter().all(is_there) {
+            true => Ok(()),
+            false => Err(Reason::LacksGpus),
         }
     }
 

@@ -190,6 +190,14 @@ impl Supply {
         if self.gpus.len() > limit::GPUS_MAX {
             return Err(Rejected::over("gpus", limit::GPUS_MAX, "GPUs"));
         }
+        let is_large = self.cpu_milli > limit::CPU_MILLI_MAX
+            || self.memory_mib > limit::MEMORY_MIB_MAX
+            || self.gpus.iter().any(|vram| *vram > limit::VRAM_MIB_MAX);
+        if is_large {
+            return Err(Rejected::Invalid(
+                "an agent with more than there can be".into(),
+            ));
+        }
         match self.gpus.contains(&0) {
             true => Err(Rejected::Invalid("a GPU without memory".into())),
             false => Ok(()),

@@ -166,7 +166,8 @@ impl TaskSpec {
         } = self.hardware;
         Demand {
             cpu_milli,
-            memory_mib: self.memory_mib.unwrap_or(0),
+            // More than any agent has, however much it is: the first release has no limit.
+            memory_mib: self.memory_mib.unwrap_or(0).min(limit::MEMORY_MIB_MAX + 1),
             gpus,
             vram_mib,
         }
@@ -208,10 +209,6 @@ impl TaskSpec {
             return Err(Rejected::Invalid(
                 "a memory limit of 0 leaves nothing to run in".into(),
             ));
-        }
-        if self.memory_mib.is_some_and(|it| it > limit::MEMORY_MIB_MAX) {
-            let most = usize::try_from(limit::MEMORY_MIB_MAX).unwrap_or(usize::MAX);
-            return Err(Rejected::over("memory", most, "MiB"));
         }
         self.hardware.validate()?;
         if self.size() > limit::SPEC_MAX_BYTES {

@@ -1,16 +1,19 @@
 //! Agents that are kept free for tasks which ask for much.
 //!
 //! A task that asks for all GPUs of a machine would wait for ever where smaller ones take each GPU that comes free. So who
-//! has waited for longer than its class waits ([`patience`]) is given an agent that takes nothing else until it has run
+//! has waited for longer than its class waits ([`patience`]), while nothing of its line runs, is given an agent that takes nothing else until it has run
 //! empty enough; tasks of higher classes alone go there all the same. Which agent follows from the state: the one that lacks least,
 //! and as it is given nothing, it stays that.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use model::{Agent, AgentId, Class, Millis, State, Task, TaskId, TaskSpec, Timestamp};
+use model::{
+    Agent, AgentId, Class, Millis, Requirement, State, Supply, Taken, Task, TaskId, TaskSpec,
+    Tenant, Timestamp,
+};
 
 use crate::filter::{self, Room};
-use crate::fleet::{AgentView, Fleet};
+use crate::fleet::Fleet;
 use crate::order;
 
 /// For who does not rise: somebody waits for it.
@@ -19,6 +22,9 @@ const SHORT_PATIENCE: Millis = Millis(60_000);
 const QUEUES_MAX: usize = 16_384;
 /// Of so many agents one may be kept, or one of fewer.
 const SHARE: usize = 4;
+/// Agents that are kept at a time, and tasks for which one is looked for: they bound what a round costs.
+const KEPT_MAX: usize = 32;
+const TRIES: usize = 128;
 
 /// For how long a task waits before an agent is kept free for it.
 pub fn patience(class: Class) -> Millis {
@@ -34,18 +40,22 @@ pub fn kept(state: &State, fleet: &Fleet, now: Timestamp) -> BTreeMap<AgentId, H
     if waiting.is_empty() {
         return BTreeMap::new();
     }
+    let served = served(state);
+    waiting.retain(|(_, id)| line_of(state, *id).is_some_and(|line| !served.contains(&line)));
     waiting.sort_unstable();
-    let most = state.agents().count() / SHARE + 1;
+    let agents: Vec<Open<'_>> = open(state, fleet).collect();
+    let most = (state.agents().count() / SHARE + 1).min(KEPT_MAX);
     let mut kept = BTreeMap::new();
-    for holder in waiting.into_iter().take(most) {
-        let (_, id) = holder;
-        let (Some(spec), Some(task)) = (state.spec(id), state.task(id)) else {
+    // Some could run nowhere: they take no place from those behind them.
+    for holder in waiting.into_iter().take(TRIES) {
+        if kept.len() == most {
+            break;
+        }
+        let (Some(spec), Some(task)) = (state.spec(holder.1), state.task(holder.1)) else {
             continue;
         };
-        let free = state
-            .agents()
-            .filter(|it| !kept.contains_key(&it.profile.id));
-        let lacking = free.filter_map(|agent| lack(state, fleet, (agent, &spec, task)));
+        let free = agents.iter().filter(|it| !kept.contains_key(it.id()));
+        let lacking = free.filter_map(|agent| Some((agent.lacks(&spec, task)?, agent.id())));
         if let Some((_, agent)) = lacking.min() {
             kept.insert(agent.clone(), holder);
         }
@@ -59,39 +69,74 @@ fn overdue(state: &State, fleet: &Fleet, now: Timestamp) -> Vec<Holder> {
     let asking = queues.filter(|(key, _)| !key.requirement.demand.is_nothing());
     let firsts = asking.filter_map(|(key, waiting)| {
         let mut line = order::line(state, (&key.tenant, waiting), now, order::RIPE_MAX);
-        let first = line.next()?;
-        let (task, spec) = (state.task(first.1)?, state.spec(first.1)?);
-        let waits = task.waits_since.0 > 0 && now.since(task.waits_since) >= patience(task.class);
+        let (standing, id) = line.next()?;
+        let (task, spec) = (state.task(id)?, state.spec(id)?);
+        // Of one that comes back, from its last try on.
+        let tried = task.latest.as_ref().map(|attempt| attempt.since);
+        let waited = now.since(task.waits_since.max(tried.unwrap_or_default()));
+        let waits = task.waits_since.0 > 0 && waited >= patience(task.class);
         let may_go = state.running_left(&spec.namespace) != Some(0);
-        (waits && may_go && fleet.lacked_by(&spec).is_none()).then_some(first)
+        let holder = (standing.min(task.class.after(waited)), id);
+        (waits && may_go && fleet.lacked_by(&spec).is_none()).then_some(holder)
     });
     firsts.collect()
 }
 
-/// How much an agent lacks to run a task, if it could ever: resources in thousandths of what is asked for, then attempts.
-fn lack<'a>(
-    state: &State,
-    fleet: &Fleet,
-    (agent, spec, task): (&'a Agent, &TaskSpec, &Task),
-) -> Option<((bool, u64, u32), &'a AgentId)> {
+/// Who asks, and for what.
+type Line = (Tenant, Requirement);
+
+fn line_of(state: &State, id: TaskId) -> Option<Line> {
+    let spec = state.spec(id)?;
+    Some((state.task(id)?.tenant(&spec), spec.need().into()))
+}
+
+/// The lines of which something runs: however long those behind it have waited, they move on.
+fn served(state: &State) -> BTreeSet<Line> {
+    let asking = state
+        .agents()
+        .filter(|it| state.taken(&it.profile.id).is_some());
+    let held = asking.flat_map(|agent| state.held_by(&agent.profile.id));
+    held.filter_map(|task| line_of(state, task.id)).collect()
+}
+
+/// An agent that could be kept.
+struct Open<'a> {
+    agent: &'a Agent,
+    supply: &'a Supply,
+    taken: Taken,
+    busy: u32,
+}
+
+fn open<'a>(state: &'a State, fleet: &'a Fleet) -> impl Iterator<Item = Open<'a>> {
     const EMPTY: Room = Room {
         slots: 1,
         taken: 0,
         capacity: 1,
     };
-    let profile = &agent.profile;
-    let unknown = AgentView::default();
-    let view = fleet.agents.get(&profile.id).unwrap_or(&unknown);
-    let supply = profile.supply.as_ref()?;
-    filter::fits(agent, &spec.require).ok()?;
-    profile.understands(spec).ok()?;
-    model::could(Some(supply), &spec.demand()).ok()?;
-    filter::accepts_work(agent, view, EMPTY).ok()?;
-    let taken = filter::taken(state, agent, view);
-    let busy = filter::room(state, agent, view).taken;
-    let was_lost = task.lost_agents.contains(&profile.id);
-    Some((
-        (was_lost, supply.lacks(&taken, &spec.demand()), busy),
-        &profile.id,
-    ))
+    state.agents().filter_map(move |agent| {
+        let view = fleet.agents.get(&agent.profile.id)?;
+        filter::accepts_work(agent, view, EMPTY).ok()?;
+        Some(Open {
+            agent,
+            supply: agent.profile.supply.as_ref()?,
+            taken: filter::taken(state, agent, view),
+            busy: filter::room(state, agent, view).taken,
+        })
+    })
+}
+
+impl Open<'_> {
+    fn id(&self) -> &AgentId {
+        &self.agent.profile.id
+    }
+
+    /// How much it lacks to run a task, if it could ever: resources in thousandths of what is asked for, then attempts.
+    fn lacks(&self, spec: &TaskSpec, task: &Task) -> Option<(bool, u64, u32)> {
+        let demand = spec.demand();
+        filter::fits(self.agent, &spec.require).ok()?;
+        self.agent.profile.understands(spec).ok()?;
+        model::could(Some(self.supply), &demand).ok()?;
+        let was_lost = task.lost_agents.contains(self.id());
+        Some((was_lost, self.supply.lacks(&self.taken, &demand), self.busy))
+    }
 }

@@ -43,7 +43,7 @@ impl Dimension {
     }
 
     /// What an agent has, and what of it is free.
-    fn has(self, supply: &Supply, taken: &Taken) -> (u64, u64) {
+    fn has(self, supply: &Supply, taken: &Taken, demand: &Demand) -> (u64, u64) {
         let (all, free) = match self {
             Dimension::Cpu => {
                 let all = u64::from(supply.cpu_milli);
@@ -54,8 +54,12 @@ impl Dimension {
                 (all, all.saturating_sub(taken.memory_mib))
             }
             Dimension::Gpus => {
-                let all = supply.gpus.len();
-                (all as u64, all.saturating_sub(taken.gpus()) as u64)
+                let all = (0..).zip(supply.gpus.iter().copied());
+                let large = all.filter(|(_, vram)| *vram >= demand.vram_mib);
+                let free = large
+                    .clone()
+                    .filter(|(place, vram)| taken.vram_left(*place, *vram) == *vram);
+                (large.count() as u64, free.count() as u64)
             }
             Dimension::Vram => {
                 let all = supply.gpus.iter().copied();
@@ -65,6 +69,18 @@ impl Dimension {
             }
         };
         (all, free)
+    }
+
+    /// What is asked for.
+    fn wish(self, demand: &Demand) -> String {
+        let asked = self.words(self.asked(demand));
+        match (self, demand.gpus, demand.vram_mib) {
+            (Dimension::Gpus, _, vram) if vram > 0 => {
+                format!("{asked} with {} each", mebibytes(vram))
+            }
+            (Dimension::Vram, gpus, _) if gpus > 1 => format!("{asked} on {gpus} of them"),
+            _ => asked,
+        }
     }
 
     fn words(self, amount: u64) -> String {
@@ -101,11 +117,11 @@ pub fn shortfall(
             let why = it.standing.as_ref().err();
             why.is_some_and(|why| *why == lacks || *why == taken)
         });
-        let amounts = short.filter_map(|it| amounts(state, fleet, dimension, &it.agent));
+        let amounts = short.filter_map(|it| amounts(state, fleet, (dimension, demand), &it.agent));
         let amounts: Vec<(u64, u64, &AgentId)> = amounts.collect();
         let (most, ..) = amounts.iter().max_by_key(|(all, ..)| *all)?;
         let (_, free, holder) = amounts.iter().max_by_key(|(_, free, _)| *free)?;
-        let asks = dimension.words(dimension.asked(demand));
+        let asks = dimension.wish(demand);
         Some(match *most >= dimension.asked(demand) {
             true => format!(
                 "It asks for {asks}; the most that is free is {}, on {holder}.",
@@ -123,13 +139,13 @@ pub fn shortfall(
 fn amounts<'a>(
     state: &State,
     fleet: &Fleet,
-    dimension: Dimension,
+    (dimension, demand): (Dimension, &Demand),
     id: &'a AgentId,
 ) -> Option<(u64, u64, &'a AgentId)> {
     let agent = state.agent(id)?;
     let supply = agent.profile.supply.as_ref()?;
     let view = fleet.agents.get(id).cloned().unwrap_or_default();
     let taken = filter::taken(state, agent, &view);
-    let (all, free) = dimension.has(supply, &taken);
+    let (all, free) = dimension.has(supply, &taken, demand);
     Some((all, free, id))
 }

@@ -33,6 +33,9 @@ pub(super) fn of(
     variables.extend(attempt.spec.env.clone());
     if !gpus.is_empty() {
         variables.insert(VISIBLE.to_owned(), gpus.join(","));
+        // So that numbers mean what drivers' tools mean by them; CUDA's own order is by speed.
+        let order = ("CUDA_DEVICE_ORDER".to_owned(), "PCI_BUS_ID".to_owned());
+        variables.extend([order]);
     }
     let fence = attempt.fence;
     variables.extend([

@@ -73,7 +73,10 @@ fn a_task_with_files_waits_for_an_agent_that_fetches_them_and_holds_up_nobody() 
     let words = "1 are of an older release, which can't run all of it: upgrade them";
     assert!(why.summary.contains(words), "{}", why.summary);
     let reason = why.agents[0].standing.clone().unwrap_err().to_string();
-    assert!(reason.contains("can't run all of it: upgrade it"), "{reason}");
+    assert!(
+        reason.contains("can't run all of it: upgrade it"),
+        "{reason}"
+    );
     let new = leader.agent_of_release("a2", 2, AgentProtocol::BLOBS);
     let sent = leader.assigned();
     assert!(matches!(sent[..], [(session, fence)] if session == new && fence.task == TaskId(1)));

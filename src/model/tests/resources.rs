@@ -160,16 +160,27 @@ fn before_all_controllers_understand_it_nobody_asks_for_hardware_and_no_agent_sa
 #[test]
 fn what_nothing_could_ever_have_is_refused_with_its_limit() {
     let mut world = World::today();
-    let (cpus, memory, gpus, vram) = (5_000, 1 << 40, 65, 1 << 40);
+    let (cpus, gpus, vram) = (5_000, 65, 1 << 40);
     let cases = [
         (asking(cpus, 0, (0, 0)), "cpu"),
-        (asking(0, memory, (0, 0)), "memory"),
         (asking(0, 0, (gpus, 0)), "gpus"),
         (asking(0, 0, (0, vram)), "vram"),
     ];
     for (spec, what) in cases {
         let refused = world.submit(submit(spec, None)).unwrap_err().to_string();
         assert!(refused.contains(what), "{refused}");
+    }
+    // The first release took any: it waits.
+    let endless = TaskSpec {
+        memory_mib: Some(u64::MAX),
+        ..spec("true")
+    };
+    world.register(profile("a2", 4, 1)).unwrap();
+    world.register(machine(AgentProtocol::NEWEST)).unwrap();
+    for _ in 0..2 {
+        let task = asked(&mut world, endless.clone());
+        assert!(world.assign(task, "a1").is_err());
+        world.assign(task, "a2").unwrap();
     }
     let mut question = inference("m", "{}");
     question.hardware.gpus = 1;

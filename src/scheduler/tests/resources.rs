@@ -263,6 +263,54 @@ fn nothing_is_kept_for_what_waits_for_something_else_or_could_never_run() {
     let mut state = farm(machines, &tasks);
     let late = NOW.0 + 1_000 * MINUTE;
     assert_eq!(assign(&mut state, late), [(3, "a1".to_owned())]);
+    // Nor do they take the place of one that could.
+    let mut state = submitted(state, &[asking(0, 0, (1, 0)), asking(0, 0, (2, 0))]);
+    assign(&mut state, late);
+    let told = told(&state, late + 10 * MINUTE, 5);
+    assert!(told.contains("a1 is kept free for it"), "{told}");
+}
+
+#[test]
+fn a_line_that_moves_on_keeps_no_agent_however_long_it_is() {
+    let mut state = farm(
+        vec![(4, supply(4, 100, &[]))],
+        &vec![asking(0, 10, (0, 0)); 20],
+    );
+    assert_eq!(assign(&mut state, NOW.0).len(), 4);
+    state = submitted(state, &[task("")]);
+    let late = NOW.0 + 60 * MINUTE;
+    assert!(
+        !told(&state, late, 5).contains("kept"),
+        "{}",
+        told(&state, late, 5)
+    );
+    assert!(
+        !told(&state, late, 21).contains("kept"),
+        "{}",
+        told(&state, late, 21)
+    );
+}
+
+#[test]
+fn one_that_comes_back_waits_anew_before_an_agent_is_kept_for_it() {
+    let machines = vec![(4, supply(4, 1, &[8])), (4, supply(4, 1, &[8]))];
+    let tasks = [asking(0, 0, (1, 0)), asking(1, 0, (1, 0))];
+    let mut state = farm(machines, &tasks);
+    let after = |minutes| NOW.0 + minutes * MINUTE;
+    let mut assigned = assign(&mut state, after(20));
+    // An agent is kept for the first, wherever it goes, until the next round.
+    assigned.extend(assign(&mut state, after(20)));
+    assert_eq!(assigned.len(), 2);
+    let lost = SystemCommand::ExpireLease {
+        agent: id(&assigned[0].1),
+        incarnation: Incarnation([1; 16]),
+    };
+    apply_at(&mut state, Timestamp(after(25)), vec![Op::System(lost)]);
+    let again = assigned[0].0;
+    let waits = told(&state, after(29), again);
+    assert!(!waits.contains("kept free for it"), "{waits}");
+    let waits = told(&state, after(31), again);
+    assert!(waits.contains("kept free for it"), "{waits}");
 }
 
 proptest! {
