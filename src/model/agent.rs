@@ -6,9 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{AgentId, Incarnation};
 use crate::inference::{Backend, size_of_backends, validate_backends};
+use crate::label::Expression;
 use crate::limit;
 use crate::rejected::Rejected;
-use crate::resource::{Demand, Need, Supply, could};
+use crate::resource::{Demand, Supply, could};
 use crate::spec::{TaskSpec, validate_labels};
 use crate::time::Timestamp;
 use crate::trace::Reason;
@@ -27,7 +28,7 @@ impl AgentProtocol {
     /// From which on it says what it has, and gives an attempt the GPUs that it is assigned.
     pub const RESOURCES: AgentProtocol = AgentProtocol(3);
     /// That of this release's agent.
-    pub const NEWEST: AgentProtocol = AgentProtocol(3);
+    pub const NEWEST: AgentProtocol = AgentProtocol::RESOURCES;
 }
 
 impl Default for AgentProtocol {
@@ -99,9 +100,8 @@ impl AgentProfile {
     }
 
     /// Whether it is as a task requires.
-    pub fn satisfies(&self, need: Need<'_>) -> bool {
-        let mut require = need.require.iter();
-        require.all(|expression| expression.matches(self))
+    pub fn satisfies(&self, require: &[Expression]) -> bool {
+        require.iter().all(|expression| expression.matches(self))
     }
 
     /// Whether it understands all of a task. One that does not would run a part of it.

@@ -24,8 +24,8 @@ use crate::time::Timestamp;
 /// What tasks of a queue ask of an agent: see [`Need`].
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Requirement {
-    pub require: Arc<[Expression]>,
     pub demand: Demand,
+    pub require: Arc<[Expression]>,
 }
 
 impl Requirement {
@@ -148,7 +148,7 @@ pub struct Waiting {
 /// Everything that would otherwise need a scan of all records.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Index {
-    /// Queued tasks; no queue is empty.
+    /// Queued tasks; no queue is empty. Those that ask for something beyond a slot stand behind all others.
     pub queues: OrdMap<QueueKey, Waiting>,
     /// Those who have tasks that wait or run, and their namespaces.
     pub tenants: OrdMap<Tenant, Tally>,

@@ -82,7 +82,9 @@ pub use outcome::{Disposition, End, Interruption, Outcome};
 pub use policy::{ParseStrategyError, Policy, SESSION_LABEL, Scope, SetPolicy, Strategy};
 pub use principal::{Principal, Role};
 pub use rejected::Rejected;
-pub use resource::{Demand, Gpus, Hardware, Need, Supply, Taken, could, room};
+pub use resource::{
+    Demand, Gpus, Hardware, Mebibytes, Need, Processors, Supply, Taken, could, room,
+};
 pub use share::{Tenant, TenantUsage};
 pub use spec::{Kind, NoSuchKind, TaskSpec, validate_labels};
 pub use state::{Archived, State};

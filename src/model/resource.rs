@@ -5,6 +5,7 @@
 //! refused. What a task does not ask for is not counted.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use thin_vec::ThinVec;
@@ -89,9 +90,10 @@ impl Demand {
 /// What a task asks of an agent: what it must be like, and what of it the attempt takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Need<'n> {
+    /// First, so that what asks for nothing stands before all else: see `Index::queues`.
+    pub demand: Demand,
     /// Each must hold.
     pub require: &'n [Expression],
-    pub demand: Demand,
 }
 
 /// What an agent has for its attempts.
@@ -176,7 +178,7 @@ impl Taken {
     }
 
     /// What of a GPU's memory could still be shared out.
-    pub fn vram_left(&self, place: u16, vram_mib: u64) -> u64 {
+    fn vram_left(&self, place: u16, vram_mib: u64) -> u64 {
         match self.gpus.get(&place) {
             None => vram_mib,
             Some(gpu) if gpu.whole > 0 => 0,
@@ -209,6 +211,30 @@ impl Supply {
         16 + 9 * self.gpus.len()
     }
 
+    /// What is left of each GPU's memory to be shared out, with the GPU's place.
+    fn shares<'s>(&'s self, taken: &'s Taken) -> impl Iterator<Item = (u64, u16)> + 's {
+        let all = (0u16..).zip(&self.gpus);
+        all.map(|(place, vram)| (taken.vram_left(place, *vram), place))
+    }
+
+    /// The most that is left of one GPU's memory.
+    pub fn largest_share(&self, taken: &Taken) -> u64 {
+        let left = self.shares(taken).map(|(left, _)| left);
+        left.max().unwrap_or(0)
+    }
+
+    /// GPUs with so much memory of which nothing is taken: the memory of each, and its place.
+    pub fn free_gpus<'s>(
+        &'s self,
+        taken: &'s Taken,
+        vram_mib: u64,
+    ) -> impl Iterator<Item = (u64, u16)> + 's {
+        let all = (0u16..).zip(&self.gpus);
+        let free =
+            all.filter(move |(place, vram)| **vram >= vram_mib && !taken.gpus.contains_key(place));
+        free.map(|(place, vram)| (*vram, place))
+    }
+
     /// How much of what is asked for is not free, of the dimension that lacks most, in thousandths.
     pub fn lacks(&self, taken: &Taken, demand: &Demand) -> u64 {
         let lack = |asked: u64, free: u64| match asked {
@@ -217,17 +243,11 @@ impl Supply {
         };
         let cpu = u64::from(self.cpu_milli).saturating_sub(taken.cpu_milli);
         let memory = self.memory_mib.saturating_sub(taken.memory_mib);
-        let all = (0u16..).zip(self.gpus.iter().copied());
         let on_gpus = match demand.gpus {
-            0 => {
-                let left = all.map(|(place, vram)| taken.vram_left(place, vram));
-                lack(demand.vram_mib, left.max().unwrap_or(0))
-            }
+            0 => lack(demand.vram_mib, self.largest_share(taken)),
             wanted => {
-                let free = all.filter(|(place, vram)| {
-                    *vram >= demand.vram_mib && !taken.gpus.contains_key(place)
-                });
-                lack(wanted.into(), free.count() as u64)
+                let free = self.free_gpus(taken, demand.vram_mib).count();
+                lack(wanted.into(), free as u64)
             }
         };
         lack(demand.cpu_milli.into(), cpu)
@@ -270,19 +290,16 @@ impl Supply {
         if !demand.takes_gpus() {
             return Ok(Gpus::new());
         }
-        let all = (0u16..).zip(self.gpus.iter().copied());
         if demand.gpus == 0 {
-            let left = all.map(|(place, vram)| (taken.vram_left(place, vram), place));
+            let left = self.shares(taken);
             let best = left.filter(|(left, _)| *left >= demand.vram_mib).min();
             let (_, place) = best.ok_or(Reason::VramTaken)?;
             return Ok(Gpus::from([place]));
         }
-        let free = all.filter(|(place, _)| !taken.gpus.contains_key(place));
-        let large = free.filter(|(_, vram)| *vram >= demand.vram_mib);
-        let mut large: Vec<(u64, u16)> = large.map(|(place, vram)| (vram, place)).collect();
-        large.sort_unstable();
+        let mut free: Vec<(u64, u16)> = self.free_gpus(taken, demand.vram_mib).collect();
+        free.sort_unstable();
         let wanted = demand.gpus as usize;
-        match large.get(..wanted) {
+        match free.get(..wanted) {
             Some(first) => Ok(first.iter().map(|(_, place)| *place).collect()),
             None => Err(Reason::GpusTaken),
         }
@@ -326,6 +343,30 @@ pub fn room(
                 gpus: BTreeMap::new(),
             };
             supply.room(taken.unwrap_or(NOTHING), demand)
+        }
+    }
+}
+
+/// Thousandths of a processor, in words: `1.5`.
+#[derive(Debug, Clone, Copy)]
+pub struct Processors(pub u64);
+
+impl fmt::Display for Processors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = format!("{}.{:03}", self.0 / 1_000, self.0 % 1_000);
+        f.write_str(text.trim_end_matches('0').trim_end_matches('.'))
+    }
+}
+
+/// MiB, in words: `512 MiB` or `24 GiB`.
+#[derive(Debug, Clone, Copy)]
+pub struct Mebibytes(pub u64);
+
+impl fmt::Display for Mebibytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            whole if whole > 0 && whole.is_multiple_of(1_024) => write!(f, "{} GiB", whole / 1_024),
+            other => write!(f, "{other} MiB"),
         }
     }
 }

@@ -242,6 +242,12 @@ impl State {
             .chain(others.into_iter().flatten())
     }
 
+    /// Those of them that ask for something beyond a slot.
+    pub fn demanding_queues(&self) -> impl Iterator<Item = (&QueueKey, &Waiting)> {
+        let from_the_end = self.index.queues.iter().rev();
+        from_the_end.take_while(|(key, _)| !key.requirement.demand.is_nothing())
+    }
+
     /// The queue that a task waits in, or would wait in.
     pub fn queue_of(&self, task: &Task) -> Option<&Waiting> {
         let spec = self.specs.get(&task.id)?;

@@ -65,9 +65,8 @@ pub fn kept(state: &State, fleet: &Fleet, now: Timestamp) -> BTreeMap<AgentId, H
 
 /// The first task of each line that asks for something and has waited for too long, with the class that it goes with.
 fn overdue(state: &State, fleet: &Fleet, now: Timestamp) -> Vec<Holder> {
-    let queues = state.queues_behind(None).take(QUEUES_MAX);
-    let asking = queues.filter(|(key, _)| !key.requirement.demand.is_nothing());
-    let firsts = asking.filter_map(|(key, waiting)| {
+    let queues = state.demanding_queues().take(QUEUES_MAX);
+    let firsts = queues.filter_map(|(key, waiting)| {
         let mut line = order::line(state, (&key.tenant, waiting), now, order::RIPE_MAX);
         let (standing, id) = line.next()?;
         let (task, spec) = (state.task(id)?, state.spec(id)?);

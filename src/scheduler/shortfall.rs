@@ -1,6 +1,6 @@
 //! By how much agents fall short of what a waiting task asks for: the numbers behind the reasons.
 
-use model::{AgentId, Demand, Reason, State, Supply, Taken};
+use model::{AgentId, Demand, Mebibytes, Processors, Reason, State, Supply, Taken};
 
 use crate::explain::AgentVerdict;
 use crate::filter;
@@ -44,7 +44,7 @@ impl Dimension {
 
     /// What an agent has, and what of it is free.
     fn has(self, supply: &Supply, taken: &Taken, demand: &Demand) -> (u64, u64) {
-        let (all, free) = match self {
+        match self {
             Dimension::Cpu => {
                 let all = u64::from(supply.cpu_milli);
                 (all, all.saturating_sub(taken.cpu_milli))
@@ -54,21 +54,15 @@ impl Dimension {
                 (all, all.saturating_sub(taken.memory_mib))
             }
             Dimension::Gpus => {
-                let all = (0..).zip(supply.gpus.iter().copied());
-                let large = all.filter(|(_, vram)| *vram >= demand.vram_mib);
-                let free = large
-                    .clone()
-                    .filter(|(place, vram)| taken.vram_left(*place, *vram) == *vram);
+                let large = supply.gpus.iter().filter(|vram| **vram >= demand.vram_mib);
+                let free = supply.free_gpus(taken, demand.vram_mib);
                 (large.count() as u64, free.count() as u64)
             }
             Dimension::Vram => {
-                let all = supply.gpus.iter().copied();
-                let left = (0..).zip(all.clone());
-                let left = left.map(|(place, vram)| taken.vram_left(place, vram));
-                (all.max().unwrap_or(0), left.max().unwrap_or(0))
+                let largest = supply.gpus.iter().copied().max();
+                (largest.unwrap_or(0), supply.largest_share(taken))
             }
-        };
-        (all, free)
+        }
     }
 
     /// What is asked for.
@@ -76,7 +70,7 @@ impl Dimension {
         let asked = self.words(self.asked(demand));
         match (self, demand.gpus, demand.vram_mib) {
             (Dimension::Gpus, _, vram) if vram > 0 => {
-                format!("{asked} with {} each", mebibytes(vram))
+                format!("{asked} with {} each", Mebibytes(vram))
             }
             (Dimension::Vram, gpus, _) if gpus > 1 => format!("{asked} on {gpus} of them"),
             _ => asked,
@@ -86,21 +80,17 @@ impl Dimension {
     fn words(self, amount: u64) -> String {
         match self {
             Dimension::Cpu => {
-                let text = format!("{}.{:03}", amount / 1_000, amount % 1_000);
-                let text = text.trim_end_matches('0').trim_end_matches('.');
-                format!("{text} CPU{}", if text == "1" { "" } else { "s" })
+                let is_one = amount == 1_000;
+                format!(
+                    "{} CPU{}",
+                    Processors(amount),
+                    if is_one { "" } else { "s" }
+                )
             }
-            Dimension::Memory => format!("{} of memory", mebibytes(amount)),
+            Dimension::Memory => format!("{} of memory", Mebibytes(amount)),
             Dimension::Gpus => format!("{amount} GPU{}", if amount == 1 { "" } else { "s" }),
-            Dimension::Vram => format!("{} of a GPU's memory", mebibytes(amount)),
+            Dimension::Vram => format!("{} of a GPU's memory", Mebibytes(amount)),
         }
-    }
-}
-
-fn mebibytes(amount: u64) -> String {
-    match amount {
-        whole if whole > 0 && whole.is_multiple_of(1_024) => format!("{} GiB", whole / 1_024),
-        other => format!("{other} MiB"),
     }
 }
 

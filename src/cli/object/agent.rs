@@ -1,9 +1,10 @@
 //! An agent, as a program and as a person sees it.
 
+use model::{Mebibytes, Processors};
 use serde_json::{Map, Value, json};
 use wire::v1;
 
-use super::{cell, mebibytes, processors, text, time};
+use super::{cell, text, time};
 use crate::output::{SCHEMA, Table, Width, ago, fields, span};
 
 pub fn agent_json(agent: &v1::Agent) -> Value {
@@ -126,18 +127,18 @@ fn taken(agent: &v1::Agent) -> String {
     let taken = agent.taken.unwrap_or_default();
     let cpu = format!(
         "{} of {} CPUs",
-        processors(taken.cpu_milli),
-        processors(supply.cpu_milli.into())
+        Processors(taken.cpu_milli),
+        Processors(supply.cpu_milli.into())
     );
     let memory = format!(
         "{} of {}",
-        mebibytes(taken.memory_mib),
-        mebibytes(supply.memory_mib)
+        Mebibytes(taken.memory_mib),
+        Mebibytes(supply.memory_mib)
     );
     let each: Vec<String> = supply
         .gpu_vram_mib
         .iter()
-        .map(|it| mebibytes(*it))
+        .map(|it| Mebibytes(*it).to_string())
         .collect();
     let gpus = match each.len() {
         0 => "no GPU".to_owned(),

@@ -37,20 +37,6 @@ fn text(text: &str) -> Value {
     }
 }
 
-/// `1.5`, of thousandths.
-fn processors(milli: u64) -> String {
-    let text = format!("{}.{:03}", milli / 1_000, milli % 1_000);
-    text.trim_end_matches('0').trim_end_matches('.').to_owned()
-}
-
-/// `512 MiB` or `24 GiB`.
-fn mebibytes(mib: u64) -> String {
-    match mib {
-        whole if whole > 0 && whole.is_multiple_of(1_024) => format!("{} GiB", whole / 1_024),
-        other => format!("{other} MiB"),
-    }
-}
-
 fn time(millis: Option<u64>) -> Value {
     millis
         .filter(|at| *at > 0)

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 use wire::v1::{self, TaskState};
 
-use super::{cell, mebibytes, processors, text, time};
+use super::{cell, text, time};
 use crate::exit::Exit;
 use crate::output::{SCHEMA, Table, Width, ago, fields, insert_bytes, lossy, rfc3339};
 use crate::shell;
@@ -235,11 +235,15 @@ fn asked(spec: &v1::TaskSpec) -> Vec<(&'static str, String)> {
         Some(retries) if retries > 0 => retries.to_string(),
         _ => String::new(),
     };
-    let given = |asked: u64, words: fn(u64) -> String| match asked {
+    let size = |mib: u64| match mib {
         0 => String::new(),
-        asked => words(asked),
+        mib => model::Mebibytes(mib).to_string(),
     };
-    let vram = given(spec.vram_mib, mebibytes);
+    let cpu = match spec.cpu_milli {
+        0 => String::new(),
+        milli => model::Processors(milli.into()).to_string(),
+    };
+    let vram = size(spec.vram_mib);
     let gpus = match (spec.gpus, spec.vram_mib) {
         (0, 0) => String::new(),
         (0, _) => format!("{vram} of one"),
@@ -263,8 +267,8 @@ fn asked(spec: &v1::TaskSpec) -> Vec<(&'static str, String)> {
                 String::new()
             },
         ),
-        ("cpu", given(spec.cpu_milli.into(), processors)),
-        ("memory", given(spec.memory_mib, mebibytes)),
+        ("cpu", cpu),
+        ("memory", size(spec.memory_mib)),
         ("gpus", gpus),
     ]
 }

@@ -17,6 +17,7 @@ use crate::spec::TaskSpec;
 use crate::state::State;
 use crate::task::{Attempt, Phase, Task};
 use crate::time::Timestamp;
+use crate::trace::Reason;
 
 impl State {
     pub(super) fn assign(&mut self, assignment: Assignment, step: &mut Step<'_>) -> Outcome {
@@ -88,25 +89,25 @@ impl State {
 
     /// Whether it may have the task, and which of its GPUs the attempt gets.
     fn accepts(&self, agent: &Agent, task: &Task, placement: &Placement) -> Result<Gpus, Rejected> {
-        let stale = |why: &str| Err(Rejected::Stale(format!("agent {} {why}", placement.agent)));
+        let stale = |why: &str| Rejected::Stale(format!("agent {} {why}", placement.agent));
         if agent.state != AgentState::Ready {
-            return stale("is lost");
+            return Err(stale("is lost"));
         }
         if let Err(reason) = agent.is_open()
             && !mutant::is(Mutant::CordonIgnored)
         {
-            return stale(&format!("takes no new work: {reason}"));
+            return Err(stale(&format!("takes no new work: {reason}")));
         }
         if agent.profile.incarnation != placement.incarnation {
-            return stale("has another incarnation");
+            return Err(stale("has another incarnation"));
         }
         let capacity = agent.profile.slots.saturating_add(limit::PREFETCH_MAX);
         if self.busy(&placement.agent) >= capacity && !mutant::is(Mutant::CapacityUnchecked) {
-            return stale("is full");
+            return Err(stale("is full"));
         }
         let spec = self.specs.get(&task.id);
-        if !spec.is_some_and(|spec| agent.profile.satisfies(spec.need())) {
-            return stale("does not satisfy what the task requires");
+        if !spec.is_some_and(|spec| agent.profile.satisfies(&spec.require)) {
+            return Err(stale("does not satisfy what the task requires"));
         }
         if spec.is_some_and(|spec| self.running_left(&spec.namespace) == Some(0))
             && !mutant::is(Mutant::RunningQuotaUnchecked)
@@ -116,24 +117,18 @@ impl State {
             ));
         }
         let understood = spec.map_or(Ok(()), |spec| agent.profile.understands(spec));
-        if let Err(reason) = understood {
-            return stale(&format!("can't run it: {reason}"));
-        }
+        understood.map_err(|reason| stale(&format!("can't run it: {reason}")))?;
+        let full = |reason: Reason| stale(&format!("has no room for it: {reason}"));
         if let Some(inference) = spec.and_then(|spec| spec.inference.as_ref()) {
             let room = self.asks_room(agent, &inference.model, &self.asking(agent));
-            if let Err(reason) = room {
-                return stale(&format!("has no room for it: {reason}"));
-            }
+            room.map_err(full)?;
         }
         let taken = match mutant::is(Mutant::ResourcesUnchecked) {
             true => None,
             false => self.taken(&agent.profile.id),
         };
         let demand = spec.map_or_else(Demand::default, TaskSpec::demand);
-        resource::room(agent.profile.supply.as_ref(), taken, &demand).map_err(|reason| {
-            let agent = &placement.agent;
-            Rejected::Stale(format!("agent {agent} has no room for it: {reason}"))
-        })
+        resource::room(agent.profile.supply.as_ref(), taken, &demand).map_err(full)
     }
 }
 
