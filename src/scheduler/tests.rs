@@ -11,9 +11,9 @@ mod what_if;
 use std::collections::BTreeMap;
 
 use model::{
-    AgentId, AgentProfile, Command, DrainAgent, End, Entry, Expression, Generation, Incarnation,
-    Millis, Namespace, Op, Outcome, Principal, Reason, Role, Stamped, State, Submit, SystemCommand,
-    TaskId, TaskSpec, Timestamp, Verdict,
+    AgentId, AgentProfile, Command, DrainAgent, End, Entry, Expression, Fence, Generation,
+    Incarnation, Millis, Namespace, Op, Outcome, Principal, Reason, Role, Stamped, State, Submit,
+    SystemCommand, TaskId, TaskSpec, Timestamp, Verdict,
 };
 
 use crate::score::tie;
@@ -64,16 +64,7 @@ fn with_a_back_end(name: &str, slots: u32, limit: u32) -> Vec<Op> {
         max_fails: None,
         fail_timeout: None,
     });
-    let Op::Client { principal, .. } = submission(&task("")) else {
-        return vec![registration];
-    };
-    let set = Op::Client {
-        principal,
-        command: set,
-        placement: None,
-        held: None,
-    };
-    vec![registration, set]
+    vec![registration, asked(set)]
 }
 
 fn question() -> TaskSpec {
@@ -140,29 +131,33 @@ fn registration(name: &str, slots: u32, zone: &str) -> Op {
         protocol: model::AgentProtocol::FIRST,
         supply: None,
     };
-    let principal = Principal {
-        name: name.into(),
-        role: Role::Agent,
-        fingerprint: [0; 32],
-    };
-    Op::Client {
-        principal,
-        command: Command::RegisterAgent(profile),
-        placement: None,
-        held: None,
-    }
+    by(name, Role::Agent, Command::RegisterAgent(profile))
 }
 
 fn submission(spec: &TaskSpec) -> Op {
-    let principal = Principal {
-        name: "ann".into(),
-        role: Role::Client,
-        fingerprint: [0; 32],
-    };
-    let command = Command::SubmitTask(Submit {
+    asked(Command::SubmitTask(Submit {
         spec: spec.clone(),
         request_id: None,
-    });
+    }))
+}
+
+/// Ann asks for it.
+fn asked(command: Command) -> Op {
+    by("ann", Role::Client, command)
+}
+
+/// How an attempt ended, as its agent says.
+fn report(agent: &str, fence: Fence, outcome: Outcome) -> Op {
+    let verdict = Verdict { fence, outcome };
+    by(agent, Role::Agent, Command::FinishAttempt(verdict))
+}
+
+fn by(name: &str, role: Role, command: Command) -> Op {
+    let principal = Principal {
+        name: name.into(),
+        role,
+        fingerprint: [0; 32],
+    };
     Op::Client {
         principal,
         command,
@@ -320,18 +315,7 @@ fn a_ripe_retry_takes_its_place_by_age() {
     );
     let fence = state.live_fence(TaskId(1)).expect("it was assigned");
     let outcome = Outcome::bare(End::Exited { code: 1 });
-    let principal = Principal {
-        name: "a1".into(),
-        role: Role::Agent,
-        fingerprint: [0; 32],
-    };
-    let report = Op::Client {
-        principal,
-        command: Command::FinishAttempt(Verdict { fence, outcome }),
-        placement: None,
-        held: None,
-    };
-    apply(&mut state, vec![report]);
+    apply(&mut state, vec![report("a1", fence, outcome)]);
     let taken = std::collections::BTreeSet::new();
     let at = |now| Round {
         now,
@@ -432,20 +416,6 @@ fn agents_without_a_session_or_silent_get_nothing_and_why_says_so() {
         "It waits as number 1 in the queue: of 3 agents 1 do not satisfy its `require`, 1 are not \
          connected, 1 are suspect."
     );
-}
-
-fn asked(command: Command) -> Op {
-    let principal = Principal {
-        name: "ann".into(),
-        role: Role::Client,
-        fingerprint: [0; 32],
-    };
-    Op::Client {
-        principal,
-        command,
-        placement: None,
-        held: None,
-    }
 }
 
 fn drain(agent: &str, deadline: u64) -> Op {

@@ -75,19 +75,13 @@ fn end(state: &mut State, now: u64, task: u64) {
         .unwrap()
         .agent
         .clone();
-    let principal = Principal {
-        name: agent.as_str().into(),
-        role: Role::Agent,
-        fingerprint: [0; 32],
-    };
     let outcome = Outcome::bare(End::Exited { code: 0 });
-    let report = Op::Client {
-        principal,
-        command: Command::FinishAttempt(Verdict { fence, outcome }),
-        placement: None,
-        held: None,
-    };
+    let report = report(agent.as_str(), fence, outcome);
     apply_at(state, Timestamp(now), vec![report]);
+}
+
+fn for_all(strategy: Strategy) -> Op {
+    super::strategies::said(strategy, model::Scope::default())
 }
 
 fn told(state: &State, now: u64, task: u64) -> String {
@@ -172,20 +166,7 @@ fn who_asks_for_all_of_a_machine_gets_it_though_smaller_ones_never_cease_to_come
         let machines = vec![(4, supply(4, 1, &[8, 8])), (4, supply(4, 1, &[8, 8]))];
         let small = asking(0, 0, (1, 0));
         let mut state = farm(machines, &vec![small.clone(); 4]);
-        let set = Command::SetPolicy(model::SetPolicy {
-            scope: model::Scope::default(),
-            strategy: Some(strategy),
-        });
-        let Op::Client { principal, .. } = submission(&small) else {
-            unreachable!("it is a client's")
-        };
-        let set = Op::Client {
-            principal,
-            command: set,
-            placement: None,
-            held: None,
-        };
-        apply(&mut state, vec![set]);
+        apply(&mut state, vec![for_all(strategy)]);
         let mut running: Vec<u64> = assign(&mut state, NOW.0)
             .into_iter()
             .map(|it| it.0)
@@ -329,10 +310,7 @@ proptest! {
             ..asking(*cpus, *memory, *gpus)
         }).collect();
         let mut state = farm(machines.collect(), &specs);
-        let set = Command::SetPolicy(model::SetPolicy { scope: model::Scope::default(), strategy: Some(strategy) });
-        if let Op::Client { principal, .. } = submission(&task("")) {
-            apply(&mut state, vec![Op::Client { principal, command: set, placement: None, held: None }]);
-        }
+        apply(&mut state, vec![for_all(strategy)]);
         // Where much later agents are kept for those that do not fit.
         let now = NOW.0 + if late { 1_000 * MINUTE } else { 0 };
         // Each is accepted, or `apply_at` complains. For whom agents are kept changes with each round.

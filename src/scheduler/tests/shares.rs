@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use model::{
-    AgentId, Command, End, Fence, Millis, Namespace, Op, Outcome, Principal, Role, SetNamespace,
-    State, SystemCommand, TaskId, TaskSpec, Timestamp, Verdict,
+    AgentId, Command, End, Fence, Millis, Namespace, Op, Outcome, SetNamespace, State,
+    SystemCommand, TaskId, TaskSpec, Timestamp,
 };
 
 use super::{NOW, apply_at, asked, cluster, fleet, task};
@@ -136,16 +136,7 @@ fn report(fence: Fence, started_at: Timestamp, finished_at: Timestamp) -> Op {
         finished_at,
         ..Outcome::bare(End::Exited { code: 0 })
     };
-    Op::Client {
-        principal: Principal {
-            name: "a1".into(),
-            role: Role::Agent,
-            fingerprint: [0; 32],
-        },
-        command: Command::FinishAttempt(Verdict { fence, outcome }),
-        placement: None,
-        held: None,
-    }
+    super::report("a1", fence, outcome)
 }
 
 /// Two namespaces of weights 3 and 1 that both have more to do than there is room for; the share of the first, in thousandths

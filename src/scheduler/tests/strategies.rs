@@ -8,17 +8,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::{Planner, formula, formula_of};
 
-fn said(strategy: Strategy, scope: Scope) -> Op {
-    let Op::Client { principal, .. } = submission(&task("")) else {
-        unreachable!("a submit is a client's")
-    };
+pub(super) fn said(strategy: Strategy, scope: Scope) -> Op {
     let strategy = Some(strategy);
-    Op::Client {
-        principal,
-        command: Command::SetPolicy(SetPolicy { scope, strategy }),
-        placement: None,
-        held: None,
-    }
+    asked(Command::SetPolicy(SetPolicy { scope, strategy }))
 }
 
 /// A cluster whose rounds follow each other, as a leader's do.
@@ -97,19 +89,11 @@ impl Cluster {
             })
             .collect();
         for (fence, agent) in live {
-            let principal = Principal {
-                name: agent.to_string(),
-                role: Role::Agent,
-                fingerprint: [0; 32],
-            };
             let outcome = Outcome::bare(End::Exited { code: 0 });
-            let report = Op::Client {
-                principal,
-                command: Command::FinishAttempt(Verdict { fence, outcome }),
-                placement: None,
-                held: None,
-            };
-            apply(&mut self.state, vec![report]);
+            apply(
+                &mut self.state,
+                vec![report(agent.as_str(), fence, outcome)],
+            );
         }
     }
 }
