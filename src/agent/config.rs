@@ -115,7 +115,8 @@ pub(crate) fn gpu_names(gpus: &[GpuConfig]) -> Vec<String> {
     names.collect()
 }
 
-fn cores() -> u32 {
+/// As many as this process may use.
+pub(crate) fn cores() -> u32 {
     let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
     u32::try_from(cores)
         .unwrap_or(model::SLOTS_MAX)

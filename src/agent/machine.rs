@@ -1,6 +1,5 @@
 //! What this machine has for attempts beside slots: processors, memory, GPUs. As it was told, else as it finds.
 
-use std::num::NonZero;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -8,7 +7,7 @@ use model::Supply;
 use procfs::{Current, Meminfo};
 use tokio::process::Command;
 
-use crate::config::{Config, GpuConfig, gpu_names};
+use crate::config::{Config, GpuConfig, cores, gpu_names};
 use crate::process::memory_ceiling;
 
 const MIB: u64 = 1024 * 1024;
@@ -41,11 +40,7 @@ impl Machine {
 
 /// What this process may use, by its affinity and the quota of its cgroup.
 fn cpu_milli() -> u32 {
-    let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
-    let milli = u32::try_from(processors)
-        .unwrap_or(u32::MAX)
-        .saturating_mul(1_000);
-    milli.min(model::CPU_MILLI_MAX)
+    cores().saturating_mul(1_000).min(model::CPU_MILLI_MAX)
 }
 
 /// What the machine has, and no more than this process may use. What others use of it is not known in advance: who shares the

@@ -113,30 +113,17 @@ impl Worker {
     pub(super) fn on_assign(
         &mut self,
         now: Millis,
-        attempt: executor::Attempt,
+        fence: Fence,
+        attempt: Attempt,
         out: &mut Vec<Effect>,
     ) {
-        let executor::Attempt {
-            fence,
-            number,
-            gpus,
-            spec,
-            ..
-        } = attempt;
         // Known in whatever state, or settled: it never starts a second time.
         if self.attempts.contains_key(&fence) || self.settled.contains(&fence) {
             tracing::debug!(%fence, "was assigned an attempt that is known");
             return;
         }
         out.push(Effect::Open(fence));
-        self.attempts.insert(
-            fence,
-            Attempt {
-                number,
-                gpus,
-                phase: Phase::Waiting { spec },
-            },
-        );
+        self.attempts.insert(fence, attempt);
         if self.waiting.len() >= WAITING_MAX + self.nature.slots {
             self.decline(fence, "more attempts than it has room for", out);
             return;

@@ -5,9 +5,9 @@ use mutant::Mutant;
 use wire::v1;
 use wire::v1::agent_frame::Body;
 
-use crate::executor::{self, Urgency};
+use crate::executor::Urgency;
 use crate::lease;
-use crate::worker::attempts::{Ending, Phase};
+use crate::worker::attempts::{Attempt, Ending, Phase};
 use crate::worker::{Effect, Load, Said, SessionId, Stamp, Worker};
 
 /// A session that a controller took.
@@ -83,15 +83,13 @@ impl Worker {
                 gpus,
                 spec,
             } => {
-                let files = None;
-                let attempt = executor::Attempt {
-                    fence,
+                let phase = Phase::Waiting { spec };
+                let attempt = Attempt {
                     number,
                     gpus,
-                    spec,
-                    files,
+                    phase,
                 };
-                self.on_assign(now, attempt, out);
+                self.on_assign(now, fence, attempt, out);
             }
             Said::Cancel { fence } => self.on_cancel(fence, out),
             Said::Stale { fence } => self.end_attempt(fence, Ending::Stale, out),

@@ -119,7 +119,7 @@ pub fn agent_table(agents: &[v1::Agent], width: Width) -> String {
     table.render()
 }
 
-/// What tasks have asked for of what it has: `1.5 of 8 CPUs, 2 of 64 GiB, 1 of 2 GPUs (24 GiB, 24 GiB)`.
+/// What tasks have asked for of what it has: `1.5 of 8 CPUs, 2 GiB of 64 GiB, 1 of 2 GPUs (24 GiB, 24 GiB)`.
 fn taken(agent: &v1::Agent) -> String {
     let Some(supply) = &agent.supply else {
         return String::new();
