@@ -185,8 +185,24 @@ fn write_owner(path: &Path, owner: &Owner) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::thread;
+    use std::time::{Duration, Instant};
 
     use super::*;
+
+    /// Opens one that was let go. A process that another test starts has all that is open here until it runs its program, so
+    /// the lock may be free a moment later.
+    fn reopen(dir: &Path, id: &str, cluster: &str) -> Result<DataDir, Error> {
+        let begun = Instant::now();
+        loop {
+            match DataDir::open(dir, id, cluster) {
+                Err(Error::Locked { .. }) if begun.elapsed() < Duration::from_secs(10) => {
+                    thread::sleep(Duration::from_millis(1));
+                }
+                opened => return opened,
+            }
+        }
+    }
 
     #[test]
     fn only_one_agent_at_a_time() {
@@ -196,7 +212,7 @@ mod tests {
         assert!(matches!(second, Err(Error::Locked { .. })), "{second:?}");
         let instance = first.instance().clone();
         drop(first);
-        let again = DataDir::open(dir.path(), "a1", "q1").unwrap();
+        let again = reopen(dir.path(), "a1", "q1").unwrap();
         assert_eq!(again.instance(), &instance, "it is the directory's");
     }
 
@@ -205,15 +221,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         drop(DataDir::open(dir.path(), "a1", "q1").unwrap());
         for (id, cluster) in [("a2", "q1"), ("a1", "q2")] {
-            let error = DataDir::open(dir.path(), id, cluster).unwrap_err();
+            let error = reopen(dir.path(), id, cluster).unwrap_err();
             assert!(matches!(error, Error::Foreign { .. }), "{error}");
         }
-        drop(DataDir::open(dir.path(), "a1", "q1").unwrap());
+        drop(reopen(dir.path(), "a1", "q1").unwrap());
         fs::write(dir.path().join("agent.json"), "{").unwrap();
-        let error = DataDir::open(dir.path(), "a1", "q1").unwrap_err();
+        let error = reopen(dir.path(), "a1", "q1").unwrap_err();
         assert!(matches!(error, Error::Altered(_)), "{error}");
         fs::remove_file(dir.path().join("agent.json.crc32c")).unwrap();
-        let error = DataDir::open(dir.path(), "a1", "q1").unwrap_err();
+        let error = reopen(dir.path(), "a1", "q1").unwrap_err();
         assert!(matches!(error, Error::Corrupt { .. }), "{error}");
     }
 
@@ -242,7 +258,7 @@ mod tests {
         let newer = r#"{"schema": 2, "id": "a1", "cluster_id": "q1", "colour": "blue"}"#;
         fs::write(dir.path().join("agent.json"), newer).unwrap();
         fs::remove_file(dir.path().join("agent.json.crc32c")).unwrap();
-        let error = DataDir::open(dir.path(), "a1", "q1").unwrap_err();
+        let error = reopen(dir.path(), "a1", "q1").unwrap_err();
         let told = matches!(error, Error::Schema { found: 2, .. });
         assert!(told, "{error}");
     }

@@ -50,6 +50,8 @@ impl Home {
             data_dir: self.path("data"),
             identity: Some(self.path("identity")),
             slots: 4,
+            // No driver's tool is asked.
+            gpus: Some(Vec::new()),
             labels: [("zone".to_owned(), "here".to_owned())].into(),
             grace_seconds: 30,
             ..Config::default()
