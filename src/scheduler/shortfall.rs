@@ -23,14 +23,21 @@ impl Dimension {
         Dimension::Vram,
     ];
 
-    /// That an agent has too little of it, and that too little is left.
-    fn reasons(self) -> [Reason; 2] {
-        match self {
-            Dimension::Cpu => [Reason::LacksCpu, Reason::CpuTaken],
-            Dimension::Memory => [Reason::LacksMemory, Reason::MemoryTaken],
-            Dimension::Gpus => [Reason::LacksGpus, Reason::GpusTaken],
-            Dimension::Vram => [Reason::LacksVram, Reason::VramTaken],
-        }
+    /// Of what an agent is short, and whether it has enough of that when nothing else runs there.
+    fn of(reason: &Reason, demand: &Demand) -> Option<(Dimension, bool)> {
+        Some(match reason {
+            Reason::LacksCpu => (Dimension::Cpu, false),
+            Reason::CpuTaken => (Dimension::Cpu, true),
+            Reason::LacksMemory => (Dimension::Memory, false),
+            Reason::MemoryTaken => (Dimension::Memory, true),
+            // Some of its GPUs may be large enough, and too few.
+            Reason::LacksVram if demand.gpus > 1 => (Dimension::Gpus, false),
+            Reason::LacksGpus => (Dimension::Gpus, false),
+            Reason::GpusTaken => (Dimension::Gpus, true),
+            Reason::LacksVram => (Dimension::Vram, false),
+            Reason::VramTaken => (Dimension::Vram, true),
+            _ => return None,
+        })
     }
 
     fn asked(self, demand: &Demand) -> u64 {
@@ -68,11 +75,10 @@ impl Dimension {
     /// What is asked for.
     fn wish(self, demand: &Demand) -> String {
         let asked = self.words(self.asked(demand));
-        match (self, demand.gpus, demand.vram_mib) {
-            (Dimension::Gpus, _, vram) if vram > 0 => {
-                format!("{asked} with {} each", Mebibytes(vram))
+        match self {
+            Dimension::Gpus if demand.vram_mib > 0 => {
+                format!("{asked} with {} each", Mebibytes(demand.vram_mib))
             }
-            (Dimension::Vram, gpus, _) if gpus > 1 => format!("{asked} on {gpus} of them"),
             _ => asked,
         }
     }
@@ -102,40 +108,44 @@ pub fn shortfall(
     agents: &[AgentVerdict],
 ) -> Vec<String> {
     let sentences = Dimension::ALL.into_iter().filter_map(|dimension| {
-        let [lacks, taken] = dimension.reasons();
-        let short = agents.iter().filter(|it| {
-            let why = it.standing.as_ref().err();
-            why.is_some_and(|why| *why == lacks || *why == taken)
+        let short = agents.iter().filter_map(|it| {
+            let (of, is_enough) = Dimension::of(it.standing.as_ref().err()?, demand)?;
+            if of != dimension {
+                return None;
+            }
+            let (all, free) = amounts(state, fleet, (dimension, demand), &it.agent)?;
+            Some((is_enough, all, free, &it.agent))
         });
-        let amounts = short.filter_map(|it| amounts(state, fleet, (dimension, demand), &it.agent));
-        let amounts: Vec<(u64, u64, &AgentId)> = amounts.collect();
-        let (most, ..) = amounts.iter().max_by_key(|(all, ..)| *all)?;
-        let (_, free, holder) = amounts.iter().max_by_key(|(_, free, _)| *free)?;
+        let short: Vec<_> = short.collect();
         let asks = dimension.wish(demand);
-        Some(match *most >= dimension.asked(demand) {
-            true => format!(
-                "It asks for {asks}; the most that is free is {}, on {holder}.",
-                dimension.words(*free)
-            ),
-            false => format!(
-                "It asks for {asks}; no agent that it could run on has more than {}.",
-                dimension.words(*most)
-            ),
-        })
+        // Of equals one that has enough when nothing else runs there, and the first of these.
+        let freest = short.iter().rev();
+        let freest = freest.max_by_key(|(is_enough, _, free, _)| (*free, *is_enough));
+        let (_, _, free, agent) = freest?;
+        if short.iter().any(|(is_enough, ..)| *is_enough) {
+            let free = dimension.words(*free);
+            let told = format!("It asks for {asks}; the most that is free is {free}, on {agent}.");
+            return Some(told);
+        }
+        let most = short.iter().map(|(_, all, ..)| *all).max()?;
+        let most = dimension.words(most);
+        Some(format!(
+            "It asks for {asks}; no agent that it could run on has more than {most}."
+        ))
     });
     sentences.collect()
 }
 
-fn amounts<'a>(
+/// What an agent has, and what of it is free.
+fn amounts(
     state: &State,
     fleet: &Fleet,
     (dimension, demand): (Dimension, &Demand),
-    id: &'a AgentId,
-) -> Option<(u64, u64, &'a AgentId)> {
+    id: &AgentId,
+) -> Option<(u64, u64)> {
     let agent = state.agent(id)?;
     let supply = agent.profile.supply.as_ref()?;
     let view = fleet.agents.get(id).cloned().unwrap_or_default();
     let taken = filter::taken(state, agent, &view);
-    let (all, free) = dimension.has(supply, &taken, demand);
-    Some((all, free, id))
+    Some(dimension.has(supply, &taken, demand))
 }

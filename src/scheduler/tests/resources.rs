@@ -161,6 +161,24 @@ fn why_names_what_ran_out_and_by_how_much() {
 }
 
 #[test]
+fn what_is_free_is_told_of_an_agent_that_has_enough_of_it() {
+    let machines = vec![(4, supply(4, 1, &[8])), (4, supply(4, 1, &[]))];
+    let mut state = farm(machines, &vec![asking(0, 0, (1, 0)); 2]);
+    assign(&mut state, NOW.0);
+    let text = told(&state, NOW.0, 2);
+    let wanted = "It asks for 1 GPU; the most that is free is 0 GPUs, on a1.";
+    assert!(text.ends_with(wanted), "{text}");
+    let state = farm(
+        vec![(4, supply(4, 1, &[24, 16, 24]))],
+        &[asking(0, 0, (3, 20))],
+    );
+    let text = told(&state, NOW.0, 1);
+    let wanted =
+        "It asks for 3 GPUs with 20 MiB each; no agent that it could run on has more than 2 GPUs.";
+    assert!(text.ends_with(wanted), "{text}");
+}
+
+#[test]
 fn who_asks_for_all_of_a_machine_gets_it_though_smaller_ones_never_cease_to_come() {
     for strategy in [Strategy::Adaptive, Strategy::Binpack, Strategy::RoundRobin] {
         let machines = vec![(4, supply(4, 1, &[8, 8])), (4, supply(4, 1, &[8, 8]))];
