@@ -6,6 +6,7 @@ mod drains;
 mod limits;
 mod pending;
 mod releases;
+mod resources;
 mod shortage;
 
 use std::collections::BTreeMap;

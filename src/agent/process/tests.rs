@@ -459,6 +459,8 @@ async fn an_attempt_sees_the_gpus_that_it_was_assigned_and_no_other() {
     own.env.extend([variable]);
     assert_eq!(run(&[], own.clone()).await, says("1"));
     assert_eq!(run(&[1], own).await, says("GPU-b"));
+    let order = sh("echo \"$CUDA_DEVICE_ORDER\"");
+    assert_eq!(run(&[1], order).await.1, "PCI_BUS_ID\n");
     let (exit, _) = run(&[3], asks()).await;
     assert!(
         matches!(&exit, Exit::Unable(why) if why.contains("GPU 3")),

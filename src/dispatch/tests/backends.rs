@@ -91,12 +91,7 @@ fn questions_on_their_way_to_a_back_end_count_against_its_limit() {
         leader.ask_model();
         leader.pass(100);
     }
-    let ops = leader.held.iter().flat_map(|(_, ops)| ops);
-    let placed = ops.filter(|op| match op {
-        Op::Client { placement, .. } => placement.is_some(),
-        Op::System(command) => matches!(command, SystemCommand::Assign(_)),
-    });
-    assert_eq!(placed.count(), 2, "what would be refused is not proposed");
+    assert_eq!(leader.placed(), 2, "what would be refused is not proposed");
     leader.release();
     leader.pass(100);
     assert_eq!(leader.state.count(StateName::Assigned), 2);

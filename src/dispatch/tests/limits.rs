@@ -25,6 +25,13 @@ fn is_placed(op: &Op) -> bool {
 }
 
 impl Leader {
+    /// Placements that are held back, of new tasks and of those that wait.
+    pub(super) fn placed(&self) -> usize {
+        let is_assigned = |op: &Op| matches!(op, Op::System(SystemCommand::Assign(_)));
+        let ops = held_ops(self).into_iter();
+        ops.filter(|op| is_placed(op) || is_assigned(op)).count()
+    }
+
     /// Applies the oldest proposal that is held back, and tells of it, but not that it was answered.
     fn apply_oldest(&mut self) -> (ProposalId, Vec<Result<Reply, model::Rejected>>) {
         let (proposal, ops) = self.held.remove(0);
