@@ -96,6 +96,7 @@ kinds! {
     TwoAtOnce I3 "the process of an attempt has ended when the next one of its task starts",
     RanUnasked I3 "an agent starts what was assigned, and nothing else",
     NotWritten I3 "what an agent starts stands in its journal before",
+    AgainstRule I4 "what people decided by hand holds from its entry on",
     OnCordoned I4 "an agent that is cordoned or drained gets no new work",
     OnLost I4 "an agent whose lease ran out gets no work until it registers again",
     OnUnfit I4 "a task goes to an agent that has what it requires",

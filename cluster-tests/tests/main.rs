@@ -72,6 +72,8 @@ mod recording;
 mod reporting;
 #[cfg(test)]
 mod resources;
+#[cfg(test)]
+mod rules;
 mod shape;
 mod shares;
 #[cfg(test)]

@@ -117,6 +117,21 @@ pub const PLAN: [&str; 9] = [
     "ahead",
     "agents_now",
 ];
+pub const RULE: [&str; 13] = [
+    "schema",
+    "id",
+    "action",
+    "most",
+    "namespace",
+    "kind",
+    "agents",
+    "require",
+    "agents_now",
+    "reason",
+    "by",
+    "since",
+    "expires_at",
+];
 pub const CONTEXT: [&str; 9] = [
     "schema",
     "name",

@@ -12,10 +12,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use model::{
-    AgentId, AgentProfile, Asking, Command, Demand, Fence, Held, Namespace, Op, Placement,
-    Principal, QueueKey, State, SystemCommand, TaskId, TaskSpec,
+    AgentId, AgentProfile, Asking, Command, Demand, Fence, Held, Op, Placement, Principal,
+    QueueKey, State, SystemCommand, TaskId, TaskSpec,
 };
-use scheduler::{Asker, Clock, Fleet, Planner, ROUND_MAX, Rotations, Round};
+use scheduler::{Asker, Clock, Fleet, Planner, ROUND_MAX, Rotations, Round, Sort};
 
 use crate::io::{Hindrance, Output, ProposalId, Refusal, SessionId, Ticket};
 use crate::pending::{Origin, PENDING_MAX, PENDING_MAX_BYTES, Pending, Queue};
@@ -31,7 +31,7 @@ const BYTES_PER_ENTRY: usize = 1024 * 1024;
 #[derive(Debug)]
 struct Placed {
     agent: AgentId,
-    namespace: Namespace,
+    sort: Sort,
     model: Option<String>,
     demand: Demand,
 }
@@ -41,7 +41,7 @@ impl Placed {
         let asked = spec.inference.as_ref();
         Placed {
             agent: placement.agent.clone(),
-            namespace: spec.namespace.clone(),
+            sort: (spec.namespace.clone(), spec.kind()),
             model: asked.map(|asked| asked.model.clone()),
             demand: spec.demand(),
         }
@@ -53,7 +53,7 @@ impl Placed {
 pub(crate) struct Reserved {
     pub attempts: u32,
     pub asking: Asking,
-    pub namespaces: BTreeMap<Namespace, u32>,
+    pub sorts: BTreeMap<Sort, u32>,
     /// Beyond slots, in the order of the decisions.
     pub demands: Vec<Demand>,
 }
@@ -350,13 +350,13 @@ impl Batch {
         for placed in &sent.placed_on {
             let Placed {
                 agent,
-                namespace,
+                sort,
                 model,
                 demand,
             } = placed;
             let reserved = self.reserved.entry(agent.clone()).or_default();
             reserved.attempts += 1;
-            *reserved.namespaces.entry(namespace.clone()).or_insert(0) += 1;
+            *reserved.sorts.entry(sort.clone()).or_insert(0) += 1;
             if !demand.is_nothing() {
                 reserved.demands.push(*demand);
             }
@@ -394,14 +394,14 @@ impl Batch {
     fn release(&mut self, placed: &Placed) {
         let Placed {
             agent,
-            namespace,
+            sort,
             model,
             demand,
         } = placed;
         let Some(reserved) = self.reserved.get_mut(agent) else {
             return;
         };
-        if let Some(count) = reserved.namespaces.get_mut(namespace) {
+        if let Some(count) = reserved.sorts.get_mut(sort) {
             *count = count.saturating_sub(1);
         }
         let mut demands = reserved.demands.iter();

@@ -60,7 +60,7 @@ impl Dispatcher {
                 prefetch: agent.prefetch(),
                 reserved: reserved.attempts,
                 asking: reserved.asking,
-                namespaces: reserved.namespaces,
+                sorts: reserved.sorts,
                 demands: reserved.demands,
             };
             fleet.agents.insert(id.clone(), view);
@@ -385,7 +385,10 @@ impl Dispatcher {
                 Event::TaskQueued { .. } | Event::TaskRequeued { .. } => self.batch.want_plan(),
                 Event::AgentUncordoned { .. }
                 | Event::NamespaceSet { .. }
-                | Event::PolicySet { .. } => self.batch.want_plan(),
+                | Event::PolicySet { .. }
+                | Event::RuleSet { .. }
+                | Event::RuleRemoved { .. }
+                | Event::RuleExpired { .. } => self.batch.want_plan(),
                 Event::BackendSet { agent } => {
                     self.batch.want_plan();
                     self.send_settings(state, agent, out);

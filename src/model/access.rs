@@ -25,6 +25,8 @@ pub fn allows(principal: &Principal, command: &Command) -> Result<(), Rejected> 
         | Command::SetBackend(_)
         | Command::SetNamespace(_)
         | Command::SetPolicy(_)
+        | Command::AddRule(_)
+        | Command::RemoveRule { .. }
         | Command::RevokeJoinToken { .. } => match principal.role {
             Role::Client => Ok(()),
             Role::Agent | Role::Controller => need("it needs a client's certificate"),

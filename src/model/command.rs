@@ -9,7 +9,7 @@ use crate::agent::AgentProfile;
 use crate::archive::Retention;
 use crate::backend::SetBackend;
 use crate::blob::{BlobRef, Held};
-use crate::id::{AgentId, Fence, Generation, Incarnation, JoinTokenId, TaskId};
+use crate::id::{AgentId, Fence, Generation, Incarnation, JoinTokenId, RuleId, TaskId};
 use crate::join_token::{Enrolled, Enrolment, NewJoinToken};
 use crate::limit;
 use crate::namespace::SetNamespace;
@@ -17,6 +17,7 @@ use crate::outcome::{Disposition, Outcome};
 use crate::policy::SetPolicy;
 use crate::principal::Principal;
 use crate::rejected::Rejected;
+use crate::rule::AddRule;
 use crate::spec::TaskSpec;
 use crate::time::Millis;
 use crate::trace::Trace;
@@ -92,6 +93,10 @@ pub enum Command {
     SetBackend(SetBackend),
     SetNamespace(SetNamespace),
     SetPolicy(SetPolicy),
+    AddRule(AddRule),
+    RemoveRule {
+        rule: RuleId,
+    },
 }
 
 /// Closes an agent to new work, and has it give up what it holds: at once what has not begun, by the
@@ -116,7 +121,7 @@ impl DrainAgent {
     }
 }
 
-fn validate_reason(reason: &str) -> Result<(), Rejected> {
+pub(crate) fn validate_reason(reason: &str) -> Result<(), Rejected> {
     match reason.len() {
         0..=limit::REASON_MAX_BYTES => Ok(()),
         _ => Err(Rejected::over("reason", limit::REASON_MAX_BYTES, "bytes")),
@@ -144,12 +149,14 @@ impl Command {
             Command::Enrol(enrolment) => enrolment.validate(),
             Command::SetBackend(asked) => asked.validate(),
             Command::SetNamespace(asked) => asked.validate(),
-            Command::SetPolicy(asked) => asked.validate(),
+            Command::SetPolicy(asked) => asked.scope.validate(),
+            Command::AddRule(asked) => asked.validate(),
             // A report is never refused: it is kept as far as the limits go.
             Command::FinishAttempt(_)
             | Command::UncordonAgent { .. }
             | Command::RemoveAgent { .. }
-            | Command::RevokeJoinToken { .. } => Ok(()),
+            | Command::RevokeJoinToken { .. }
+            | Command::RemoveRule { .. } => Ok(()),
         }
     }
 
@@ -161,6 +168,8 @@ impl Command {
             Command::CreateJoinToken(_)
             | Command::SetNamespace(_)
             | Command::SetPolicy(_)
+            | Command::AddRule(_)
+            | Command::RemoveRule { .. }
             | Command::Enrol(_)
             | Command::CancelTask { .. }
             | Command::RegisterAgent(_)
@@ -188,6 +197,8 @@ impl Command {
             | Command::SetBackend(_)
             | Command::SetNamespace(_)
             | Command::SetPolicy(_)
+            | Command::AddRule(_)
+            | Command::RemoveRule { .. }
             | Command::RevokeJoinToken { .. }
             | Command::Enrol(_) => Vec::new(),
         }
@@ -210,12 +221,11 @@ impl Command {
             Command::Enrol(enrolment) => enrolment.size(),
             Command::SetBackend(asked) => asked.name.len(),
             Command::SetNamespace(asked) => asked.size(),
-            Command::SetPolicy(asked) => {
-                let namespace = asked.scope.namespace.as_ref();
-                namespace.map_or(0, |it| it.as_str().len())
-            }
+            Command::SetPolicy(asked) => asked.scope.size(),
+            Command::AddRule(asked) => asked.size(),
             Command::UncordonAgent { .. }
             | Command::RemoveAgent { .. }
+            | Command::RemoveRule { .. }
             | Command::RevokeJoinToken { .. } => 0,
         };
         64 + payload
@@ -260,6 +270,10 @@ pub enum SystemCommand {
     /// What this agent holds had time enough to end by itself.
     ExpireDrain {
         agent: AgentId,
+    },
+    /// This rule does not hold any more.
+    ExpireRule {
+        rule: RuleId,
     },
     /// How much is kept in memory and in the archive, as this leader was configured.
     Retain(Retention),

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::archive::ArchiveStep;
 use crate::blob::BlobRef;
 use crate::command::Reply;
-use crate::id::{AgentId, Fence, Incarnation, Namespace, TaskId};
+use crate::id::{AgentId, Fence, Incarnation, Namespace, RuleId, TaskId};
 use crate::policy::Scope;
 use crate::rejected::Rejected;
 use crate::task::StateName;
@@ -83,6 +83,17 @@ pub enum Event {
     /// Agents are chosen in another way for these tasks.
     PolicySet {
         scope: Scope,
+    },
+    /// It holds from now on, or as something else than before.
+    RuleSet {
+        rule: RuleId,
+    },
+    RuleRemoved {
+        rule: RuleId,
+    },
+    /// Its time is over.
+    RuleExpired {
+        rule: RuleId,
     },
 }
 

@@ -59,6 +59,13 @@ numbered_id!(
     "a controller id such as c1"
 );
 
+numbered_id!(
+    /// A rule by hand: the log index of the entry that made it, or the next one that is free.
+    RuleId,
+    "r",
+    "a rule's id such as r17"
+);
+
 /// The log index of the entry that assigned an attempt: strictly increasing for a task.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,

@@ -36,6 +36,7 @@ mod principal;
 mod rejected;
 mod requests;
 mod resource;
+mod rule;
 mod share;
 mod snapshot;
 mod spec;
@@ -70,7 +71,7 @@ pub use event::{Applied, Event};
 pub use hash::StateHashes;
 pub use id::{
     AgentId, ControllerId, Epoch, Fence, Generation, Incarnation, JoinTokenId, Namespace,
-    ParseIdError, TaskId,
+    ParseIdError, RuleId, TaskId,
 };
 pub use index::{QueueKey, Requirement, Waiting};
 pub use inference::{Backend, Endpoint, Inference, Usage, validate_backends, validate_model};
@@ -85,6 +86,7 @@ pub use rejected::Rejected;
 pub use resource::{
     Demand, Gpus, Hardware, Mebibytes, Need, Processors, Supply, Taken, could, room,
 };
+pub use rule::{AddRule, Agents, Rule, RuleAction};
 pub use share::{Tenant, TenantUsage};
 pub use spec::{Kind, NoSuchKind, TaskSpec, validate_labels};
 pub use state::{Archived, State};

@@ -97,6 +97,38 @@ pub struct Scope {
     pub kind: Option<Kind>,
 }
 
+impl Scope {
+    /// Whether it has such tasks in it.
+    pub fn has(&self, namespace: &Namespace, kind: Kind) -> bool {
+        self.namespace.as_ref().is_none_or(|own| own == namespace)
+            && self.kind.is_none_or(|own| own == kind)
+    }
+
+    /// Tasks of both.
+    pub(crate) fn meet(&self, other: &Scope) -> Scope {
+        let namespace = self.namespace.as_ref().or(other.namespace.as_ref());
+        Scope {
+            namespace: namespace.cloned(),
+            kind: self.kind.or(other.kind),
+        }
+    }
+
+    pub fn validate(&self) -> Result<(), Rejected> {
+        match &self.namespace {
+            Some(namespace) if !namespace.is_valid() => {
+                Err(Rejected::Invalid(format!("bad namespace `{namespace}`")))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// About how many bytes it takes in the log.
+    pub fn size(&self) -> usize {
+        let namespace = self.namespace.as_ref();
+        namespace.map_or(0, |it| it.as_str().len())
+    }
+}
+
 impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.namespace, self.kind) {
@@ -130,17 +162,6 @@ pub struct Policy {
 pub struct SetPolicy {
     pub scope: Scope,
     pub strategy: Option<Strategy>,
-}
-
-impl SetPolicy {
-    pub fn validate(&self) -> Result<(), Rejected> {
-        match &self.scope.namespace {
-            Some(namespace) if !namespace.is_valid() => {
-                Err(Rejected::Invalid(format!("bad namespace `{namespace}`")))
-            }
-            Some(_) | None => Ok(()),
-        }
-    }
 }
 
 impl State {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{AgentId, JoinTokenId, Namespace, TaskId};
+use crate::id::{AgentId, JoinTokenId, Namespace, RuleId, TaskId};
 use crate::version::StateVersion;
 
 /// Why a command changed nothing.
@@ -60,6 +60,11 @@ pub enum Rejected {
         "namespace {namespace} can't have that quota: {why}; give at least as many, or cancel some first"
     )]
     QuotaTooLow { namespace: Namespace, why: String },
+    /// No agent would be left, or it would change nothing.
+    #[error("this rule can't be: {0}")]
+    RuleContradicts(String),
+    #[error("there is no rule {0}: see `quorate policy rules`")]
+    NoSuchRule(RuleId),
 }
 
 impl Rejected {

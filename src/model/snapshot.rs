@@ -10,13 +10,14 @@ use crate::archive::Segment;
 use crate::backend::{BackendKey, BackendSettings};
 use crate::blob::{Blob, BlobDigest};
 use crate::entry::{DecodeError, read_body, write};
-use crate::id::{AgentId, Namespace, TaskId};
+use crate::id::{AgentId, Namespace, RuleId, TaskId};
 use crate::index::Index;
 use crate::join_token::{Joining, JoiningDump};
 use crate::namespace::NamespaceSettings;
 use crate::outcome::Outcome;
 use crate::policy::{Policy, Scope};
 use crate::requests::{self, Requests};
+use crate::rule::Rule;
 use crate::share::{Account, Tenant};
 use crate::spec::TaskSpec;
 use crate::state::{Meta, State};
@@ -27,7 +28,7 @@ use crate::version::StateVersion;
 /// The format of a state at version 1, which release 0.1.0 reads.
 const FORMAT: u8 = 1;
 /// Of one at any later version: the same, and behind it the back ends, the blobs, the packed request ids, the accounts, the
-/// namespaces and the policies. Release 0.1.0 does not look at the version, and must not go on from a state that it does not understand.
+/// namespaces, the policies and the rules. Release 0.1.0 does not look at the version, and must not go on from a state that it does not understand.
 const VERSIONED: u8 = 2;
 
 /// A snapshot at version 1, its fields by their places: the bytes are those of the release before, which can read them.
@@ -97,6 +98,7 @@ impl State {
                     self.accounts.dump(),
                     self.namespaces.dump(),
                     self.policies.dump(),
+                    self.rules.dump(),
                 );
                 write(VERSIONED, &later, to)
             }
@@ -122,16 +124,18 @@ impl State {
             Rows<Tenant, Account>,
             Rows<Namespace, NamespaceSettings>,
             Rows<Scope, Policy>,
+            Rows<RuleId, Rule>,
         );
         let mut format = [0];
         from.read_exact(&mut format)
             .map_err(|_| DecodeError::Empty)?;
-        let (dumped, backends, blobs, packs, accounts, namespaces, policies) = match format {
+        let (dumped, backends, blobs, packs, accounts, namespaces, policies, rules) = match format {
             [FORMAT] => (
                 read_body::<Dumped>(from)?,
                 Rows::default(),
                 Rows::default(),
                 Vec::new(),
+                Rows::default(),
                 Rows::default(),
                 Rows::default(),
                 Rows::default(),
@@ -157,6 +161,7 @@ impl State {
             accounts: Table::restore("account", accounts),
             namespaces: Table::restore("namespace", namespaces),
             policies: Table::restore("policy", policies),
+            rules: Table::restore("rule", rules),
             touched: Touched::default(),
             index: Index::default(),
             hash_at: (hash_index, hash.into_array()),

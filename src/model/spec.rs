@@ -291,10 +291,7 @@ impl TaskSpec {
 
     fn validate_labels(&self) -> Result<(), Rejected> {
         validate_labels(&self.labels)?;
-        if self.require.len() > limit::LABELS_MAX {
-            return Err(Rejected::over("require", limit::LABELS_MAX, "expressions"));
-        }
-        Ok(())
+        validate_require(&self.require)
     }
 
     /// About how many bytes it takes in the log: the texts, and a little for each field.
@@ -314,6 +311,14 @@ impl TaskSpec {
                 .map(|(key, value)| key.len() + value.len() + 10)
                 .sum::<usize>()
             + self.require.iter().map(Expression::size).sum::<usize>()
+    }
+}
+
+/// The limit on expressions, which tasks and rules share.
+pub fn validate_require(require: &[Expression]) -> Result<(), Rejected> {
+    match require.len() {
+        0..=limit::LABELS_MAX => Ok(()),
+        _ => Err(Rejected::over("require", limit::LABELS_MAX, "expressions")),
     }
 }
 

@@ -15,7 +15,7 @@ use crate::archive::{Retention, Segment};
 use crate::backend::{BackendKey, BackendSettings};
 use crate::blob::{Blob, BlobDigest, BlobRef};
 use crate::hash::{Sum, digest};
-use crate::id::{AgentId, Fence, Generation, Incarnation, Namespace, TaskId};
+use crate::id::{AgentId, Fence, Generation, Incarnation, Namespace, RuleId, TaskId};
 use crate::index::{Index, QueueKey, Waiting};
 use crate::join_token::Joining;
 use crate::limit;
@@ -24,6 +24,7 @@ use crate::outcome::Outcome;
 use crate::policy::{Policy, Scope};
 use crate::requests::Requests;
 use crate::resource::Taken;
+use crate::rule::Rule;
 use crate::share::{Account, Tenant};
 use crate::spec::TaskSpec;
 use crate::table::Table;
@@ -79,6 +80,7 @@ pub struct State {
     pub(crate) accounts: Table<Tenant, Account>,
     pub(crate) namespaces: Table<Namespace, NamespaceSettings>,
     pub(crate) policies: Table<Scope, Policy>,
+    pub(crate) rules: Table<RuleId, Rule>,
     /// What stands beside the log, and is referred to.
     pub(crate) blobs: Table<BlobDigest, Blob>,
     pub(crate) index: Index,
@@ -102,6 +104,7 @@ impl Default for State {
             accounts: Table::new("account"),
             namespaces: Table::new("namespace"),
             policies: Table::new("policy"),
+            rules: Table::new("rule"),
             blobs: Table::new("blob"),
             index: Index::default(),
             touched: Touched::default(),
@@ -347,10 +350,10 @@ impl State {
         self.hash_at
     }
 
-    fn summed(&self, sums: impl FnOnce([&dyn Summed; 13]) -> [Sum; 13]) -> [u8; 32] {
+    fn summed(&self, sums: impl FnOnce([&dyn Summed; 14]) -> [Sum; 14]) -> [u8; 32] {
         let mut total = Sum::default();
         total.add(digest("meta", &(), &self.meta));
-        let tables: [&dyn Summed; 13] = [
+        let tables: [&dyn Summed; 14] = [
             &self.tasks,
             &self.specs,
             &self.results,
@@ -364,6 +367,7 @@ impl State {
             &self.accounts,
             &self.namespaces,
             &self.policies,
+            &self.rules,
         ];
         for sum in sums(tables) {
             total.merge(sum);

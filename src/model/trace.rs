@@ -58,6 +58,15 @@ pub enum Reason {
     /// It is kept free for a task that asks for more and has waited for too long.
     #[serde(rename = "k")]
     Kept,
+    /// A rule by hand keeps these tasks from it.
+    #[serde(rename = "x")]
+    Excluded,
+    /// A rule by hand pins these tasks to others.
+    #[serde(rename = "p")]
+    PinnedElsewhere,
+    /// It holds as many of these tasks as a rule by hand allows.
+    #[serde(rename = "c")]
+    Capped,
     /// For reasons that a trace has no room for.
     #[serde(rename = "o")]
     Others,
@@ -89,6 +98,9 @@ impl fmt::Display for Reason {
             Reason::Kept => {
                 "it is kept free for a task that asks for more, and has waited for too long"
             }
+            Reason::Excluded => "a rule excludes such tasks from it",
+            Reason::PinnedElsewhere => "a rule pins such tasks to other agents",
+            Reason::Capped => "it holds as many such tasks as a rule allows",
             Reason::Others => "for another reason",
         })
     }
@@ -209,7 +221,10 @@ mod tests {
             Reason::MemoryTaken => Some(Reason::GpusTaken),
             Reason::GpusTaken => Some(Reason::VramTaken),
             Reason::VramTaken => Some(Reason::Kept),
-            Reason::Kept | Reason::Others => None,
+            Reason::Kept => Some(Reason::Excluded),
+            Reason::Excluded => Some(Reason::PinnedElsewhere),
+            Reason::PinnedElsewhere => Some(Reason::Capped),
+            Reason::Capped | Reason::Others => None,
         } {
             all.push(next);
         }
@@ -270,7 +285,7 @@ mod tests {
         #[test]
         fn what_has_room_is_left_in_a_trace_and_what_is_left_out_had_none(
             lengths in prop::collection::vec(1..=63usize, 3),
-            few in prop::collection::vec(0..=10_000u32, 21),
+            few in prop::collection::vec(0..=10_000u32, 24),
         ) {
             let mut told = worst();
             let places = std::iter::once(&mut told.winner).chain(&mut told.runners_up);

@@ -48,11 +48,13 @@ impl StateVersion {
     pub const POLICIES: StateVersion = StateVersion(2);
     /// From which on tasks ask for hardware, and agents say what they have.
     pub const RESOURCES: StateVersion = StateVersion(2);
+    /// From which on people make rules.
+    pub const RULES: StateVersion = StateVersion(2);
     /// The newest that this release understands, and the one that a new cluster begins with.
     ///
     /// 2: the version is raised by an entry; blobs; settings of back ends; what is given back again waits; what agents
     /// understand; packed request ids; classes of tasks, and how long they wait; who has used how much, and
-    /// settings of namespaces; how agents are chosen; what tasks ask for, and agents have.
+    /// settings of namespaces; how agents are chosen; what tasks ask for, and agents have; rules by hand.
     pub const NEWEST: StateVersion = StateVersion(2);
 }
 
@@ -148,6 +150,7 @@ impl Command {
             Command::SetBackend(_) => StateVersion::BACKENDS,
             Command::SetNamespace(_) => StateVersion::SHARES,
             Command::SetPolicy(_) => StateVersion::POLICIES,
+            Command::AddRule(_) | Command::RemoveRule { .. } => StateVersion::RULES,
             Command::RegisterAgent(profile) if profile.supply.is_some() => StateVersion::RESOURCES,
             Command::RegisterAgent(profile) if profile.protocol > AgentProtocol::FIRST => {
                 StateVersion::AGENT_PROTOCOLS
@@ -182,6 +185,7 @@ impl SystemCommand {
             | SystemCommand::ExpireDeadline { .. }
             | SystemCommand::ExpireDrain { .. }
             | SystemCommand::Retain(_) => StateVersion::FIRST,
+            SystemCommand::ExpireRule { .. } => StateVersion::RULES,
             // It comes before what it makes room for. Who proposes it has asked all members first.
             SystemCommand::RaiseVersion { .. } => StateVersion::FIRST,
         }

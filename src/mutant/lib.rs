@@ -48,6 +48,8 @@ pub enum Mutant {
     ResourcesUnchecked,
     /// A cordoned agent may be given work.
     CordonIgnored,
+    /// A rule by hand is kept and not obeyed: an entry does not look, nor does the plan.
+    RulesUnchecked,
     /// A namespace is given more at once than its quota: an entry does not look.
     RunningQuotaUnchecked,
     /// A submit is taken though as many tasks of its namespace wait as its quota admits.

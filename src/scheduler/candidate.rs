@@ -1,6 +1,7 @@
 //! An agent with room in a round, as the strategies see it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use model::{
     Agent, AgentId, Asking, Class, Demand, Expression, Namespace, Need, Reason, State, Strategy,
@@ -8,10 +9,11 @@ use model::{
 };
 
 use crate::filter::{self, Room};
-use crate::fleet::AgentView;
+use crate::fleet::{AgentView, Sort};
 use crate::kept::Holder;
 use crate::rotation::{Rotations, Turn};
-use crate::score::{self, Measure};
+use crate::rules::{RuleSet, Rules};
+use crate::score::{self, Formula, Measure};
 
 /// What tasks of one requirement have to have in common to share a ranking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +26,8 @@ pub struct Lens {
     pub demand: Demand,
     /// Which agents that are kept free they may have all the same.
     pub claim: Claim,
+    /// The rules by hand that concern them.
+    pub rules: RuleSet,
 }
 
 /// Who may go to an agent that is kept free.
@@ -52,8 +56,8 @@ impl Claim {
 impl Lens {
     /// Where the best agent depends on more than the agents, the ranking only says which of them fit: there may be as many
     /// clients, or namespaces, as tasks.
-    pub fn of(strategy: Strategy, spec: &TaskSpec, claim: Claim) -> Lens {
-        let order = match strategy {
+    pub fn of(of: &For<'_>, spec: &TaskSpec, claim: Claim) -> Lens {
+        let order = match of.formula.strategy {
             Strategy::IpHash | Strategy::Spread => Strategy::Adaptive,
             others => others,
         };
@@ -62,16 +66,18 @@ impl Lens {
             is_plain: spec.blobs.is_empty(),
             demand: spec.demand(),
             claim,
+            rules: of.rules,
         }
     }
 
     /// Of tasks that take as much, may go as far, and are else as plain as can be.
-    pub fn plain(demand: Demand, claim: Claim) -> Lens {
+    pub fn plain(demand: Demand, claim: Claim, rules: RuleSet) -> Lens {
         Lens {
             order: Strategy::Adaptive,
             is_plain: true,
             demand,
             claim,
+            rules,
         }
     }
 }
@@ -79,21 +85,26 @@ impl Lens {
 /// For whom an agent is chosen, as strategies see it.
 #[derive(Debug)]
 pub struct For<'t> {
-    pub strategy: Strategy,
+    pub formula: &'static Formula,
+    /// The rules by hand that concern the task.
+    pub rules: RuleSet,
     namespace: &'t Namespace,
     /// Where the strategy goes by it.
     client: Option<u64>,
 }
 
 impl<'t> For<'t> {
-    pub fn of(strategy: Strategy, spec: &'t TaskSpec, user: &str) -> For<'t> {
+    pub fn of(state: &State, rules: &Rules<'_>, spec: &'t TaskSpec, user: &str) -> For<'t> {
+        let strategy = state.strategy_for(spec);
+        let concerning = rules.concerning(spec);
         let client = || {
             let session = spec.labels.get(model::SESSION_LABEL);
             let client = session.map_or(user, String::as_str);
             score::client(spec.namespace.as_str(), client)
         };
         For {
-            strategy,
+            formula: score::formula(strategy, rules.have_preference(concerning)),
+            rules: concerning,
             namespace: &spec.namespace,
             client: (strategy == Strategy::IpHash).then(client),
         }
@@ -101,9 +112,13 @@ impl<'t> For<'t> {
 }
 
 impl For<'_> {
+    pub fn strategy(&self) -> Strategy {
+        self.formula.strategy
+    }
+
     /// Whether the strategy goes by what an agent holds of the namespace.
     pub fn goes_by_own(&self) -> bool {
-        self.strategy == Strategy::Spread
+        self.strategy() == Strategy::Spread
     }
 }
 
@@ -118,40 +133,60 @@ pub struct Candidate<'a> {
     pub taken: Taken,
     /// It takes nothing else, but what is of a higher class.
     pub kept_for: Option<Holder>,
+    /// The rules by hand that hold, and those of them that name it.
+    rules: Arc<Rules<'a>>,
+    naming: RuleSet,
     /// Breaks ties; not before there is a seed.
     pub tie: u64,
     /// Stands for its name.
     name: u64,
-    /// What it was given in this round and before, of which the log knows nothing yet, by namespace.
-    given: BTreeMap<Namespace, u32>,
-    /// All its attempts by namespace, once anybody has asked.
-    own: Option<BTreeMap<Namespace, u32>>,
+    /// What it was given in this round and before, of which the log knows nothing yet, by sort.
+    given: BTreeMap<Sort, u32>,
+    /// All its attempts by sort, once anybody has asked.
+    own: Option<BTreeMap<Sort, u32>>,
     /// Its turns, one after the other and by slots, as they were when the round began or when it last took one.
     turns: [Turn; 2],
 }
 
-/// Whether no slot is free, the score, what breaks ties, and the number of the agent among the candidates.
-pub type Rank = (bool, i64, u64, usize);
+/// Its place among the candidates: what stands above decides before what stands below.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rank {
+    pub is_full: bool,
+    /// Preferences that it does not meet.
+    pub unmet: u32,
+    score: i64,
+    tie: u64,
+    /// Of the agent among the candidates.
+    pub number: usize,
+}
 
 impl<'a> Candidate<'a> {
     pub fn new(
         (agent, room): (&'a Agent, Room),
         (state, view): (&State, &AgentView),
         rotations: &Rotations,
+        rules: &Arc<Rules<'a>>,
     ) -> Candidate<'a> {
         let id = &agent.profile.id;
-        Candidate {
+        let naming = rules.naming(&agent.profile);
+        let mut candidate = Candidate {
             agent,
             room,
             asking: filter::asking(state, agent, view),
             taken: filter::taken(state, agent, view),
             kept_for: None,
+            rules: Arc::clone(rules),
+            naming,
             tie: 0,
             name: score::name(id),
-            given: view.namespaces.clone(),
+            given: view.sorts.clone(),
             own: None,
             turns: rotations.turns(id),
+        };
+        if rules.have_cap(naming) {
+            candidate.count_own(state);
         }
+        candidate
     }
 
     pub fn has_room(&self) -> bool {
@@ -170,7 +205,19 @@ impl<'a> Candidate<'a> {
         if !lens.is_plain {
             self.agent.profile.understands_blobs()?;
         }
+        self.obeys(lens.rules)?;
         self.is_open_to(lens.claim)
+    }
+
+    /// Whether rules by hand let it have a task that these concern.
+    pub fn obeys(&self, rules: RuleSet) -> Result<(), Reason> {
+        self.rules.admit(rules, self.naming)?;
+        let held = |rule: &model::Rule| {
+            let own = self.own.iter().flatten();
+            let own = own.filter(|((namespace, kind), _)| rule.concerns(namespace, *kind));
+            own.map(|(_, count)| *count).sum()
+        };
+        self.rules.have_room(rules, self.naming, held)
     }
 
     pub fn is_open_to(&self, claim: Claim) -> Result<(), Reason> {
@@ -190,35 +237,54 @@ impl<'a> Candidate<'a> {
     }
 
     /// Its place among the others in a ranking. A free slot comes before everything: what is sent ahead waits where
-    /// another agent could run it.
-    pub fn rank(&self, order: Strategy, number: usize) -> Rank {
+    /// another agent could run it. Then preferences.
+    pub fn rank(&self, lens: Lens, number: usize) -> Rank {
         let exact = |(turn, last): Turn| (i64::try_from(turn).unwrap_or(i64::MAX), last);
-        let (score, tie) = match order {
+        let (score, tie) = match lens.order {
             // Those whose turns come at the same time take them in the same order each time.
             Strategy::RoundRobin => exact(self.turns[0]),
             Strategy::WeightedRoundRobin => exact(self.turns[1]),
-            of_agents => (self.of_room().weighted(of_agents), self.tie),
+            of_agents => {
+                let formula = score::formula(of_agents, false);
+                (self.of_room().weighted(formula), self.tie)
+            }
         };
-        (!self.has_free_slot(), score, tie, number)
+        Rank {
+            is_full: !self.has_free_slot(),
+            unmet: self.unmet(lens.rules),
+            score,
+            tie,
+            number,
+        }
+    }
+
+    fn unmet(&self, rules: RuleSet) -> u32 {
+        self.rules.unmet(rules, self.naming)
     }
 
     /// The same of one task alone, for strategies whose rankings say no more than who fits.
     pub fn rank_for(&self, of: &For<'_>, number: usize) -> Rank {
         let measure = self.measure(of, 0);
-        let score = match of.strategy {
+        let score = match of.strategy() {
             // Exact, where the score is rounded.
             Strategy::IpHash => i64::try_from(measure.distance >> 1).unwrap_or(i64::MAX),
-            strategy => measure.weighted(strategy),
+            _ => measure.weighted(of.formula),
         };
-        (!self.has_free_slot(), score, self.tie, number)
+        Rank {
+            is_full: !self.has_free_slot(),
+            unmet: measure.unmet,
+            score,
+            tie: self.tie,
+            number,
+        }
     }
 
     /// Looks through what it holds, once in a round: for a strategy that goes by that.
     pub fn count_own(&mut self, state: &State) {
         if self.own.is_none() {
             let mut own = self.given.clone();
-            for namespace in filter::namespaces_of(state, &self.agent.profile.id) {
-                *own.entry(namespace).or_insert(0) += 1;
+            for sort in filter::sorts_of(state, &self.agent.profile.id) {
+                *own.entry(sort).or_insert(0) += 1;
             }
             self.own = Some(own);
         }
@@ -227,6 +293,7 @@ impl<'a> Candidate<'a> {
     fn of_room(&self) -> Measure {
         Measure {
             room: self.room,
+            unmet: 0,
             turn: 0,
             own: 0,
             distance: 0,
@@ -235,10 +302,12 @@ impl<'a> Candidate<'a> {
 
     /// All that the strategy's formula looks at; its own attempts were counted before, where it goes by them.
     pub fn measure(&self, of: &For<'_>, turn: i64) -> Measure {
-        let own = self.own.as_ref().and_then(|own| own.get(of.namespace));
+        let own = self.own.iter().flatten();
+        let own = own.filter(|((namespace, _), _)| namespace == of.namespace);
         Measure {
+            unmet: self.unmet(of.rules),
             turn,
-            own: own.copied().unwrap_or(0),
+            own: own.map(|(_, count)| *count).sum(),
             distance: of.client.map_or(0, |it| score::distance(it, self.name)),
             ..self.of_room()
         }
@@ -255,7 +324,8 @@ impl<'a> Candidate<'a> {
             self.taken.add(&demand, &gpus);
         }
         let counts = self.own.as_mut().unwrap_or(&mut self.given);
-        *counts.entry(spec.namespace.clone()).or_insert(0) += 1;
+        let sort = (spec.namespace.clone(), spec.kind());
+        *counts.entry(sort).or_insert(0) += 1;
     }
 
     pub fn note_turns(&mut self, rotations: &Rotations) {

@@ -1,4 +1,4 @@
-//! What has run out of time: leases, deadlines, drains. The answers are commands; `apply`
+//! What has run out of time: leases, deadlines, drains, rules. The answers are commands; `apply`
 //! checks them again, and an expiry is an entry like any other.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -97,6 +97,8 @@ pub fn due(state: &State, leases: &Leases, clock: Clock) -> Vec<SystemCommand> {
         .take(DEADLINES_MAX);
     commands.extend(late.map(|(_, task)| SystemCommand::ExpireDeadline { task }));
     commands.extend(expired_drains(state, clock.state));
+    let over = state.rules().filter(|rule| !rule.holds_at(clock.state));
+    commands.extend(over.map(|rule| SystemCommand::ExpireRule { rule: rule.id }));
     commands
 }
 

@@ -1,15 +1,19 @@
 //! Why a task waits, or why it runs where it does: `task why`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use model::{AgentId, Phase, Reason, State, Strategy, Task, TaskId, TaskSpec, Timestamp};
+use model::{
+    AgentId, Phase, Reason, Rule, RuleAction, State, Strategy, Task, TaskId, TaskSpec, Timestamp,
+};
 
 use crate::candidate::{Candidate, Claim, For};
 use crate::filter;
 use crate::fleet::Fleet;
 use crate::kept::{Holder, kept};
 use crate::order::{self, Ahead};
-use crate::score;
+use crate::rules::{RuleSet, Rules};
+use crate::score::{self, Formula};
 use crate::shortfall::shortfall;
 
 /// How one agent stands towards a waiting task now: its score, or why not.
@@ -25,7 +29,7 @@ pub struct Explanation {
     /// One sentence.
     pub summary: String,
     /// For a queued task: how an agent is to be chosen.
-    pub strategy: Option<Strategy>,
+    pub formula: Option<&'static Formula>,
     /// For a queued task: what goes before it.
     pub ahead: Option<Ahead>,
     /// For a queued task: each agent, by id.
@@ -33,6 +37,10 @@ pub struct Explanation {
 }
 
 impl Explanation {
+    pub fn strategy(&self) -> Option<Strategy> {
+        self.formula.map(|formula| formula.strategy)
+    }
+
     /// For a queued task: 1 is next.
     pub fn position(&self) -> Option<usize> {
         self.ahead.map(|ahead| ahead.total() + 1)
@@ -69,7 +77,7 @@ pub fn explain_decided(task: &Task) -> Explanation {
     };
     Explanation {
         summary,
-        strategy: None,
+        formula: None,
         ahead: None,
         agents: Vec::new(),
     }
@@ -85,7 +93,14 @@ fn decided(task: &Task) -> String {
     };
     // The scores stand beside it, in the decision, in a unit that needs no explanation there.
     let formula = score::formula_of(trace.policy_version);
-    let why = formula.map_or("chosen as a later release chooses", |it| words(it.strategy));
+    let why = match formula {
+        None => "chosen as a later release chooses".to_owned(),
+        Some(it) if !it.prefers => words(it.strategy).to_owned(),
+        Some(it) => match trace.winner.terms.first() {
+            Some(0) => format!("preferred, and {}", words(it.strategy)),
+            _ => format!("{}, none that is preferred being free", words(it.strategy)),
+        },
+    };
     format!("{}, {why}{others}", trace.winner.agent)
 }
 
@@ -122,11 +137,13 @@ fn waiting(
     (task, spec): (&Task, &TaskSpec),
     not_before: Option<Timestamp>,
 ) -> Explanation {
-    let of = For::of(state.strategy_for(spec), spec, &task.user);
-    let kept = kept(state, fleet, now);
+    let rules = Arc::new(Rules::of(state, now));
+    let of = For::of(state, &rules, spec, &task.user);
+    let kept = kept(state, fleet, &rules, now);
     let own = kept.iter().find(|(_, (_, holder))| *holder == task.id);
     let claim = Claim::of(&kept, Some(task.id), spec);
-    let agents = verdicts(state, fleet, (spec, &of), (&kept, claim));
+    let agents = verdicts(state, fleet, (spec, &of, &rules), (&kept, claim));
+    let by_hand = by_hand(&rules, of.rules, &agents);
     let ahead = order::ahead_of(state, task, now);
     let later = if ahead.is_least { " or later" } else { "" };
     let position = format!("{}{later}", ahead.total() + 1);
@@ -153,6 +170,7 @@ fn waiting(
                 });
                 std::iter::once(waits)
                     .chain(short)
+                    .chain(by_hand)
                     .chain(own)
                     .collect::<Vec<_>>()
                     .join(" ")
@@ -168,10 +186,26 @@ fn waiting(
     };
     Explanation {
         summary,
-        strategy: Some(of.strategy),
+        formula: Some(of.formula),
         ahead: Some(ahead),
         agents,
     }
+}
+
+/// The rules that keep some agents from it, as those who made them said it.
+fn by_hand(rules: &Rules<'_>, concerning: RuleSet, agents: &[AgentVerdict]) -> Vec<String> {
+    let refused = |why: &Reason| agents.iter().any(|it| it.standing.as_ref() == Err(why));
+    let keeps_some = |rule: &&Rule| match rule.asked.action {
+        RuleAction::Exclude => refused(&Reason::Excluded),
+        RuleAction::Pin => refused(&Reason::PinnedElsewhere),
+        RuleAction::Cap(_) => refused(&Reason::Capped),
+        RuleAction::Prefer => false,
+    };
+    let told = rules.in_set(concerning).filter(keeps_some).map(|rule| {
+        let (id, asked, by) = (rule.id, &rule.asked, &rule.by);
+        format!("Rule {id}: {asked} ({by}: {}).", asked.reason)
+    });
+    told.collect()
 }
 
 /// What it waits for, whatever the agents are like.
@@ -202,7 +236,7 @@ struct Fitting {
 fn verdicts(
     state: &State,
     fleet: &Fleet,
-    asked: (&TaskSpec, &For<'_>),
+    asked: (&TaskSpec, &For<'_>, &Arc<Rules<'_>>),
     (kept, claim): (&BTreeMap<AgentId, Holder>, Claim),
 ) -> Vec<AgentVerdict> {
     let standings = state.agents().map(|agent| {
@@ -226,7 +260,7 @@ fn verdicts(
 fn standing(
     state: &State,
     fleet: &Fleet,
-    (spec, of): (&TaskSpec, &For<'_>),
+    (spec, of, rules): (&TaskSpec, &For<'_>, &Arc<Rules<'_>>),
     (agent, kept_for, claim): (&model::Agent, Option<Holder>, Claim),
 ) -> Result<Fitting, Reason> {
     let id = &agent.profile.id;
@@ -236,17 +270,19 @@ fn standing(
     filter::fits(agent, &spec.require)?;
     agent.profile.understands(spec)?;
     model::could(agent.profile.supply.as_ref(), &spec.demand())?;
+    rules.admit(of.rules, rules.naming(&agent.profile))?;
     filter::accepts_work(agent, &view, room)?;
-    let mut candidate = Candidate::new((agent, room), (state, &view), &fleet.rotations);
+    let mut candidate = Candidate::new((agent, room), (state, &view), &fleet.rotations, rules);
     candidate.fits(state, spec.need())?;
+    candidate.obeys(of.rules)?;
     candidate.kept_for = kept_for;
     candidate.is_open_to(claim)?;
     if of.goes_by_own() {
         candidate.count_own(state);
     }
-    let turn = fleet.rotations.until(of.strategy, id);
+    let turn = fleet.rotations.until(of.strategy(), id);
     Ok(Fitting {
-        scored: candidate.measure(of, turn).scored(of.strategy, id),
+        scored: candidate.measure(of, turn).scored(of.formula, id),
         has_free_slot: candidate.has_free_slot(),
     })
 }
@@ -298,6 +334,12 @@ fn summary(agents: &[AgentVerdict], position: &str) -> String {
             Reason::Kept,
             "are kept free for tasks that ask for more, and have waited for too long",
         ),
+        (Reason::Excluded, "have a rule against such tasks"),
+        (
+            Reason::PinnedElsewhere,
+            "are not among those to which a rule pins it",
+        ),
+        (Reason::Capped, "hold as many such tasks as a rule allows"),
         (Reason::Lost, "are lost"),
         (Reason::NotConnected, "are not connected"),
         (Reason::Suspect, "are suspect"),

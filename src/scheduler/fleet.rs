@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use model::{AgentId, BlobDigest, BlobRef, Demand, Namespace, TaskSpec};
+use model::{AgentId, BlobDigest, BlobRef, Demand, Kind, Namespace, TaskSpec};
 
 use crate::rotation::Rotations;
 
@@ -45,6 +45,9 @@ pub struct AgentView {
     pub asking: model::Asking,
     /// What they take beyond slots, where that is something; in the order in which they were decided.
     pub demands: Vec<Demand>,
-    /// And their namespaces.
-    pub namespaces: BTreeMap<Namespace, u32>,
+    /// How many of them there are of each sort.
+    pub sorts: BTreeMap<Sort, u32>,
 }
+
+/// What strategies and rules tell tasks apart by.
+pub type Sort = (Namespace, Kind);

@@ -15,6 +15,7 @@ use model::{
 use crate::filter::{self, Room};
 use crate::fleet::Fleet;
 use crate::order;
+use crate::rules::{RuleSet, Rules};
 
 /// For who does not rise: somebody waits for it.
 const SHORT_PATIENCE: Millis = Millis(60_000);
@@ -35,7 +36,12 @@ pub fn patience(class: Class) -> Millis {
 pub type Holder = (Class, TaskId);
 
 /// For whom each agent is kept.
-pub fn kept(state: &State, fleet: &Fleet, now: Timestamp) -> BTreeMap<AgentId, Holder> {
+pub fn kept(
+    state: &State,
+    fleet: &Fleet,
+    rules: &Rules<'_>,
+    now: Timestamp,
+) -> BTreeMap<AgentId, Holder> {
     let mut waiting = overdue(state, fleet, now);
     if waiting.is_empty() {
         return BTreeMap::new();
@@ -43,7 +49,7 @@ pub fn kept(state: &State, fleet: &Fleet, now: Timestamp) -> BTreeMap<AgentId, H
     let served = served(state);
     waiting.retain(|(_, id)| line_of(state, *id).is_some_and(|line| !served.contains(&line)));
     waiting.sort_unstable();
-    let agents: Vec<Open<'_>> = open(state, fleet).collect();
+    let agents: Vec<Open<'_>> = open(state, fleet, rules).collect();
     let most = (state.agents().count() / SHARE + 1).min(KEPT_MAX);
     let mut kept = BTreeMap::new();
     // Some could run nowhere: they take no place from those behind them.
@@ -55,6 +61,8 @@ pub fn kept(state: &State, fleet: &Fleet, now: Timestamp) -> BTreeMap<AgentId, H
             continue;
         };
         let free = agents.iter().filter(|it| !kept.contains_key(it.id()));
+        let concerning = rules.concerning(&spec);
+        let free = free.filter(|it| rules.admit(concerning, it.naming).is_ok());
         let lacking = free.filter_map(|agent| Some((agent.lacks(&spec, task)?, agent.id())));
         if let Some((_, agent)) = lacking.min() {
             kept.insert(agent.clone(), holder);
@@ -104,9 +112,15 @@ struct Open<'a> {
     supply: &'a Supply,
     taken: Taken,
     busy: u32,
+    /// The rules by hand that name it.
+    naming: RuleSet,
 }
 
-fn open<'a>(state: &'a State, fleet: &'a Fleet) -> impl Iterator<Item = Open<'a>> {
+fn open<'a>(
+    state: &'a State,
+    fleet: &'a Fleet,
+    rules: &'a Rules<'_>,
+) -> impl Iterator<Item = Open<'a>> {
     const EMPTY: Room = Room {
         slots: 1,
         taken: 0,
@@ -120,6 +134,7 @@ fn open<'a>(state: &'a State, fleet: &'a Fleet) -> impl Iterator<Item = Open<'a>
             supply: agent.profile.supply.as_ref()?,
             taken: filter::taken(state, agent, view),
             busy: filter::room(state, agent, view).taken,
+            naming: rules.naming(&agent.profile),
         })
     })
 }

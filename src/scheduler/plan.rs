@@ -20,6 +20,7 @@ use crate::kept::{Holder, kept};
 use crate::order::{self, Became, Line, Turns};
 use crate::ranking::{Ranking, Rankings};
 use crate::rotation::Rotations;
+use crate::rules::Rules;
 use crate::score;
 
 /// Requirements that one round looks at, and lines that it takes from: with the tasks in it they bound its time to a few
@@ -82,12 +83,15 @@ pub struct Planner<'a> {
     seed: Option<u64>,
     /// For whom agents are kept free.
     kept: BTreeMap<AgentId, Holder>,
+    /// Those by hand that hold.
+    rules: Arc<Rules<'a>>,
 }
 
 impl<'a> Planner<'a> {
     /// At a state time.
     pub fn new(state: &'a State, fleet: &'a Fleet, now: Timestamp) -> Planner<'a> {
-        let kept = kept(state, fleet, now);
+        let rules = Arc::new(Rules::of(state, now));
+        let kept = kept(state, fleet, &rules, now);
         let mut planner = Planner {
             state,
             fleet,
@@ -99,6 +103,7 @@ impl<'a> Planner<'a> {
             quotas: BTreeMap::new(),
             seed: None,
             kept,
+            rules,
         };
         let unknown = AgentView::default();
         for agent in state.agents() {
@@ -107,7 +112,9 @@ impl<'a> Planner<'a> {
             match filter::accepts_work(agent, view, room) {
                 Ok(()) => {
                     let known = (state, view);
-                    let mut candidate = Candidate::new((agent, room), known, &fleet.rotations);
+                    let rules = &planner.rules;
+                    let mut candidate =
+                        Candidate::new((agent, room), known, &fleet.rotations, rules);
                     candidate.kept_for = planner.kept.get(&agent.profile.id).copied();
                     planner.candidates.push(candidate);
                 }
@@ -248,13 +255,14 @@ impl<'a> Planner<'a> {
                 task: id,
                 placement,
             }),
-            None if spec.blobs.is_empty()
+            None if (spec.blobs.is_empty() && !self.goes_by_kind(&spec))
                 || self.is_hopeless(&spec, Claim::of(&self.kept, Some(id), &spec))
                 || !self.may_run(&spec.namespace) =>
             {
                 Next::Hopeless
             }
-            // Agents that are too old for this one may be good enough for others with the same requirement.
+            // Agents that are too old for this one, or have a rule against it, may be good enough for others with the same
+            // requirement.
             None => Next::NotUnderstood,
         }
     }
@@ -272,7 +280,7 @@ impl<'a> Planner<'a> {
         if waits || !self.may_run(&spec.namespace) {
             return None;
         }
-        let of = For::of(self.state.strategy_for(spec), spec, asker.user);
+        let of = For::of(self.state, &self.rules, spec, asker.user);
         if of.goes_by_own() {
             for candidate in &mut self.candidates {
                 candidate.count_own(self.state);
@@ -281,7 +289,7 @@ impl<'a> Planner<'a> {
         let trace = self.decided(spec, &of, asker)?;
         let number = self.number_of(&trace.winner.agent)?;
         let incarnation = self.candidates[number].agent.profile.incarnation;
-        self.take(number, spec, of.strategy);
+        self.take(number, spec, of.strategy());
         self.count(&spec.namespace);
         Some(Placement {
             agent: trace.winner.agent.clone(),
@@ -298,12 +306,12 @@ impl<'a> Planner<'a> {
     /// Which agent is the best, and why.
     fn decided(&mut self, spec: &TaskSpec, of: &For<'_>, asker: Asker<'_>) -> Option<Trace> {
         let claim = Claim::of(&self.kept, asker.task, spec);
-        let lens = Lens::of(of.strategy, spec, claim);
+        let lens = Lens::of(of, spec, claim);
         self.rank(&spec.require, lens);
         let ranking = self.rankings.get(&spec.require, lens)?;
         let shunned = asker.avoided.iter().filter_map(|it| self.number_of(it));
         let shunned: Vec<usize> = shunned
-            .filter(|number| ranking.has(self.candidates[*number].rank(lens.order, *number)))
+            .filter(|number| ranking.has(self.candidates[*number].rank(lens, *number)))
             .collect();
         let mut unfit = ranking.reasons().clone();
         let others = ranking.best().filter(|number| !shunned.contains(number));
@@ -321,14 +329,14 @@ impl<'a> Planner<'a> {
         let mut scored = best.into_iter().map(|number| {
             let candidate = &self.candidates[number];
             let agent = &candidate.agent.profile.id;
-            let turn = self.rotations.until(of.strategy, agent);
-            candidate.measure(of, turn).scored(of.strategy, agent)
+            let turn = self.rotations.until(of.strategy(), agent);
+            candidate.measure(of, turn).scored(of.formula, agent)
         });
         // Those that get no work at all, then those that fit not this: no reason is in both.
         let refusals = self.refused.iter().chain(&unfit);
         let refusals = refusals.map(|(reason, agents)| (reason.clone(), *agents));
         let trace = Trace {
-            policy_version: score::formula(of.strategy).version,
+            policy_version: of.formula.version,
             winner: scored.next()?,
             runners_up: scored.collect(),
             refusals: refusals.collect(),
@@ -338,7 +346,7 @@ impl<'a> Planner<'a> {
 
     /// The winner and the runners-up of those that fit, which are given in the order of their ranking.
     fn first_of(&self, ranked: impl Iterator<Item = usize>, of: &For<'_>, seed: u64) -> Vec<usize> {
-        match of.strategy {
+        match of.strategy() {
             Strategy::IpHash | Strategy::Spread => {
                 let ranks = ranked.map(|it| self.candidates[it].rank_for(of, it));
                 let mut first = BTreeSet::new();
@@ -348,13 +356,19 @@ impl<'a> Planner<'a> {
                         first.pop_last();
                     }
                 }
-                first.into_iter().map(|(_, _, _, number)| number).collect()
+                first.into_iter().map(|rank| rank.number).collect()
             }
             Strategy::PowerOfTwo => {
-                // The lower place in the ranking is the less loaded one. Those without a free slot stand behind.
-                let all: Vec<usize> = ranked.collect();
-                let free = all.partition_point(|it| self.candidates[*it].has_free_slot());
-                let all = if free > 0 { &all[..free] } else { &all[..] };
+                // The lower place in the ranking is the less loaded one. Those without a free slot stand behind, and so do
+                // those that are not preferred.
+                let mut ranked = ranked.peekable();
+                let standing = |it: usize| {
+                    let rank = self.candidates[it].rank_for(of, it);
+                    (rank.is_full, rank.unmet)
+                };
+                let first = ranked.peek().map(|it| standing(*it));
+                let equal = ranked.take_while(|it| Some(standing(*it)) == first);
+                let all: Vec<usize> = equal.collect();
                 let (one, other) = score::two_of(all.len(), seed);
                 let drawn = BTreeSet::from([one, other]);
                 let drawn = drawn.into_iter().filter_map(|it| all.get(it));
@@ -373,17 +387,24 @@ impl<'a> Planner<'a> {
         let open = self.candidates.iter().enumerate();
         for (number, candidate) in open.filter(|(_, candidate)| candidate.has_room()) {
             let fits = candidate.runs(self.state, require, lens);
-            ranking.add(candidate.rank(lens.order, number), fits);
+            ranking.add(candidate.rank(lens, number), fits);
         }
         self.rankings.put(require, lens, ranking);
     }
 
     /// Whether no agent with room takes tasks that need this, be they else as plain as can be.
     fn is_hopeless(&mut self, spec: &TaskSpec, claim: Claim) -> bool {
-        let plain = Lens::plain(spec.demand(), claim);
+        let rules = self.rules.concerning_all_of(&spec.namespace);
+        let plain = Lens::plain(spec.demand(), claim, rules);
         self.rank(&spec.require, plain);
         let ranking = self.rankings.get(&spec.require, plain);
         ranking.is_none_or(Ranking::is_empty)
+    }
+
+    /// Whether a rule by hand concerns it that does not concern all tasks of its namespace.
+    fn goes_by_kind(&self, spec: &TaskSpec) -> bool {
+        let of_all = self.rules.concerning_all_of(&spec.namespace);
+        !self.rules.is_empty() && self.rules.concerning(spec) != of_all
     }
 
     fn number_of(&self, agent: &AgentId) -> Option<usize> {

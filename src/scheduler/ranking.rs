@@ -24,7 +24,7 @@ impl Ranking {
             Ok(()) => drop(self.order.insert(rank)),
             Err(reason) => {
                 *self.reasons.entry(reason.clone()).or_insert(0) += 1;
-                let number = rank.3;
+                let number = rank.number;
                 if self.unfit.len() <= number {
                     self.unfit.resize(number + 1, None);
                 }
@@ -34,7 +34,7 @@ impl Ranking {
     }
 
     pub fn remove(&mut self, rank: Rank) {
-        let unfit = self.unfit.get_mut(rank.3).and_then(Option::take);
+        let unfit = self.unfit.get_mut(rank.number).and_then(Option::take);
         if let Some(reason) = unfit {
             let count = self.reasons.get(&reason).map_or(0, |count| *count);
             match count {
@@ -47,7 +47,7 @@ impl Ranking {
 
     /// Those that fit, the best first.
     pub fn best(&self) -> impl Iterator<Item = usize> {
-        self.order.iter().map(|(_, _, _, agent)| *agent)
+        self.order.iter().map(|rank| rank.number)
     }
 
     pub fn has(&self, rank: Rank) -> bool {
@@ -98,7 +98,7 @@ impl Rankings {
         (number, closes): (usize, bool),
     ) -> Vec<bool> {
         let leaving = self.all().map(|(_, (lens, ranking))| {
-            let rank = candidate.rank(lens.order, number);
+            let rank = candidate.rank(*lens, number);
             let fitted = ranking.has(rank);
             debug_assert!(
                 fitted || ranking.is_unfit(number),
@@ -122,7 +122,7 @@ impl Rankings {
         let left = self.all().zip(left).filter(|(_, fitted)| **fitted);
         for ((require, (lens, ranking)), _) in left {
             let fits = candidate.runs(state, require, *lens);
-            ranking.add(candidate.rank(lens.order, number), fits);
+            ranking.add(candidate.rank(*lens, number), fits);
         }
     }
 }

@@ -15,6 +15,8 @@ use crate::filter::Room;
 pub struct Formula {
     pub version: u32,
     pub strategy: Strategy,
+    /// Whether preferences count, before all else.
+    pub prefers: bool,
     /// What is looked at, in the order of a trace's values.
     pub terms: &'static [&'static str],
     /// How much each of them counts, in thousandths.
@@ -23,6 +25,7 @@ pub struct Formula {
 
 const ONE: &[i64] = &[1_000];
 
+/// One that looks at no preferences.
 const fn formula_with(
     version: u32,
     strategy: Strategy,
@@ -32,13 +35,33 @@ const fn formula_with(
     Formula {
         version,
         strategy,
+        prefers: false,
         terms,
         weights,
     }
 }
 
+/// What an unmet preference counts for: more than all else together. A turn is never off by that much, nor has any agent so
+/// many attempts.
+const UNMET: i64 = 1_000_000_000;
+
+/// The same with preferences before all else.
+const fn preferring(
+    version: u32,
+    strategy: Strategy,
+    terms: &'static [&'static str],
+    weights: &'static [i64],
+) -> Formula {
+    Formula {
+        prefers: true,
+        ..formula_with(version, strategy, terms, weights)
+    }
+}
+
+const UNMET_AND_ONE: &[i64] = &[UNMET, 1_000];
+
 /// All that there ever were.
-static FORMULAS: [Formula; 8] = [
+static FORMULAS: [Formula; 16] = [
     formula_with(1, Strategy::Adaptive, &["queue"], ONE),
     formula_with(2, Strategy::RoundRobin, &["turn"], ONE),
     formula_with(3, Strategy::WeightedRoundRobin, &["turn"], ONE),
@@ -48,6 +71,29 @@ static FORMULAS: [Formula; 8] = [
     formula_with(7, Strategy::Binpack, &["free"], ONE),
     // One more of its own counts more than all that an agent may hold for a slot.
     formula_with(8, Strategy::Spread, &["own", "queue"], &[1_000, 100]),
+    preferring(9, Strategy::Adaptive, &["unmet", "queue"], UNMET_AND_ONE),
+    preferring(10, Strategy::RoundRobin, &["unmet", "turn"], UNMET_AND_ONE),
+    preferring(
+        11,
+        Strategy::WeightedRoundRobin,
+        &["unmet", "turn"],
+        UNMET_AND_ONE,
+    ),
+    preferring(
+        12,
+        Strategy::LeastConnections,
+        &["unmet", "attempts"],
+        UNMET_AND_ONE,
+    ),
+    preferring(13, Strategy::IpHash, &["unmet", "distance"], UNMET_AND_ONE),
+    preferring(14, Strategy::PowerOfTwo, &["unmet", "queue"], UNMET_AND_ONE),
+    preferring(15, Strategy::Binpack, &["unmet", "free"], UNMET_AND_ONE),
+    preferring(
+        16,
+        Strategy::Spread,
+        &["unmet", "own", "queue"],
+        &[UNMET, 1_000, 100],
+    ),
 ];
 
 /// The one that a decision was made by; `None`: of a later release.
@@ -56,17 +102,21 @@ pub fn formula_of(policy_version: u32) -> Option<&'static Formula> {
     all.find(|formula| formula.version == policy_version)
 }
 
-/// The one that decisions are made by now.
-pub fn formula(strategy: Strategy) -> &'static Formula {
-    match strategy {
-        Strategy::Adaptive => &FORMULAS[0],
-        Strategy::RoundRobin => &FORMULAS[1],
-        Strategy::WeightedRoundRobin => &FORMULAS[2],
-        Strategy::LeastConnections => &FORMULAS[3],
-        Strategy::IpHash => &FORMULAS[4],
-        Strategy::PowerOfTwo => &FORMULAS[5],
-        Strategy::Binpack => &FORMULAS[6],
-        Strategy::Spread => &FORMULAS[7],
+/// The one that decisions are made by now, of tasks for which somebody prefers some agents, or nobody any.
+pub fn formula(strategy: Strategy, prefers: bool) -> &'static Formula {
+    let plain = match strategy {
+        Strategy::Adaptive => 0,
+        Strategy::RoundRobin => 1,
+        Strategy::WeightedRoundRobin => 2,
+        Strategy::LeastConnections => 3,
+        Strategy::IpHash => 4,
+        Strategy::PowerOfTwo => 5,
+        Strategy::Binpack => 6,
+        Strategy::Spread => 7,
+    };
+    match prefers {
+        true => &FORMULAS[plain + 8],
+        false => &FORMULAS[plain],
     }
 }
 
@@ -74,6 +124,8 @@ pub fn formula(strategy: Strategy) -> &'static Formula {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Measure {
     pub room: Room,
+    /// Preferences that it does not meet.
+    pub unmet: u32,
     /// How far its turn is off, in thousandths of a turn.
     pub turn: i64,
     /// Attempts of the task's namespace that it holds.
@@ -93,33 +145,32 @@ impl Measure {
         1_000 - self.queue()
     }
 
-    /// The terms of a strategy's formula; none stands for a second one that it does not have.
-    fn terms(self, strategy: Strategy) -> (i64, Option<i64>) {
-        match strategy {
+    /// The terms of a formula.
+    fn terms(self, formula: &Formula) -> impl Iterator<Item = i64> {
+        let unmet = formula.prefers.then_some(i64::from(self.unmet) * 1_000);
+        let (first, second) = match formula.strategy {
             Strategy::Adaptive | Strategy::PowerOfTwo => (self.queue(), None),
             Strategy::RoundRobin | Strategy::WeightedRoundRobin => (self.turn, None),
             Strategy::LeastConnections => (i64::from(self.room.taken) * 1_000, None),
             Strategy::IpHash => (thousandths(self.distance), None),
             Strategy::Binpack => (self.free(), None),
             Strategy::Spread => (i64::from(self.own) * 1_000, Some(self.queue())),
-        }
+        };
+        unmet.into_iter().chain([first]).chain(second)
     }
 
     /// The weighted sum of the terms.
-    pub fn weighted(self, strategy: Strategy) -> i64 {
-        let (first, second) = self.terms(strategy);
-        let terms = std::iter::once(first).chain(second);
-        let weighted = terms.zip(formula(strategy).weights);
+    pub fn weighted(self, formula: &Formula) -> i64 {
+        let weighted = self.terms(formula).zip(formula.weights);
         weighted.map(|(term, weight)| term * weight).sum::<i64>() / 1_000
     }
 
     /// The score with its terms, as a trace shows it.
-    pub fn scored(self, strategy: Strategy, agent: &AgentId) -> Scored {
-        let (first, second) = self.terms(strategy);
+    pub fn scored(self, formula: &Formula, agent: &AgentId) -> Scored {
         Scored {
             agent: agent.clone(),
-            score: self.weighted(strategy),
-            terms: std::iter::once(first).chain(second).collect(),
+            score: self.weighted(formula),
+            terms: self.terms(formula).collect(),
         }
     }
 }

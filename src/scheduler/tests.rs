@@ -1,5 +1,6 @@
 //! Properties of a round, on states made by applying real entries.
 
+mod by_hand;
 mod files;
 mod order;
 mod resources;

@@ -207,6 +207,9 @@ impl Hub {
                 | Event::BackendSet { .. }
                 | Event::NamespaceSet { .. }
                 | Event::PolicySet { .. }
+                | Event::RuleSet { .. }
+                | Event::RuleRemoved { .. }
+                | Event::RuleExpired { .. }
                 | Event::SegmentDropped { .. } => {}
             }
         }
@@ -307,6 +310,9 @@ fn step_of(event: &Event) -> Option<(TaskId, Wants)> {
         | Event::BackendSet { .. }
         | Event::NamespaceSet { .. }
         | Event::PolicySet { .. }
+        | Event::RuleSet { .. }
+        | Event::RuleRemoved { .. }
+        | Event::RuleExpired { .. }
         | Event::SegmentDropped { .. } => None,
     }
 }

@@ -14,6 +14,8 @@ use model::{
     StateVersion, Submit, SystemCommand, TaskId, TaskSpec,
 };
 
+use crate::by_hand::ByHand;
+
 /// Those that wait longest, with which one that goes is compared.
 const COMPARED: usize = 8;
 
@@ -114,6 +116,7 @@ struct Shares {
     waiting: BTreeSet<(Class, TaskId)>,
     /// From which entry on what is used is charged.
     charged_from: Option<u64>,
+    by_hand: ByHand,
 }
 
 struct Known {
@@ -212,7 +215,9 @@ impl Books {
                 self.shares.again(*task);
                 Vec::new()
             }
-            Event::TaskAssigned { fence, .. } => self.shares.assigned(fence.task, entry),
+            Event::TaskAssigned { fence, agent, .. } => {
+                self.shares.assigned(fence.task, agent, entry)
+            }
             Event::AttemptEnded { fence, .. } => {
                 let ran = entry.ran.get(fence).copied();
                 self.shares.over(*fence, index, ran);
@@ -224,6 +229,14 @@ impl Books {
             }
             Event::NamespaceSet { namespace } => {
                 self.shares.set(namespace, told);
+                Vec::new()
+            }
+            Event::RuleSet { rule } => {
+                self.shares.by_hand.set(*rule, told);
+                Vec::new()
+            }
+            Event::RuleRemoved { rule } | Event::RuleExpired { rule } => {
+                self.shares.by_hand.remove(*rule);
                 Vec::new()
             }
             _ => Vec::new(),
@@ -244,6 +257,7 @@ impl Books {
 const WAITS: &str = "I11 quota of tasks that wait";
 const RUNS: &str = "I11 quota of attempts";
 const ORDER: &str = "I12 class, and age of one user";
+const BY_HAND: &str = "I4 rules by hand";
 const SHARE: &str = "I12 who has used nothing goes first";
 
 enum Look {
@@ -306,13 +320,17 @@ impl Shares {
         look.into_iter().collect()
     }
 
-    fn assigned(&mut self, id: TaskId, entry: &Entry<'_>) -> Vec<Look> {
+    fn assigned(&mut self, id: TaskId, agent: &AgentId, entry: &Entry<'_>) -> Vec<Look> {
         let Some(known) = self.tasks.get(&id) else {
             return Vec::new();
         };
         self.waiting.remove(&(known.class, id));
         let mut looks = self.order(id, known, entry);
         let namespace = known.namespace.clone();
+        looks.push(match self.by_hand.assigned(id, agent, &namespace) {
+            None => Look::Kept(BY_HAND),
+            Some(what) => Look::Broken(BY_HAND, what),
+        });
         let space = self.spaces.entry(namespace.clone()).or_default();
         space.served = true;
         space.queued.remove(&id);
@@ -335,8 +353,9 @@ impl Shares {
             }
             let planned = entry.plans.of.get(other);
             let waited = it.queued <= plan.as_of && planned.is_none_or(|it| it.first > plan.last);
-            let held_up =
-                it.namespace != known.namespace && self.spaces.get(&it.namespace)?.max_running > 0;
+            let held_up = it.namespace != known.namespace
+                && (self.spaces.get(&it.namespace)?.max_running > 0
+                    || self.by_hand.tell_apart(&it.namespace, &known.namespace));
             (waited && !held_up).then_some(it)
         };
         let higher = self
@@ -414,6 +433,7 @@ impl Shares {
     }
 
     fn over(&mut self, fence: Fence, index: u64, ran: Option<u64>) {
+        self.by_hand.over(fence.task);
         let charged = self.charged_from.is_some_and(|from| from < fence.epoch.0);
         if let Some(space) = self.space_of(fence.task) {
             space.running.remove(&fence.task);

@@ -74,6 +74,7 @@ async fn inflict(world: Arc<World>, fault: Fault) {
         Fault::SlowJournal => slow_journal(&world).await,
         Fault::Cordon => cordon(&world).await,
         Fault::Quota => load::change_quota(&world).await,
+        Fault::Rules => load::make_rules(&world).await,
         Fault::Crowd => load::crowd(&world).await,
     };
     if happened {

@@ -20,6 +20,7 @@
 
 mod agents;
 mod books;
+mod by_hand;
 mod calls;
 pub mod clients;
 mod conn;

@@ -69,6 +69,8 @@ pub enum Fault {
     Cordon,
     #[strum(serialize = "quota changed under load")]
     Quota,
+    #[strum(serialize = "rules made and removed")]
+    Rules,
     #[strum(serialize = "crowd of submits")]
     Crowd,
 }

@@ -171,10 +171,11 @@ impl From<model::Rejected> for Failure {
             model::Rejected::AgentInUse { .. }
             | model::Rejected::NameTaken { .. }
             | model::Rejected::QuotaTooLow { .. }
+            | model::Rejected::RuleContradicts(_)
             | model::Rejected::NotYet { .. } => Code::Refused,
-            model::Rejected::NoSuchJoinToken(_) | model::Rejected::NoSuchBackend { .. } => {
-                Code::NotFound
-            }
+            model::Rejected::NoSuchJoinToken(_)
+            | model::Rejected::NoSuchBackend { .. }
+            | model::Rejected::NoSuchRule(_) => Code::NotFound,
             model::Rejected::JoinTokenRefused { .. } => Code::Unauthenticated,
             model::Rejected::NotHeld => Code::Busy,
         };
@@ -198,6 +199,8 @@ impl From<model::Rejected> for Failure {
             | model::Rejected::NotHeld
             | model::Rejected::QuotaUsedUp { .. }
             | model::Rejected::QuotaTooLow { .. }
+            | model::Rejected::RuleContradicts(_)
+            | model::Rejected::NoSuchRule(_)
             | model::Rejected::Stale(_) => Self::new(code, message),
         }
     }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use model::{
-    AgentId, AgentProfile, Command, Demand, Disposition, Event, Fence, Incarnation, Op,
+    AddRule, AgentId, AgentProfile, Command, Demand, Disposition, Event, Fence, Incarnation, Op,
     PREFETCH_MAX, Rejected, Reply, SetNamespace, StateName, Submit, SystemCommand, TaskId,
     TaskSpec, Verdict,
 };
@@ -15,6 +15,7 @@ use model::{
 use super::Step;
 use super::book::Book;
 use super::lines::{Asker, Lines};
+use super::orders::Orders;
 use super::quotas::Quotas;
 use crate::checkers::violation::{Invariant, Kind, Violation};
 use crate::history::{History, Moment, Operation};
@@ -27,6 +28,7 @@ pub struct Ledger {
     /// Tasks that were never assigned.
     lines: Lines,
     quotas: Quotas,
+    orders: Orders,
     /// When a submit was asked for and when it was answered, by its task.
     known_since: BTreeMap<TaskId, (Moment, Moment)>,
     assigned: BTreeMap<(u64, u64), AgentId>,
@@ -38,6 +40,7 @@ pub struct Ledger {
 struct Told<'a> {
     profiles: VecDeque<&'a AgentProfile>,
     settings: VecDeque<&'a SetNamespace>,
+    rules: VecDeque<&'a AddRule>,
 }
 
 impl<'a> Told<'a> {
@@ -45,6 +48,7 @@ impl<'a> Told<'a> {
         match command {
             Command::RegisterAgent(profile) => self.profiles.push_back(profile),
             Command::SetNamespace(said) => self.settings.push_back(said),
+            Command::AddRule(asked) => self.rules.push_back(asked),
             _ => {}
         }
     }
@@ -69,8 +73,7 @@ struct Machine {
     profile: AgentProfile,
     is_lost: bool,
     is_closed: bool,
-    /// With what each takes beyond a slot.
-    held: BTreeMap<TaskId, Demand>,
+    held: BTreeMap<TaskId, Option<Arc<TaskSpec>>>,
 }
 
 impl Ledger {
@@ -91,6 +94,7 @@ impl Ledger {
             requests: BTreeMap::new(),
             lines: Lines::default(),
             quotas: Quotas::default(),
+            orders: Orders::default(),
             known_since,
             assigned: BTreeMap::new(),
             at_most_once: BTreeSet::new(),
@@ -254,7 +258,7 @@ impl Ledger {
                 fence,
                 agent,
                 incarnation,
-            } => self.assigned(*fence, (agent, *incarnation), step.index, book),
+            } => self.assigned(*fence, (agent, *incarnation), step, book),
             Event::AttemptEnded { fence, agent } => self.freed(*fence, agent),
             Event::TaskEnded { task, state } => self.ended(*task, *state, step.index, book),
             Event::TaskRequeued { task } => self.requeued(*task, step.index, book),
@@ -286,6 +290,8 @@ impl Ledger {
                     self.quotas.set(said);
                 }
             }
+            Event::RuleSet { rule } => self.orders.set(*rule, &mut told.rules, step.now),
+            Event::RuleRemoved { rule } | Event::RuleExpired { rule } => self.orders.remove(*rule),
             Event::CancelRequested { .. }
             | Event::SegmentDropped { .. }
             | Event::DrainExpired { .. }
@@ -318,9 +324,10 @@ impl Ledger {
         &mut self,
         fence: Fence,
         (agent, incarnation): (&AgentId, Incarnation),
-        index: u64,
+        step: &Step<'_>,
         book: &mut Book,
     ) {
+        let index = step.index;
         let (id, epoch) = (fence.task, fence.epoch.0);
         self.assigned.insert((id.0, epoch), agent.clone());
         book.saw(Invariant::I3, 1);
@@ -348,8 +355,15 @@ impl Ledger {
         match self.agents.get_mut(agent) {
             Some(machine) => {
                 wrong.extend(machine.may_take(id, spec.as_deref(), incarnation));
-                let demand = spec.map_or_else(Demand::default, |spec| spec.demand());
-                machine.held.insert(id, demand);
+                let held = machine.held.values().flatten().map(AsRef::as_ref);
+                let against = spec
+                    .as_ref()
+                    .and_then(|spec| self.orders.forbid(spec, &machine.profile, held, step.now));
+                if let Some(rule) = against {
+                    let seen = format!("{id} was assigned to {agent}, against a rule: {rule}");
+                    wrong.push((Kind::AgainstRule, seen));
+                }
+                machine.held.insert(id, spec);
             }
             None => {
                 let seen = format!("{id} was assigned to {agent}, which is not registered");
@@ -380,7 +394,11 @@ impl Ledger {
             let known = self.tasks.get(&older);
             let waits = known.is_some_and(|known| {
                 let held_up = known.asker != asker && self.quotas.holds_up(&known.asker.0);
-                !known.tried && !held_up
+                let told_apart = known
+                    .spec
+                    .as_ref()
+                    .is_some_and(|it| self.orders.tell_apart(it, &spec));
+                !known.tried && !held_up && !told_apart
             });
             let since = self.known_since.get(&older);
             if waits && since.is_some_and(|(_, answered)| *answered < asked) {
@@ -477,7 +495,8 @@ impl Machine {
     /// Of what it has it gives no more than all; of GPUs as many as are asked for as a whole, and their memory together.
     fn has_given(&self, demand: &Demand) -> Option<String> {
         let supply = self.profile.supply.as_ref()?;
-        let sum = |of: fn(&Demand) -> u64| self.held.values().map(of).sum::<u64>();
+        let held = || self.held.values().flatten().map(|spec| spec.demand());
+        let sum = |of: fn(&Demand) -> u64| held().map(|it| of(&it)).sum::<u64>();
         let share = |it: &Demand| if it.gpus == 0 { it.vram_mib } else { 0 };
         let all: [(&str, u64, u64, u64); 4] = [
             (
@@ -500,7 +519,7 @@ impl Machine {
             ),
             (
                 "MiB of its GPUs' memory",
-                self.held.values().map(share).sum(),
+                held().map(|it| share(&it)).sum(),
                 share(demand),
                 supply.gpus.iter().sum(),
             ),

@@ -16,12 +16,13 @@ mod answers;
 mod book;
 mod ledger;
 mod lines;
+mod orders;
 mod quotas;
 mod shown;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use model::{AgentId, Applied, Op, Stamped, State};
+use model::{AgentId, Applied, Op, Stamped, State, Timestamp};
 
 use self::answers::Answers;
 use self::book::Book;
@@ -51,6 +52,8 @@ pub struct Replay {
 struct Step<'a> {
     index: u64,
     term: u64,
+    /// State time.
+    now: Timestamp,
     ops: &'a [Op],
     applied: &'a Applied,
 }
@@ -197,6 +200,7 @@ impl<'e> Player<'e> {
         let step = Step {
             index,
             term,
+            now: self.state.time(),
             ops: &ops,
             applied: &applied,
         };
@@ -242,6 +246,7 @@ impl Books {
         let step = Step {
             index,
             term: 0,
+            now: Timestamp::default(),
             ops,
             applied,
         };

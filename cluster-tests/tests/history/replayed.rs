@@ -11,8 +11,9 @@ use cluster_tests::history::{
 use cluster_tests::journal::{self, Begun};
 use cluster_tests::log::{Content, Log};
 use model::{
-    Applied, Class, Command, DrainAgent, Entry, Event, Expression, Fence, Generation, Millis, Op,
-    Reply, Retention, Stamped, State, StateName, Supply, SystemCommand, TaskId, TaskSpec,
+    AddRule, Agents, Applied, Class, Command, DrainAgent, Entry, Event, Expression, Fence,
+    Generation, Millis, Op, Reply, Retention, RuleAction, Scope, Stamped, State, StateName, Supply,
+    SystemCommand, TaskId, TaskSpec,
 };
 use mutant::Mutant;
 
@@ -431,6 +432,19 @@ fn set(name: &str, max_running: u32) -> Op {
     }))
 }
 
+fn rule(action: RuleAction, name: &str) -> Op {
+    client(Command::AddRule(AddRule {
+        action,
+        scope: Scope::default(),
+        agents: Agents {
+            names: [agent(name)].into(),
+            require: Vec::new(),
+        },
+        reason: "by hand".into(),
+        ttl: None,
+    }))
+}
+
 fn of(name: &str, class: Class) -> TaskSpec {
     TaskSpec {
         namespace: name.parse().unwrap(),
@@ -582,6 +596,22 @@ fn an_assignment_that_no_agent_should_get_is_found() {
     told.good(vec![client(cordon)]);
     let event = told.assigned(1, at(&told), "a1");
     assert_eq!(told.bad(vec![], vec![], vec![event]), [Kind::OnCordoned]);
+
+    let mut told = one();
+    told.good(vec![rule(RuleAction::Exclude, "a1")]);
+    let event = told.assigned(1, at(&told), "a1");
+    assert_eq!(told.bad(vec![], vec![], vec![event]), [Kind::AgainstRule]);
+
+    let mut told = one();
+    told.good(vec![rule(RuleAction::Pin, "a2")]);
+    let event = told.assigned(1, at(&told), "a1");
+    assert_eq!(told.bad(vec![], vec![], vec![event]), [Kind::AgainstRule]);
+
+    let mut told = one();
+    told.good(vec![submit("r2", spec()), rule(RuleAction::Cap(1), "a1")]);
+    told.good(vec![assign(2, "a1")]);
+    let event = told.assigned(1, at(&told), "a1");
+    assert_eq!(told.bad(vec![], vec![], vec![event]), [Kind::AgainstRule]);
 
     let mut told = one();
     told.good(vec![client(Command::DrainAgent(DrainAgent {

@@ -180,6 +180,21 @@ impl Connection {
         Ok(reply.map_err(failed)?.policies)
     }
 
+    pub async fn rules(&self) -> Result<Vec<v1::Rule>> {
+        Ok(self.client.rules().await.map_err(failed)?.rules)
+    }
+
+    pub async fn add_rule(&self, asked: &v1::AddRuleRequest) -> Result<v1::Rule> {
+        let reply = self.client.add_rule(asked).await;
+        held(reply.map_err(failed)?.rule, "a rule")
+    }
+
+    /// The rule as it was.
+    pub async fn remove_rule(&self, id: &str) -> Result<v1::Rule> {
+        let reply = self.client.remove_rule(id).await;
+        held(reply.map_err(failed)?.rule, "a rule")
+    }
+
     /// The agent as it is then; one that is removed, as it was.
     pub async fn order_agent(&self, order: &v1::AgentOrder) -> Result<v1::Agent> {
         held(

@@ -80,6 +80,8 @@ fn command_words(command: &Command) -> String {
                 .map_or("as the next wider policy says", Strategy::as_str);
             format!("choose agents for {}: {how}", asked.scope)
         }
+        Command::AddRule(asked) => format!("{asked}{}", because(&asked.reason)),
+        Command::RemoveRule { rule } => format!("remove rule {rule}"),
     }
 }
 
@@ -97,6 +99,7 @@ fn system_words(command: &SystemCommand) -> String {
         }
         SystemCommand::ExpireDeadline { task } => format!("the deadline of {task} has passed"),
         SystemCommand::ExpireDrain { agent } => format!("the time to drain {agent} is over"),
+        SystemCommand::ExpireRule { rule } => format!("rule {rule} has expired"),
         SystemCommand::Retain(retention) => format!(
             "keep {} finished tasks in memory and {} bytes for {} ms in the archive",
             retention.hot_tasks, retention.max_bytes, retention.max_age.0

@@ -26,5 +26,6 @@ pub fn event_json(event: &v1::Event) -> Value {
         "segment": event.segment,
         "namespace": text(&event.namespace),
         "kind": text(&event.kind),
+        "rule": text(&event.rule),
     })
 }

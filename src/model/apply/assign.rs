@@ -44,7 +44,7 @@ impl State {
             .agents
             .get(&placement.agent)
             .ok_or_else(|| Rejected::NoSuchAgent(placement.agent.clone()))?;
-        let gpus = self.accepts(agent, task, &placement)?;
+        let gpus = self.accepts(agent, task, &placement, step.now)?;
         let Placement {
             agent,
             incarnation,
@@ -88,7 +88,13 @@ impl State {
     }
 
     /// Whether it may have the task, and which of its GPUs the attempt gets.
-    fn accepts(&self, agent: &Agent, task: &Task, placement: &Placement) -> Result<Gpus, Rejected> {
+    fn accepts(
+        &self,
+        agent: &Agent,
+        task: &Task,
+        placement: &Placement,
+        now: Timestamp,
+    ) -> Result<Gpus, Rejected> {
         let stale = |why: &str| Rejected::Stale(format!("agent {} {why}", placement.agent));
         if agent.state != AgentState::Ready {
             return Err(stale("is lost"));
@@ -118,6 +124,12 @@ impl State {
         }
         let understood = spec.map_or(Ok(()), |spec| agent.profile.understands(spec));
         understood.map_err(|reason| stale(&format!("can't run it: {reason}")))?;
+        if let Some(spec) = spec
+            && !mutant::is(Mutant::RulesUnchecked)
+        {
+            let admitted = self.rules_admit(agent, spec, now);
+            admitted.map_err(|reason| stale(&format!("may not have it: {reason}")))?;
+        }
         let full = |reason: Reason| stale(&format!("has no room for it: {reason}"));
         if let Some(inference) = spec.and_then(|spec| spec.inference.as_ref()) {
             let room = self.asks_room(agent, &inference.model, &self.asking(agent));

@@ -6,7 +6,7 @@
 //! - [`finish`]: an agent's report, behind the fence; retries;
 //! - [`cancel`], [`agents`], [`expire`]: cancels, registrations, leases, deadlines;
 //! - [`blobs`]: who refers to what stands beside the log;
-//! - [`cordon`], [`backend`], [`namespace`], [`policy`]: what people decide on an agent, its back ends, who shares, and how agents are chosen;
+//! - [`cordon`], [`backend`], [`namespace`], [`policy`], [`rule`]: what people decide on an agent, its back ends, who shares, how agents are chosen, and which;
 //! - [`archive`]: what leaves memory, and what the archive drops.
 //! - [`join_token`]: who may join, and who did.
 //!
@@ -24,6 +24,7 @@ mod finish;
 mod join_token;
 mod namespace;
 mod policy;
+mod rule;
 pub(crate) mod submit;
 
 use std::collections::BTreeSet;
@@ -137,6 +138,8 @@ impl State {
             Command::SetBackend(asked) => self.set_backend(&asked, step),
             Command::SetNamespace(asked) => self.set_namespace(&asked, step),
             Command::SetPolicy(asked) => self.set_policy(principal, &asked, step),
+            Command::AddRule(asked) => self.add_rule(principal, asked, step),
+            Command::RemoveRule { rule } => self.remove_rule(rule, step),
         }
     }
 
@@ -152,6 +155,7 @@ impl State {
             }
             SystemCommand::ExpireDeadline { task } => self.expire_deadline(task, step),
             SystemCommand::ExpireDrain { agent } => self.expire_drain(&agent, step),
+            SystemCommand::ExpireRule { rule } => self.expire_rule(rule, step),
             SystemCommand::Retain(retention) => self.retain(retention, step),
             SystemCommand::RaiseVersion { to } => self.raise_version(to),
         }

@@ -31,7 +31,9 @@ fn meant_for(command: &Command) -> Role {
         | Command::RevokeJoinToken { .. }
         | Command::SetBackend(_)
         | Command::SetNamespace(_)
-        | Command::SetPolicy(_) => Role::Client,
+        | Command::SetPolicy(_)
+        | Command::AddRule(_)
+        | Command::RemoveRule { .. } => Role::Client,
     }
 }
 

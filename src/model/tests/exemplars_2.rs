@@ -7,10 +7,10 @@ use super::world::{
     agent_id, fence, finish_op, placement, profile, register_op, spec, submit, submit_op,
 };
 use crate::{
-    AgentProfile, AgentProtocol, Assignment, Attachment, BlobRef, Bulk, Class, Command, End, Entry,
-    Event, Hardware, Kind, Millis, Namespace, Op, Outcome, OutcomeBlobs, Placement, Reason, Scope,
-    SetBackend, SetNamespace, SetPolicy, SpecBlobs, Stamped, State, StateVersion, Strategy, Supply,
-    SystemCommand, TaskId, Timestamp,
+    AddRule, AgentProfile, AgentProtocol, Agents, Assignment, Attachment, BlobRef, Bulk, Class,
+    Command, End, Entry, Event, Hardware, Kind, Millis, Namespace, Op, Outcome, OutcomeBlobs,
+    Placement, Reason, RuleAction, RuleId, Scope, SetBackend, SetNamespace, SetPolicy, SpecBlobs,
+    Stamped, State, StateVersion, Strategy, Supply, SystemCommand, TaskId, Timestamp,
 };
 
 /// What came with version 2.
@@ -35,6 +35,14 @@ pub fn since_2() -> Named<Entry> {
             entry(vec![assign_past(Reason::TooOld)]),
         ),
         ("set_policy", entry(vec![set_policy()])),
+        ("add_rule", entry(vec![add_rule("a1", RuleAction::Cap(3))])),
+        (
+            "remove_and_expire_rules",
+            entry(vec![
+                by_ann(Command::RemoveRule { rule: RuleId(7) }),
+                Op::System(SystemCommand::ExpireRule { rule: RuleId(8) }),
+            ]),
+        ),
         (
             "submit_with_hardware",
             entry(vec![submit_with_hardware(None)]),
@@ -55,6 +63,9 @@ pub fn since_2() -> Named<Entry> {
                 Reason::GpusTaken,
                 Reason::VramTaken,
                 Reason::Kept,
+                Reason::Excluded,
+                Reason::PinnedElsewhere,
+                Reason::Capped,
                 Reason::Others,
             ])]),
         ),
@@ -69,6 +80,9 @@ pub fn events_since_2() -> Vec<Event> {
         Event::BackendSet { agent },
         Event::NamespaceSet { namespace },
         Event::PolicySet { scope: scope() },
+        Event::RuleSet { rule: RuleId(7) },
+        Event::RuleRemoved { rule: RuleId(7) },
+        Event::RuleExpired { rule: RuleId(8) },
     ]
 }
 
@@ -154,6 +168,19 @@ fn set_policy() -> Op {
     }))
 }
 
+fn add_rule(agent: &str, action: RuleAction) -> Op {
+    by_ann(Command::AddRule(AddRule {
+        action,
+        scope: scope(),
+        agents: Agents {
+            names: [agent_id(agent)].into(),
+            require: vec!["zone!=b".parse().expect("it is an expression")],
+        },
+        reason: "too warm".into(),
+        ttl: Some(Millis(60_000)),
+    }))
+}
+
 /// Assigned at once, and ended.
 fn submit_and_place(request: &str) -> Op {
     let mut submit = submit(spec("sort"), Some(request));
@@ -213,6 +240,8 @@ pub fn lived_on() -> State {
         submit_and_place("r12"),
         register_with_supply(),
         submit_with_hardware(Some(placement("a8"))),
+        add_rule("a8", RuleAction::Exclude),
+        add_rule("a9", RuleAction::Cap(2)),
     ]);
     let epoch = state.last_applied() + 1;
     let placed = TaskId(apply(&mut state, begun).0 - 2);

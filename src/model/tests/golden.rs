@@ -6,9 +6,9 @@
 //! END`, `cancel TASK`, `expire AGENT INC`, `deadline TASK`, `cordon AGENT [REASON]`, `uncordon
 //! AGENT`, `drain AGENT MILLIS [REASON]`, `overdue AGENT`, `remove AGENT`, `retain [hot=N] [entries=N]
 //! [age=MILLIS]`, `pass MILLIS`, `task TASK`, `agents`, `segments`, `token ID role=ROLE uses=N ttl=MILLIS
-//! name=NAME`, `namespace NAME [weight=N] [running=N] [queued=N] [USER=WEIGHT…]`, `shares`, `policy [ns=NAMESPACE] [kind=KIND] STRATEGY|inherit`, `policies`, `set AGENT NAME [weight=N] [limit=N] [max_fails=N] [fail_timeout=MILLIS]`, `revoke TOKEN`, `enrol TOKEN KEY role=ROLE last=CONTROLLER [NAME]`, `tokens`.
+//! name=NAME`, `namespace NAME [weight=N] [running=N] [queued=N] [USER=WEIGHT…]`, `shares`, `policy [ns=NAMESPACE] [kind=KIND] STRATEGY|inherit`, `policies`, `rule ACTION [most=N] [ns=NAMESPACE] [kind=KIND] [ttl=MILLIS] [require=EXPRESSION] [why=REASON] AGENT…`, `unrule RULE`, `rule-over RULE`, `rules`, `set AGENT NAME [weight=N] [limit=N] [max_fails=N] [fail_timeout=MILLIS]`, `revoke TOKEN`, `enrol TOKEN KEY role=ROLE last=CONTROLLER [NAME]`, `tokens`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::fmt::Write as _;
 
@@ -17,8 +17,9 @@ use super::world::{
     register_op, spec, submit, submit_op,
 };
 use crate::{
-    BackendSettings, Command, Cordon, DrainAgent, End, Event, Interruption, Op, Outcome, Reply,
-    Scope, SetBackend, SetNamespace, SetPolicy, SystemCommand, TaskId, Timestamp,
+    AddRule, Agents, BackendSettings, Command, Cordon, DrainAgent, End, Event, Interruption, Op,
+    Outcome, Reply, Rule, RuleAction, Scope, SetBackend, SetNamespace, SetPolicy, SystemCommand,
+    TaskId, Timestamp,
 };
 
 struct Script(World);
@@ -40,6 +41,7 @@ impl goldenscript::Runner for Script {
             "segments" => self.segments(),
             "shares" => self.shares(),
             "policies" => self.policies(),
+            "rules" => self.rules(),
             "tokens" => super::joining::tokens(&self.0.state),
             name => {
                 let op = op(name, &mut args)?;
@@ -92,6 +94,13 @@ fn op(name: &str, args: &mut Args<'_>) -> Result<Op, Box<dyn Error>> {
         "set" => asked(setting(args)?),
         "namespace" => asked(namespace(args)?),
         "policy" => asked(policy(args)?),
+        "rule" => asked(rule(args)?),
+        "unrule" => asked(Command::RemoveRule {
+            rule: word(args)?.parse()?,
+        }),
+        "rule-over" => Op::System(SystemCommand::ExpireRule {
+            rule: word(args)?.parse()?,
+        }),
         other => return Err(format!("unknown command {other}").into()),
     })
 }
@@ -158,6 +167,37 @@ fn policy(args: &mut Args<'_>) -> Result<Command, Box<dyn Error>> {
     };
     let scope = Scope { namespace, kind };
     Ok(Command::SetPolicy(SetPolicy { scope, strategy }))
+}
+
+/// What an administrator decides by hand.
+fn rule(args: &mut Args<'_>) -> Result<Command, Box<dyn Error>> {
+    let namespace = args.take_key("ns").map(str::parse).transpose()?;
+    let kind = args.take_key("kind").map(str::parse).transpose()?;
+    let ttl = args.take_key("ttl").map(str::parse).transpose()?;
+    let require = args.take_key("require").map(str::parse).transpose()?;
+    let reason = args.take_key("why").unwrap_or_default().to_owned();
+    let most = args.take_key("most").map_or(Ok(0), str::parse)?;
+    let action = match word(args)? {
+        "pin" => RuleAction::Pin,
+        "exclude" => RuleAction::Exclude,
+        "prefer" => RuleAction::Prefer,
+        "cap" => RuleAction::Cap(most),
+        other => return Err(format!("no action {other}").into()),
+    };
+    let mut names = BTreeSet::new();
+    while let Some(name) = args.next_pos() {
+        names.insert(agent_id(name));
+    }
+    Ok(Command::AddRule(AddRule {
+        action,
+        scope: Scope { namespace, kind },
+        agents: Agents {
+            names,
+            require: require.into_iter().collect(),
+        },
+        reason,
+        ttl: ttl.map(crate::Millis),
+    }))
 }
 
 fn asked(command: Command) -> Op {
@@ -309,6 +349,25 @@ impl Script {
         told.join("\n")
     }
 
+    fn rules(&self) -> String {
+        let rules = self.0.state.rules().map(|rule| {
+            let Rule {
+                id,
+                asked,
+                by,
+                since,
+                expires,
+                ..
+            } = rule;
+            let until = expires.map_or_else(String::new, |end| format!(" until {}", end.0));
+            format!(
+                "{id}: {asked}{until}, by {by} at {} ({})",
+                since.0, asked.reason
+            )
+        });
+        rules.collect::<Vec<_>>().join("\n")
+    }
+
     fn policies(&self) -> String {
         let policies = self.0.state.policies().map(|(scope, policy)| {
             let (by, since) = (&policy.by, policy.since.0);
@@ -397,6 +456,9 @@ fn event_words(event: &Event) -> String {
         Event::BackendSet { agent } => format!("something else holds of a back end of {agent}"),
         Event::NamespaceSet { namespace } => format!("something else holds of {namespace}"),
         Event::PolicySet { scope } => format!("agents are chosen in another way for {scope}"),
+        Event::RuleSet { rule } => format!("{rule} holds"),
+        Event::RuleRemoved { rule } => format!("{rule} removed"),
+        Event::RuleExpired { rule } => format!("{rule} expired"),
     }
 }
 

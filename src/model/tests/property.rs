@@ -11,10 +11,10 @@ use super::world::{
     register_op, spec, submit, submit_op,
 };
 use crate::{
-    AgentProtocol, Applied, Assignment, Attachment, BlobRef, Class, Command, DrainAgent, End,
-    Entry, Event, Generation, Hardware, Interruption, Millis, Namespace, Op, Outcome, Retention,
-    Scope, SetBackend, SetNamespace, SetPolicy, Stamped, State, StateVersion, Supply,
-    SystemCommand, TaskId, TaskSpec, Timestamp, invariant,
+    AddRule, AgentId, AgentProtocol, Agents, Applied, Assignment, Attachment, BlobRef, Class,
+    Command, DrainAgent, End, Entry, Event, Generation, Hardware, Interruption, Millis, Namespace,
+    Op, Outcome, Retention, RuleAction, RuleId, Scope, SetBackend, SetNamespace, SetPolicy,
+    Stamped, State, StateVersion, Supply, SystemCommand, TaskId, TaskSpec, Timestamp, invariant,
 };
 
 const AGENTS: [&str; 3] = ["a1", "a2", "a3"];
@@ -125,10 +125,31 @@ fn registration(inc: impl Strategy<Value = u8>) -> impl Strategy<Value = Op> {
     })
 }
 
+/// What an administrator decides of tasks and an agent, by which of them it is.
+fn by_hand(agent: AgentId, number: Option<usize>, is_short: bool) -> Command {
+    Command::AddRule(AddRule {
+        action: match (is_short, number) {
+            (true, _) => RuleAction::Exclude,
+            (false, Some(0)) => RuleAction::Cap(1),
+            (false, _) => RuleAction::Pin,
+        },
+        scope: Scope {
+            namespace: None,
+            kind: (number == Some(2)).then_some(crate::Kind::Process),
+        },
+        agents: Agents {
+            names: BTreeSet::from([agent]),
+            require: Vec::new(),
+        },
+        reason: "by hand".into(),
+        ttl: is_short.then_some(Millis(2_000)),
+    })
+}
+
 /// What an administrator says of an agent, and the end of a drain.
 fn order() -> impl Strategy<Value = Op> {
     let deadline = prop::sample::select(&[0, 2_000u64][..]);
-    (agent(), 0..11u8, deadline).prop_map(|(agent, which, deadline)| {
+    (agent(), 0..14u8, deadline).prop_map(|(agent, which, deadline)| {
         let agent_number = AGENTS.iter().position(|it| *it == agent);
         let agent = agent_id(agent);
         let command = match which {
@@ -151,6 +172,15 @@ fn order() -> impl Strategy<Value = Op> {
                 max_fails: None,
                 fail_timeout: None,
             }),
+            11 => by_hand(agent, agent_number, deadline == 0),
+            12 => Command::RemoveRule {
+                rule: RuleId(deadline / 100),
+            },
+            13 => {
+                return Op::System(SystemCommand::ExpireRule {
+                    rule: RuleId(deadline / 100 + 1),
+                });
+            }
             9 => Command::SetPolicy(SetPolicy {
                 scope: Scope {
                     namespace: (agent_number == Some(1))
@@ -348,6 +378,42 @@ proptest! {
             let shown = state.agents().filter(|agent| agent.cordon.is_some());
             let shown: BTreeSet<_> = shown.map(|agent| agent.profile.id.clone()).collect();
             prop_assert_eq!(&shown, &closed);
+        }
+    }
+
+    #[test]
+    fn what_is_assigned_obeys_every_rule_that_holds(log in log()) {
+        let mut state = founded();
+        for (position, at) in log.iter().enumerate() {
+            let before = state.clone();
+            let events = step(&mut state, position as u64 + 2, at).events;
+            let changes = |it: &Event| matches!(it, Event::RuleSet { .. } | Event::RuleRemoved { .. } | Event::RuleExpired { .. });
+            if events.iter().any(changes) {
+                continue;
+            }
+            for event in &events {
+                let Event::TaskAssigned { fence, agent, .. } = event else { continue };
+                let (Some(spec), Some(agent)) = (state.spec(fence.task), state.agent(agent)) else { continue };
+                let now = state.time();
+                for rule in before.rules().filter(|it| it.expires.is_none_or(|end| now < end)) {
+                    let AddRule { action, scope, agents, .. } = &rule.asked;
+                    let is_about = |spec: &TaskSpec| scope.kind.is_none_or(|kind| kind == spec.kind());
+                    let named = agents.names.contains(&agent.profile.id);
+                    let holds = match action {
+                        _ if !is_about(&spec) => true,
+                        RuleAction::Exclude => !named,
+                        RuleAction::Pin => named,
+                        RuleAction::Prefer => true,
+                        RuleAction::Cap(most) => {
+                            let held = state.held_by(&agent.profile.id);
+                            let held = held.filter_map(|task| state.spec(task.id));
+                            // What was there before the rule stays; nothing comes to it.
+                            !named || held.filter(|it| is_about(it)).count() <= *most as usize
+                        }
+                    };
+                    prop_assert!(holds, "{} to {}: {}", fence, agent.profile.id, rule.asked);
+                }
+            }
         }
     }
 

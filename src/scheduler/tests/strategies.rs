@@ -6,7 +6,8 @@ use model::{Kind, Scope, Scored, SetPolicy, Strategy};
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Planner, formula, formula_of};
+use crate::score::formula;
+use crate::{Planner, formula_of};
 
 pub(super) fn said(strategy: Strategy, scope: Scope) -> Op {
     let strategy = Some(strategy);
@@ -392,10 +393,17 @@ fn tasks_of_one_round_are_placed_each_by_the_policy_that_holds_for_it() {
 
 #[test]
 fn each_formula_is_known_by_its_version_and_no_two_have_the_same() {
-    let versions: BTreeSet<u32> = Strategy::ALL.map(|it| formula(it).version).into();
-    assert_eq!(versions.len(), Strategy::ALL.len());
-    for strategy in Strategy::ALL {
-        let found = formula(strategy);
+    let all = || {
+        Strategy::ALL
+            .into_iter()
+            .flat_map(|it| [(it, false), (it, true)])
+    };
+    let versions: BTreeSet<u32> = all()
+        .map(|(it, prefers)| formula(it, prefers).version)
+        .collect();
+    assert_eq!(versions.len(), 2 * Strategy::ALL.len());
+    for (strategy, prefers) in all() {
+        let found = formula(strategy, prefers);
         assert_eq!(formula_of(found.version), Some(found));
         assert_eq!(
             (found.strategy, found.terms.len()),
@@ -487,6 +495,7 @@ proptest! {
         strategy in prop::sample::select(&Strategy::ALL[..]),
         agents in prop::collection::vec((1..6u32, 0..4u32), 1..8),
         tasks in 1..12usize,
+        prefers in any::<bool>(),
     ) {
         let names: Vec<String> = (1..=agents.len()).map(|n| format!("a{n}")).collect();
         let slots = names.iter().map(String::as_str).zip(agents.iter().map(|(slots, _)| *slots));
@@ -494,14 +503,17 @@ proptest! {
         for (name, (slots, reserved)) in names.iter().zip(&agents) {
             it.fleet.agents.get_mut(&id(name)).unwrap().reserved = (*reserved).min(*slots - 1);
         }
+        if prefers {
+            apply(&mut it.state, vec![super::by_hand::rule(model::RuleAction::Prefer, Scope::default(), &["a1"], None)]);
+        }
         for _ in 0..tasks {
             it.submit("ann", &task(""));
             let newest = it.state.tasks_newest_first(None).next().unwrap().id;
             let told = explain(&it.state, &it.fleet, NOW, newest).unwrap();
-            prop_assert_eq!(told.strategy, Some(strategy));
+            prop_assert_eq!(told.strategy(), Some(strategy));
             let Some(decision) = it.round().pop() else { break };
             let trace = &decision.placement.trace;
-            prop_assert_eq!(trace.policy_version, formula(strategy).version);
+            prop_assert_eq!(trace.policy_version, formula(strategy, prefers).version);
             let now: BTreeMap<AgentId, Scored> = told.agents.into_iter()
                 .filter_map(|verdict| Some((verdict.agent, verdict.standing.ok()?)))
                 .collect();

@@ -6,7 +6,8 @@ use model::{
 };
 
 use super::*;
-use crate::{Asker, Planner, formula};
+use crate::score::formula;
+use crate::{Asker, Planner};
 
 /// Agents of each sort that are refused: so many that their number takes three bytes.
 const MANY: u32 = 256;
@@ -153,7 +154,10 @@ fn the_trace_of_a_decision_has_at_most_256_bytes_and_every_reason_is_in_it() {
     assert_eq!(counts, BTreeMap::from(each));
     assert_eq!(trace.winner.score, 1_000);
     assert_eq!(trace.winner.terms, [1_000]);
-    assert_eq!(trace.policy_version, formula(Strategy::Adaptive).version);
+    assert_eq!(
+        trace.policy_version,
+        formula(Strategy::Adaptive, false).version
+    );
     assert!(trace.size() <= TRACE_MAX_BYTES, "{} bytes", trace.size());
     assert_eq!(TRACE_MAX_BYTES, 256);
 }

@@ -1,11 +1,12 @@
-//! Policies: how agents are chosen.
+//! Policies: how agents are chosen; and the rules that people made by hand.
 
-use model::{Command, Principal};
+use model::{Command, Principal, RuleId};
 use tonic::{Request, Response, Status};
-use wire::convert::policies_out;
-use wire::status::Failure;
+use wire::convert::{policies_out, rule_out};
+use wire::status::{Code, Failure};
 use wire::v1;
 
+use super::request::Hop;
 use super::tasks::position_of;
 use super::{Deadline, Gateway};
 
@@ -28,6 +29,45 @@ impl v1::policies_server::Policies for Gateway {
         request: Request<v1::SetPolicyRequest>,
     ) -> Result<Response<v1::PoliciesReply>, Status> {
         Ok(self.set_policy(request).await?)
+    }
+
+    async fn list_rules(
+        &self,
+        request: Request<v1::ListRulesRequest>,
+    ) -> Result<Response<v1::ListRulesReply>, Status> {
+        self.reader(&request)?;
+        let (state, position) = self.read(Deadline::of(request.metadata())).await?;
+        let rules = state.rules().map(|rule| rule_out(&state, rule));
+        Ok(Response::new(v1::ListRulesReply {
+            position: Some(position),
+            rules: rules.collect(),
+        }))
+    }
+
+    async fn add_rule(
+        &self,
+        request: Request<v1::AddRuleRequest>,
+    ) -> Result<Response<v1::RuleReply>, Status> {
+        let order = |order: &v1::AddRuleRequest| {
+            let asked = model::AddRule::try_from(order.clone())?;
+            Ok((asked.clone(), Command::AddRule(asked)))
+        };
+        let pass = |hop: Hop, order| async move { hop.policies().add_rule(order).await };
+        let here = |asked, principal, command| self.add_rule_here(asked, principal, command);
+        Ok(self.ordered(request, order, here, pass).await?)
+    }
+
+    async fn remove_rule(
+        &self,
+        request: Request<v1::RemoveRuleRequest>,
+    ) -> Result<Response<v1::RuleReply>, Status> {
+        let order = |order: &v1::RemoveRuleRequest| {
+            let rule: RuleId = order.id.parse()?;
+            Ok((rule, Command::RemoveRule { rule }))
+        };
+        let pass = |hop: Hop, order| async move { hop.policies().remove_rule(order).await };
+        let here = |rule, principal, command| self.remove_rule_here(rule, principal, command);
+        Ok(self.ordered(request, order, here, pass).await?)
     }
 }
 
@@ -57,6 +97,39 @@ impl Gateway {
         Ok(v1::PoliciesReply {
             position: Some(position_of(&accepted)),
             policies: policies_out(&self.0.cluster.view()),
+        })
+    }
+    async fn add_rule_here(
+        &self,
+        asked: model::AddRule,
+        principal: Principal,
+        command: Command,
+    ) -> Result<v1::RuleReply, Failure> {
+        let accepted = self.done(principal, command).await?;
+        let state = self.0.cluster.view();
+        let rule = state.rules().find(|rule| rule.asked == asked);
+        let rule = rule.ok_or_else(|| {
+            let why = "the rule was made, and has been replaced or removed since";
+            Failure::new(Code::Stale, why.to_owned())
+        })?;
+        Ok(v1::RuleReply {
+            position: Some(position_of(&accepted)),
+            rule: Some(rule_out(&state, rule)),
+        })
+    }
+
+    async fn remove_rule_here(
+        &self,
+        id: RuleId,
+        principal: Principal,
+        command: Command,
+    ) -> Result<v1::RuleReply, Failure> {
+        let before = self.0.cluster.view();
+        let accepted = self.done(principal, command).await?;
+        let rule = before.rules().find(|rule| rule.id == id);
+        Ok(v1::RuleReply {
+            position: Some(position_of(&accepted)),
+            rule: rule.map(|rule| rule_out(&before, rule)),
         })
     }
 }

@@ -1,7 +1,7 @@
 //! Why a task is where it is: the decision that the log recorded, and, while it waits, how each
 //! agent stands towards it now. Only the leader knows the latter, so a follower passes it on.
 
-use model::{Command, Principal, Scored, Strategy, Submit, Task, TaskId};
+use model::{Command, Principal, Scored, Submit, Task, TaskId};
 use scheduler::{AgentVerdict, Explanation, Formula};
 use tonic::{Request, Response};
 use wire::status::Failure;
@@ -101,7 +101,7 @@ impl Gateway {
 
 fn explanation(task: &Task, shown: v1::Task, explained: Explanation) -> v1::WhyReply {
     let trace = task.trace.as_ref();
-    let position = explained.position();
+    let (position, strategy_now) = (explained.position(), explained.strategy());
     let decided_by = trace.and_then(|trace| scheduler::formula_of(trace.policy_version));
     let decision = trace.map(|trace| {
         let all = std::iter::once(&trace.winner).chain(&trace.runners_up);
@@ -133,21 +133,18 @@ fn explanation(task: &Task, shown: v1::Task, explained: Explanation) -> v1::WhyR
         agents_now: explained
             .agents
             .iter()
-            .map(|verdict| standing(verdict, explained.strategy))
+            .map(|verdict| standing(verdict, explained.formula))
             .collect(),
         strategy: decided_by
             .map(|it| it.strategy.to_string())
             .unwrap_or_default(),
-        strategy_now: explained
-            .strategy
-            .map(|it| it.to_string())
-            .unwrap_or_default(),
+        strategy_now: strategy_now.map(|it| it.to_string()).unwrap_or_default(),
     }
 }
 
-fn standing(verdict: &AgentVerdict, strategy: Option<Strategy>) -> v1::Candidate {
+fn standing(verdict: &AgentVerdict, formula: Option<&Formula>) -> v1::Candidate {
     match &verdict.standing {
-        Ok(scored) => candidate(scored, strategy.map(scheduler::formula)),
+        Ok(scored) => candidate(scored, formula),
         Err(reason) => v1::Candidate {
             agent: verdict.agent.to_string(),
             refused: reason.to_string(),

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use model::{Class, Command, Namespace, Submit, TaskSpec};
+use model::{
+    AddRule, Agents, Class, Command, Millis, Namespace, RuleAction, Scope, Submit, TaskSpec,
+};
 use openraft_rt_sim::SimRuntime;
 use raft::parts::openraft::async_runtime::AsyncRuntime;
 
-use super::{leader_or_any, pass};
-use crate::clients::{ask, capped, namespace, quota, someone, spec, submit_all};
+use super::{any_agent, leader_or_any, pass};
+use crate::clients::{ask, capped, insist, namespace, quota, someone, spec, submit_all};
 use crate::network::client;
 use crate::process;
 use crate::world::World;
@@ -57,6 +59,59 @@ pub async fn change_quota(world: &Arc<World>) -> bool {
         set |= asked.is_ok();
     }
     set
+}
+
+/// Rules by hand come and go while tasks are on their way to the agents that they are about.
+pub async fn make_rules(world: &Arc<World>) -> bool {
+    let operator = someone("operator");
+    let mut made = false;
+    for _ in 0..world.dice.within(2..6) {
+        let agent = any_agent(world).id.clone();
+        let leader = leader_or_any(world);
+        for _ in 0..world.dice.within(2..10) {
+            let command = Command::SubmitTask(Submit {
+                spec: task(world, capped(), None),
+                request_id: None,
+            });
+            let (world, operator) = (world.clone(), operator.clone());
+            drop(SimRuntime::spawn(async move {
+                pass(&world, 0..8).await;
+                ask(&world, client(0), leader, operator, command).await.ok();
+            }));
+        }
+        let action = match world.dice.below(4) {
+            0 => RuleAction::Pin,
+            1 => RuleAction::Exclude,
+            2 => RuleAction::Prefer,
+            _ => RuleAction::Cap(1),
+        };
+        let rule = Command::AddRule(AddRule {
+            action,
+            scope: Scope {
+                namespace: world.dice.permille(800).then(capped),
+                kind: None,
+            },
+            agents: Agents {
+                names: [agent].into(),
+                require: Vec::new(),
+            },
+            reason: "a fault".to_owned(),
+            ttl: world.dice.permille(200).then_some(Millis(1_500)),
+        });
+        let asked = ask(world, client(0), leader, operator.clone(), rule).await;
+        pass(world, 50..2_000).await;
+        let Ok(accepted) = asked else {
+            continue;
+        };
+        made = true;
+        // Its number is that of its entry, or the next one.
+        for number in [accepted.index, accepted.index + 1] {
+            let rule = model::RuleId(number);
+            let remove = Command::RemoveRule { rule };
+            insist(world, client(0), &operator, &remove).await.ok();
+        }
+    }
+    made
 }
 
 /// Many submit at once on streams, of all classes, and some of them for the first time.

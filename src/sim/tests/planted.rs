@@ -37,6 +37,7 @@ fn brought_out_by(mutant: Mutant) -> Fault {
         Mutant::IncarnationIgnored => Fault::LoseJournal,
         Mutant::StartBeforeJournal => Fault::SlowJournal,
         Mutant::RunningQuotaUnchecked | Mutant::QueuedQuotaUnchecked => Fault::Quota,
+        Mutant::RulesUnchecked => Fault::Rules,
         Mutant::ClassIgnored | Mutant::ShareIgnored => Fault::Crowd,
         Mutant::RemovalUnchecked => Fault::RemoveTooMany,
         Mutant::EventsDropped

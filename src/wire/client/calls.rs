@@ -224,6 +224,22 @@ impl Client {
         self.call(Terms::REPEATABLE, request, send).await
     }
 
+    pub async fn rules(&self) -> Result<v1::ListRulesReply, Error> {
+        let send = |to, message| async move { policies(to).list_rules(message).await };
+        self.call(Terms::READ, &v1::ListRulesRequest {}, send).await
+    }
+
+    pub async fn add_rule(&self, request: &v1::AddRuleRequest) -> Result<v1::RuleReply, Error> {
+        let send = |to, message| async move { policies(to).add_rule(message).await };
+        self.call(Terms::REPEATABLE, request, send).await
+    }
+
+    pub async fn remove_rule(&self, id: &str) -> Result<v1::RuleReply, Error> {
+        let message = v1::RemoveRuleRequest { id: id.to_owned() };
+        let send = |to, message| async move { policies(to).remove_rule(message).await };
+        self.call(Terms::ONCE, &message, send).await
+    }
+
     pub async fn order_agent(&self, order: &v1::AgentOrder) -> Result<v1::AgentReply, Error> {
         let send = |to, message| async move { agents(to).order(message).await };
         self.call(Terms::REPEATABLE, order, send).await

@@ -53,6 +53,9 @@ pub fn event(event: &Event, (index, n): (u64, u32), wall: Timestamp) -> v1::Even
                 .map(|kind| kind.as_str().to_owned())
                 .unwrap_or_default();
         }
+        Event::RuleSet { rule } | Event::RuleRemoved { rule } | Event::RuleExpired { rule } => {
+            shown.rule = rule.to_string();
+        }
     }
     shown
 }
@@ -76,5 +79,8 @@ fn name(event: &Event) -> &'static str {
         Event::BackendSet { .. } => "backend_set",
         Event::NamespaceSet { .. } => "namespace_set",
         Event::PolicySet { .. } => "policy_set",
+        Event::RuleSet { .. } => "rule_set",
+        Event::RuleRemoved { .. } => "rule_removed",
+        Event::RuleExpired { .. } => "rule_expired",
     }
 }

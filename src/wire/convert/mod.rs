@@ -7,6 +7,7 @@ mod event;
 mod joining;
 mod namespace;
 mod policy;
+mod rule;
 mod session;
 mod spec;
 mod task;
@@ -23,6 +24,7 @@ pub use event::event;
 pub use joining::{enrolment_in, join_token_out, role_in, role_out};
 pub use namespace::namespace_out;
 pub use policy::{INHERIT, policies_out};
+pub use rule::{rule_out, rule_words};
 pub use task::{archived_task, state, states, task};
 
 /// A message that the other side should not have sent.

@@ -12,9 +12,6 @@ impl TryFrom<v1::SetPolicyRequest> for model::SetPolicy {
     type Error = Malformed;
 
     fn try_from(asked: v1::SetPolicyRequest) -> Result<model::SetPolicy, Malformed> {
-        let named = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-        let namespace = named(&asked.namespace).map(|name| Namespace::new(&name));
-        let kind = named(&asked.kind).map(|name| name.parse::<Kind>());
         let strategy = match asked.strategy.as_str() {
             INHERIT => None,
             "" => return Err(Malformed::missing("the strategy")),
@@ -22,15 +19,23 @@ impl TryFrom<v1::SetPolicyRequest> for model::SetPolicy {
         };
         let said = |error: &dyn std::fmt::Display| Malformed(error.to_string());
         Ok(model::SetPolicy {
-            scope: Scope {
-                namespace: namespace.transpose()?,
-                kind: kind.transpose().map_err(|error| said(&error))?,
-            },
+            scope: scope_in(&asked.namespace, &asked.kind)?,
             strategy: strategy
                 .transpose()
                 .map_err(|error: model::ParseStrategyError| said(&error))?,
         })
     }
+}
+
+/// Empty: any.
+pub(super) fn scope_in(namespace: &str, kind: &str) -> Result<Scope, Malformed> {
+    let named = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    let namespace = named(namespace).map(|name| Namespace::new(&name));
+    let kind = named(kind).map(|name| name.parse::<Kind>()).transpose();
+    Ok(Scope {
+        namespace: namespace.transpose()?,
+        kind: kind.map_err(|error| Malformed(error.to_string()))?,
+    })
 }
 
 /// What was set, the widest scope first.

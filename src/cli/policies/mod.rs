@@ -1,4 +1,6 @@
-//! The noun `policy`: how agents are chosen.
+//! The noun `policy`: how agents are chosen, and what people decided by hand.
+
+mod rules;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
@@ -13,14 +15,15 @@ use crate::failure::Result;
 use crate::object::{in_force, policy_json, policy_scope, policy_table, with_default};
 use crate::output::{self, Answer};
 
-/// Say how an agent is chosen among those that fit a task
+/// Say how an agent is chosen among those that fit a task, or where tasks may run
 #[derive(Debug, Args)]
 #[command(arg_required_else_help = true, subcommand_required = true)]
 #[command(after_help = "Examples:
   quorate policy get
   quorate policy set --kind inference --strategy ip_hash
+  quorate policy rule-add exclude --agent worker-3 --reason \"its memory is bad\"
 
-The narrowest policy that fits a task holds: that of its kind in its namespace, else of its namespace, else of its kind,
+The narrowest policy that fits a task holds: that of its kind in its namespace, else of its namespace, else of its kind, \
 else of all tasks. `task why` says how an agent was chosen.")]
 pub struct PolicyArgs {
     #[command(subcommand)]
@@ -31,6 +34,9 @@ pub struct PolicyArgs {
 enum Verb {
     Get(GetArgs),
     Set(SetArgs),
+    Rules(rules::RulesArgs),
+    RuleAdd(rules::AddArgs),
+    RuleRemove(rules::RemoveArgs),
 }
 
 /// Show the policies, or those that hold for some tasks
@@ -110,6 +116,12 @@ impl ScopeArgs {
         found
     }
 
+    /// Whether what is about these tasks is about some of those, too; empty: any.
+    fn meets(&self, namespace: &str, kind: &str) -> bool {
+        let meet = |own: &str, other: &str| own.is_empty() || other.is_empty() || own == other;
+        meet(self.namespace(), namespace) && meet(self.kind(), kind)
+    }
+
     fn is_all(&self) -> bool {
         self.namespace.is_none() && self.kind.is_none()
     }
@@ -129,6 +141,9 @@ pub fn run(args: PolicyArgs, global: &Global) -> Result<Exit> {
     match args.verb {
         Verb::Get(args) => connected(&args.connect, async |to| get(to, &args, global).await),
         Verb::Set(args) => connected(&args.connect, async |to| set(to, &args, global).await),
+        Verb::Rules(args) => rules::rules(&args, global),
+        Verb::RuleAdd(args) => rules::add(&args, global),
+        Verb::RuleRemove(args) => rules::remove(&args, global),
     }
 }
 

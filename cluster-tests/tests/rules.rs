@@ -1,0 +1,209 @@
+//! Rules that people make by hand: they hold from their entry on, at every controller and under the next leader, `why` tells
+//! them, and what they kept waiting goes once they are over.
+
+use cluster_tests::cluster::Cli;
+use cluster_tests::{faults, traffic};
+use serde_json::{Value, json};
+use tokio::test;
+use wire::v1;
+
+use crate::shape::{RULE, assert_keys};
+use crate::site::{PATIENCE, Site};
+
+async fn add(cli: &Cli, words: &[&str]) -> Value {
+    let words = [&["policy", "rule-add"], words, &["--reason", "a test"]].concat();
+    cli.json(&words).await.unwrap()
+}
+
+fn sleeper(namespace: &str) -> v1::TaskSpec {
+    v1::TaskSpec {
+        namespace: namespace.to_owned(),
+        ..traffic::process(["sleep", "3600"])
+    }
+}
+
+async fn why(site: &Site, task: u64) -> Value {
+    let id = format!("t{task}");
+    let cli = site.cluster.cli();
+    cli.json(&["task", "why", &id]).await.unwrap()
+}
+
+#[test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rule_holds_at_every_controller_and_under_the_next_leader_until_it_is_taken_back() {
+    let site = Site::start("rules", |options| options.agents(3).slots(2)).await;
+    let cli = site.cluster.cli();
+    let rule = add(
+        cli,
+        &[
+            "exclude",
+            "--agent",
+            "a1",
+            "--agent",
+            "a2",
+            "--namespace",
+            "blue",
+        ],
+    )
+    .await;
+    assert_keys(&rule, &RULE);
+    assert_eq!(
+        (&rule["agents"], &rule["agents_now"]),
+        (&json!(["a1", "a2"]), &json!(2))
+    );
+    assert_eq!(
+        (&rule["most"], &rule["expires_at"]),
+        (&Value::Null, &Value::Null)
+    );
+    let id = rule["id"].as_str().unwrap().to_owned();
+
+    // Whoever is asked has the rule, and takes tasks by it.
+    for controller in ["c1", "c2", "c3"] {
+        let address = site.cluster.controller(controller).unwrap().grpc;
+        let listed = cli
+            .json(&["policy", "rules", "--addr", &address])
+            .await
+            .unwrap();
+        assert_eq!(listed["items"][0]["id"], Value::from(id.as_str()));
+    }
+    for _ in 0..2 {
+        let task = site.submit(sleeper("blue")).await;
+        assert_eq!(site.until_running(task).await.agent, "a3");
+    }
+    let blue = site.submit(sleeper("blue")).await;
+    // Nobody else is held up.
+    let red = site.submit(sleeper("red")).await;
+    site.until_running(red).await;
+    let told = why(&site, blue).await;
+    let summary = told["summary"].as_str().unwrap();
+    assert!(
+        summary.contains("2 have a rule against such tasks"),
+        "{summary}"
+    );
+    let words = format!("Rule {id}: exclude tasks of namespace blue from a1, a2 (admin: a test).");
+    assert!(summary.ends_with(&words), "{summary}");
+
+    let leader = site.cluster.leader().await.unwrap();
+    faults::kill(&site.cluster, &leader).await.unwrap();
+    let red = site.submit(sleeper("red")).await;
+    site.until_running(red).await;
+    assert_eq!(site.get(blue).await.state(), v1::TaskState::Queued);
+    let gone = cli
+        .expect(&["policy", "rule-remove", &id])
+        .await
+        .unwrap()
+        .text();
+    assert!(
+        gone.starts_with(&format!("{id} holds no more: exclude")),
+        "{gone}"
+    );
+    site.until_running(blue).await;
+    let again = cli.run(&["policy", "rule-remove", &id]).await.unwrap();
+    assert_eq!(again.code, Some(2), "{}", again.stderr);
+    site.cluster.stop().await.unwrap();
+}
+
+#[test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rule_ends_by_itself_and_what_waited_for_that_goes() {
+    let site = Site::start("rules-end", |options| options.agents(2).slots(2)).await;
+    let cli = site.cluster.cli();
+    let pinned = ["pin", "--agent", "a2", "--namespace", "blue", "--ttl", "3s"];
+    let rule = add(cli, &pinned).await;
+    assert!(rule["expires_at"].is_string(), "{rule}");
+    let mut tasks = Vec::new();
+    for _ in 0..3 {
+        tasks.push(site.submit(sleeper("blue")).await);
+    }
+    let summary = why(&site, tasks[2]).await["summary"].to_string();
+    assert!(
+        summary.contains("1 are not among those to which a rule pins it"),
+        "{summary}"
+    );
+    let third = site.until_running(tasks[2]).await;
+    assert_eq!(third.agent, "a1");
+    let listed = cli.json(&["policy", "rules"]).await.unwrap();
+    assert_eq!(listed["items"], json!([]));
+
+    // What is preferred goes first while it has room, and the numbers say why.
+    add(cli, &["prefer", "--agent", "a1", "--namespace", "red"]).await;
+    let red = site.submit(sleeper("red")).await;
+    assert_eq!(site.until_running(red).await.agent, "a1");
+    let told = why(&site, red).await;
+    assert_eq!(told["decision"][0]["terms"][0]["name"], "unmet");
+    assert!(
+        told["summary"].as_str().unwrap().contains("preferred"),
+        "{told}"
+    );
+    site.cluster.stop().await.unwrap();
+}
+
+#[test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cap_bounds_what_an_agent_holds_and_what_contradicts_is_refused() {
+    let site = Site::start("rules-cap", |options| options.agents(1).slots(4)).await;
+    let cli = site.cluster.cli();
+    add(
+        cli,
+        &["cap", "--most", "1", "--agent", "a1", "--namespace", "blue"],
+    )
+    .await;
+    let first = site.submit(sleeper("blue")).await;
+    site.until_running(first).await;
+    let second = site.submit(sleeper("blue")).await;
+    let red = site.submit(sleeper("red")).await;
+    site.until_running(red).await;
+    let summary = why(&site, second).await["summary"].to_string();
+    assert!(
+        summary.contains("1 hold as many such tasks as a rule allows"),
+        "{summary}"
+    );
+    cli.expect(&["task", "cancel", &format!("t{first}")])
+        .await
+        .unwrap();
+    let is_running = |task: &v1::Task| task.state() == v1::TaskState::Running;
+    site.until(second, "running", PATIENCE, is_running).await;
+
+    for (words, code, part) in [
+        (
+            vec!["exclude", "--agent", "a1", "--reason", "x"],
+            1,
+            "no agent would be left",
+        ),
+        (
+            vec!["exclude", "--agent", "a7", "--reason", "x"],
+            2,
+            "there is no agent a7",
+        ),
+        (
+            vec!["pin", "--require", "gpu=h100", "--reason", "x"],
+            1,
+            "no agent fits it",
+        ),
+        (
+            vec!["pin", "--require", "a in", "--reason", "x"],
+            1,
+            "character 5",
+        ),
+        (vec!["pin", "--reason", "x"], 1, "which agents?"),
+        (vec!["pin", "--agent", "a1"], 1, "--reason"),
+        (vec!["cap", "--agent", "a1", "--reason", "x"], 1, "--most"),
+        (
+            vec!["cap", "--most", "0", "--agent", "a1", "--reason", "x"],
+            1,
+            "0",
+        ),
+    ] {
+        let words = [&["policy", "rule-add"], words.as_slice()].concat();
+        let refused = cli.run(&words).await.unwrap();
+        assert_eq!(refused.code, Some(code), "{words:?}: {}", refused.stderr);
+        assert!(
+            refused.stderr.contains(part),
+            "{words:?}: {}",
+            refused.stderr
+        );
+    }
+    // Given again it is the same rule, with what was said last.
+    let again = ["cap", "--most", "2", "--agent", "a1", "--namespace", "blue"];
+    assert_eq!(add(cli, &again).await["most"], 2);
+    let listed = cli.json(&["policy", "rules"]).await.unwrap();
+    assert_eq!(listed["items"].as_array().map(Vec::len), Some(1));
+    site.cluster.stop().await.unwrap();
+}

@@ -1,0 +1,93 @@
+//! Rules by hand.
+
+use model::{
+    AddRule, AgentId, Agents, Expression, Kind, Millis, Namespace, Rule, RuleAction, Scope, State,
+};
+
+use super::Malformed;
+use super::policy::scope_in;
+use crate::v1;
+
+impl TryFrom<v1::AddRuleRequest> for AddRule {
+    type Error = Malformed;
+
+    fn try_from(asked: v1::AddRuleRequest) -> Result<AddRule, Malformed> {
+        let action = match (asked.action.as_str(), asked.most) {
+            ("cap", most) => RuleAction::Cap(most),
+            ("pin", 0) => RuleAction::Pin,
+            ("exclude", 0) => RuleAction::Exclude,
+            ("prefer", 0) => RuleAction::Prefer,
+            ("pin" | "exclude" | "prefer", _) => {
+                return Err(Malformed("only a cap says how many at most".into()));
+            }
+            ("", _) => return Err(Malformed::missing("the action")),
+            (other, _) => {
+                let there = "there are pin, exclude, prefer and cap";
+                return Err(Malformed(format!("a rule can't `{other}`: {there}")));
+            }
+        };
+        let names = asked.agents.iter().map(|name| AgentId::new(name));
+        let expressions = asked.require.iter().map(|text| text.parse::<Expression>());
+        let said = |error: model::label::ParseError| Malformed(error.to_string());
+        Ok(AddRule {
+            action,
+            scope: scope_in(&asked.namespace, &asked.kind)?,
+            agents: Agents {
+                names: names.collect::<Result<_, _>>()?,
+                require: expressions.collect::<Result<_, _>>().map_err(said)?,
+            },
+            reason: asked.reason,
+            ttl: asked.ttl_ms.map(Millis),
+        })
+    }
+}
+
+pub fn rule_out(state: &State, rule: &Rule) -> v1::Rule {
+    let AddRule {
+        action,
+        scope: Scope { namespace, kind },
+        agents,
+        reason,
+        ttl: _,
+    } = &rule.asked;
+    let fits = state.agents().filter(|agent| agents.has(&agent.profile));
+    v1::Rule {
+        id: rule.id.to_string(),
+        action: action.as_str().to_owned(),
+        most: match action {
+            RuleAction::Cap(most) => *most,
+            RuleAction::Pin | RuleAction::Exclude | RuleAction::Prefer => 0,
+        },
+        namespace: namespace
+            .as_ref()
+            .map(Namespace::to_string)
+            .unwrap_or_default(),
+        kind: kind.map(Kind::as_str).unwrap_or_default().to_owned(),
+        agents: agents.names.iter().map(AgentId::to_string).collect(),
+        require: agents.require.iter().map(Expression::to_string).collect(),
+        reason: reason.clone(),
+        by: rule.by.clone(),
+        since: rule.since.0,
+        expires_at: rule.expires_wall.map(|at| at.0),
+        fits: u32::try_from(fits.count()).unwrap_or(u32::MAX),
+    }
+}
+
+/// What a rule says, in words.
+///
+/// # Errors
+///
+/// Where it says what this release does not know.
+pub fn rule_words(rule: &v1::Rule) -> Result<String, Malformed> {
+    let said = v1::AddRuleRequest {
+        action: rule.action.clone(),
+        most: rule.most,
+        namespace: rule.namespace.clone(),
+        kind: rule.kind.clone(),
+        agents: rule.agents.clone(),
+        require: rule.require.clone(),
+        reason: rule.reason.clone(),
+        ttl_ms: None,
+    };
+    Ok(AddRule::try_from(said)?.to_string())
+}
