@@ -106,7 +106,7 @@ async fn a_rule_holds_at_every_controller_and_under_the_next_leader_until_it_is_
 async fn a_rule_ends_by_itself_and_what_waited_for_that_goes() {
     let site = Site::start("rules-end", |options| options.agents(2).slots(2)).await;
     let cli = site.cluster.cli();
-    let pinned = ["pin", "--agent", "a2", "--namespace", "blue", "--ttl", "3s"];
+    let pinned = ["pin", "--agent", "a2", "--namespace", "blue", "--ttl", "1h"];
     let rule = add(cli, &pinned).await;
     assert!(rule["expires_at"].is_string(), "{rule}");
     let mut tasks = Vec::new();
@@ -118,20 +118,41 @@ async fn a_rule_ends_by_itself_and_what_waited_for_that_goes() {
         summary.contains("1 are not among those to which a rule pins it"),
         "{summary}"
     );
+    // Given again it is the same rule, with the new time.
+    let shorter = ["pin", "--agent", "a2", "--namespace", "blue", "--ttl", "1s"];
+    let again = add(cli, &shorter).await;
+    assert_eq!(again["id"], rule["id"]);
     let third = site.until_running(tasks[2]).await;
     assert_eq!(third.agent, "a1");
     let listed = cli.json(&["policy", "rules"]).await.unwrap();
     assert_eq!(listed["items"], json!([]));
+    site.cluster.stop().await.unwrap();
+}
 
-    // What is preferred goes first while it has room, and the numbers say why.
-    add(cli, &["prefer", "--agent", "a1", "--namespace", "red"]).await;
-    let red = site.submit(sleeper("red")).await;
-    assert_eq!(site.until_running(red).await.agent, "a1");
-    let told = why(&site, red).await;
-    assert_eq!(told["decision"][0]["terms"][0]["name"], "unmet");
+#[test(flavor = "multi_thread", worker_threads = 2)]
+async fn preferred_agents_are_taken_first_and_the_numbers_say_why() {
+    let site = Site::start("rules-prefer", |options| options.agents(3).slots(2)).await;
+    let cli = site.cluster.cli();
+    add(cli, &["prefer", "--agent", "a2", "--namespace", "red"]).await;
+    let mut on = Vec::new();
+    for _ in 0..3 {
+        let task = site.submit(sleeper("red")).await;
+        on.push(site.until_running(task).await);
+    }
+    // It would have been another one's turn the second time.
+    assert_eq!((on[0].agent.as_str(), on[1].agent.as_str()), ("a2", "a2"));
+    assert_ne!(on[2].agent, "a2");
+    let told = why(&site, on[1].id).await;
+    let (winner, other) = (&told["decision"][0], &told["decision"][1]);
+    assert_eq!(
+        winner["terms"][0],
+        json!({ "name": "unmet", "value": 0, "weight": 1_000_000_000 })
+    );
+    assert_eq!(other["terms"][0]["value"], 1_000);
+    let summary = told["summary"].as_str().unwrap();
     assert!(
-        told["summary"].as_str().unwrap().contains("preferred"),
-        "{told}"
+        summary.contains("a2, preferred, and the least loaded that fits"),
+        "{summary}"
     );
     site.cluster.stop().await.unwrap();
 }

@@ -12,10 +12,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use model::{
-    AgentId, AgentProfile, Asking, Command, Demand, Fence, Held, Op, Placement, Principal,
-    QueueKey, State, SystemCommand, TaskId, TaskSpec,
+    AgentId, AgentProfile, Asking, Command, Demand, Fence, Held, Mix, Op, Placement, Principal,
+    QueueKey, Sort, State, SystemCommand, TaskId, TaskSpec,
 };
-use scheduler::{Asker, Clock, Fleet, Planner, ROUND_MAX, Rotations, Round, Sort};
+use scheduler::{Asker, Clock, Fleet, Planner, ROUND_MAX, Rotations, Round};
 
 use crate::io::{Hindrance, Output, ProposalId, Refusal, SessionId, Ticket};
 use crate::pending::{Origin, PENDING_MAX, PENDING_MAX_BYTES, Pending, Queue};
@@ -53,7 +53,7 @@ impl Placed {
 pub(crate) struct Reserved {
     pub attempts: u32,
     pub asking: Asking,
-    pub sorts: BTreeMap<Sort, u32>,
+    pub mix: Mix,
     /// Beyond slots, in the order of the decisions.
     pub demands: Vec<Demand>,
 }
@@ -356,7 +356,7 @@ impl Batch {
             } = placed;
             let reserved = self.reserved.entry(agent.clone()).or_default();
             reserved.attempts += 1;
-            *reserved.sorts.entry(sort.clone()).or_insert(0) += 1;
+            *reserved.mix.entry(sort.clone()).or_insert(0) += 1;
             if !demand.is_nothing() {
                 reserved.demands.push(*demand);
             }
@@ -401,7 +401,7 @@ impl Batch {
         let Some(reserved) = self.reserved.get_mut(agent) else {
             return;
         };
-        if let Some(count) = reserved.sorts.get_mut(sort) {
+        if let Some(count) = reserved.mix.get_mut(sort) {
             *count = count.saturating_sub(1);
         }
         let mut demands = reserved.demands.iter();

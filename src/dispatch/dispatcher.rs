@@ -60,7 +60,7 @@ impl Dispatcher {
                 prefetch: agent.prefetch(),
                 reserved: reserved.attempts,
                 asking: reserved.asking,
-                sorts: reserved.sorts,
+                mix: reserved.mix,
                 demands: reserved.demands,
             };
             fleet.agents.insert(id.clone(), view);

@@ -59,12 +59,44 @@ numbered_id!(
     "a controller id such as c1"
 );
 
-numbered_id!(
-    /// A rule by hand: the log index of the entry that made it, or the next one that is free.
-    RuleId,
-    "r",
-    "a rule's id such as r17"
-);
+/// A rule by hand: the log index of the entry that made it, and which of those that this entry made. Never given again.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+pub struct RuleId {
+    pub entry: u64,
+    pub nth: u16,
+}
+
+/// `r17`, and `r17.1` for the second of one entry.
+impl fmt::Display for RuleId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.nth {
+            0 => write!(f, "r{}", self.entry),
+            nth => write!(f, "r{}.{nth}", self.entry),
+        }
+    }
+}
+
+impl FromStr for RuleId {
+    type Err = ParseIdError;
+
+    fn from_str(given: &str) -> Result<RuleId, ParseIdError> {
+        let parsed = given.strip_prefix('r').and_then(|rest| {
+            let (entry, nth) = rest.split_once('.').unwrap_or((rest, "0"));
+            let are_digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
+            (are_digits(entry) && are_digits(nth)).then_some(())?;
+            Some(RuleId {
+                entry: entry.parse().ok()?,
+                nth: nth.parse().ok()?,
+            })
+        });
+        parsed.ok_or_else(|| ParseIdError {
+            given: given.to_owned(),
+            wanted: "a rule's id such as r17",
+        })
+    }
+}
 
 /// The log index of the entry that assigned an attempt: strictly increasing for a task.
 #[derive(

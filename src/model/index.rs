@@ -1,11 +1,13 @@
 //! Indexes: what is queued, who holds what, what ends when, how many bytes are kept. They follow
 //! from the tables, stay outside the hash, and are rebuilt when a snapshot is installed.
 //!
-//! Queued tasks stand by requirement and tenant. Those with the same requirement fit the same agents, so a round
+//! Queued tasks stand by requirement, kind and tenant. Those with the same requirement fit the same agents, and those of the
+//! same kind and namespace obey the same rules, so a round
 //! that finds nobody for one of them passes over all of them at once, however many there are; and whose turn it is among
 //! tenants is found by looking at each of them once, not at their tasks.
 
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use equivalent::{Comparable, Equivalent};
@@ -17,7 +19,7 @@ use crate::id::{AgentId, Incarnation, Namespace, TaskId};
 use crate::label::Expression;
 use crate::resource::{Demand, Need, Taken};
 use crate::share::Tenant;
-use crate::spec::TaskSpec;
+use crate::spec::{Kind, TaskSpec};
 use crate::task::{Attempt, Phase, StateName, Task};
 use crate::time::Timestamp;
 
@@ -50,11 +52,18 @@ impl From<Need<'_>> for Requirement {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct QueueKey {
     pub requirement: Requirement,
+    pub kind: Kind,
     pub tenant: Tenant,
 }
 
 /// The same without a requirement of its own: a key is allocated only for a new queue.
-struct Probe<'a>(Need<'a>, &'a Tenant);
+struct Probe<'a>(Need<'a>, Kind, &'a Tenant);
+
+impl<'a> Probe<'a> {
+    fn of(spec: &'a TaskSpec, tenant: &'a Tenant) -> Probe<'a> {
+        Probe(spec.need(), spec.kind(), tenant)
+    }
+}
 
 impl Equivalent<QueueKey> for Probe<'_> {
     fn equivalent(&self, key: &QueueKey) -> bool {
@@ -65,7 +74,7 @@ impl Equivalent<QueueKey> for Probe<'_> {
 impl Comparable<QueueKey> for Probe<'_> {
     fn compare(&self, key: &QueueKey) -> Ordering {
         let by_need = self.0.cmp(&key.requirement.need());
-        by_need.then_with(|| self.1.cmp(&key.tenant))
+        by_need.then_with(|| (self.1, self.2).cmp(&(key.kind, &key.tenant)))
     }
 }
 
@@ -136,7 +145,13 @@ impl Tally {
     }
 }
 
-/// The queued tasks of one requirement and one tenant.
+/// What strategies and rules tell tasks apart by.
+pub type Sort = (Namespace, Kind);
+
+/// How many attempts an agent holds of each sort; none is 0.
+pub type Mix = BTreeMap<Sort, u32>;
+
+/// The queued tasks of one requirement, kind and tenant.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Waiting {
     /// Free to go now: by class, then age.
@@ -159,6 +174,8 @@ pub struct Index {
     pub held: OrdMap<AgentId, OrdMap<Incarnation, OrdSet<TaskId>>>,
     /// What the live attempts of an agent take of it beyond slots; never of nothing.
     pub taken: OrdMap<AgentId, Taken>,
+    /// What agents hold, by sort; none is empty.
+    pub mixes: OrdMap<AgentId, Mix>,
     /// Finished tasks by the state time of their end.
     pub ended: OrdSet<(Timestamp, TaskId)>,
     /// Ended, but a person or a late result may still change them: by the same time.
@@ -192,6 +209,8 @@ impl Index {
                     .entry(attempt.incarnation)
                     .or_default()
                     .insert(task.id);
+                let mix = self.mixes.entry(attempt.agent.clone()).or_default();
+                *mix.entry(sort(spec)).or_insert(0) += 1;
                 let demand = spec.demand();
                 if !demand.is_nothing() {
                     let taken = self.taken.entry(attempt.agent.clone()).or_default();
@@ -225,7 +244,7 @@ impl Index {
             }
             Phase::Assigned { attempt, .. } => {
                 self.release(&attempt.agent, attempt.incarnation, task.id);
-                self.give_back(attempt, &spec.demand());
+                self.give_back(attempt, spec);
                 self.tally(&task.tenant(spec), |tally| tally.end(task.class, attempt));
             }
             Phase::Succeeded | Phase::Failed { .. } | Phase::Cancelled(_) => {
@@ -245,8 +264,8 @@ impl Index {
         changed(&mut self.namespaces, &tenant.namespace, &change);
     }
 
-    pub fn queue(&self, need: Need<'_>, tenant: &Tenant) -> Option<&Waiting> {
-        self.queues.get(&Probe(need, tenant))
+    pub fn queue(&self, spec: &TaskSpec, tenant: &Tenant) -> Option<&Waiting> {
+        self.queues.get(&Probe::of(spec, tenant))
     }
 
     pub fn add_blob(&mut self, digest: BlobDigest, blob: &Blob) {
@@ -277,15 +296,15 @@ impl Index {
         let tenant = task.tenant(spec);
         self.waiting[task.class as usize] += 1;
         self.tally(&tenant, |tally| tally.queued += 1);
-        let need = spec.need();
-        if !self.queues.contains_key(&Probe(need, &tenant)) {
+        if !self.queues.contains_key(&Probe::of(spec, &tenant)) {
             let key = QueueKey {
-                requirement: need.into(),
+                requirement: spec.need().into(),
+                kind: spec.kind(),
                 tenant: tenant.clone(),
             };
             self.queues.insert(key, Waiting::default());
         }
-        if let Some(waiting) = self.queues.get_mut(&Probe(need, &tenant)) {
+        if let Some(waiting) = self.queues.get_mut(&Probe::of(spec, &tenant)) {
             match not_before {
                 Some(at) => drop(waiting.delayed.insert((at, task.id))),
                 None => drop(waiting.ready.insert((task.class, task.id))),
@@ -300,7 +319,7 @@ impl Index {
         self.tally(&tenant, |tally| {
             tally.queued = tally.queued.saturating_sub(1);
         });
-        let probe = Probe(spec.need(), &tenant);
+        let probe = Probe::of(spec, &tenant);
         let Some(waiting) = self.queues.get_mut(&probe) else {
             return;
         };
@@ -313,7 +332,18 @@ impl Index {
         }
     }
 
-    fn give_back(&mut self, attempt: &Attempt, demand: &Demand) {
+    fn give_back(&mut self, attempt: &Attempt, spec: &TaskSpec) {
+        if let Some(mix) = self.mixes.get_mut(&attempt.agent) {
+            let sort = sort(spec);
+            match mix.get_mut(&sort) {
+                Some(count) if *count > 1 => *count -= 1,
+                Some(_) | None => drop(mix.remove(&sort)),
+            }
+            if mix.is_empty() {
+                self.mixes.remove(&attempt.agent);
+            }
+        }
+        let demand = &spec.demand();
         if let Some(taken) = self.taken.get_mut(&attempt.agent) {
             taken.remove(demand, &attempt.gpus);
             if taken.is_nothing() {
@@ -336,6 +366,10 @@ impl Index {
             self.held.remove(agent);
         }
     }
+}
+
+fn sort(spec: &TaskSpec) -> Sort {
+    (spec.namespace.clone(), spec.kind())
 }
 
 fn changed<K: Ord + Clone>(tallies: &mut OrdMap<K, Tally>, key: &K, change: impl Fn(&mut Tally)) {

@@ -29,6 +29,7 @@ pub fn check(state: &State) -> Vec<String> {
     check_blobs(state, &mut found);
     check_tokens(state, &mut found);
     check_quotas(state, &mut found);
+    check_rules(state, &mut found);
     if state.index != state.rebuilt_index() {
         found.push("the indexes differ from the records".into());
     }
@@ -36,6 +37,20 @@ pub fn check(state: &State) -> Vec<String> {
         found.push("the incremental hash differs from the records".into());
     }
     found
+}
+
+/// Each says something of its own.
+fn check_rules(state: &State, found: &mut Vec<String>) {
+    let rules: Vec<_> = state.rules().collect();
+    if rules.len() > limit::RULES_MAX {
+        found.push(format!("there are {} rules", rules.len()));
+    }
+    for (place, rule) in rules.iter().enumerate() {
+        let mut others = rules[..place].iter();
+        if let Some(other) = others.find(|it| it.asked.is_about_the_same(&rule.asked)) {
+            found.push(format!("{} and {} are one rule", other.id, rule.id));
+        }
+    }
 }
 
 /// Registered with fewer slots it may hold more than they are, but nothing is added to that.

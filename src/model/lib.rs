@@ -73,7 +73,7 @@ pub use id::{
     AgentId, ControllerId, Epoch, Fence, Generation, Incarnation, JoinTokenId, Namespace,
     ParseIdError, RuleId, TaskId,
 };
-pub use index::{QueueKey, Requirement, Waiting};
+pub use index::{Mix, QueueKey, Requirement, Sort, Waiting};
 pub use inference::{Backend, Endpoint, Inference, Usage, validate_backends, validate_model};
 pub use join_token::{Admitted, Enrolled, Enrolment, JoinToken, KeyHash, NewJoinToken, Standing};
 pub use label::Expression;

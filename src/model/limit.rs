@@ -59,9 +59,9 @@ pub const POLICIES_MAX: usize = 1_000;
 /// Rules by hand: all of them are looked at for each placement. One more would not fit the scheduler's bit set.
 pub const RULES_MAX: usize = 128;
 /// Agents that one rule names; for more there are labels.
-pub const RULE_AGENTS_MAX: usize = 256;
-/// Bytes of a rule in the log.
-pub const RULE_MAX_BYTES: usize = 32 * 1024;
+pub const RULE_AGENTS_MAX: usize = 64;
+/// Bytes of a rule in the log: so that all of them fit into one answer.
+pub const RULE_MAX_BYTES: usize = 8 * 1024;
 /// How long a rule may be made for. For longer it is made for good.
 pub const RULE_TTL_MAX: Millis = Millis(366 * 24 * 60 * 60 * 1000);
 /// Thousandths of a processor that a task may ask for, or an agent have.

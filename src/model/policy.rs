@@ -100,17 +100,13 @@ pub struct Scope {
 impl Scope {
     /// Whether it has such tasks in it.
     pub fn has(&self, namespace: &Namespace, kind: Kind) -> bool {
-        self.namespace.as_ref().is_none_or(|own| own == namespace)
-            && self.kind.is_none_or(|own| own == kind)
+        self.has_of(Some(namespace), kind)
     }
 
-    /// Tasks of both.
-    pub(crate) fn meet(&self, other: &Scope) -> Scope {
-        let namespace = self.namespace.as_ref().or(other.namespace.as_ref());
-        Scope {
-            namespace: namespace.cloned(),
-            kind: self.kind.or(other.kind),
-        }
+    /// The same; no namespace stands for one that no scope names.
+    pub(crate) fn has_of(&self, namespace: Option<&Namespace>, kind: Kind) -> bool {
+        let own = self.namespace.as_ref();
+        own.is_none_or(|own| Some(own) == namespace) && self.kind.is_none_or(|own| own == kind)
     }
 
     pub fn validate(&self) -> Result<(), Rejected> {

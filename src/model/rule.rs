@@ -46,7 +46,7 @@ impl RuleAction {
 
     /// Whether it is the same but for a number.
     fn is_like(self, other: RuleAction) -> bool {
-        self.as_str() == other.as_str()
+        std::mem::discriminant(&self) == std::mem::discriminant(&other)
     }
 }
 
@@ -75,9 +75,20 @@ impl Agents {
     }
 }
 
+/// Of more the rest is counted: a sentence has to stay one.
+const NAMES_SHOWN: usize = 8;
+
 impl fmt::Display for Agents {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<&str> = self.names.iter().map(AgentId::as_str).collect();
+        let shown = match self.names.len() {
+            0..=NAMES_SHOWN => self.names.len(),
+            _ => NAMES_SHOWN - 1,
+        };
+        let mut names: Vec<&str> = self.names.iter().map(AgentId::as_str).take(shown).collect();
+        let more = format!("{} more", self.names.len() - shown);
+        if shown < self.names.len() {
+            names.push(&more);
+        }
         let require: Vec<String> = self.require.iter().map(Expression::to_string).collect();
         match (names.is_empty(), require.is_empty()) {
             (true, true) => f.write_str("all agents"),
@@ -154,7 +165,7 @@ impl AddRule {
     }
 
     /// Whether it is about the same, so that the newer one replaces the older.
-    pub(crate) fn is_about_the_same(&self, other: &AddRule) -> bool {
+    pub fn is_about_the_same(&self, other: &AddRule) -> bool {
         self.action.is_like(other.action)
             && self.scope == other.scope
             && self.agents == other.agents
@@ -203,7 +214,7 @@ impl Rule {
     }
 
     /// Whether tasks that it concerns may run there, whatever else they may.
-    fn admits(&self, agent: &AgentProfile) -> Result<(), Reason> {
+    pub fn admits(&self, agent: &AgentProfile) -> Result<(), Reason> {
         match self.asked.action {
             RuleAction::Exclude if self.asked.agents.has(agent) => Err(Reason::Excluded),
             RuleAction::Pin if !self.asked.agents.has(agent) => Err(Reason::PinnedElsewhere),
@@ -238,10 +249,9 @@ impl State {
             rule.admits(&agent.profile)?;
             match rule.asked.action {
                 RuleAction::Cap(most) if rule.asked.agents.has(&agent.profile) => {
-                    let held = self.held_by(&agent.profile.id);
-                    let held = held.filter_map(|task| self.specs.get(&task.id));
-                    let held = held.filter(|spec| rule.concerns(&spec.namespace, spec.kind()));
-                    if held.count() >= most as usize {
+                    let mix = self.mix(&agent.profile.id).into_iter().flatten();
+                    let held = mix.filter(|((namespace, kind), _)| rule.concerns(namespace, *kind));
+                    if held.map(|(_, count)| *count).sum::<u32>() >= most {
                         return Err(Reason::Capped);
                     }
                 }
@@ -252,84 +262,116 @@ impl State {
         Ok(())
     }
 
-    /// Whether a new rule goes together with those that hold: no task may be left without any agent by it, and it has to
-    /// make a difference for some.
+    /// Whether a new rule goes together with those that hold: no task may be left without any agent by it, and others have to
+    /// leave it some of the agents that it is about. Agents count that are registered, lost or closed ones too: they may come
+    /// back.
     ///
     /// # Errors
     ///
-    /// Where it names agents that are not there, or fits none, or contradicts another rule: says which one wins.
+    /// Where it names agents that are not there, or fits none, or contradicts other rules: says which win.
     pub(crate) fn rule_fits(&self, asked: &AddRule, now: Timestamp) -> Result<(), Rejected> {
-        if let Some(name) = asked
-            .agents
-            .names
-            .iter()
-            .find(|name| self.agent(name).is_none())
-        {
+        let mut names = asked.agents.names.iter();
+        if let Some(name) = names.find(|name| self.agent(name).is_none()) {
             return Err(Rejected::NoSuchAgent(name.clone()));
         }
         let profiles: Vec<&AgentProfile> = self.agents().map(|agent| &agent.profile).collect();
-        let covered: Vec<bool> = profiles.iter().map(|it| asked.agents.has(it)).collect();
-        if !covered.contains(&true) {
+        let named = Several::of(&profiles, |agent| asked.agents.has(agent));
+        if named.is_none() {
             let agents = &asked.agents;
             return Err(Rejected::Invalid(format!(
                 "no agent fits it: there are no {agents}; see `quorate agent list -o wide`"
             )));
         }
-        let others: Vec<&Rule> = self
-            .rules_at(now)
+        // Those that it would leave to its tasks, or would be about.
+        let left = match asked.action {
+            RuleAction::Pin | RuleAction::Prefer | RuleAction::Cap(_) => named,
+            RuleAction::Exclude => Several::of(&profiles, |agent| !asked.agents.has(agent)),
+        };
+        let others = self.rules_at(now);
+        let others: Vec<(&Rule, Several)> = others
             .filter(|rule| !rule.asked.is_about_the_same(asked))
+            .map(|rule| (rule, Several::of(&profiles, |it| rule.admits(it).is_ok())))
             .collect();
-        let mut makes_a_difference = false;
-        let mut in_the_way = None;
-        for (namespace, kind) in sorts_of_tasks(asked, &others) {
-            let concern = |rule: &&&Rule| {
-                let scope = &rule.asked.scope;
-                scope.kind.is_none_or(|it| it == kind)
-                    && scope
-                        .namespace
-                        .as_ref()
-                        .is_none_or(|it| Some(it) == namespace)
-            };
-            let rules: Vec<&Rule> = others.iter().filter(concern).copied().collect();
-            let open: Vec<bool> = profiles
-                .iter()
-                .map(|agent| rules.iter().all(|rule| rule.admits(agent).is_ok()))
-                .collect();
-            let left = |(open, covered): (&bool, &bool)| match asked.action {
-                RuleAction::Pin | RuleAction::Prefer | RuleAction::Cap(_) => *open && *covered,
-                RuleAction::Exclude => *open && !covered,
-            };
-            if open.iter().zip(&covered).any(left) {
-                makes_a_difference = true;
-                continue;
-            }
-            // Who had no agent before is not worse off.
-            let is_worse = open.contains(&true);
-            let blame = blame(&rules, (&profiles, &covered), asked);
-            if is_worse && matches!(asked.action, RuleAction::Pin | RuleAction::Exclude) {
-                return Err(contradiction(asked, blame));
-            }
-            in_the_way = in_the_way.or(Some(blame));
-        }
-        match in_the_way {
-            Some(blame) if !makes_a_difference => Err(contradiction(asked, blame)),
-            Some(_) | None => Ok(()),
-        }
+        let sorts = sorts_of_tasks(asked, &others);
+        let is_left = |sort: &&Sort<'_>| !open(&others, **sort).and(&left).is_none();
+        // Who had no agent before is not worse off.
+        let had_some = |sort: &&Sort<'_>| !open(&others, **sort).is_none();
+        let failing = || sorts.iter().filter(|sort| !is_left(sort));
+        let worst = match asked.action {
+            RuleAction::Pin | RuleAction::Exclude => failing().find(had_some),
+            RuleAction::Prefer | RuleAction::Cap(_) => None,
+        };
+        let is_useless = !sorts.iter().any(|sort| is_left(&sort));
+        let Some(sort) = worst.or_else(|| failing().next().filter(|_| is_useless)) else {
+            return Ok(());
+        };
+        let (namespace, kind) = *sort;
+        let all_of = |namespace| failing().filter(|it| it.0 == namespace).count();
+        let scope = match is_useless {
+            true => asked.scope.clone(),
+            false => Scope {
+                namespace: namespace.cloned(),
+                kind: match all_of(namespace) {
+                    1 => Some(kind),
+                    _ => asked.scope.kind,
+                },
+            },
+        };
+        Err(contradiction(
+            asked,
+            &scope,
+            &in_the_way(&others, *sort, &left),
+        ))
     }
 }
 
-/// Of which namespace and kind tasks may be that it concerns, as far as rules tell them apart; no namespace stands for all
-/// that no rule names.
-fn sorts_of_tasks<'r>(
-    asked: &'r AddRule,
-    others: &[&'r Rule],
-) -> Vec<(Option<&'r Namespace>, Kind)> {
+/// Some of the registered agents, by their places.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Several(Vec<u64>);
+
+impl Several {
+    fn of(profiles: &[&AgentProfile], are: impl Fn(&AgentProfile) -> bool) -> Several {
+        let words = profiles.chunks(64).map(|some| {
+            let bits = some.iter().enumerate().filter(|(_, agent)| are(agent));
+            bits.fold(0, |word, (bit, _)| word | 1 << bit)
+        });
+        Several(words.collect())
+    }
+
+    fn and(&self, other: &Several) -> Several {
+        let both = self.0.iter().zip(&other.0);
+        Several(both.map(|(one, other)| one & other).collect())
+    }
+
+    fn is_none(&self) -> bool {
+        self.0.iter().all(|word| *word == 0)
+    }
+
+    fn places(&self) -> impl Iterator<Item = usize> {
+        let words = self.0.iter().enumerate();
+        words.flat_map(|(place, word)| {
+            let bits = (0..64).filter(move |bit| word & (1 << bit) != 0);
+            bits.map(move |bit| place * 64 + bit)
+        })
+    }
+
+    fn has(&self, place: usize) -> bool {
+        let word = self.0.get(place / 64);
+        word.is_some_and(|word| word & (1 << (place % 64)) != 0)
+    }
+}
+
+/// A namespace, or none for all that no rule names, and a kind.
+type Sort<'r> = (Option<&'r Namespace>, Kind);
+
+/// Of which sorts tasks may be that a new rule is about, as far as rules tell them apart.
+fn sorts_of_tasks<'r>(asked: &'r AddRule, others: &[(&'r Rule, Several)]) -> Vec<Sort<'r>> {
     let namespaces: BTreeSet<Option<&Namespace>> = match &asked.scope.namespace {
         Some(own) => BTreeSet::from([Some(own)]),
         None => {
             let named = others
                 .iter()
-                .map(|rule| rule.asked.scope.namespace.as_ref());
+                .map(|(rule, _)| rule.asked.scope.namespace.as_ref());
             named.chain([None]).collect()
         }
     };
@@ -339,42 +381,67 @@ fn sorts_of_tasks<'r>(
     sorts.collect()
 }
 
-/// The first of the rules that keeps these tasks from agents which the new one would leave to them.
-fn blame<'r>(
-    rules: &[&'r Rule],
-    (profiles, covered): (&[&AgentProfile], &[bool]),
-    asked: &AddRule,
-) -> Option<&'r Rule> {
-    let leaves = |covered: bool| match asked.action {
-        RuleAction::Pin | RuleAction::Prefer | RuleAction::Cap(_) => covered,
-        RuleAction::Exclude => !covered,
-    };
-    let mut left = profiles.iter().zip(covered).filter(|(_, it)| leaves(**it));
-    left.find_map(|(agent, _)| rules.iter().find(|rule| rule.admits(agent).is_err()))
-        .copied()
+fn about<'o, 'r>(
+    others: &'o [(&'r Rule, Several)],
+    (namespace, kind): Sort<'o>,
+) -> impl Iterator<Item = (&'r Rule, &'o Several)> {
+    let about = others
+        .iter()
+        .filter(move |(rule, _)| rule.asked.scope.has_of(namespace, kind));
+    about.map(|(rule, admits)| (*rule, admits))
 }
 
-fn contradiction(asked: &AddRule, blame: Option<&Rule>) -> Rejected {
-    let why = match (asked.action, blame) {
-        (_, None) => format!("no agent would be left for {}", asked.scope),
-        (action, Some(rule)) => {
-            let scope = asked.scope.meet(&rule.asked.scope);
-            let (id, said, by, reason) = (rule.id, &rule.asked, &rule.by, &rule.asked.reason);
-            let wins = match (action, rule.asked.action) {
-                (RuleAction::Pin, RuleAction::Pin) => "both would hold, and no agent fits both",
-                (RuleAction::Exclude, RuleAction::Pin) => {
-                    "an exclusion wins over a pin, so none would be left"
-                }
-                (_, RuleAction::Pin) => "a pin wins, so this would do nothing",
-                (RuleAction::Pin, _) => "an exclusion wins over a pin, so none would be left",
-                (RuleAction::Exclude, _) => "together they would leave none",
-                (_, _) => "an exclusion wins, so this would do nothing",
-            };
-            format!(
-                "for {scope} rule {id} says otherwise ({said}; {by}: {reason}): {wins}; \
-                 `quorate policy rule-remove {id}` first, or name other agents"
-            )
+/// The agents that rules leave to tasks.
+fn open(others: &[(&Rule, Several)], sort: Sort<'_>) -> Several {
+    let words = others.first().map_or(0, |(_, admits)| admits.0.len());
+    let none_closed = Several(vec![u64::MAX; words]);
+    match words {
+        // Without other rules there is nothing to go by.
+        0 => Several(vec![u64::MAX; limit::AGENTS_MAX.div_ceil(64)]),
+        _ => about(others, sort).fold(none_closed, |open, (_, admits)| open.and(admits)),
+    }
+}
+
+/// The fewest rules that keep one of these agents from such tasks: to remove them is the shortest way.
+fn in_the_way<'r>(others: &[(&'r Rule, Several)], sort: Sort<'_>, left: &Several) -> Vec<&'r Rule> {
+    let closed = left.places().map(|place| {
+        let refuse = about(others, sort).filter(|(_, admits)| !admits.has(place));
+        refuse.map(|(rule, _)| rule).collect::<Vec<_>>()
+    });
+    closed.min_by_key(Vec::len).unwrap_or_default()
+}
+
+fn contradiction(asked: &AddRule, scope: &Scope, rules: &[&Rule]) -> Rejected {
+    let are = |action: RuleAction| rules.iter().all(|rule| rule.asked.action == action);
+    let wins = match asked.action {
+        _ if rules.is_empty() => {
+            return Rejected::RuleContradicts(format!("no agent would be left for {scope}"));
+        }
+        RuleAction::Pin if are(RuleAction::Exclude) => {
+            "an exclusion wins over a pin, so no agent would be left"
+        }
+        RuleAction::Exclude if are(RuleAction::Pin) => {
+            "an exclusion wins over a pin, so no agent would be left"
+        }
+        RuleAction::Pin | RuleAction::Exclude => {
+            "all of them would hold, and no agent would be left"
+        }
+        RuleAction::Prefer | RuleAction::Cap(_) => {
+            "pins and exclusions win, so this would do nothing"
         }
     };
-    Rejected::RuleContradicts(why)
+    let said = rules.iter().map(|rule| {
+        let (said, by, reason) = (&rule.asked, &rule.by, &rule.asked.reason);
+        format!("{} says to {said} ({by}: {reason})", rule.id)
+    });
+    let said: Vec<String> = said.collect();
+    let removals = rules
+        .iter()
+        .map(|rule| format!("`quorate policy rule-remove {}`", rule.id));
+    let removals: Vec<String> = removals.collect();
+    Rejected::RuleContradicts(format!(
+        "for {scope} {}: {wins}; {} first, or name other agents",
+        said.join(", and "),
+        removals.join(" and ")
+    ))
 }

@@ -16,7 +16,7 @@ use crate::backend::{BackendKey, BackendSettings};
 use crate::blob::{Blob, BlobDigest, BlobRef};
 use crate::hash::{Sum, digest};
 use crate::id::{AgentId, Fence, Generation, Incarnation, Namespace, RuleId, TaskId};
-use crate::index::{Index, QueueKey, Waiting};
+use crate::index::{Index, Mix, QueueKey, Waiting};
 use crate::join_token::Joining;
 use crate::limit;
 use crate::namespace::NamespaceSettings;
@@ -213,6 +213,11 @@ impl State {
         self.index.taken.get(agent)
     }
 
+    /// How many attempts of each sort it holds; `None`: nothing.
+    pub fn mix(&self, agent: &AgentId) -> Option<&Mix> {
+        self.index.mixes.get(agent)
+    }
+
     /// The incarnations that hold live attempts, even such as are no longer registered.
     pub fn holders(&self) -> impl Iterator<Item = (&AgentId, Incarnation)> {
         self.index
@@ -231,7 +236,7 @@ impl State {
         })
     }
 
-    /// The queued tasks by requirement and tenant: those behind `after`, then the others.
+    /// The queued tasks by requirement, kind and tenant: those behind `after`, then the others.
     pub fn queues_behind(
         &self,
         after: Option<&QueueKey>,
@@ -254,7 +259,7 @@ impl State {
     /// The queue that a task waits in, or would wait in.
     pub fn queue_of(&self, task: &Task) -> Option<&Waiting> {
         let spec = self.specs.get(&task.id)?;
-        self.index.queue(spec.need(), &task.tenant(spec))
+        self.index.queue(spec, &task.tenant(spec))
     }
 
     /// Whether no task is queued, not even for later.

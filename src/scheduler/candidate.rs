@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use model::{
-    Agent, AgentId, Asking, Class, Demand, Expression, Namespace, Need, Reason, State, Strategy,
-    Taken, TaskId, TaskSpec,
+    Agent, AgentId, Asking, Class, Demand, Expression, Kind, Mix, Need, Reason, Sort, State,
+    Strategy, Taken, TaskId, TaskSpec,
 };
 
 use crate::filter::{self, Room};
-use crate::fleet::{AgentView, Sort};
+use crate::fleet::AgentView;
 use crate::kept::Holder;
 use crate::rotation::{Rotations, Turn};
 use crate::rules::{RuleSet, Rules};
@@ -56,7 +56,7 @@ impl Claim {
 impl Lens {
     /// Where the best agent depends on more than the agents, the ranking only says which of them fit: there may be as many
     /// clients, or namespaces, as tasks.
-    pub fn of(of: &For<'_>, spec: &TaskSpec, claim: Claim) -> Lens {
+    pub fn of(of: &For, spec: &TaskSpec, claim: Claim) -> Lens {
         let order = match of.formula.strategy {
             Strategy::IpHash | Strategy::Spread => Strategy::Adaptive,
             others => others,
@@ -84,19 +84,20 @@ impl Lens {
 
 /// For whom an agent is chosen, as strategies see it.
 #[derive(Debug)]
-pub struct For<'t> {
+pub struct For {
     pub formula: &'static Formula,
     /// The rules by hand that concern the task.
     pub rules: RuleSet,
-    namespace: &'t Namespace,
+    /// Those of the task's namespace.
+    sorts: [Sort; Kind::ALL.len()],
     /// Where the strategy goes by it.
     client: Option<u64>,
 }
 
-impl<'t> For<'t> {
-    pub fn of(state: &State, rules: &Rules<'_>, spec: &'t TaskSpec, user: &str) -> For<'t> {
+impl For {
+    pub fn of(state: &State, rules: &Rules<'_>, spec: &TaskSpec, user: &str) -> For {
         let strategy = state.strategy_for(spec);
-        let concerning = rules.concerning(spec);
+        let concerning = rules.concerning(&spec.namespace, spec.kind());
         let client = || {
             let session = spec.labels.get(model::SESSION_LABEL);
             let client = session.map_or(user, String::as_str);
@@ -105,20 +106,15 @@ impl<'t> For<'t> {
         For {
             formula: score::formula(strategy, rules.have_preference(concerning)),
             rules: concerning,
-            namespace: &spec.namespace,
+            sorts: Kind::ALL.map(|kind| (spec.namespace.clone(), kind)),
             client: (strategy == Strategy::IpHash).then(client),
         }
     }
 }
 
-impl For<'_> {
+impl For {
     pub fn strategy(&self) -> Strategy {
         self.formula.strategy
-    }
-
-    /// Whether the strategy goes by what an agent holds of the namespace.
-    pub fn goes_by_own(&self) -> bool {
-        self.strategy() == Strategy::Spread
     }
 }
 
@@ -140,10 +136,9 @@ pub struct Candidate<'a> {
     pub tie: u64,
     /// Stands for its name.
     name: u64,
-    /// What it was given in this round and before, of which the log knows nothing yet, by sort.
-    given: BTreeMap<Sort, u32>,
-    /// All its attempts by sort, once anybody has asked.
-    own: Option<BTreeMap<Sort, u32>>,
+    /// What it holds by the log, and what it was given since, in this round and before, by sort.
+    held: Option<&'a Mix>,
+    given: Mix,
     /// Its turns, one after the other and by slots, as they were when the round began or when it last took one.
     turns: [Turn; 2],
 }
@@ -163,13 +158,13 @@ pub struct Rank {
 impl<'a> Candidate<'a> {
     pub fn new(
         (agent, room): (&'a Agent, Room),
-        (state, view): (&State, &AgentView),
+        (state, view): (&'a State, &AgentView),
         rotations: &Rotations,
         rules: &Arc<Rules<'a>>,
     ) -> Candidate<'a> {
         let id = &agent.profile.id;
         let naming = rules.naming(&agent.profile);
-        let mut candidate = Candidate {
+        Candidate {
             agent,
             room,
             asking: filter::asking(state, agent, view),
@@ -179,14 +174,10 @@ impl<'a> Candidate<'a> {
             naming,
             tie: 0,
             name: score::name(id),
-            given: view.sorts.clone(),
-            own: None,
+            held: state.mix(id),
+            given: view.mix.clone(),
             turns: rotations.turns(id),
-        };
-        if rules.have_cap(naming) {
-            candidate.count_own(state);
         }
-        candidate
     }
 
     pub fn has_room(&self) -> bool {
@@ -211,13 +202,8 @@ impl<'a> Candidate<'a> {
 
     /// Whether rules by hand let it have a task that these concern.
     pub fn obeys(&self, rules: RuleSet) -> Result<(), Reason> {
-        self.rules.admit(rules, self.naming)?;
-        let held = |rule: &model::Rule| {
-            let own = self.own.iter().flatten();
-            let own = own.filter(|((namespace, kind), _)| rule.concerns(namespace, *kind));
-            own.map(|(_, count)| *count).sum()
-        };
-        self.rules.have_room(rules, self.naming, held)
+        let mixes = [self.held, Some(&self.given)];
+        self.rules.obeyed(rules, self.naming, mixes)
     }
 
     pub fn is_open_to(&self, claim: Claim) -> Result<(), Reason> {
@@ -258,12 +244,12 @@ impl<'a> Candidate<'a> {
         }
     }
 
-    fn unmet(&self, rules: RuleSet) -> u32 {
+    pub fn unmet(&self, rules: RuleSet) -> u32 {
         self.rules.unmet(rules, self.naming)
     }
 
     /// The same of one task alone, for strategies whose rankings say no more than who fits.
-    pub fn rank_for(&self, of: &For<'_>, number: usize) -> Rank {
+    pub fn rank_for(&self, of: &For, number: usize) -> Rank {
         let measure = self.measure(of, 0);
         let score = match of.strategy() {
             // Exact, where the score is rounded.
@@ -279,15 +265,13 @@ impl<'a> Candidate<'a> {
         }
     }
 
-    /// Looks through what it holds, once in a round: for a strategy that goes by that.
-    pub fn count_own(&mut self, state: &State) {
-        if self.own.is_none() {
-            let mut own = self.given.clone();
-            for sort in filter::sorts_of(state, &self.agent.profile.id) {
-                *own.entry(sort).or_insert(0) += 1;
-            }
-            self.own = Some(own);
-        }
+    /// Attempts of some sorts that it holds.
+    fn own(&self, sorts: &[Sort]) -> u32 {
+        let mixes = || self.held.into_iter().chain([&self.given]);
+        let counts = sorts
+            .iter()
+            .flat_map(|sort| mixes().filter_map(|mix| mix.get(sort)));
+        counts.sum()
     }
 
     fn of_room(&self) -> Measure {
@@ -300,14 +284,16 @@ impl<'a> Candidate<'a> {
         }
     }
 
-    /// All that the strategy's formula looks at; its own attempts were counted before, where it goes by them.
-    pub fn measure(&self, of: &For<'_>, turn: i64) -> Measure {
-        let own = self.own.iter().flatten();
-        let own = own.filter(|((namespace, _), _)| namespace == of.namespace);
+    /// All that the strategy's formula looks at.
+    pub fn measure(&self, of: &For, turn: i64) -> Measure {
+        let own = match of.strategy() {
+            Strategy::Spread => self.own(&of.sorts),
+            _ => 0,
+        };
         Measure {
             unmet: self.unmet(of.rules),
             turn,
-            own: own.map(|(_, count)| *count).sum(),
+            own,
             distance: of.client.map_or(0, |it| score::distance(it, self.name)),
             ..self.of_room()
         }
@@ -323,9 +309,8 @@ impl<'a> Candidate<'a> {
         if let Ok(gpus) = model::room(supply, Some(&self.taken), &demand) {
             self.taken.add(&demand, &gpus);
         }
-        let counts = self.own.as_mut().unwrap_or(&mut self.given);
         let sort = (spec.namespace.clone(), spec.kind());
-        *counts.entry(sort).or_insert(0) += 1;
+        *self.given.entry(sort).or_insert(0) += 1;
     }
 
     pub fn note_turns(&mut self, rotations: &Rotations) {

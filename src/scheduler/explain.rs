@@ -98,7 +98,10 @@ fn decided(task: &Task) -> String {
         Some(it) if !it.prefers => words(it.strategy).to_owned(),
         Some(it) => match trace.winner.terms.first() {
             Some(0) => format!("preferred, and {}", words(it.strategy)),
-            _ => format!("{}, none that is preferred being free", words(it.strategy)),
+            _ => format!(
+                "{}; none that is preferred more could take it",
+                words(it.strategy)
+            ),
         },
     };
     format!("{}, {why}{others}", trace.winner.agent)
@@ -143,7 +146,7 @@ fn waiting(
     let own = kept.iter().find(|(_, (_, holder))| *holder == task.id);
     let claim = Claim::of(&kept, Some(task.id), spec);
     let agents = verdicts(state, fleet, (spec, &of, &rules), (&kept, claim));
-    let by_hand = by_hand(&rules, of.rules, &agents);
+    let by_hand = by_hand(state, &rules, of.rules, &agents);
     let ahead = order::ahead_of(state, task, now);
     let later = if ahead.is_least { " or later" } else { "" };
     let position = format!("{}{later}", ahead.total() + 1);
@@ -192,16 +195,27 @@ fn waiting(
     }
 }
 
-/// The rules that keep some agents from it, as those who made them said it.
-fn by_hand(rules: &Rules<'_>, concerning: RuleSet, agents: &[AgentVerdict]) -> Vec<String> {
-    let refused = |why: &Reason| agents.iter().any(|it| it.standing.as_ref() == Err(why));
-    let keeps_some = |rule: &&Rule| match rule.asked.action {
-        RuleAction::Exclude => refused(&Reason::Excluded),
-        RuleAction::Pin => refused(&Reason::PinnedElsewhere),
-        RuleAction::Cap(_) => refused(&Reason::Capped),
-        RuleAction::Prefer => false,
+/// The rules that keep some agents from it, as those who made them said it: of agents that nothing but rules refuse.
+fn by_hand(
+    state: &State,
+    rules: &Rules<'_>,
+    concerning: RuleSet,
+    agents: &[AgentVerdict],
+) -> Vec<String> {
+    let keeps = |rule: &Rule, it: &AgentVerdict| {
+        let agent = state.agent(&it.agent);
+        agent.is_some_and(|agent| match (&it.standing, rule.asked.action) {
+            (Err(Reason::Excluded | Reason::PinnedElsewhere), _) => {
+                rule.admits(&agent.profile).is_err()
+            }
+            (Err(Reason::Capped), RuleAction::Cap(_)) => rule.asked.agents.has(&agent.profile),
+            _ => false,
+        })
     };
-    let told = rules.in_set(concerning).filter(keeps_some).map(|rule| {
+    let keeping = rules
+        .in_set(concerning)
+        .filter(|rule| agents.iter().any(|it| keeps(rule, it)));
+    let told = keeping.map(|rule| {
         let (id, asked, by) = (rule.id, &rule.asked, &rule.by);
         format!("Rule {id}: {asked} ({by}: {}).", asked.reason)
     });
@@ -236,7 +250,7 @@ struct Fitting {
 fn verdicts(
     state: &State,
     fleet: &Fleet,
-    asked: (&TaskSpec, &For<'_>, &Arc<Rules<'_>>),
+    asked: (&TaskSpec, &For, &Arc<Rules<'_>>),
     (kept, claim): (&BTreeMap<AgentId, Holder>, Claim),
 ) -> Vec<AgentVerdict> {
     let standings = state.agents().map(|agent| {
@@ -260,7 +274,7 @@ fn verdicts(
 fn standing(
     state: &State,
     fleet: &Fleet,
-    (spec, of, rules): (&TaskSpec, &For<'_>, &Arc<Rules<'_>>),
+    (spec, of, rules): (&TaskSpec, &For, &Arc<Rules<'_>>),
     (agent, kept_for, claim): (&model::Agent, Option<Holder>, Claim),
 ) -> Result<Fitting, Reason> {
     let id = &agent.profile.id;
@@ -277,9 +291,6 @@ fn standing(
     candidate.obeys(of.rules)?;
     candidate.kept_for = kept_for;
     candidate.is_open_to(claim)?;
-    if of.goes_by_own() {
-        candidate.count_own(state);
-    }
     let turn = fleet.rotations.until(of.strategy(), id);
     Ok(Fitting {
         scored: candidate.measure(of, turn).scored(of.formula, id),

@@ -1,9 +1,9 @@
 //! Filters: why an agent is no candidate for a task. Each refusal can be shown to a person.
 
-use model::{Agent, AgentId, AgentState, Asking, Expression, Reason, State, Taken};
+use model::{Agent, AgentState, Asking, Expression, Reason, State, Taken};
 use mutant::Mutant;
 
-use crate::fleet::{AgentView, Sort};
+use crate::fleet::AgentView;
 
 /// What an agent could take now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,15 +45,6 @@ pub fn accepts_work(agent: &Agent, view: &AgentView, room: Room) -> Result<(), R
         return Err(Reason::NoFreeSlot);
     }
     Ok(())
-}
-
-/// Of each attempt that an agent holds by the log, its sort.
-pub fn sorts_of(state: &State, agent: &AgentId) -> impl Iterator<Item = Sort> {
-    let held = state.held_by(agent);
-    held.filter_map(|task| {
-        let spec = state.spec(task.id)?;
-        Some((spec.namespace.clone(), spec.kind()))
-    })
 }
 
 /// What an agent's attempts take of it beyond slots, by the log and by what was reserved since.

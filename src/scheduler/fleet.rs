@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use model::{AgentId, BlobDigest, BlobRef, Demand, Kind, Namespace, TaskSpec};
+use model::{AgentId, BlobDigest, BlobRef, Demand, Mix, TaskSpec};
 
 use crate::rotation::Rotations;
 
@@ -46,8 +46,5 @@ pub struct AgentView {
     /// What they take beyond slots, where that is something; in the order in which they were decided.
     pub demands: Vec<Demand>,
     /// How many of them there are of each sort.
-    pub sorts: BTreeMap<Sort, u32>,
+    pub mix: Mix,
 }
-
-/// What strategies and rules tell tasks apart by.
-pub type Sort = (Namespace, Kind);

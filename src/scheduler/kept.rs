@@ -8,8 +8,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use model::{
-    Agent, AgentId, Class, Millis, Requirement, State, Supply, Taken, Task, TaskId, TaskSpec,
-    Tenant, Timestamp,
+    Agent, AgentId, Class, Millis, Mix, QueueKey, Reason, State, Supply, Taken, Task, TaskId,
+    TaskSpec, Timestamp,
 };
 
 use crate::filter::{self, Room};
@@ -52,17 +52,24 @@ pub fn kept(
     let agents: Vec<Open<'_>> = open(state, fleet, rules).collect();
     let most = (state.agents().count() / SHARE + 1).min(KEPT_MAX);
     let mut kept = BTreeMap::new();
+    let mut closed: BTreeMap<RuleSet, bool> = BTreeMap::new();
+    let mut tries = 0;
     // Some could run nowhere: they take no place from those behind them.
-    for holder in waiting.into_iter().take(TRIES) {
-        if kept.len() == most {
+    for holder in waiting {
+        if kept.len() == most || tries == TRIES {
             break;
         }
         let (Some(spec), Some(task)) = (state.spec(holder.1), state.task(holder.1)) else {
             continue;
         };
+        let concerning = rules.concerning(&spec.namespace, spec.kind());
+        let obeying = || agents.iter().any(|it| it.obeys(rules, concerning).is_ok());
+        if *closed.entry(concerning).or_insert_with(|| !obeying()) {
+            continue;
+        }
+        tries += 1;
         let free = agents.iter().filter(|it| !kept.contains_key(it.id()));
-        let concerning = rules.concerning(&spec);
-        let free = free.filter(|it| rules.admit(concerning, it.naming).is_ok());
+        let free = free.filter(|it| it.obeys(rules, concerning).is_ok());
         let lacking = free.filter_map(|agent| Some((agent.lacks(&spec, task)?, agent.id())));
         if let Some((_, agent)) = lacking.min() {
             kept.insert(agent.clone(), holder);
@@ -89,16 +96,17 @@ fn overdue(state: &State, fleet: &Fleet, now: Timestamp) -> Vec<Holder> {
     firsts.collect()
 }
 
-/// Who asks, and for what.
-type Line = (Tenant, Requirement);
-
-fn line_of(state: &State, id: TaskId) -> Option<Line> {
+fn line_of(state: &State, id: TaskId) -> Option<QueueKey> {
     let spec = state.spec(id)?;
-    Some((state.task(id)?.tenant(&spec), spec.need().into()))
+    Some(QueueKey {
+        requirement: spec.need().into(),
+        kind: spec.kind(),
+        tenant: state.task(id)?.tenant(&spec),
+    })
 }
 
 /// The lines of which something runs: however long those behind it have waited, they move on.
-fn served(state: &State) -> BTreeSet<Line> {
+fn served(state: &State) -> BTreeSet<QueueKey> {
     let asking = state
         .agents()
         .filter(|it| state.taken(&it.profile.id).is_some());
@@ -114,6 +122,8 @@ struct Open<'a> {
     busy: u32,
     /// The rules by hand that name it.
     naming: RuleSet,
+    /// What it holds, and was given since.
+    mixes: [Option<&'a Mix>; 2],
 }
 
 fn open<'a>(
@@ -135,6 +145,7 @@ fn open<'a>(
             taken: filter::taken(state, agent, view),
             busy: filter::room(state, agent, view).taken,
             naming: rules.naming(&agent.profile),
+            mixes: [state.mix(&agent.profile.id), Some(&view.mix)],
         })
     })
 }
@@ -142,6 +153,10 @@ fn open<'a>(
 impl Open<'_> {
     fn id(&self) -> &AgentId {
         &self.agent.profile.id
+    }
+
+    fn obeys(&self, rules: &Rules<'_>, concerning: RuleSet) -> Result<(), Reason> {
+        rules.obeyed(concerning, self.naming, self.mixes)
     }
 
     /// How much it lacks to run a task, if it could ever: resources in thousandths of what is asked for, then attempts.

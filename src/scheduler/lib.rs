@@ -32,7 +32,7 @@ mod tests;
 
 pub use due::{Clock, LEASE, Leases, due};
 pub use explain::{AgentVerdict, Explanation, explain, explain_decided};
-pub use fleet::{AgentView, Fleet, Sort};
+pub use fleet::{AgentView, Fleet};
 pub use order::Ahead;
 pub use plan::{Asker, Plan, Planner, ROUND_MAX, Round, plan};
 pub use rotation::Rotations;

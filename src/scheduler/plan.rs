@@ -20,7 +20,7 @@ use crate::kept::{Holder, kept};
 use crate::order::{self, Became, Line, Turns};
 use crate::ranking::{Ranking, Rankings};
 use crate::rotation::Rotations;
-use crate::rules::Rules;
+use crate::rules::{RuleSet, Rules};
 use crate::score;
 
 /// Requirements that one round looks at, and lines that it takes from: with the tasks in it they bound its time to a few
@@ -177,16 +177,24 @@ impl<'a> Planner<'a> {
         let mut lines = Vec::new();
         let mut last = None;
         // Queues of one requirement stand together.
-        let mut seen: Option<(&Requirement, bool)> = None;
+        let mut seen: Option<(&Requirement, RuleSet, bool)> = None;
         let mut requirements = 0;
         for (key, waiting) in queues.by_ref() {
+            let QueueKey {
+                requirement,
+                kind,
+                tenant,
+            } = key;
+            let rules = self.rules.concerning(&tenant.namespace, *kind);
             let fits = match seen {
-                Some((same, fits)) if *same == key.requirement => fits,
+                Some((same, ruled, fits)) if *same == *requirement && ruled == rules => fits,
                 Some(_) | None => {
                     requirements += 1;
-                    let mut candidates = self.candidates.iter();
-                    candidates
-                        .any(|candidate| candidate.fits(state, key.requirement.need()).is_ok())
+                    let fits = |it: &Candidate<'_>| {
+                        it.obeys(rules)?;
+                        it.fits(state, requirement.need())
+                    };
+                    self.candidates.iter().any(|it| fits(it).is_ok())
                 }
             };
             if requirements > REQUIREMENTS_MAX || lines.len() == LINES_MAX {
@@ -194,10 +202,10 @@ impl<'a> Planner<'a> {
                 break;
             }
             last = Some(key);
-            seen = Some((&key.requirement, fits));
-            if fits && self.may_run(&key.tenant.namespace) {
-                let line = order::line(state, (&key.tenant, waiting), round.now, order::RIPE_MAX);
-                lines.push((&key.tenant, line));
+            seen = Some((requirement, rules, fits));
+            if fits && self.may_run(&tenant.namespace) {
+                let line = order::line(state, (tenant, waiting), round.now, order::RIPE_MAX);
+                lines.push((tenant, line));
             }
         }
         plan.resume = last.filter(|_| plan.cut).cloned();
@@ -255,14 +263,13 @@ impl<'a> Planner<'a> {
                 task: id,
                 placement,
             }),
-            None if (spec.blobs.is_empty() && !self.goes_by_kind(&spec))
+            None if spec.blobs.is_empty()
                 || self.is_hopeless(&spec, Claim::of(&self.kept, Some(id), &spec))
                 || !self.may_run(&spec.namespace) =>
             {
                 Next::Hopeless
             }
-            // Agents that are too old for this one, or have a rule against it, may be good enough for others with the same
-            // requirement.
+            // Agents that are too old for this one may be good enough for others with the same requirement.
             None => Next::NotUnderstood,
         }
     }
@@ -281,11 +288,6 @@ impl<'a> Planner<'a> {
             return None;
         }
         let of = For::of(self.state, &self.rules, spec, asker.user);
-        if of.goes_by_own() {
-            for candidate in &mut self.candidates {
-                candidate.count_own(self.state);
-            }
-        }
         let trace = self.decided(spec, &of, asker)?;
         let number = self.number_of(&trace.winner.agent)?;
         let incarnation = self.candidates[number].agent.profile.incarnation;
@@ -304,7 +306,7 @@ impl<'a> Planner<'a> {
     }
 
     /// Which agent is the best, and why.
-    fn decided(&mut self, spec: &TaskSpec, of: &For<'_>, asker: Asker<'_>) -> Option<Trace> {
+    fn decided(&mut self, spec: &TaskSpec, of: &For, asker: Asker<'_>) -> Option<Trace> {
         let claim = Claim::of(&self.kept, asker.task, spec);
         let lens = Lens::of(of, spec, claim);
         self.rank(&spec.require, lens);
@@ -345,7 +347,7 @@ impl<'a> Planner<'a> {
     }
 
     /// The winner and the runners-up of those that fit, which are given in the order of their ranking.
-    fn first_of(&self, ranked: impl Iterator<Item = usize>, of: &For<'_>, seed: u64) -> Vec<usize> {
+    fn first_of(&self, ranked: impl Iterator<Item = usize>, of: &For, seed: u64) -> Vec<usize> {
         match of.strategy() {
             Strategy::IpHash | Strategy::Spread => {
                 let ranks = ranked.map(|it| self.candidates[it].rank_for(of, it));
@@ -360,15 +362,15 @@ impl<'a> Planner<'a> {
             }
             Strategy::PowerOfTwo => {
                 // The lower place in the ranking is the less loaded one. Those without a free slot stand behind, and so do
-                // those that are not preferred.
-                let mut ranked = ranked.peekable();
-                let standing = |it: usize| {
-                    let rank = self.candidates[it].rank_for(of, it);
-                    (rank.is_full, rank.unmet)
+                // those that are preferred less.
+                let all: Vec<usize> = ranked.collect();
+                let standing = |it: &usize| {
+                    let candidate = &self.candidates[*it];
+                    (candidate.has_free_slot(), candidate.unmet(of.rules))
                 };
-                let first = ranked.peek().map(|it| standing(*it));
-                let equal = ranked.take_while(|it| Some(standing(*it)) == first);
-                let all: Vec<usize> = equal.collect();
+                let first = all.first().map(standing);
+                let equal = all.partition_point(|it| Some(standing(it)) == first);
+                let all = &all[..equal];
                 let (one, other) = score::two_of(all.len(), seed);
                 let drawn = BTreeSet::from([one, other]);
                 let drawn = drawn.into_iter().filter_map(|it| all.get(it));
@@ -394,17 +396,11 @@ impl<'a> Planner<'a> {
 
     /// Whether no agent with room takes tasks that need this, be they else as plain as can be.
     fn is_hopeless(&mut self, spec: &TaskSpec, claim: Claim) -> bool {
-        let rules = self.rules.concerning_all_of(&spec.namespace);
+        let rules = self.rules.concerning(&spec.namespace, spec.kind());
         let plain = Lens::plain(spec.demand(), claim, rules);
         self.rank(&spec.require, plain);
         let ranking = self.rankings.get(&spec.require, plain);
         ranking.is_none_or(Ranking::is_empty)
-    }
-
-    /// Whether a rule by hand concerns it that does not concern all tasks of its namespace.
-    fn goes_by_kind(&self, spec: &TaskSpec) -> bool {
-        let of_all = self.rules.concerning_all_of(&spec.namespace);
-        !self.rules.is_empty() && self.rules.concerning(spec) != of_all
     }
 
     fn number_of(&self, agent: &AgentId) -> Option<usize> {

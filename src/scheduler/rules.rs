@@ -1,13 +1,16 @@
 //! Rules by hand, as a round looks at them: which of them concern a task, and which name an agent, are two sets of bits, so
 //! that to compare them costs next to nothing however many decisions there are.
 
+use std::collections::BTreeMap;
 use std::ops::{BitAnd, BitOr, Not};
 
-use model::{AgentProfile, Kind, Namespace, Reason, Rule, RuleAction, State, TaskSpec, Timestamp};
+use model::{
+    AgentId, AgentProfile, Kind, Mix, Namespace, Reason, Rule, RuleAction, State, Timestamp,
+};
 use mutant::Mutant;
 
 /// Some of a round's rules.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct RuleSet(u128);
 
 // A bit each.
@@ -59,6 +62,9 @@ pub struct Rules<'a> {
     excludes: RuleSet,
     prefers: RuleSet,
     caps: RuleSet,
+    /// Those that name agents and ask for no labels, by agent; and the others.
+    by_name: BTreeMap<&'a AgentId, RuleSet>,
+    by_label: RuleSet,
 }
 
 impl<'a> Rules<'a> {
@@ -76,6 +82,17 @@ impl<'a> Rules<'a> {
         rules.excludes = rules.those(|rule| matches!(rule.asked.action, RuleAction::Exclude));
         rules.prefers = rules.those(|rule| matches!(rule.asked.action, RuleAction::Prefer));
         rules.caps = rules.those(|rule| matches!(rule.asked.action, RuleAction::Cap(_)));
+        for (number, rule) in rules.all.iter().enumerate() {
+            let (own, agents) = (RuleSet(1 << number), &rule.asked.agents);
+            if agents.names.is_empty() || !agents.require.is_empty() {
+                rules.by_label = rules.by_label | own;
+                continue;
+            }
+            for name in &agents.names {
+                let named = rules.by_name.entry(name).or_default();
+                *named = *named | own;
+            }
+        }
         rules
     }
 
@@ -84,28 +101,20 @@ impl<'a> Rules<'a> {
         RuleSet(found.fold(0, |bits, (number, _)| bits | 1 << number))
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.all.is_empty()
-    }
-
-    /// Those that are about such a task.
-    pub fn concerning(&self, spec: &TaskSpec) -> RuleSet {
-        self.those(|rule| rule.concerns(&spec.namespace, spec.kind()))
-    }
-
-    /// Those that are about all tasks of a namespace, whatever their kind.
-    pub fn concerning_all_of(&self, namespace: &Namespace) -> RuleSet {
-        self.those(|rule| Kind::ALL.iter().all(|kind| rule.concerns(namespace, *kind)))
+    /// Those that are about tasks of a namespace and a kind.
+    pub fn concerning(&self, namespace: &Namespace, kind: Kind) -> RuleSet {
+        self.those(|rule| rule.concerns(namespace, kind))
     }
 
     /// Those that name such an agent.
     pub fn naming(&self, agent: &AgentProfile) -> RuleSet {
-        self.those(|rule| rule.asked.agents.has(agent))
-    }
-
-    /// Whether any of them counts attempts.
-    pub fn have_cap(&self, some: RuleSet) -> bool {
-        !(some & self.caps).is_empty()
+        let by_name = self.by_name.get(&agent.id).copied().unwrap_or_default();
+        let has = |number: &usize| {
+            let rule = self.all.get(*number);
+            rule.is_some_and(|rule| rule.asked.agents.has(agent))
+        };
+        let by_label = self.by_label.numbers().filter(has);
+        by_label.fold(by_name, |all, number| all | RuleSet(1 << number))
     }
 
     pub fn have_preference(&self, some: RuleSet) -> bool {
@@ -128,22 +137,21 @@ impl<'a> Rules<'a> {
         }
     }
 
-    /// Whether it may have one more, by how many it holds of the tasks that a rule is about.
-    pub fn have_room(
+    /// Whether it may have one now, beside what it holds and was given.
+    pub fn obeyed(
         &self,
         concerning: RuleSet,
         naming: RuleSet,
-        held: impl Fn(&Rule) -> u32,
+        mixes: [Option<&Mix>; 2],
     ) -> Result<(), Reason> {
-        let full = |rule: &Rule| match rule.asked.action {
-            RuleAction::Cap(most) => held(rule) >= most,
-            RuleAction::Pin | RuleAction::Exclude | RuleAction::Prefer => false,
+        self.admit(concerning, naming)?;
+        let is_full = |rule: &Rule| {
+            let all = mixes.into_iter().flatten().flatten();
+            let all = all.filter(|((namespace, kind), _)| rule.concerns(namespace, *kind));
+            let held: u32 = all.map(|(_, count)| *count).sum();
+            matches!(rule.asked.action, RuleAction::Cap(most) if held >= most)
         };
-        let caps = (concerning & self.caps & naming).numbers();
-        match caps
-            .filter_map(|number| self.all.get(number))
-            .any(|it| full(it))
-        {
+        match self.in_set(concerning & self.caps & naming).any(is_full) {
             true => Err(Reason::Capped),
             false => Ok(()),
         }

@@ -160,6 +160,12 @@ impl Books {
         self.last = Some(entry.index);
         // What it asked for was not seen.
         self.shares.blind |= entry.ops.is_empty() && !entry.events.is_empty();
+        let made = entry.events.iter().filter_map(|event| match event {
+            Event::RuleSet { rule } => Some(*rule),
+            _ => None,
+        });
+        let by_hand = &mut self.shares.by_hand;
+        by_hand.set(&made.collect::<Vec<_>>(), entry.ops, entry.index);
         let mut told: Vec<Option<&Op>> = entry.ops.iter().map(Some).collect();
         if !self.shares.blind {
             self.shares.read(entry);
@@ -231,12 +237,8 @@ impl Books {
                 self.shares.set(namespace, told);
                 Vec::new()
             }
-            Event::RuleSet { rule } => {
-                self.shares.by_hand.set(*rule, told);
-                Vec::new()
-            }
             Event::RuleRemoved { rule } | Event::RuleExpired { rule } => {
-                self.shares.by_hand.remove(*rule);
+                self.shares.by_hand.remove(*rule, index);
                 Vec::new()
             }
             _ => Vec::new(),
@@ -355,7 +357,9 @@ impl Shares {
             let waited = it.queued <= plan.as_of && planned.is_none_or(|it| it.first > plan.last);
             let held_up = it.namespace != known.namespace
                 && (self.spaces.get(&it.namespace)?.max_running > 0
-                    || self.by_hand.tell_apart(&it.namespace, &known.namespace));
+                    || self
+                        .by_hand
+                        .tell_apart(&it.namespace, &known.namespace, plan.as_of));
             (waited && !held_up).then_some(it)
         };
         let higher = self

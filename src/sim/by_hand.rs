@@ -7,28 +7,33 @@ use model::{AddRule, AgentId, Command, Kind, Namespace, Op, RuleAction, RuleId, 
 #[derive(Default)]
 pub struct ByHand {
     rules: BTreeMap<RuleId, AddRule>,
-    /// All that there ever were: a plan may have been made under one that is gone.
-    ever: Vec<AddRule>,
+    /// All that there ever were, with the entry that ended it: a plan may have been made under one that is gone.
+    ever: Vec<(RuleId, AddRule, Option<u64>)>,
     /// Attempts by their tasks: where they are, and of which namespace.
     live: BTreeMap<TaskId, (AgentId, Namespace)>,
 }
 
 impl ByHand {
-    /// The entry asked for it.
-    pub fn set(&mut self, rule: RuleId, told: &mut [Option<&Op>]) {
-        let asked = told.iter_mut().find_map(|op| {
-            let asked = rule_of((*op)?)?;
-            op.take();
-            Some(asked)
-        });
-        if let Some(asked) = asked {
-            self.rules.insert(rule, asked.clone());
-            self.ever.push(asked.clone());
+    /// The entry made them. Which of several that it asked for is not told: where some were refused, nobody is held to any.
+    pub fn set(&mut self, rules: &[RuleId], ops: &[Op], index: u64) {
+        let asked: Vec<&AddRule> = ops.iter().filter_map(rule_of).collect();
+        let is_known = asked.len() == rules.len();
+        for rule in rules {
+            self.remove(*rule, index);
+            let may_be = asked.iter().map(|asked| (*rule, (*asked).clone(), None));
+            self.ever.extend(may_be);
+        }
+        if is_known {
+            let known = rules.iter().zip(asked);
+            self.rules
+                .extend(known.map(|(rule, asked)| (*rule, asked.clone())));
         }
     }
 
-    pub fn remove(&mut self, rule: RuleId) {
+    pub fn remove(&mut self, rule: RuleId, index: u64) {
         self.rules.remove(&rule);
+        let gone = self.ever.iter_mut().filter(|(id, _, _)| *id == rule);
+        gone.for_each(|(_, _, end)| *end = end.or(Some(index)));
     }
 
     /// Whether a rule that holds for good is broken by this.
@@ -58,11 +63,15 @@ impl ByHand {
         self.live.remove(&id);
     }
 
-    /// Whether any rule ever told tasks of these two apart.
-    pub fn tell_apart(&self, one: &Namespace, other: &Namespace) -> bool {
+    /// Whether any rule that held at this entry, or since, tells tasks of these two apart.
+    pub fn tell_apart(&self, one: &Namespace, other: &Namespace, since: u64) -> bool {
         let is_about = |rule: &AddRule, it| rule.scope.has(it, Kind::Process);
-        let mut ever = self.ever.iter();
-        ever.any(|rule| is_about(rule, one) != is_about(rule, other))
+        let held = self
+            .ever
+            .iter()
+            .filter(|(_, _, end)| end.is_none_or(|end| end > since));
+        held.into_iter()
+            .any(|(_, rule, _)| is_about(rule, one) != is_about(rule, other))
     }
 }
 

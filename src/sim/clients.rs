@@ -21,7 +21,7 @@ use crate::trace::lock;
 use crate::world::World;
 
 /// After so long a client counts its request as without an answer.
-const PATIENCE: Duration = Duration::from_secs(4);
+pub const PATIENCE: Duration = Duration::from_secs(4);
 
 /// How often a request without an answer is sent again.
 const TRIES: u32 = 4;

@@ -290,8 +290,13 @@ impl Ledger {
                     self.quotas.set(said);
                 }
             }
-            Event::RuleSet { rule } => self.orders.set(*rule, &mut told.rules, step.now),
-            Event::RuleRemoved { rule } | Event::RuleExpired { rule } => self.orders.remove(*rule),
+            Event::RuleSet { rule } => {
+                self.orders
+                    .set(*rule, &mut told.rules, (step.index, step.now))
+            }
+            Event::RuleRemoved { rule } | Event::RuleExpired { rule } => {
+                self.orders.remove(*rule, step.index)
+            }
             Event::CancelRequested { .. }
             | Event::SegmentDropped { .. }
             | Event::DrainExpired { .. }
@@ -397,7 +402,7 @@ impl Ledger {
                 let told_apart = known
                     .spec
                     .as_ref()
-                    .is_some_and(|it| self.orders.tell_apart(it, &spec));
+                    .is_some_and(|it| self.orders.tell_apart(it, &spec, index));
                 !known.tried && !held_up && !told_apart
             });
             let since = self.known_since.get(&older);

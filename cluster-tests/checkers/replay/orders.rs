@@ -7,22 +7,33 @@ use model::{AddRule, AgentProfile, RuleAction, RuleId, TaskSpec, Timestamp};
 #[derive(Debug, Default)]
 pub struct Orders {
     hold: BTreeMap<RuleId, (AddRule, Option<Timestamp>)>,
-    /// All that there ever were: a plan may have been made under one that is gone.
-    ever: Vec<AddRule>,
+    /// All that there ever were, with the entry that ended it: a plan may have been made under one that is gone.
+    ever: Vec<(RuleId, AddRule, Option<u64>)>,
 }
+
+/// What is planned comes to the log with one of the next few entries.
+const ON_ITS_WAY: u64 = 64;
 
 impl Orders {
     /// The next of those that the entry asked for.
-    pub fn set(&mut self, rule: RuleId, told: &mut VecDeque<&AddRule>, now: Timestamp) {
+    pub fn set(
+        &mut self,
+        rule: RuleId,
+        told: &mut VecDeque<&AddRule>,
+        (index, now): (u64, Timestamp),
+    ) {
+        self.remove(rule, index);
         if let Some(asked) = told.pop_front() {
             let end = asked.ttl.map(|ttl| now.plus(ttl));
             self.hold.insert(rule, (asked.clone(), end));
-            self.ever.push(asked.clone());
+            self.ever.push((rule, asked.clone(), None));
         }
     }
 
-    pub fn remove(&mut self, rule: RuleId) {
+    pub fn remove(&mut self, rule: RuleId, index: u64) {
         self.hold.remove(&rule);
+        let gone = self.ever.iter_mut().filter(|(id, _, _)| *id == rule);
+        gone.for_each(|(_, _, end)| *end = end.or(Some(index)));
     }
 
     /// The rule that keeps a task from an agent which holds these.
@@ -52,21 +63,19 @@ impl Orders {
         broken.next().map(|(rule, _)| rule)
     }
 
-    /// Whether any rule ever told these two apart.
-    pub fn tell_apart(&self, one: &TaskSpec, other: &TaskSpec) -> bool {
-        self.ever
+    /// Whether any rule that held when this entry was planned tells these two apart.
+    pub fn tell_apart(&self, one: &TaskSpec, other: &TaskSpec, index: u64) -> bool {
+        let held = self
+            .ever
             .iter()
-            .any(|rule| is_about(rule, one) != is_about(rule, other))
+            .filter(|(_, _, end)| end.is_none_or(|end| end.saturating_add(ON_ITS_WAY) > index));
+        held.into_iter()
+            .any(|(_, rule, _)| is_about(rule, one) != is_about(rule, other))
     }
 }
 
 fn is_about(rule: &AddRule, spec: &TaskSpec) -> bool {
-    let scope = &rule.scope;
-    scope
-        .namespace
-        .as_ref()
-        .is_none_or(|it| *it == spec.namespace)
-        && scope.kind.is_none_or(|it| it == spec.kind())
+    rule.scope.has(&spec.namespace, spec.kind())
 }
 
 fn names(rule: &AddRule, agent: &AgentProfile) -> bool {

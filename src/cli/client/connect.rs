@@ -184,9 +184,13 @@ impl Connection {
         Ok(self.client.rules().await.map_err(failed)?.rules)
     }
 
-    pub async fn add_rule(&self, asked: &v1::AddRuleRequest) -> Result<v1::Rule> {
-        let reply = self.client.add_rule(asked).await;
-        held(reply.map_err(failed)?.rule, "a rule")
+    /// The rule, and the one whose place it takes.
+    pub async fn add_rule(
+        &self,
+        asked: &v1::AddRuleRequest,
+    ) -> Result<(v1::Rule, Option<v1::Rule>)> {
+        let reply = self.client.add_rule(asked).await.map_err(failed)?;
+        Ok((held(reply.rule, "a rule")?, reply.replaced))
     }
 
     /// The rule as it was.

@@ -126,11 +126,22 @@ pub fn add(args: &AddArgs, global: &Global) -> Result<Exit> {
     connected(&what.connect, async |to| {
         let asking = output::waiting("asking the cluster", to.add_rule(&asked));
         let hint = "it may hold already: see `quorate policy rules`; asking again is safe";
-        let rule = or_unknown(asking, hint.to_owned()).await?;
-        let text = match rule.fits {
-            1 => format!("{}: {}; 1 agent now", rule.id, rule_words(&rule)),
-            agents => format!("{}: {}; {agents} agents now", rule.id, rule_words(&rule)),
+        let (rule, replaced) = or_unknown(asking, hint.to_owned()).await?;
+        let agents = match rule.fits {
+            1 => "1 agent".to_owned(),
+            agents => format!("{agents} agents"),
         };
+        let mut text = format!("{}: {}; {agents} now", rule.id, rule_words(&rule));
+        if let Some(before) = replaced {
+            let held = match before.expires_at {
+                None => "for good",
+                Some(_) => "for a time",
+            };
+            let (by, reason) = (&before.by, &before.reason);
+            text.push_str(&format!(
+                "\nin place of what {by} had said {held}: {reason}"
+            ));
+        }
         shown(&rule, text, global)
     })
 }

@@ -18,10 +18,13 @@ impl State {
         asked: AddRule,
         step: &mut Step<'_>,
     ) -> Outcome {
-        self.rule_fits(&asked, step.now)?;
         let known = self
             .rules()
             .find(|rule| rule.asked.is_about_the_same(&asked));
+        // Whoever did not hear the answer asks again, and it may be that agents have changed meanwhile.
+        if known.is_none_or(|rule| rule.asked != asked || !rule.holds_at(step.now)) {
+            self.rule_fits(&asked, step.now)?;
+        }
         let id = match known {
             Some(rule) => rule.id,
             None if self.rules.len() >= limit::RULES_MAX => {
@@ -31,7 +34,7 @@ impl State {
                     "rules",
                 ));
             }
-            None => self.free_rule_id(step.index),
+            None => next_id(step),
         };
         let rule = Rule {
             id,
@@ -44,12 +47,6 @@ impl State {
         self.rules.put(id, rule);
         step.events.push(Event::RuleSet { rule: id });
         Ok(Reply::Done)
-    }
-
-    /// An entry may make several rules.
-    fn free_rule_id(&self, index: u64) -> RuleId {
-        let last = self.rules.iter().next_back().map_or(0, |(id, _)| id.0);
-        RuleId(index.max(last.saturating_add(1)))
     }
 
     pub(super) fn remove_rule(&mut self, id: RuleId, step: &mut Step<'_>) -> Outcome {
@@ -67,5 +64,17 @@ impl State {
         self.rules.remove(&id);
         step.events.push(Event::RuleExpired { rule: id });
         Ok(Reply::Done)
+    }
+}
+
+/// One that this entry has not given yet.
+fn next_id(step: &Step<'_>) -> RuleId {
+    let given = step.events.iter().filter(|event| match event {
+        Event::RuleSet { rule } => rule.entry == step.index,
+        _ => false,
+    });
+    RuleId {
+        entry: step.index,
+        nth: u16::try_from(given.count()).unwrap_or(u16::MAX),
     }
 }

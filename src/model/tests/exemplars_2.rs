@@ -39,8 +39,12 @@ pub fn since_2() -> Named<Entry> {
         (
             "remove_and_expire_rules",
             entry(vec![
-                by_ann(Command::RemoveRule { rule: RuleId(7) }),
-                Op::System(SystemCommand::ExpireRule { rule: RuleId(8) }),
+                by_ann(Command::RemoveRule {
+                    rule: RuleId { entry: 7, nth: 0 },
+                }),
+                Op::System(SystemCommand::ExpireRule {
+                    rule: RuleId { entry: 8, nth: 0 },
+                }),
             ]),
         ),
         (
@@ -80,9 +84,15 @@ pub fn events_since_2() -> Vec<Event> {
         Event::BackendSet { agent },
         Event::NamespaceSet { namespace },
         Event::PolicySet { scope: scope() },
-        Event::RuleSet { rule: RuleId(7) },
-        Event::RuleRemoved { rule: RuleId(7) },
-        Event::RuleExpired { rule: RuleId(8) },
+        Event::RuleSet {
+            rule: RuleId { entry: 7, nth: 0 },
+        },
+        Event::RuleRemoved {
+            rule: RuleId { entry: 7, nth: 0 },
+        },
+        Event::RuleExpired {
+            rule: RuleId { entry: 8, nth: 0 },
+        },
     ]
 }
 

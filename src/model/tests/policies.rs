@@ -1,8 +1,10 @@
 //! Which policy holds for a task, and how many there may be.
 
-use super::world::{World, client, spec};
+use super::exemplars::by_ann;
+use super::world::{World, agent_id, client, profile, register_op, spec};
 use crate::{
-    Command, Kind, Namespace, Op, POLICIES_MAX, Rejected, Reply, Scope, SetPolicy, Strategy,
+    AddRule, Agents, Command, Kind, Namespace, Op, POLICIES_MAX, Rejected, Reply, RuleAction,
+    RuleId, Scope, SetPolicy, Strategy,
 };
 
 fn scope(namespace: &str, kind: Option<Kind>) -> Scope {
@@ -71,4 +73,46 @@ fn there_are_so_many_policies_at_most_and_what_is_there_may_still_change() {
     set(&mut world, scope("n7", None), Some(Strategy::Binpack)).unwrap();
     set(&mut world, scope("n8", None), None).unwrap();
     set(&mut world, scope("more", None), Some(Strategy::Spread)).unwrap();
+}
+
+#[test]
+fn no_two_rules_ever_have_the_same_id_though_one_entry_makes_several() {
+    let mut world = World::today();
+    let agents = ["a1", "a2", "a3", "a4"].map(|name| register_op(profile(name, 1, 1)));
+    world.apply(agents.to_vec());
+    let exclude = |agent: &str| {
+        by_ann(Command::AddRule(AddRule {
+            action: RuleAction::Exclude,
+            scope: Scope::default(),
+            agents: Agents {
+                names: [agent_id(agent)].into(),
+                require: Vec::new(),
+            },
+            reason: "bad memory".into(),
+            ttl: None,
+        }))
+    };
+    let ids = |world: &World| {
+        let ids = world.state.rules().map(|rule| rule.id.to_string());
+        ids.collect::<Vec<_>>()
+    };
+    let entry = world.index + 1;
+    world.apply(vec![exclude("a1"), exclude("a2"), exclude("a2")]);
+    let (first, second) = (format!("r{entry}"), format!("r{entry}.1"));
+    assert_eq!(ids(&world), [first.as_str(), &second]);
+    let rule: RuleId = second.parse().unwrap();
+    let again = vec![
+        by_ann(Command::RemoveRule { rule }),
+        exclude("a2"),
+        exclude("a3"),
+    ];
+    world.apply(again);
+    let entry = world.index;
+    assert_eq!(
+        ids(&world),
+        [first, format!("r{entry}"), format!("r{entry}.1")]
+    );
+    for wrong in ["17", "r", "r1.", "r1.x", "r-1", "r1.2.3", "t1"] {
+        assert!(wrong.parse::<RuleId>().is_err(), "{wrong}");
+    }
 }

@@ -5,16 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
+use super::exemplars::by_ann;
 use super::kept::Kept;
 use super::world::{
     agent_id, backend, client, fence, finish_op, incarnation, inference, placement_on, profile,
     register_op, spec, submit, submit_op,
 };
 use crate::{
-    AddRule, AgentId, AgentProtocol, Agents, Applied, Assignment, Attachment, BlobRef, Class,
-    Command, DrainAgent, End, Entry, Event, Generation, Hardware, Interruption, Millis, Namespace,
-    Op, Outcome, Retention, RuleAction, RuleId, Scope, SetBackend, SetNamespace, SetPolicy,
-    Stamped, State, StateVersion, Supply, SystemCommand, TaskId, TaskSpec, Timestamp, invariant,
+    AddRule, AgentProtocol, Agents, Applied, Assignment, Attachment, BlobRef, Class, Command,
+    DrainAgent, End, Entry, Event, Generation, Hardware, Interruption, Millis, Namespace, Op,
+    Outcome, Retention, RuleAction, RuleId, Scope, SetBackend, SetNamespace, SetPolicy, Stamped,
+    State, StateVersion, Supply, SystemCommand, TaskId, TaskSpec, Timestamp, invariant,
 };
 
 const AGENTS: [&str; 3] = ["a1", "a2", "a3"];
@@ -125,31 +126,40 @@ fn registration(inc: impl Strategy<Value = u8>) -> impl Strategy<Value = Op> {
     })
 }
 
-/// What an administrator decides of tasks and an agent, by which of them it is.
-fn by_hand(agent: AgentId, number: Option<usize>, is_short: bool) -> Command {
-    Command::AddRule(AddRule {
-        action: match (is_short, number) {
-            (true, _) => RuleAction::Exclude,
-            (false, Some(0)) => RuleAction::Cap(1),
-            (false, _) => RuleAction::Pin,
-        },
-        scope: Scope {
-            namespace: None,
-            kind: (number == Some(2)).then_some(crate::Kind::Process),
-        },
-        agents: Agents {
-            names: BTreeSet::from([agent]),
-            require: Vec::new(),
-        },
-        reason: "by hand".into(),
-        ttl: is_short.then_some(Millis(2_000)),
-    })
+/// What an administrator decides of tasks and an agent, takes back, and what has expired. Rules are found by how far back
+/// they were made.
+fn by_hand(index: u64) -> impl Strategy<Value = Op> {
+    let action = prop::sample::select(vec![
+        RuleAction::Pin,
+        RuleAction::Exclude,
+        RuleAction::Prefer,
+        RuleAction::Cap(1),
+    ]);
+    let kind = prop::option::of(Just(crate::Kind::Process));
+    let ttl = prop::option::of(Just(Millis(2_000)));
+    let rule = (0..12u64).prop_map(move |back| RuleId {
+        entry: index.saturating_sub(back),
+        nth: 0,
+    });
+    prop_oneof![
+        4 => (action, agent(), kind, ttl).prop_map(|(action, agent, kind, ttl)| {
+            by_ann(Command::AddRule(AddRule {
+                action,
+                scope: Scope { namespace: None, kind },
+                agents: Agents { names: [agent_id(agent)].into(), require: Vec::new() },
+                reason: "by hand".into(),
+                ttl,
+            }))
+        }),
+        1 => rule.clone().prop_map(|rule| by_ann(Command::RemoveRule { rule })),
+        1 => rule.prop_map(|rule| Op::System(SystemCommand::ExpireRule { rule })),
+    ]
 }
 
 /// What an administrator says of an agent, and the end of a drain.
 fn order() -> impl Strategy<Value = Op> {
     let deadline = prop::sample::select(&[0, 2_000u64][..]);
-    (agent(), 0..14u8, deadline).prop_map(|(agent, which, deadline)| {
+    (agent(), 0..11u8, deadline).prop_map(|(agent, which, deadline)| {
         let agent_number = AGENTS.iter().position(|it| *it == agent);
         let agent = agent_id(agent);
         let command = match which {
@@ -172,15 +182,6 @@ fn order() -> impl Strategy<Value = Op> {
                 max_fails: None,
                 fail_timeout: None,
             }),
-            11 => by_hand(agent, agent_number, deadline == 0),
-            12 => Command::RemoveRule {
-                rule: RuleId(deadline / 100),
-            },
-            13 => {
-                return Op::System(SystemCommand::ExpireRule {
-                    rule: RuleId(deadline / 100 + 1),
-                });
-            }
             9 => Command::SetPolicy(SetPolicy {
                 scope: Scope {
                     namespace: (agent_number == Some(1))
@@ -198,12 +199,7 @@ fn order() -> impl Strategy<Value = Op> {
             }),
             _ => return Op::System(SystemCommand::ExpireDrain { agent }),
         };
-        Op::Client {
-            principal: client("ann"),
-            command,
-            placement: None,
-            held: None,
-        }
+        by_ann(command)
     })
 }
 
@@ -250,6 +246,7 @@ fn op(index: u64) -> impl Strategy<Value = Op> {
         }),
         2 => registration(inc.clone()),
         2 => order(),
+        2 => by_hand(index),
         2 => super::joining::random(),
         1 => Just(Op::System(SystemCommand::RaiseVersion { to: StateVersion::NEWEST })),
         1 => (agent(), inc).prop_map(|(agent, inc)| {
@@ -384,9 +381,14 @@ proptest! {
     #[test]
     fn what_is_assigned_obeys_every_rule_that_holds(log in log()) {
         let mut state = founded();
+        let raise = SystemCommand::RaiseVersion { to: StateVersion::NEWEST };
+        let agents = AGENTS.map(|agent| register_op(profile(agent, 3, 1)));
+        let ops = [vec![Op::System(raise)], agents.to_vec()].concat();
+        let first = Entry { stamp: Timestamp(1_000_000), wall: Timestamp(1_000_000), ops };
+        step(&mut state, 2, &(1, Some(first)));
         for (position, at) in log.iter().enumerate() {
             let before = state.clone();
-            let events = step(&mut state, position as u64 + 2, at).events;
+            let events = step(&mut state, position as u64 + 3, at).events;
             let changes = |it: &Event| matches!(it, Event::RuleSet { .. } | Event::RuleRemoved { .. } | Event::RuleExpired { .. });
             if events.iter().any(changes) {
                 continue;

@@ -157,7 +157,7 @@ fn a_cap_counts_what_runs_and_what_is_decided_in_the_same_round() {
     );
     let mut fleet = fleet(&state);
     let view = fleet.agents.get_mut(&id("a1")).unwrap();
-    (view.reserved, view.sorts) = (
+    (view.reserved, view.mix) = (
         1,
         BTreeMap::from([(("blue".parse().unwrap(), Kind::Process), 1)]),
     );
@@ -214,8 +214,7 @@ fn preferred_agents_are_taken_first_whatever_the_strategy_while_they_have_a_free
 }
 
 #[test]
-fn a_rule_for_a_kind_holds_up_no_other_kind_in_the_same_line() {
-    // A process and a question that require the same: they wait in one line.
+fn a_rule_for_a_kind_holds_up_no_other_kind_that_requires_the_same() {
     let process = task("offers m");
     let tasks = [process.clone(), process, question()];
     let agents = || [with_a_back_end("b1", 4, 4), with_a_back_end("b2", 4, 4)].concat();
@@ -259,7 +258,7 @@ fn a_rule_that_has_expired_holds_no_more_and_its_end_is_proposed() {
     };
     assert_eq!(due_at(&state, NOW), []);
     let expired = SystemCommand::ExpireRule {
-        rule: model::RuleId(2),
+        rule: model::RuleId { entry: 2, nth: 0 },
     };
     assert_eq!(due_at(&state, end), std::slice::from_ref(&expired));
     let mut after = state;
@@ -267,18 +266,15 @@ fn a_rule_that_has_expired_holds_no_more_and_its_end_is_proposed() {
     assert_eq!(due_at(&after, end), []);
 }
 
-#[test]
-fn no_agent_is_kept_free_for_a_task_that_a_rule_keeps_from_it() {
-    let mut state = ruled(vec![], &[]);
-    let big = |namespace: &str| TaskSpec {
-        memory_mib: Some(900),
-        ..task_of(namespace)
-    };
+/// Three machines with 1,000 MiB, each of which runs a task of `blue` that takes 500 of them; and one of `blue` that waits for
+/// 900.
+fn crowded(rules: Vec<Op>) -> State {
     let supply = model::Supply {
         cpu_milli: 1_000,
         memory_mib: 1_000,
         gpus: vec![],
     };
+    let mut state = ruled(vec![], &[]);
     for name in ["a1", "a2", "a3"] {
         let mut op = registration(name, 2, "a");
         if let Op::Client {
@@ -291,25 +287,30 @@ fn no_agent_is_kept_free_for_a_task_that_a_rule_keeps_from_it() {
         }
         apply(&mut state, vec![op]);
     }
-    // Each runs something; the big one waits for too long.
-    let small = TaskSpec {
-        memory_mib: Some(500),
-        ..task_of("red")
+    let asking = |memory_mib| TaskSpec {
+        memory_mib: Some(memory_mib),
+        ..task_of("blue")
     };
-    let mut state = submitted(state, &[small.clone(), small.clone(), small.clone()]);
-    placed(&mut state);
-    apply(
-        &mut state,
-        vec![
-            rule(RuleAction::Exclude, of("blue"), &["a1", "a2"], None),
-            submission(&big("blue")),
-        ],
-    );
+    let mut state = submitted(state, &[asking(500), asking(500), asking(500)]);
+    assert_eq!(placed(&mut state).len(), 3);
+    apply(&mut state, rules);
+    submitted(state, &[asking(900)])
+}
+
+#[test]
+fn no_agent_is_kept_free_for_a_task_that_a_rule_keeps_from_it() {
     let late = Timestamp(NOW.0 + 3_600_000);
-    let told = explain(&state, &fleet(&state), late, TaskId(4))
-        .unwrap()
-        .summary;
-    assert!(told.contains("a3 is kept free for it"), "{told}");
+    let told = |rules| {
+        let state = crowded(rules);
+        explain(&state, &fleet(&state), late, TaskId(4))
+            .unwrap()
+            .summary
+    };
+    assert!(told(vec![]).contains("is kept free for it"));
+    for action in [RuleAction::Exclude, RuleAction::Cap(1)] {
+        let told = told(vec![rule(action, of("blue"), &["a1", "a2"], None)]);
+        assert!(told.contains("a3 is kept free for it"), "{told}");
+    }
 }
 
 /// What a rule says, worked out once more.

@@ -105,6 +105,11 @@ impl Gateway {
         principal: Principal,
         command: Command,
     ) -> Result<v1::RuleReply, Failure> {
+        let before = self.0.cluster.view();
+        let replaced = before
+            .rules()
+            .find(|rule| rule.asked.is_about_the_same(&asked));
+        let replaced = replaced.map(|rule| rule_out(&before, rule));
         let accepted = self.done(principal, command).await?;
         let state = self.0.cluster.view();
         let rule = state.rules().find(|rule| rule.asked == asked);
@@ -115,6 +120,7 @@ impl Gateway {
         Ok(v1::RuleReply {
             position: Some(position_of(&accepted)),
             rule: Some(rule_out(&state, rule)),
+            replaced,
         })
     }
 
@@ -126,10 +132,19 @@ impl Gateway {
     ) -> Result<v1::RuleReply, Failure> {
         let before = self.0.cluster.view();
         let accepted = self.done(principal, command).await?;
-        let rule = before.rules().find(|rule| rule.id == id);
+        let known = before.rules().find(|rule| rule.id == id);
+        // One that was made after this was asked for is known by its id alone.
+        let rule = known.map_or_else(
+            || v1::Rule {
+                id: id.to_string(),
+                ..v1::Rule::default()
+            },
+            |rule| rule_out(&before, rule),
+        );
         Ok(v1::RuleReply {
             position: Some(position_of(&accepted)),
-            rule: rule.map(|rule| rule_out(&before, rule)),
+            rule: Some(rule),
+            replaced: None,
         })
     }
 }

@@ -9,7 +9,7 @@ use openraft_rt_sim::SimRuntime;
 use raft::parts::openraft::async_runtime::AsyncRuntime;
 
 use super::{any_agent, leader_or_any, pass};
-use crate::clients::{ask, capped, insist, namespace, quota, someone, spec, submit_all};
+use crate::clients::{PATIENCE, ask, capped, namespace, quota, someone, spec, submit_all};
 use crate::network::client;
 use crate::process;
 use crate::world::World;
@@ -98,20 +98,31 @@ pub async fn make_rules(world: &Arc<World>) -> bool {
             reason: "a fault".to_owned(),
             ttl: world.dice.permille(200).then_some(Millis(1_500)),
         });
-        let asked = ask(world, client(0), leader, operator.clone(), rule).await;
+        let asked = ask(world, client(0), leader, operator.clone(), rule);
+        made |= asked.await.is_ok();
         pass(world, 50..2_000).await;
-        let Ok(accepted) = asked else {
-            continue;
-        };
-        made = true;
-        // Its number is that of its entry, or the next one.
-        for number in [accepted.index, accepted.index + 1] {
-            let rule = model::RuleId(number);
-            let remove = Command::RemoveRule { rule };
-            insist(world, client(0), &operator, &remove).await.ok();
-        }
+        remove_rules(world).await;
     }
     made
+}
+
+/// All that a leader knows of: those too of whose making nobody heard.
+async fn remove_rules(world: &Arc<World>) {
+    let Some(leader) = world.leader() else {
+        return;
+    };
+    let Some(boot) = world.boot(leader) else {
+        return;
+    };
+    let known = |state: &model::State| state.rules().map(|rule| rule.id).collect::<Vec<_>>();
+    let asked = SimRuntime::timeout(PATIENCE, boot.core.read(known));
+    let Ok(Ok(rules)) = asked.await else {
+        return;
+    };
+    for rule in rules.value {
+        let (operator, remove) = (someone("operator"), Command::RemoveRule { rule });
+        ask(world, client(0), leader, operator, remove).await.ok();
+    }
 }
 
 /// Many submit at once on streams, of all classes, and some of them for the first time.

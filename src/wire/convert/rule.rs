@@ -6,6 +6,7 @@ use model::{
 
 use super::Malformed;
 use super::policy::scope_in;
+use super::spec::require_in;
 use crate::v1;
 
 impl TryFrom<v1::AddRuleRequest> for AddRule {
@@ -27,14 +28,16 @@ impl TryFrom<v1::AddRuleRequest> for AddRule {
             }
         };
         let names = asked.agents.iter().map(|name| AgentId::new(name));
-        let expressions = asked.require.iter().map(|text| text.parse::<Expression>());
-        let said = |error: model::label::ParseError| Malformed(error.to_string());
+        // In one order, so that the same rule is known again.
+        let mut require = require_in(&asked.require)?;
+        require.sort();
+        require.dedup();
         Ok(AddRule {
             action,
             scope: scope_in(&asked.namespace, &asked.kind)?,
             agents: Agents {
                 names: names.collect::<Result<_, _>>()?,
-                require: expressions.collect::<Result<_, _>>().map_err(said)?,
+                require,
             },
             reason: asked.reason,
             ttl: asked.ttl_ms.map(Millis),

@@ -84,6 +84,13 @@ impl TryFrom<v1::InferenceSpec> for model::Inference {
     }
 }
 
+/// Conditions on an agent.
+pub(super) fn require_in(texts: &[String]) -> Result<Vec<Expression>, Malformed> {
+    let parsed = texts.iter().map(|text| text.parse::<Expression>());
+    let parsed: Result<_, _> = parsed.collect();
+    parsed.map_err(|error: model::label::ParseError| Malformed(error.to_string()))
+}
+
 impl TryFrom<v1::TaskSpec> for model::TaskSpec {
     type Error = Malformed;
 
@@ -108,11 +115,7 @@ impl TryFrom<v1::TaskSpec> for model::TaskSpec {
             }
             (None, None) => return Err(Malformed("no command to run, and no model to ask".into())),
         };
-        let mut require = Vec::with_capacity(spec.require.len());
-        for text in &spec.require {
-            let parsed = text.parse::<Expression>();
-            require.push(parsed.map_err(|error| Malformed(error.to_string()))?);
-        }
+        let mut require = require_in(&spec.require)?;
         // Its own model is required, said or not.
         let implied = std::mem::take(&mut read.require);
         require.extend(
