@@ -7,9 +7,9 @@ use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use model::{
-    AgentId, AgentProfile, AgentProtocol, Command, Entry, Generation, Incarnation, Namespace, Op,
-    Principal, Role, Scope, SetPolicy, Stamped, State, StateVersion, Strategy, Submit,
-    SystemCommand, TaskSpec, Timestamp,
+    AddRule, AgentId, AgentProfile, AgentProtocol, Agents, Command, Entry, Generation, Incarnation,
+    Namespace, Op, Principal, Role, RuleAction, Scope, SetPolicy, Stamped, State, StateVersion,
+    Strategy, Submit, Supply, SystemCommand, TaskSpec, Timestamp,
 };
 use scheduler::{AgentView, Fleet, Plan, Round, plan};
 
@@ -19,12 +19,13 @@ const QUEUED: usize = 100_000;
 const DECISIONS: usize = 256;
 const NOW: Timestamp = Timestamp(1_700_000_000_000);
 
-/// How tasks differ: by so many namespaces with so many users each, and by so many zones of agents that they require; 0:
-/// they require nothing.
+/// How tasks differ: by so many namespaces with so many users each, by so many zones of agents that they require, and by so
+/// many amounts of memory that they ask for; 0: none.
 struct Shape {
     namespaces: usize,
     users: usize,
     zones: usize,
+    demands: usize,
 }
 
 const fn shape(namespaces: usize, users: usize, zones: usize) -> Shape {
@@ -32,6 +33,7 @@ const fn shape(namespaces: usize, users: usize, zones: usize) -> Shape {
         namespaces,
         users,
         zones,
+        demands: 0,
     }
 }
 
@@ -73,8 +75,12 @@ fn agent(number: u32) -> Op {
         version: "bench".into(),
         limits: "rlimit".into(),
         backends: Vec::new(),
-        protocol: AgentProtocol::FIRST,
-        supply: None,
+        protocol: AgentProtocol::NEWEST,
+        supply: Some(Supply {
+            cpu_milli: 64_000,
+            memory_mib: 64 * 1_024,
+            gpus: Vec::new(),
+        }),
     };
     by(&id, Role::Agent, Command::RegisterAgent(profile))
 }
@@ -87,6 +93,9 @@ fn task(number: usize, shape: &Shape) -> Op {
     if shape.zones > 0 {
         let zone = format!("zone=z{}", number / 7 % shape.zones);
         spec.require = vec![zone.parse().expect("it is an expression")];
+    }
+    if shape.demands > 0 {
+        spec.memory_mib = Some(1 + (number / 7 % shape.demands) as u64);
     }
     let submit = Submit {
         spec,
@@ -141,6 +150,36 @@ fn round(state: &State, fleet: &Fleet) -> Plan {
     plan
 }
 
+/// Of each namespace some agents are preferred, one is excluded, and one takes one task at a time: a hundred rules and some.
+fn ruled(state: &mut State) {
+    let rule = |space: u32, action: RuleAction| {
+        let first = space * 7;
+        let names = match action {
+            RuleAction::Prefer => first..first + 4,
+            _ => first + 5..first + 6,
+        };
+        let names = names.map(|number| AgentId::new(&format!("agent-{number}")));
+        let namespace = Namespace::new(&format!("ns-{space}")).expect("it is a name");
+        Command::AddRule(AddRule {
+            action,
+            scope: Scope {
+                namespace: Some(namespace),
+                kind: None,
+            },
+            agents: Agents {
+                names: names.collect::<Result<_, _>>().expect("they are names"),
+                require: Vec::new(),
+            },
+            reason: "a bench".into(),
+            ttl: None,
+        })
+    };
+    let actions = [RuleAction::Prefer, RuleAction::Exclude, RuleAction::Cap(1)];
+    let rules = (0..40).flat_map(|space| actions.map(|action| rule(space, action)));
+    let ops = rules.map(|command| by("ann", Role::Client, command));
+    apply(state, ops.collect());
+}
+
 /// Half of all slots are taken.
 fn half_fill(state: &mut State) {
     for _ in 0..(AGENTS * SLOTS / 2).div_ceil(256) {
@@ -165,6 +204,23 @@ fn rounds(criterion: &mut Criterion) {
             bencher.iter(|| round(&state, &fleet));
         });
     }
+    let demands = Shape {
+        demands: 256,
+        ..shape(5, 4, 0)
+    };
+    let state = queued(&demands);
+    let agents = fleet(&state);
+    group.bench_function("20 tenants, 256 amounts of memory", |bencher| {
+        bencher.iter(|| round(&state, &agents));
+    });
+    let mut state = queued(&shape(50, 20, 0));
+    group.bench_function("1000 tenants", |bencher| {
+        bencher.iter(|| round(&state, &agents));
+    });
+    ruled(&mut state);
+    group.bench_function("1000 tenants, 120 rules", |bencher| {
+        bencher.iter(|| round(&state, &agents));
+    });
     for strategy in Strategy::ALL {
         let mut state = queued(&shape(50, 20, 0));
         half_fill(&mut state);
