@@ -154,6 +154,22 @@ async fn preferred_agents_are_taken_first_and_the_numbers_say_why() {
         summary.contains("a2, preferred, and the least loaded that fits"),
         "{summary}"
     );
+    // What a task prefers itself is shown, and holds nobody up where no agent has it.
+    let words = [
+        "task", "submit", "--prefer", "offers m", "--", "sleep", "3600",
+    ];
+    let shown = cli.expect(&words).await.unwrap().text();
+    let task = on[2].id + 1;
+    site.until_running(task).await;
+    let told = why(&site, task).await;
+    assert_eq!(told["decision"][0]["terms"][0]["value"], 1_000, "{shown}");
+    let id = format!("t{task}");
+    let shown = cli.expect(&["task", "get", &id]).await.unwrap().text();
+    assert!(shown.contains("offers m"), "{shown}");
+    let words = ["task", "run", "--prefer", "a in", "--", "true"];
+    let refused = cli.run(&words).await.unwrap();
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.stderr.contains("character 5"), "{}", refused.stderr);
     site.cluster.stop().await.unwrap();
 }
 

@@ -401,8 +401,9 @@ impl Batch {
         let Some(reserved) = self.reserved.get_mut(agent) else {
             return;
         };
-        if let Some(count) = reserved.mix.get_mut(sort) {
-            *count = count.saturating_sub(1);
+        match reserved.mix.get_mut(sort) {
+            Some(count) if *count > 1 => *count -= 1,
+            Some(_) | None => drop(reserved.mix.remove(sort)),
         }
         let mut demands = reserved.demands.iter();
         if let Some(place) = demands.position(|it| it == demand) {

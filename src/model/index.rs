@@ -175,7 +175,7 @@ pub struct Index {
     /// What the live attempts of an agent take of it beyond slots; never of nothing.
     pub taken: OrdMap<AgentId, Taken>,
     /// What agents hold, by sort; none is empty.
-    pub mixes: OrdMap<AgentId, Mix>,
+    pub mixes: OrdMap<AgentId, Arc<Mix>>,
     /// Finished tasks by the state time of their end.
     pub ended: OrdSet<(Timestamp, TaskId)>,
     /// Ended, but a person or a late result may still change them: by the same time.
@@ -210,7 +210,7 @@ impl Index {
                     .or_default()
                     .insert(task.id);
                 let mix = self.mixes.entry(attempt.agent.clone()).or_default();
-                *mix.entry(sort(spec)).or_insert(0) += 1;
+                *Arc::make_mut(mix).entry(sort(spec)).or_insert(0) += 1;
                 let demand = spec.demand();
                 if !demand.is_nothing() {
                     let taken = self.taken.entry(attempt.agent.clone()).or_default();
@@ -334,7 +334,7 @@ impl Index {
 
     fn give_back(&mut self, attempt: &Attempt, spec: &TaskSpec) {
         if let Some(mix) = self.mixes.get_mut(&attempt.agent) {
-            let sort = sort(spec);
+            let (mix, sort) = (Arc::make_mut(mix), sort(spec));
             match mix.get_mut(&sort) {
                 Some(count) if *count > 1 => *count -= 1,
                 Some(_) | None => drop(mix.remove(&sort)),

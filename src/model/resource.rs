@@ -128,12 +128,6 @@ pub struct Taken {
 /// Which of an agent's GPUs an attempt has.
 pub type Gpus = ThinVec<u16>;
 
-impl Unset for Gpus {
-    fn is_unset(&self) -> bool {
-        self.is_empty()
-    }
-}
-
 impl Taken {
     pub fn is_nothing(&self) -> bool {
         *self == Taken::default()

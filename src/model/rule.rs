@@ -423,9 +423,7 @@ fn contradiction(asked: &AddRule, scope: &Scope, rules: &[&Rule]) -> Rejected {
         RuleAction::Exclude if are(RuleAction::Pin) => {
             "an exclusion wins over a pin, so no agent would be left"
         }
-        RuleAction::Pin | RuleAction::Exclude => {
-            "all of them would hold, and no agent would be left"
-        }
+        RuleAction::Pin | RuleAction::Exclude => "no agent would be left",
         RuleAction::Prefer | RuleAction::Cap(_) => {
             "pins and exclusions win, so this would do nothing"
         }
@@ -439,9 +437,10 @@ fn contradiction(asked: &AddRule, scope: &Scope, rules: &[&Rule]) -> Rejected {
         .iter()
         .map(|rule| format!("`quorate policy rule-remove {}`", rule.id));
     let removals: Vec<String> = removals.collect();
+    // The way out comes first: a long message is cut.
     Rejected::RuleContradicts(format!(
-        "for {scope} {}: {wins}; {} first, or name other agents",
-        said.join(", and "),
-        removals.join(" and ")
+        "for {scope} {wins}; {} first, or name other agents: {}",
+        removals.join(" and "),
+        said.join(", and ")
     ))
 }

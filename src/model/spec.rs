@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use thin_vec::ThinVec;
 
 use crate::blob::SpecBlobs;
 use crate::class::Class;
@@ -103,15 +104,18 @@ pub struct TaskSpec {
     /// What else an agent has to have for it.
     #[serde(default)]
     pub hardware: Hardware,
+    /// Agents of which more of these hold are taken first, as long as one of them has a free slot.
+    #[serde(default)]
+    pub prefer: ThinVec<Expression>,
 }
 
-// With the counts of its `Arc` 272 bytes of an allocator's.
-const _: () = assert!(size_of::<TaskSpec>() <= 256);
+// With the counts of its `Arc` well within 320 bytes, a size of the allocator's.
+const _: () = assert!(size_of::<TaskSpec>() <= 264);
 
 positional!(TaskSpec {
     name, namespace, command, env, cwd, labels, require, timeout, deadline, retries, at_most_once, memory_mib,
     inference
-} later { blobs, class, hardware });
+} later { blobs, class, hardware, prefer });
 
 impl TaskSpec {
     /// A spec with nothing but a command.
@@ -133,6 +137,7 @@ impl TaskSpec {
             blobs: SpecBlobs::default(),
             class: None,
             hardware: Hardware::default(),
+            prefer: ThinVec::new(),
         }
     }
 
@@ -291,7 +296,11 @@ impl TaskSpec {
 
     fn validate_labels(&self) -> Result<(), Rejected> {
         validate_labels(&self.labels)?;
-        validate_require(&self.require)
+        validate_require(&self.require)?;
+        match self.prefer.len() {
+            0..=limit::LABELS_MAX => Ok(()),
+            _ => Err(Rejected::over("prefer", limit::LABELS_MAX, "expressions")),
+        }
     }
 
     /// About how many bytes it takes in the log: the texts, and a little for each field.
@@ -311,6 +320,7 @@ impl TaskSpec {
                 .map(|(key, value)| key.len() + value.len() + 10)
                 .sum::<usize>()
             + self.require.iter().map(Expression::size).sum::<usize>()
+            + self.prefer.iter().map(Expression::size).sum::<usize>()
     }
 }
 

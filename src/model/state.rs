@@ -215,7 +215,7 @@ impl State {
 
     /// How many attempts of each sort it holds; `None`: nothing.
     pub fn mix(&self, agent: &AgentId) -> Option<&Mix> {
-        self.index.mixes.get(agent)
+        self.index.mixes.get(agent).map(AsRef::as_ref)
     }
 
     /// The incarnations that hold live attempts, even such as are no longer registered.

@@ -6,6 +6,8 @@
 //! `skip_serializing_if` looks at one field at a time and can't see that; this macro does. Reading needs
 //! nothing but `#[serde(default)]` on each such field.
 
+use thin_vec::ThinVec;
+
 /// As if it were not there.
 pub(crate) trait Unset {
     fn is_unset(&self) -> bool;
@@ -14,6 +16,12 @@ pub(crate) trait Unset {
 impl<T> Unset for Option<T> {
     fn is_unset(&self) -> bool {
         self.is_none()
+    }
+}
+
+impl<T> Unset for ThinVec<T> {
+    fn is_unset(&self) -> bool {
+        self.is_empty()
     }
 }
 

@@ -50,11 +50,13 @@ impl StateVersion {
     pub const RESOURCES: StateVersion = StateVersion(2);
     /// From which on people make rules.
     pub const RULES: StateVersion = StateVersion(2);
+    /// From which on tasks prefer agents.
+    pub const PREFERENCES: StateVersion = StateVersion(2);
     /// The newest that this release understands, and the one that a new cluster begins with.
     ///
     /// 2: the version is raised by an entry; blobs; settings of back ends; what is given back again waits; what agents
     /// understand; packed request ids; classes of tasks, and how long they wait; who has used how much, and
-    /// settings of namespaces; how agents are chosen; what tasks ask for, and agents have; rules by hand.
+    /// settings of namespaces; how agents are chosen; what tasks ask for, and agents have; rules by hand; what tasks prefer.
     pub const NEWEST: StateVersion = StateVersion(2);
 }
 
@@ -158,6 +160,9 @@ impl Command {
             Command::SubmitTask(submit) if !submit.spec.blobs.is_empty() => StateVersion::BLOBS,
             Command::SubmitTask(submit) if !submit.spec.hardware.is_unset() => {
                 StateVersion::RESOURCES
+            }
+            Command::SubmitTask(submit) if !submit.spec.prefer.is_empty() => {
+                StateVersion::PREFERENCES
             }
             Command::SubmitTask(submit) if submit.spec.class.is_some() => StateVersion::CLASSES,
             Command::SubmitTask(_)

@@ -53,10 +53,13 @@ impl Claim {
     }
 }
 
+/// What tasks have in common that share a ranking, with what they prefer.
+pub type Wants<'t> = (Lens, &'t [Expression]);
+
 impl Lens {
     /// Where the best agent depends on more than the agents, the ranking only says which of them fit: there may be as many
     /// clients, or namespaces, as tasks.
-    pub fn of(of: &For, spec: &TaskSpec, claim: Claim) -> Lens {
+    pub fn of(of: &For<'_>, spec: &TaskSpec, claim: Claim) -> Lens {
         let order = match of.formula.strategy {
             Strategy::IpHash | Strategy::Spread => Strategy::Adaptive,
             others => others,
@@ -84,27 +87,31 @@ impl Lens {
 
 /// For whom an agent is chosen, as strategies see it.
 #[derive(Debug)]
-pub struct For {
+pub struct For<'t> {
     pub formula: &'static Formula,
     /// The rules by hand that concern the task.
     pub rules: RuleSet,
+    /// What the task itself prefers of agents.
+    pub prefer: &'t [Expression],
     /// Those of the task's namespace.
     sorts: [Sort; Kind::ALL.len()],
     /// Where the strategy goes by it.
     client: Option<u64>,
 }
 
-impl For {
-    pub fn of(state: &State, rules: &Rules<'_>, spec: &TaskSpec, user: &str) -> For {
+impl<'t> For<'t> {
+    pub fn of(state: &State, rules: &Rules<'_>, spec: &'t TaskSpec, user: &str) -> For<'t> {
         let strategy = state.strategy_for(spec);
         let concerning = rules.concerning(&spec.namespace, spec.kind());
+        let prefers = !spec.prefer.is_empty() || rules.have_preference(concerning);
         let client = || {
             let session = spec.labels.get(model::SESSION_LABEL);
             let client = session.map_or(user, String::as_str);
             score::client(spec.namespace.as_str(), client)
         };
         For {
-            formula: score::formula(strategy, rules.have_preference(concerning)),
+            formula: score::formula(strategy, prefers),
+            prefer: &spec.prefer,
             rules: concerning,
             sorts: Kind::ALL.map(|kind| (spec.namespace.clone(), kind)),
             client: (strategy == Strategy::IpHash).then(client),
@@ -112,7 +119,7 @@ impl For {
     }
 }
 
-impl For {
+impl For<'_> {
     pub fn strategy(&self) -> Strategy {
         self.formula.strategy
     }
@@ -224,7 +231,7 @@ impl<'a> Candidate<'a> {
 
     /// Its place among the others in a ranking. A free slot comes before everything: what is sent ahead waits where
     /// another agent could run it. Then preferences.
-    pub fn rank(&self, lens: Lens, number: usize) -> Rank {
+    pub fn rank(&self, (lens, prefer): Wants<'_>, number: usize) -> Rank {
         let exact = |(turn, last): Turn| (i64::try_from(turn).unwrap_or(i64::MAX), last);
         let (score, tie) = match lens.order {
             // Those whose turns come at the same time take them in the same order each time.
@@ -237,19 +244,22 @@ impl<'a> Candidate<'a> {
         };
         Rank {
             is_full: !self.has_free_slot(),
-            unmet: self.unmet(lens.rules),
+            unmet: self.unmet(lens.rules, prefer),
             score,
             tie,
             number,
         }
     }
 
-    pub fn unmet(&self, rules: RuleSet) -> u32 {
-        self.rules.unmet(rules, self.naming)
+    /// Of what is preferred: by rules, and by the task itself.
+    pub fn unmet(&self, rules: RuleSet, prefer: &[Expression]) -> u32 {
+        let own = prefer.iter().filter(|it| !it.matches(&self.agent.profile));
+        let by_rules = self.rules.unmet(rules, self.naming);
+        by_rules.saturating_add(u32::try_from(own.count()).unwrap_or(u32::MAX))
     }
 
     /// The same of one task alone, for strategies whose rankings say no more than who fits.
-    pub fn rank_for(&self, of: &For, number: usize) -> Rank {
+    pub fn rank_for(&self, of: &For<'_>, number: usize) -> Rank {
         let measure = self.measure(of, 0);
         let score = match of.strategy() {
             // Exact, where the score is rounded.
@@ -285,13 +295,13 @@ impl<'a> Candidate<'a> {
     }
 
     /// All that the strategy's formula looks at.
-    pub fn measure(&self, of: &For, turn: i64) -> Measure {
+    pub fn measure(&self, of: &For<'_>, turn: i64) -> Measure {
         let own = match of.strategy() {
             Strategy::Spread => self.own(&of.sorts),
             _ => 0,
         };
         Measure {
-            unmet: self.unmet(of.rules),
+            unmet: self.unmet(of.rules, of.prefer),
             turn,
             own,
             distance: of.client.map_or(0, |it| score::distance(it, self.name)),

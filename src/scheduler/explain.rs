@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use model::{
-    AgentId, Phase, Reason, Rule, RuleAction, State, Strategy, Task, TaskId, TaskSpec, Timestamp,
-};
+use model::{AgentId, Phase, Reason, State, Strategy, Task, TaskId, TaskSpec, Timestamp};
 
 use crate::candidate::{Candidate, Claim, For};
 use crate::filter;
@@ -146,7 +144,7 @@ fn waiting(
     let own = kept.iter().find(|(_, (_, holder))| *holder == task.id);
     let claim = Claim::of(&kept, Some(task.id), spec);
     let agents = verdicts(state, fleet, (spec, &of, &rules), (&kept, claim));
-    let by_hand = by_hand(state, &rules, of.rules, &agents);
+    let by_hand = by_hand(state, fleet, (&rules, of.rules), &agents);
     let ahead = order::ahead_of(state, task, now);
     let later = if ahead.is_least { " or later" } else { "" };
     let position = format!("{}{later}", ahead.total() + 1);
@@ -195,27 +193,29 @@ fn waiting(
     }
 }
 
-/// The rules that keep some agents from it, as those who made them said it: of agents that nothing but rules refuse.
+/// The rules that keep some agents from it, as those who made them said it.
 fn by_hand(
     state: &State,
-    rules: &Rules<'_>,
-    concerning: RuleSet,
+    fleet: &Fleet,
+    (rules, concerning): (&Rules<'_>, RuleSet),
     agents: &[AgentVerdict],
 ) -> Vec<String> {
-    let keeps = |rule: &Rule, it: &AgentVerdict| {
-        let agent = state.agent(&it.agent);
-        agent.is_some_and(|agent| match (&it.standing, rule.asked.action) {
-            (Err(Reason::Excluded | Reason::PinnedElsewhere), _) => {
-                rule.admits(&agent.profile).is_err()
-            }
-            (Err(Reason::Capped), RuleAction::Cap(_)) => rule.asked.agents.has(&agent.profile),
-            _ => false,
+    let by_rule = |it: &&AgentVerdict| {
+        let reason = it.standing.as_ref().err();
+        reason.is_some_and(|it| {
+            matches!(
+                it,
+                Reason::Excluded | Reason::PinnedElsewhere | Reason::Capped
+            )
         })
     };
-    let keeping = rules
-        .in_set(concerning)
-        .filter(|rule| agents.iter().any(|it| keeps(rule, it)));
-    let told = keeping.map(|rule| {
+    let keeping = agents.iter().filter(by_rule).filter_map(|it| {
+        let naming = rules.naming(&state.agent(&it.agent)?.profile);
+        let given = fleet.agents.get(&it.agent).map(|view| &view.mix);
+        Some(rules.in_the_way(concerning, naming, [state.mix(&it.agent), given]))
+    });
+    let keeping = keeping.fold(RuleSet::default(), |all, some| all | some);
+    let told = rules.in_set(keeping).map(|rule| {
         let (id, asked, by) = (rule.id, &rule.asked, &rule.by);
         format!("Rule {id}: {asked} ({by}: {}).", asked.reason)
     });
@@ -250,7 +250,7 @@ struct Fitting {
 fn verdicts(
     state: &State,
     fleet: &Fleet,
-    asked: (&TaskSpec, &For, &Arc<Rules<'_>>),
+    asked: (&TaskSpec, &For<'_>, &Arc<Rules<'_>>),
     (kept, claim): (&BTreeMap<AgentId, Holder>, Claim),
 ) -> Vec<AgentVerdict> {
     let standings = state.agents().map(|agent| {
@@ -274,7 +274,7 @@ fn verdicts(
 fn standing(
     state: &State,
     fleet: &Fleet,
-    (spec, of, rules): (&TaskSpec, &For, &Arc<Rules<'_>>),
+    (spec, of, rules): (&TaskSpec, &For<'_>, &Arc<Rules<'_>>),
     (agent, kept_for, claim): (&model::Agent, Option<Holder>, Claim),
 ) -> Result<Fitting, Reason> {
     let id = &agent.profile.id;

@@ -52,9 +52,10 @@ pub fn kept(
     let agents: Vec<Open<'_>> = open(state, fleet, rules).collect();
     let most = (state.agents().count() / SHARE + 1).min(KEPT_MAX);
     let mut kept = BTreeMap::new();
-    let mut closed: BTreeMap<RuleSet, bool> = BTreeMap::new();
+    let mut closed: BTreeSet<RuleSet> = BTreeSet::new();
     let mut tries = 0;
-    // Some could run nowhere: they take no place from those behind them.
+    // Some could run nowhere: they take no place from those behind them. Nor do those to which rules leave no agent that
+    // is not kept yet.
     for holder in waiting {
         if kept.len() == most || tries == TRIES {
             break;
@@ -63,13 +64,18 @@ pub fn kept(
             continue;
         };
         let concerning = rules.concerning(&spec.namespace, spec.kind());
-        let obeying = || agents.iter().any(|it| it.obeys(rules, concerning).is_ok());
-        if *closed.entry(concerning).or_insert_with(|| !obeying()) {
+        if closed.contains(&concerning) {
+            continue;
+        }
+        let free = agents.iter().filter(|it| !kept.contains_key(it.id()));
+        let mut free = free
+            .filter(|it| it.obeys(rules, concerning).is_ok())
+            .peekable();
+        if free.peek().is_none() {
+            closed.insert(concerning);
             continue;
         }
         tries += 1;
-        let free = agents.iter().filter(|it| !kept.contains_key(it.id()));
-        let free = free.filter(|it| it.obeys(rules, concerning).is_ok());
         let lacking = free.filter_map(|agent| Some((agent.lacks(&spec, task)?, agent.id())));
         if let Some((_, agent)) = lacking.min() {
             kept.insert(agent.clone(), holder);

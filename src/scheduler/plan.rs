@@ -13,7 +13,7 @@ use model::{
     Strategy, TaskId, TaskSpec, Tenant, Timestamp, Trace,
 };
 
-use crate::candidate::{Candidate, Claim, For, Lens};
+use crate::candidate::{Candidate, Claim, For, Lens, Wants};
 use crate::filter;
 use crate::fleet::{AgentView, Fleet};
 use crate::kept::{Holder, kept};
@@ -177,7 +177,10 @@ impl<'a> Planner<'a> {
         let mut lines = Vec::new();
         let mut last = None;
         // Queues of one requirement stand together.
-        let mut seen: Option<(&Requirement, RuleSet, bool)> = None;
+        let mut rules = None;
+        let mut seen: Option<&Requirement> = None;
+        // Whether they fit any agent, of this requirement.
+        let mut fitting: Vec<(RuleSet, bool)> = Vec::new();
         let mut requirements = 0;
         for (key, waiting) in queues.by_ref() {
             let QueueKey {
@@ -185,16 +188,26 @@ impl<'a> Planner<'a> {
                 kind,
                 tenant,
             } = key;
-            let rules = self.rules.concerning(&tenant.namespace, *kind);
-            let fits = match seen {
-                Some((same, ruled, fits)) if *same == *requirement && ruled == rules => fits,
-                Some(_) | None => {
+            let sort = (&tenant.namespace, *kind);
+            // Users of one namespace stand together.
+            let concerning = match rules {
+                Some((same, concerning)) if same == sort => concerning,
+                Some(_) | None => self.rules.concerning(sort.0, sort.1),
+            };
+            rules = Some((sort, concerning));
+            if seen != Some(requirement) {
+                fitting.clear();
+            }
+            let known = fitting.iter().find(|(ruled, _)| *ruled == concerning);
+            let fits = match known {
+                Some((_, fits)) => *fits,
+                None => {
                     requirements += 1;
-                    let fits = |it: &Candidate<'_>| {
-                        it.obeys(rules)?;
-                        it.fits(state, requirement.need())
-                    };
-                    self.candidates.iter().any(|it| fits(it).is_ok())
+                    let need = requirement.need();
+                    let fits = |it: &Candidate<'_>| it.fits(state, need).and(it.obeys(concerning));
+                    let fits = self.candidates.iter().any(|it| fits(it).is_ok());
+                    fitting.push((concerning, fits));
+                    fits
                 }
             };
             if requirements > REQUIREMENTS_MAX || lines.len() == LINES_MAX {
@@ -202,7 +215,7 @@ impl<'a> Planner<'a> {
                 break;
             }
             last = Some(key);
-            seen = Some((requirement, rules, fits));
+            seen = Some(requirement);
             if fits && self.may_run(&tenant.namespace) {
                 let line = order::line(state, (tenant, waiting), round.now, order::RIPE_MAX);
                 lines.push((tenant, line));
@@ -306,14 +319,14 @@ impl<'a> Planner<'a> {
     }
 
     /// Which agent is the best, and why.
-    fn decided(&mut self, spec: &TaskSpec, of: &For, asker: Asker<'_>) -> Option<Trace> {
+    fn decided(&mut self, spec: &TaskSpec, of: &For<'_>, asker: Asker<'_>) -> Option<Trace> {
         let claim = Claim::of(&self.kept, asker.task, spec);
-        let lens = Lens::of(of, spec, claim);
-        self.rank(&spec.require, lens);
-        let ranking = self.rankings.get(&spec.require, lens)?;
+        let wants = (Lens::of(of, spec, claim), of.prefer);
+        self.rank(&spec.require, wants);
+        let ranking = self.rankings.get(&spec.require, wants)?;
         let shunned = asker.avoided.iter().filter_map(|it| self.number_of(it));
         let shunned: Vec<usize> = shunned
-            .filter(|number| ranking.has(self.candidates[*number].rank(lens, *number)))
+            .filter(|number| ranking.has(self.candidates[*number].rank(wants, *number)))
             .collect();
         let mut unfit = ranking.reasons().clone();
         let others = ranking.best().filter(|number| !shunned.contains(number));
@@ -347,7 +360,7 @@ impl<'a> Planner<'a> {
     }
 
     /// The winner and the runners-up of those that fit, which are given in the order of their ranking.
-    fn first_of(&self, ranked: impl Iterator<Item = usize>, of: &For, seed: u64) -> Vec<usize> {
+    fn first_of(&self, ranked: impl Iterator<Item = usize>, of: &For<'_>, seed: u64) -> Vec<usize> {
         match of.strategy() {
             Strategy::IpHash | Strategy::Spread => {
                 let ranks = ranked.map(|it| self.candidates[it].rank_for(of, it));
@@ -366,7 +379,10 @@ impl<'a> Planner<'a> {
                 let all: Vec<usize> = ranked.collect();
                 let standing = |it: &usize| {
                     let candidate = &self.candidates[*it];
-                    (candidate.has_free_slot(), candidate.unmet(of.rules))
+                    (
+                        candidate.has_free_slot(),
+                        candidate.unmet(of.rules, of.prefer),
+                    )
                 };
                 let first = all.first().map(standing);
                 let equal = all.partition_point(|it| Some(standing(it)) == first);
@@ -381,23 +397,23 @@ impl<'a> Planner<'a> {
     }
 
     /// Makes the ranking for tasks of this sort, where there is none.
-    fn rank(&mut self, require: &[Expression], lens: Lens) {
-        if self.rankings.get(require, lens).is_some() {
+    fn rank(&mut self, require: &[Expression], wants: Wants<'_>) {
+        if self.rankings.get(require, wants).is_some() {
             return;
         }
         let mut ranking = Ranking::default();
         let open = self.candidates.iter().enumerate();
         for (number, candidate) in open.filter(|(_, candidate)| candidate.has_room()) {
-            let fits = candidate.runs(self.state, require, lens);
-            ranking.add(candidate.rank(lens, number), fits);
+            let fits = candidate.runs(self.state, require, wants.0);
+            ranking.add(candidate.rank(wants, number), fits);
         }
-        self.rankings.put(require, lens, ranking);
+        self.rankings.put(require, wants, ranking);
     }
 
     /// Whether no agent with room takes tasks that need this, be they else as plain as can be.
     fn is_hopeless(&mut self, spec: &TaskSpec, claim: Claim) -> bool {
         let rules = self.rules.concerning(&spec.namespace, spec.kind());
-        let plain = Lens::plain(spec.demand(), claim, rules);
+        let plain: Wants<'_> = (Lens::plain(spec.demand(), claim, rules), &[]);
         self.rank(&spec.require, plain);
         let ranking = self.rankings.get(&spec.require, plain);
         ranking.is_none_or(Ranking::is_empty)

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use model::{Expression, Reason, State};
 
-use crate::candidate::{Candidate, Lens, Rank};
+use crate::candidate::{Candidate, Lens, Rank, Wants};
 
 #[derive(Debug, Default)]
 pub struct Ranking {
@@ -70,22 +70,39 @@ impl Ranking {
 
 /// All rankings of a round, by requirement, then by what else the tasks have in common.
 #[derive(Debug, Default)]
-pub struct Rankings(BTreeMap<Vec<Expression>, Vec<(Lens, Ranking)>>);
+pub struct Rankings(BTreeMap<Vec<Expression>, Vec<Alike>>);
+
+/// Those of tasks that require the same.
+#[derive(Debug)]
+struct Alike {
+    lens: Lens,
+    prefer: Vec<Expression>,
+    ranking: Ranking,
+}
+
+impl Alike {
+    fn wants(&self) -> Wants<'_> {
+        (self.lens, &self.prefer)
+    }
+}
 
 impl Rankings {
-    pub fn get(&self, require: &[Expression], lens: Lens) -> Option<&Ranking> {
+    pub fn get(&self, require: &[Expression], wants: Wants<'_>) -> Option<&Ranking> {
         let mut alike = self.0.get(require)?.iter();
-        alike
-            .find(|(seen, _)| *seen == lens)
-            .map(|(_, ranking)| ranking)
+        let found = alike.find(|seen| seen.wants() == wants);
+        found.map(|seen| &seen.ranking)
     }
 
-    pub fn put(&mut self, require: &[Expression], lens: Lens, ranking: Ranking) {
+    pub fn put(&mut self, require: &[Expression], (lens, prefer): Wants<'_>, ranking: Ranking) {
         let alike = self.0.entry(require.to_vec()).or_default();
-        alike.push((lens, ranking));
+        alike.push(Alike {
+            lens,
+            prefer: prefer.to_vec(),
+            ranking,
+        });
     }
 
-    fn all(&mut self) -> impl Iterator<Item = (&Vec<Expression>, &mut (Lens, Ranking))> {
+    fn all(&mut self) -> impl Iterator<Item = (&Vec<Expression>, &mut Alike)> {
         let all = self.0.iter_mut();
         all.flat_map(|(require, alike)| alike.iter_mut().map(move |one| (require, one)))
     }
@@ -97,8 +114,9 @@ impl Rankings {
         candidate: &Candidate<'_>,
         (number, closes): (usize, bool),
     ) -> Vec<bool> {
-        let leaving = self.all().map(|(_, (lens, ranking))| {
-            let rank = candidate.rank(*lens, number);
+        let leaving = self.all().map(|(_, alike)| {
+            let rank = candidate.rank(alike.wants(), number);
+            let ranking = &mut alike.ranking;
             let fitted = ranking.has(rank);
             debug_assert!(
                 fitted || ranking.is_unfit(number),
@@ -120,9 +138,10 @@ impl Rankings {
         (number, left): (usize, &[bool]),
     ) {
         let left = self.all().zip(left).filter(|(_, fitted)| **fitted);
-        for ((require, (lens, ranking)), _) in left {
-            let fits = candidate.runs(state, require, *lens);
-            ranking.add(candidate.rank(*lens, number), fits);
+        for ((require, alike), _) in left {
+            let fits = candidate.runs(state, require, alike.lens);
+            let rank = candidate.rank(alike.wants(), number);
+            alike.ranking.add(rank, fits);
         }
     }
 }

@@ -26,7 +26,12 @@ impl RuleSet {
     }
 
     fn numbers(self) -> impl Iterator<Item = usize> {
-        (0..model::RULES_MAX).filter(move |number| self.0 & (1 << number) != 0)
+        let mut left = self.0;
+        std::iter::from_fn(move || {
+            let lowest = left.trailing_zeros();
+            left &= left.wrapping_sub(1);
+            (lowest < u128::BITS).then_some(lowest as usize)
+        })
     }
 }
 
@@ -155,6 +160,18 @@ impl<'a> Rules<'a> {
             true => Err(Reason::Capped),
             false => Ok(()),
         }
+    }
+
+    /// Those that keep an agent from tasks which they concern.
+    pub fn in_the_way(
+        &self,
+        concerning: RuleSet,
+        naming: RuleSet,
+        mixes: [Option<&Mix>; 2],
+    ) -> RuleSet {
+        let each = concerning.numbers().map(|number| RuleSet(1 << number));
+        let keeping = each.filter(|own| self.obeyed(*own, naming, mixes).is_err());
+        keeping.fold(RuleSet::default(), BitOr::bitor)
     }
 
     /// The rules themselves.

@@ -160,12 +160,9 @@ impl Books {
         self.last = Some(entry.index);
         // What it asked for was not seen.
         self.shares.blind |= entry.ops.is_empty() && !entry.events.is_empty();
-        let made = entry.events.iter().filter_map(|event| match event {
-            Event::RuleSet { rule } => Some(*rule),
-            _ => None,
-        });
-        let by_hand = &mut self.shares.by_hand;
-        by_hand.set(&made.collect::<Vec<_>>(), entry.ops, entry.index);
+        let made = |event: &&Event| matches!(event, Event::RuleSet { .. });
+        let made = entry.events.iter().filter(made).count();
+        self.shares.by_hand.read(made, entry.ops);
         let mut told: Vec<Option<&Op>> = entry.ops.iter().map(Some).collect();
         if !self.shares.blind {
             self.shares.read(entry);
@@ -235,6 +232,10 @@ impl Books {
             }
             Event::NamespaceSet { namespace } => {
                 self.shares.set(namespace, told);
+                Vec::new()
+            }
+            Event::RuleSet { rule } => {
+                self.shares.by_hand.set(*rule, index);
                 Vec::new()
             }
             Event::RuleRemoved { rule } | Event::RuleExpired { rule } => {

@@ -9,24 +9,31 @@ pub struct ByHand {
     rules: BTreeMap<RuleId, AddRule>,
     /// All that there ever were, with the entry that ended it: a plan may have been made under one that is gone.
     ever: Vec<(RuleId, AddRule, Option<u64>)>,
+    /// What the entry asked for whose events are looked at, and whether all of it was done.
+    asked: Vec<AddRule>,
+    is_known: bool,
     /// Attempts by their tasks: where they are, and of which namespace.
     live: BTreeMap<TaskId, (AgentId, Namespace)>,
 }
 
 impl ByHand {
-    /// The entry made them. Which of several that it asked for is not told: where some were refused, nobody is held to any.
-    pub fn set(&mut self, rules: &[RuleId], ops: &[Op], index: u64) {
-        let asked: Vec<&AddRule> = ops.iter().filter_map(rule_of).collect();
-        let is_known = asked.len() == rules.len();
-        for rule in rules {
-            self.remove(*rule, index);
-            let may_be = asked.iter().map(|asked| (*rule, (*asked).clone(), None));
-            self.ever.extend(may_be);
+    /// What an entry asks for. Which of several were refused is not told: then nobody is held to any of them.
+    pub fn read(&mut self, made: usize, ops: &[Op]) {
+        let asked = ops.iter().filter_map(rule_of).cloned();
+        self.asked = asked.collect();
+        self.is_known = self.asked.len() == made;
+    }
+
+    /// The next of them holds from here on.
+    pub fn set(&mut self, rule: RuleId, index: u64) {
+        self.remove(rule, index);
+        let may_be = self.asked.iter().map(|asked| (rule, asked.clone(), None));
+        match self.is_known {
+            true => self.ever.extend(may_be.take(1)),
+            false => self.ever.extend(may_be),
         }
-        if is_known {
-            let known = rules.iter().zip(asked);
-            self.rules
-                .extend(known.map(|(rule, asked)| (*rule, asked.clone())));
+        if self.is_known && !self.asked.is_empty() {
+            self.rules.insert(rule, self.asked.remove(0));
         }
     }
 

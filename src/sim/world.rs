@@ -144,7 +144,7 @@ async fn until_done(world: &Arc<World>) {
             let state = boot.core.view().state.clone();
             let tasks = state.tasks_newest_first(None);
             let open: Vec<_> = tasks.filter(|task| !task.is_terminal()).collect();
-            uncordon(world, &state).await;
+            take_back(world, &state).await;
             let Some(task) = open.first() else { return };
             last = format!("{} is {:?}", task.id, task.phase);
             if open.len() < fewest {
@@ -157,13 +157,17 @@ async fn until_done(world: &Arc<World>) {
     world.judge.found("I13 what was accepted is done", what);
 }
 
-/// A cordon that was asked for before may come late, and more than once.
-async fn uncordon(world: &Arc<World>, state: &State) {
+/// A cordon or a rule that was asked for before may come late, and more than once.
+async fn take_back(world: &Arc<World>, state: &State) {
     let cordoned = state.agents().filter(|agent| agent.cordon.is_some());
-    for agent in cordoned.map(|agent| agent.profile.id.clone()) {
-        let uncordon = Command::UncordonAgent { agent };
+    let agents = cordoned.map(|agent| agent.profile.id.clone());
+    let uncordon = agents.map(|agent| Command::UncordonAgent { agent });
+    let remove = state
+        .rules()
+        .map(|rule| Command::RemoveRule { rule: rule.id });
+    for command in uncordon.chain(remove) {
         let operator = someone("operator");
-        insist(world, client(0), &operator, &uncordon).await.ok();
+        insist(world, client(0), &operator, &command).await.ok();
     }
 }
 

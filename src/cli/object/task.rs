@@ -253,6 +253,7 @@ fn asked(spec: &v1::TaskSpec) -> Vec<(&'static str, String)> {
     vec![
         ("labels", labels.collect::<Vec<_>>().join(" ")),
         ("requires", spec.require.join(", ")),
+        ("prefers", spec.prefer.join(", ")),
         // Values may be secrets: names only.
         ("environment", env.join(" ")),
         ("directory", process.cwd),

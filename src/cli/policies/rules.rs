@@ -152,7 +152,10 @@ pub fn remove(args: &RemoveArgs, global: &Global) -> Result<Exit> {
         let asking = output::waiting("asking the cluster", to.remove_rule(&id));
         let hint = "it may be gone already: see `quorate policy rules`; asking again is safe";
         let rule = or_unknown(asking, hint.to_owned()).await?;
-        let text = format!("{id} holds no more: {}", rule_words(&rule));
+        let text = match rule.action.as_str() {
+            "" => format!("{id} holds no more"),
+            _ => format!("{id} holds no more: {}", rule_words(&rule)),
+        };
         shown(&rule, text, global)
     })
 }

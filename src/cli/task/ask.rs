@@ -6,7 +6,8 @@ use clap::{Args, ValueEnum};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::spec::{Bound, bounded, invalid};
+use super::spec::invalid;
+use super::spec_file::{Bound, bounded};
 use crate::failure::{Failure, Result};
 
 /// What may be asked in one request.

@@ -11,6 +11,7 @@ mod plan;
 mod quantity;
 mod run;
 mod spec;
+mod spec_file;
 mod submit;
 mod wait;
 mod why;

@@ -3,24 +3,18 @@
 //! Everything that the cluster would refuse is checked here first, by the same code of `model`, so that
 //! a mistake is reported at once and with its place.
 
-use std::collections::BTreeMap;
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Args;
-use serde::Deserialize;
 
-use super::ask::{AskArgs, AskFile, Given};
+use super::ask::{AskArgs, Given};
 use super::attach::{Origin, Upload, attach};
 use super::quantity::{Quantity, mebibytes, millis, processors, time};
+use super::spec_file::{SpecFile, read};
 use crate::failure::{Failure, Result};
-use crate::mistake;
 
-/// A spec file is refused above this many bytes: four times what a spec may have in the log, since a
-/// text with escapes is longer than what it means.
-const SPEC_FILE_MAX_BYTES: u64 = 4 * model::SPEC_MAX_BYTES as u64;
 /// A request to a model is sent with the spec up to so many bytes; a larger one is uploaded before.
 const REQUEST_MAX_BYTES: usize = 128 * 1024;
 const DEFAULT_NAMESPACE: &str = "default";
@@ -44,6 +38,10 @@ pub struct SpecArgs {
     /// What an agent must satisfy: its labels `k=v`, `k!=v`, `k in (a,b)` or `k`, its back ends `offers MODEL`
     #[arg(long, value_name = "EXPRESSION")]
     require: Vec<String>,
+    /// What makes an agent better, in the same words; those that satisfy more of it are taken first, as long as one of them
+    /// has a free slot
+    #[arg(long, value_name = "EXPRESSION")]
+    prefer: Vec<String>,
     /// Processors that its agent has to have free, such as 2 or 0.5
     #[arg(long, value_name = "N", value_parser = processors)]
     cpu: Option<u32>,
@@ -89,31 +87,6 @@ pub struct SpecArgs {
     /// The program and its arguments, after `--`
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<String>,
-}
-
-/// What `--from` reads.
-#[derive(Debug, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct SpecFile {
-    name: Option<String>,
-    namespace: Option<String>,
-    class: Option<String>,
-    command: Vec<String>,
-    env: BTreeMap<String, String>,
-    cwd: Option<String>,
-    labels: BTreeMap<String, String>,
-    require: Vec<String>,
-    timeout: Option<Quantity>,
-    deadline: Option<Quantity>,
-    retries: Option<u32>,
-    at_most_once: Option<bool>,
-    cpu: Option<Quantity>,
-    memory: Option<Quantity>,
-    gpus: Option<u32>,
-    vram: Option<Quantity>,
-    request_id: Option<String>,
-    attach: Vec<PathBuf>,
-    inference: AskFile,
 }
 
 /// A checked spec, and the submitter's name for the submit if there is one.
@@ -188,10 +161,9 @@ fn assemble(
     spec.class = args.class.or(class_in(file.class)?);
     spec.labels = file.labels;
     spec.labels.extend(args.labels);
-    let expressions = file.require.iter().chain(&args.require);
-    let expressions = expressions.map(|text| text.parse::<model::Expression>().map_err(invalid));
     spec.require
-        .extend(expressions.collect::<Result<Vec<_>>>()?);
+        .extend(expressions(&file.require, &args.require)?);
+    spec.prefer = expressions(&file.prefer, &args.prefer)?.into();
     spec.timeout = timeout.map(millis);
     spec.deadline = deadline.map(millis);
     spec.retries = args.retries.or(file.retries).unwrap_or(spec.retries);
@@ -213,6 +185,11 @@ fn assemble(
         request_id,
         uploads,
     })
+}
+
+fn expressions(in_file: &[String], args: &[String]) -> Result<Vec<model::Expression>> {
+    let texts = in_file.iter().chain(args);
+    texts.map(|text| text.parse().map_err(invalid)).collect()
 }
 
 /// An amount that stands in a file, by its key.
@@ -278,58 +255,6 @@ fn refused(rejected: model::Rejected, spec: &model::TaskSpec) -> Failure {
     Failure::refused(code, rejected, hint)
 }
 
-fn read(from: &str) -> Result<SpecFile> {
-    let (origin, text) = if from == "-" {
-        let text = bounded(std::io::stdin().lock(), Path::new("stdin"), SPEC_FILE)?;
-        ("stdin".to_owned(), text)
-    } else {
-        let path = Path::new(from);
-        let file =
-            std::fs::File::open(path).map_err(|error| Failure::file("read", path, &error))?;
-        (from.to_owned(), bounded(file, path, SPEC_FILE)?)
-    };
-    parse(&text, &origin)
-}
-
-/// How much is read of a file, and what to say where it has more.
-pub(super) struct Bound {
-    pub bytes: u64,
-    pub next: &'static str,
-}
-
-const SPEC_FILE: Bound = Bound {
-    bytes: SPEC_FILE_MAX_BYTES,
-    next: "a task's spec has at most 256 KiB; put data into files, and attach them",
-};
-
-pub(super) fn bounded(input: impl Read, path: &Path, bound: Bound) -> Result<String> {
-    let Bound { bytes: most, next } = bound;
-    let mut bytes = Vec::new();
-    input
-        .take(most + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|error| Failure::file("read", path, &error))?;
-    if bytes.len() as u64 > most {
-        let message = format!("{} has more than {most} bytes", path.display());
-        return Err(Failure::refused("over_limit", message, next));
-    }
-    String::from_utf8(bytes)
-        .map_err(|_| invalid(format!("{} is not text in UTF-8", path.display())))
-}
-
-/// JSON begins with a brace, which no TOML document does.
-fn parse(text: &str, origin: &str) -> Result<SpecFile> {
-    let next = "see `quorate task submit --help` for what a spec may say";
-    if text.trim_start().starts_with('{') {
-        serde_json::from_str(text)
-            .map_err(|error| Failure::refused("invalid", format!("{origin}: {error}"), next))
-    } else {
-        toml::from_str(text).map_err(|error| {
-            Failure::refused("invalid", mistake::in_toml(origin, text, &error), next)
-        })
-    }
-}
-
 fn environment(given: &str, own: impl Fn(&str) -> Option<String>) -> Result<(String, String)> {
     if let Some((name, value)) = given.split_once('=') {
         return Ok((name.to_owned(), value.to_owned()));
@@ -354,12 +279,14 @@ pub fn pair(text: &str) -> std::result::Result<(String, String), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::task::spec_file::parse;
 
     const TOML: &str = r#"
         name = "nightly"
         command = ["make", "all"]
         labels = { team = "x" }
         require = ["gpu=none"]
+        prefer = ["ssd"]
         timeout = "5m"
         memory = 512
         retries = 2
@@ -379,7 +306,7 @@ mod tests {
     #[test]
     fn toml_and_json_say_the_same() {
         let json = r#" {"name": "nightly", "command": ["make", "all"], "labels": {"team": "x"},
-            "require": ["gpu=none"], "timeout": 300, "memory": "512MiB", "retries": 2,
+            "require": ["gpu=none"], "prefer": ["ssd"], "timeout": 300, "memory": "512MiB", "retries": 2,
             "env": {"A": "1", "B": "2"}}"#;
         let wanted = from_file(TOML, SpecArgs::default()).unwrap();
         assert_eq!(wanted, from_file(json, SpecArgs::default()).unwrap());
@@ -481,7 +408,7 @@ mod tests {
             (SpecArgs::default(), "no command"),
             (
                 SpecArgs {
-                    require: command(&["a in"]),
+                    prefer: command(&["a in"]),
                     ..with_command()
                 },
                 "character",

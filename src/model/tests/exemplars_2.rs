@@ -35,6 +35,7 @@ pub fn since_2() -> Named<Entry> {
             entry(vec![assign_past(Reason::TooOld)]),
         ),
         ("set_policy", entry(vec![set_policy()])),
+        ("submit_with_prefer", entry(vec![submit_with_prefer()])),
         ("add_rule", entry(vec![add_rule("a1", RuleAction::Cap(3))])),
         (
             "remove_and_expire_rules",
@@ -215,6 +216,14 @@ fn submit_with_blobs() -> Op {
     submit_op(submit, None)
 }
 
+fn submit_with_prefer() -> Op {
+    let mut submit = submit(spec("sort"), Some("r14"));
+    submit.spec.prefer = ["ssd", "zone=a"]
+        .map(|it| it.parse().expect("it is one"))
+        .into();
+    submit_op(submit, None)
+}
+
 fn submit_with_class() -> Op {
     let mut submit = submit(spec("sort"), Some("r10"));
     submit.spec.class = Some(Class::Batch);
@@ -241,6 +250,7 @@ pub fn lived_on() -> State {
         raise,
         submit_with_blobs(),
         submit_with_class(),
+        submit_with_prefer(),
         set_backend(),
         register_newer(),
         register_op(profile("a9", 4, 1)),

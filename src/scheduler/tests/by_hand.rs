@@ -214,6 +214,96 @@ fn preferred_agents_are_taken_first_whatever_the_strategy_while_they_have_a_free
 }
 
 #[test]
+fn what_a_task_prefers_itself_counts_beside_what_is_preferred_for_it() {
+    let preferring = |expressions: &[&str]| TaskSpec {
+        prefer: expressions.iter().map(|it| it.parse().unwrap()).collect(),
+        ..task_of("blue")
+    };
+    // `a3` is alone in its zone.
+    for strategy in Strategy::ALL {
+        let set = asked(Command::SetPolicy(SetPolicy {
+            scope: Scope::default(),
+            strategy: Some(strategy),
+        }));
+        let state = ruled(vec![set], &vec![preferring(&["zone=b"]); 3]);
+        let decided = round_at(&state, NOW);
+        let on: Vec<&str> = decided
+            .iter()
+            .map(|it| it.placement.agent.as_str())
+            .collect();
+        assert_eq!((on[0], on[1]), ("a3", "a3"), "{strategy}");
+        assert_ne!(on[2], "a3", "{strategy}");
+        let told = explain(&state, &fleet(&state), NOW, TaskId(1)).unwrap();
+        let best = told
+            .agents
+            .iter()
+            .filter_map(|it| it.standing.as_ref().ok());
+        let best = best.min_by_key(|it| it.score).unwrap();
+        assert_eq!(
+            (best.agent.as_str(), best.terms[0]),
+            ("a3", 0),
+            "{strategy}"
+        );
+    }
+    // One of two is better than none; a rule's counts as much as the task's own.
+    let decided = |rules: Vec<Op>, expressions: &[&str]| {
+        let state = ruled(rules, &[preferring(expressions)]);
+        let decided = round_at(&state, NOW);
+        let winner = &decided[0].placement.trace.winner;
+        (winner.agent.to_string(), winner.terms[0])
+    };
+    assert_eq!(decided(vec![], &["zone=b", "ssd"]), ("a3".into(), 1_000));
+    let rules = vec![rule(RuleAction::Prefer, of("blue"), &["a2"], None)];
+    assert_eq!(decided(rules.clone(), &["zone=a"]), ("a2".into(), 0));
+    assert_eq!(decided(rules, &["zone=b", "zone!=a"]), ("a3".into(), 1_000));
+    // Those that prefer nothing are chosen for as ever.
+    let tasks = [preferring(&["zone=b"]), task_of("blue")];
+    let state = ruled(vec![], &tasks);
+    let versions = round_at(&state, NOW);
+    let versions = versions.iter().map(|it| it.placement.trace.policy_version);
+    assert_eq!(versions.collect::<Vec<_>>(), [9, 1]);
+}
+
+#[test]
+fn why_names_the_caps_that_are_full_and_no_others() {
+    let everybody = Scope::default();
+    let rules = vec![
+        rule(RuleAction::Cap(1), of("blue"), &["a1", "a2", "a3"], None),
+        rule(RuleAction::Cap(50), everybody, &["a1", "a2", "a3"], None),
+    ];
+    let mut state = ruled(rules, &vec![task_of("blue"); 4]);
+    assert_eq!(placed(&mut state).len(), 3);
+    let told = why(&state, 4);
+    assert_eq!(told.matches("Rule r").count(), 1, "{told}");
+    assert!(
+        told.contains("cap tasks of namespace blue at 1 on each of"),
+        "{told}"
+    );
+}
+
+#[test]
+fn tasks_that_rules_leave_no_agent_to_keep_take_no_place_from_those_behind_them() {
+    let pin = rule(RuleAction::Pin, of("blue"), &["a1"], None);
+    let mut state = crowded(vec![pin]);
+    // More lines of `blue` than a round looks for agents for, all of them pinned to one; behind them one of `red`.
+    let lines = (0..140u64).map(|n| TaskSpec {
+        memory_mib: Some(800 - n),
+        ..task_of("blue")
+    });
+    let tasks: Vec<TaskSpec> = lines.collect();
+    state = submitted(state, &tasks);
+    let red = TaskSpec {
+        memory_mib: Some(900),
+        ..task_of("red")
+    };
+    state = submitted(state, &[red]);
+    let last = state.tasks_newest_first(None).next().unwrap().id;
+    let late = Timestamp(NOW.0 + 3_600_000);
+    let told = explain(&state, &fleet(&state), late, last).unwrap().summary;
+    assert!(told.contains("is kept free for it"), "{told}");
+}
+
+#[test]
 fn a_rule_for_a_kind_holds_up_no_other_kind_that_requires_the_same() {
     let process = task("offers m");
     let tasks = [process.clone(), process, question()];
@@ -266,7 +356,7 @@ fn a_rule_that_has_expired_holds_no_more_and_its_end_is_proposed() {
     assert_eq!(due_at(&after, end), []);
 }
 
-/// Three machines with 1,000 MiB, each of which runs a task of `blue` that takes 500 of them; and one of `blue` that waits for
+/// Four machines with 1,000 MiB, each of which runs a task of `blue` that takes 500 of them; and one of `blue` that waits for
 /// 900.
 fn crowded(rules: Vec<Op>) -> State {
     let supply = model::Supply {
@@ -275,7 +365,7 @@ fn crowded(rules: Vec<Op>) -> State {
         gpus: vec![],
     };
     let mut state = ruled(vec![], &[]);
-    for name in ["a1", "a2", "a3"] {
+    for name in ["a1", "a2", "a3", "a4"] {
         let mut op = registration(name, 2, "a");
         if let Op::Client {
             command: Command::RegisterAgent(profile),
@@ -291,8 +381,8 @@ fn crowded(rules: Vec<Op>) -> State {
         memory_mib: Some(memory_mib),
         ..task_of("blue")
     };
-    let mut state = submitted(state, &[asking(500), asking(500), asking(500)]);
-    assert_eq!(placed(&mut state).len(), 3);
+    let mut state = submitted(state, &vec![asking(500); 4]);
+    assert_eq!(placed(&mut state).len(), 4);
     apply(&mut state, rules);
     submitted(state, &[asking(900)])
 }
@@ -302,7 +392,7 @@ fn no_agent_is_kept_free_for_a_task_that_a_rule_keeps_from_it() {
     let late = Timestamp(NOW.0 + 3_600_000);
     let told = |rules| {
         let state = crowded(rules);
-        explain(&state, &fleet(&state), late, TaskId(4))
+        explain(&state, &fleet(&state), late, TaskId(5))
             .unwrap()
             .summary
     };
@@ -328,7 +418,9 @@ fn allows(rule: &Rule, spec: &TaskSpec, agent: &str, held: &[TaskSpec]) -> bool 
             .is_none_or(|it| *it == spec.namespace)
             && scope.kind.is_none_or(|it| it == spec.kind())
     };
-    let named = agents.names.contains(&id(agent));
+    let labels = |it: &Expression| it.to_string().contains(agent);
+    let named = (agents.names.is_empty() || agents.names.contains(&id(agent)))
+        && agents.require.iter().all(labels);
     match action {
         _ if !is_about(spec) => true,
         RuleAction::Pin => named,
@@ -340,8 +432,7 @@ fn allows(rule: &Rule, spec: &TaskSpec, agent: &str, held: &[TaskSpec]) -> bool 
     }
 }
 
-fn some_rule() -> impl proptest::strategy::Strategy<Value = (RuleAction, Scope, Vec<&'static str>)>
-{
+fn some_rule() -> impl proptest::strategy::Strategy<Value = AddRule> {
     let action = prop::sample::select(vec![
         RuleAction::Pin,
         RuleAction::Exclude,
@@ -352,10 +443,42 @@ fn some_rule() -> impl proptest::strategy::Strategy<Value = (RuleAction, Scope, 
     let namespace = prop::option::of(prop::sample::select(vec!["blue", "red"]));
     let kind = prop::option::of(prop::sample::select(Kind::ALL.to_vec()));
     let agents = prop::sample::subsequence(vec!["b1", "b2", "b3"], 1..3);
-    (action, namespace, kind, agents).prop_map(|(action, namespace, kind, agents)| {
+    let by_label = 0..3u8;
+    let rule = (action, namespace, kind, agents, by_label);
+    rule.prop_map(|(action, namespace, kind, agents, by_label)| {
         let namespace = namespace.map(|it| Namespace::new(it).unwrap());
-        (action, Scope { namespace, kind }, agents)
+        let labels = format!("own in ({})", agents.join(","));
+        AddRule {
+            action,
+            scope: Scope { namespace, kind },
+            // By name, by label, or by both.
+            agents: Agents {
+                names: match by_label {
+                    1 => BTreeSet::new(),
+                    _ => agents.iter().map(|name| id(name)).collect(),
+                },
+                require: match by_label {
+                    0 => Vec::new(),
+                    _ => vec![labels.parse().unwrap()],
+                },
+            },
+            reason: "by chance".into(),
+            ttl: None,
+        }
     })
+}
+
+/// One with a back end, and its name as a label.
+fn labelled(name: &str, slots: u32) -> Vec<Op> {
+    let mut ops = with_a_back_end(name, slots, 9);
+    if let Op::Client {
+        command: Command::RegisterAgent(profile),
+        ..
+    } = &mut ops[0]
+    {
+        profile.labels.insert("own".into(), name.into());
+    }
+    ops
 }
 
 proptest! {
@@ -372,14 +495,14 @@ proptest! {
     ) {
         let mut state = cluster(&[], &[]);
         for (name, slots) in ["b1", "b2", "b3"].into_iter().zip(&slots) {
-            apply(&mut state, with_a_back_end(name, *slots, 9));
+            apply(&mut state, labelled(name, *slots));
         }
         let scope = Scope::default();
         apply(&mut state, vec![asked(Command::SetPolicy(SetPolicy { scope, strategy: Some(strategy) }))]);
-        for (action, scope, agents) in rules {
+        for rule in rules {
             // Some contradict, and are refused.
             let index = state.last_applied() + 1;
-            let entry = Entry { stamp: NOW, wall: NOW, ops: vec![rule(action, scope, &agents, None)] };
+            let entry = Entry { stamp: NOW, wall: NOW, ops: vec![asked(Command::AddRule(rule))] };
             state.apply(Stamped { index, term: 1, membership: 0, entry });
         }
         let specs: Vec<TaskSpec> = tasks.iter().map(|(is_question, is_blue)| {

@@ -106,9 +106,11 @@ impl Gateway {
         command: Command,
     ) -> Result<v1::RuleReply, Failure> {
         let before = self.0.cluster.view();
+        let now = self.0.cluster.now().state;
+        // What is said once more replaces nothing: its first answer may have been lost.
         let replaced = before
-            .rules()
-            .find(|rule| rule.asked.is_about_the_same(&asked));
+            .rules_at(now)
+            .find(|rule| rule.asked.is_about_the_same(&asked) && rule.asked != asked);
         let replaced = replaced.map(|rule| rule_out(&before, rule));
         let accepted = self.done(principal, command).await?;
         let state = self.0.cluster.view();

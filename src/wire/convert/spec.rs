@@ -47,6 +47,7 @@ impl From<&model::TaskSpec> for v1::TaskSpec {
             cpu_milli: spec.hardware.cpu_milli,
             gpus: spec.hardware.gpus,
             vram_mib: spec.hardware.vram_mib,
+            prefer: spec.prefer.iter().map(Expression::to_string).collect(),
         }
     }
 }
@@ -132,6 +133,7 @@ impl TryFrom<v1::TaskSpec> for model::TaskSpec {
             name: spec.name,
             labels: labels_in(spec.labels)?,
             require,
+            prefer: require_in(&spec.prefer)?.into(),
             timeout: nonzero(spec.timeout_ms).map(Millis),
             deadline: nonzero(spec.deadline_ms).map(Millis),
             retries: spec.retries.unwrap_or(read.retries),

@@ -23,6 +23,7 @@ fn a_spec_comes_back_as_it_was() {
         "gpu in (a100,h100)".parse().unwrap(),
         "zone!=b".parse().unwrap(),
     ];
+    spec.prefer = ["ssd".parse().unwrap()].into();
     spec.timeout = Some(model::Millis(1_500));
     spec.retries = 3;
     spec.memory_mib = Some(64);
