@@ -141,6 +141,7 @@ mod tests {
             "segment": null,
             "namespace": null,
             "kind": null,
+            "rule": null,
         });
         assert_eq!(shown, wanted);
     }

@@ -83,8 +83,8 @@ mod tests {
         let shown = rule_table(&[rule()], Width::Normal, 1_700_000_030_123);
         assert_eq!(
             shown,
-            "ID   RULE                                                                   AGENTS NOW  EXPIRES IN  REASON\n\
-             r17  cap tasks of namespace nightly at 2 on each of a1, a2 with zone=b  1           1m          its disk is slow"
+            "ID   RULE                                                               AGENTS NOW  EXPIRES IN  REASON\n\
+             r17  cap tasks of namespace nightly at 2 on each of a1, a2 with zone=b  1           60s         its disk is slow"
         );
     }
 

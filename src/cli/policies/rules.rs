@@ -50,12 +50,24 @@ pub struct AddArgs {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// The tasks run on these agents only
+    #[command(
+        after_help = "Example:\n  quorate policy rule-add pin --require site=berlin --namespace research --reason \"the data may not leave\""
+    )]
     Pin(WhatArgs),
     /// The tasks run on none of these agents
+    #[command(
+        after_help = "Example:\n  quorate policy rule-add exclude --agent worker-3 --reason \"its memory is bad\""
+    )]
     Exclude(WhatArgs),
     /// These agents are taken first, as long as one of them has a free slot
+    #[command(
+        after_help = "Example:\n  quorate policy rule-add prefer --require gpu=a100 --kind inference --ttl 2h --reason \"warm already\""
+    )]
     Prefer(WhatArgs),
     /// Each of these agents holds so many of the tasks at most
+    #[command(
+        after_help = "Example:\n  quorate policy rule-add cap --most 2 --agent worker-1 --namespace nightly --reason \"its disk is slow\""
+    )]
     Cap {
         /// How many
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
