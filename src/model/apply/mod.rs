@@ -6,7 +6,7 @@
 //! - [`finish`]: an agent's report, behind the fence; retries;
 //! - [`cancel`], [`agents`], [`expire`]: cancels, registrations, leases, deadlines;
 //! - [`blobs`]: who refers to what stands beside the log;
-//! - [`cordon`], [`backend`], [`namespace`], [`policy`], [`rule`]: what people decide on an agent, its back ends, who shares, how agents are chosen, and which;
+//! - [`cordon`], [`backend`], [`namespace`], [`policy`], [`rule`] (and [`contradiction`]): what people decide on an agent, its back ends, who shares, how agents are chosen, and which;
 //! - [`archive`]: what leaves memory, and what the archive drops.
 //! - [`join_token`]: who may join, and who did.
 //!
@@ -18,6 +18,7 @@ mod assign;
 mod backend;
 pub(crate) mod blobs;
 mod cancel;
+mod contradiction;
 mod cordon;
 mod expire;
 mod finish;
