@@ -156,7 +156,8 @@ fn ruled(state: &mut State) {
         let first = space * 7;
         let names = match action {
             RuleAction::Prefer => first..first + 4,
-            _ => first + 5..first + 6,
+            RuleAction::Cap(_) => first + 4..first + 5,
+            RuleAction::Exclude | RuleAction::Pin => first + 5..first + 6,
         };
         let names = names.map(|number| AgentId::new(&format!("agent-{number}")));
         let namespace = Namespace::new(&format!("ns-{space}")).expect("it is a name");
