@@ -14,7 +14,7 @@ use crate::exit::Exit;
 use crate::failure::{Failure, Result};
 use crate::object::{Backend, backend_detail, backend_json, backend_table};
 use crate::output::{self, Answer};
-use crate::task::time;
+use crate::task::{millis, time};
 
 /// Ask about the model servers that agents reach, and say how much each is asked
 #[derive(Debug, Args)]
@@ -166,13 +166,12 @@ fn show(found: Backend, global: &Global) -> Result<Exit> {
 
 async fn set(cluster: &Connection, args: &SetArgs, global: &Global) -> Result<Exit> {
     let Named { agent, name } = &args.id;
-    let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
     let order = Order::SetBackend(v1::SetBackend {
         name: name.clone(),
         weight: args.weight,
         limit: args.limit,
         max_fails: args.max_fails,
-        fail_timeout_ms: args.fail_timeout.map(millis),
+        fail_timeout_ms: args.fail_timeout.map(|span| millis(span).0),
     });
     let agent = asked(cluster, agent, order).await?;
     let backend = agent.backends.iter().find(|it| it.name == *name).cloned();

@@ -17,7 +17,7 @@ use crate::exit::Exit;
 use crate::failure::{Failure, Result};
 use crate::object::{join_token_json, join_token_table};
 use crate::output::{self, Answer};
-use crate::task::{pair, time};
+use crate::task::{millis, pair, time};
 
 /// Let machines into the cluster
 #[derive(Debug, Args)]
@@ -101,7 +101,6 @@ pub fn run(args: JoinTokenArgs, global: &Global) -> Result<Exit> {
 async fn create(cluster: &Connection, args: &CreateArgs, global: &Global) -> Result<Exit> {
     check_id(args)?;
     let token = security::JoinToken::generate(cluster.pin()?)?;
-    let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
     let labels = args.labels.iter().map(|(key, value)| v1::Label {
         key: key.clone(),
         value: value.clone(),
@@ -112,8 +111,8 @@ async fn create(cluster: &Connection, args: &CreateArgs, global: &Global) -> Res
         role: args.role.as_str().to_owned(),
         name: args.id.clone().unwrap_or_default(),
         uses: args.uses,
-        ttl_ms: millis(args.ttl),
-        validity_ms: millis(args.validity),
+        ttl_ms: millis(args.ttl).0,
+        validity_ms: millis(args.validity).0,
         labels: labels.collect(),
     };
     let asking = output::waiting("asking the cluster", cluster.create_join_token(&request));

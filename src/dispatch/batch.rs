@@ -41,7 +41,7 @@ impl Placed {
         let asked = spec.inference.as_ref();
         Placed {
             agent: placement.agent.clone(),
-            sort: (spec.namespace.clone(), spec.kind()),
+            sort: spec.sort(),
             model: asked.map(|asked| asked.model.clone()),
             demand: spec.demand(),
         }
@@ -356,7 +356,7 @@ impl Batch {
             } = placed;
             let reserved = self.reserved.entry(agent.clone()).or_default();
             reserved.attempts += 1;
-            *reserved.mix.entry(sort.clone()).or_insert(0) += 1;
+            reserved.mix.add(sort.clone());
             if !demand.is_nothing() {
                 reserved.demands.push(*demand);
             }
@@ -401,10 +401,7 @@ impl Batch {
         let Some(reserved) = self.reserved.get_mut(agent) else {
             return;
         };
-        match reserved.mix.get_mut(sort) {
-            Some(count) if *count > 1 => *count -= 1,
-            Some(_) | None => drop(reserved.mix.remove(sort)),
-        }
+        reserved.mix.remove(sort);
         let mut demands = reserved.demands.iter();
         if let Some(place) = demands.position(|it| it == demand) {
             reserved.demands.remove(place);

@@ -2,12 +2,11 @@
 //! from the tables, stay outside the hash, and are rebuilt when a snapshot is installed.
 //!
 //! Queued tasks stand by requirement, kind and tenant. Those with the same requirement fit the same agents, and those of the
-//! same kind and namespace obey the same rules, so a round
-//! that finds nobody for one of them passes over all of them at once, however many there are; and whose turn it is among
-//! tenants is found by looking at each of them once, not at their tasks.
+//! same kind and namespace obey the same rules, so a round that finds nobody for one of them passes over all of them at
+//! once, however many there are; and whose turn it is among tenants is found by looking at each of them once, not at their
+//! tasks.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use equivalent::{Comparable, Equivalent};
@@ -17,6 +16,7 @@ use crate::blob::{Blob, BlobDigest};
 use crate::class::Class;
 use crate::id::{AgentId, Incarnation, Namespace, TaskId};
 use crate::label::Expression;
+use crate::mix::Mix;
 use crate::resource::{Demand, Need, Taken};
 use crate::share::Tenant;
 use crate::spec::{Kind, TaskSpec};
@@ -54,6 +54,16 @@ pub struct QueueKey {
     pub requirement: Requirement,
     pub kind: Kind,
     pub tenant: Tenant,
+}
+
+impl QueueKey {
+    pub fn of(spec: &TaskSpec, tenant: Tenant) -> QueueKey {
+        QueueKey {
+            requirement: spec.need().into(),
+            kind: spec.kind(),
+            tenant,
+        }
+    }
 }
 
 /// The same without a requirement of its own: a key is allocated only for a new queue.
@@ -145,12 +155,6 @@ impl Tally {
     }
 }
 
-/// What strategies and rules tell tasks apart by.
-pub type Sort = (Namespace, Kind);
-
-/// How many attempts an agent holds of each sort; none is 0.
-pub type Mix = BTreeMap<Sort, u32>;
-
 /// The queued tasks of one requirement, kind and tenant.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Waiting {
@@ -210,7 +214,7 @@ impl Index {
                     .or_default()
                     .insert(task.id);
                 let mix = self.mixes.entry(attempt.agent.clone()).or_default();
-                *Arc::make_mut(mix).entry(sort(spec)).or_insert(0) += 1;
+                Arc::make_mut(mix).add(spec.sort());
                 let demand = spec.demand();
                 if !demand.is_nothing() {
                     let taken = self.taken.entry(attempt.agent.clone()).or_default();
@@ -297,11 +301,7 @@ impl Index {
         self.waiting[task.class as usize] += 1;
         self.tally(&tenant, |tally| tally.queued += 1);
         if !self.queues.contains_key(&Probe::of(spec, &tenant)) {
-            let key = QueueKey {
-                requirement: spec.need().into(),
-                kind: spec.kind(),
-                tenant: tenant.clone(),
-            };
+            let key = QueueKey::of(spec, tenant.clone());
             self.queues.insert(key, Waiting::default());
         }
         if let Some(waiting) = self.queues.get_mut(&Probe::of(spec, &tenant)) {
@@ -334,11 +334,8 @@ impl Index {
 
     fn give_back(&mut self, attempt: &Attempt, spec: &TaskSpec) {
         if let Some(mix) = self.mixes.get_mut(&attempt.agent) {
-            let (mix, sort) = (Arc::make_mut(mix), sort(spec));
-            match mix.get_mut(&sort) {
-                Some(count) if *count > 1 => *count -= 1,
-                Some(_) | None => drop(mix.remove(&sort)),
-            }
+            let mix = Arc::make_mut(mix);
+            mix.remove(&spec.sort());
             if mix.is_empty() {
                 self.mixes.remove(&attempt.agent);
             }
@@ -366,10 +363,6 @@ impl Index {
             self.held.remove(agent);
         }
     }
-}
-
-fn sort(spec: &TaskSpec) -> Sort {
-    (spec.namespace.clone(), spec.kind())
 }
 
 fn changed<K: Ord + Clone>(tallies: &mut OrdMap<K, Tally>, key: &K, change: impl Fn(&mut Tally)) {

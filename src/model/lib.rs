@@ -29,6 +29,7 @@ pub mod invariant;
 mod join_token;
 pub mod label;
 mod limit;
+mod mix;
 mod namespace;
 mod outcome;
 mod policy;
@@ -73,11 +74,12 @@ pub use id::{
     AgentId, ControllerId, Epoch, Fence, Generation, Incarnation, JoinTokenId, Namespace,
     ParseIdError, RuleId, TaskId,
 };
-pub use index::{Mix, QueueKey, Requirement, Sort, Waiting};
+pub use index::{QueueKey, Requirement, Waiting};
 pub use inference::{Backend, Endpoint, Inference, Usage, validate_backends, validate_model};
 pub use join_token::{Admitted, Enrolled, Enrolment, JoinToken, KeyHash, NewJoinToken, Standing};
 pub use label::Expression;
 pub use limit::*;
+pub use mix::{Mix, Sort};
 pub use namespace::{NamespaceSettings, SetNamespace};
 pub use outcome::{Disposition, End, Interruption, Outcome};
 pub use policy::{ParseStrategyError, Policy, SESSION_LABEL, Scope, SetPolicy, Strategy};

@@ -14,9 +14,10 @@ use crate::command::validate_reason;
 use crate::id::{AgentId, Namespace, RuleId};
 use crate::label::Expression;
 use crate::limit;
+use crate::mix::Mix;
 use crate::policy::Scope;
 use crate::rejected::Rejected;
-use crate::spec::{Kind, TaskSpec, validate_require};
+use crate::spec::{Kind, TaskSpec, validate_expressions};
 use crate::state::State;
 use crate::time::{Millis, Timestamp};
 use crate::trace::Reason;
@@ -137,7 +138,7 @@ impl AddRule {
         if let Some(name) = self.agents.names.iter().find(|name| !name.is_valid()) {
             return invalid(&format!("bad agent name `{name}`"));
         }
-        validate_require(&self.agents.require)?;
+        validate_expressions("require", &self.agents.require)?;
         match (self.action, self.ttl) {
             (_, Some(ttl)) if ttl == Millis(0) || ttl > limit::RULE_TTL_MAX => {
                 let days = limit::RULE_TTL_MAX.0 / 86_400_000;
@@ -223,6 +224,14 @@ impl Rule {
             }
         }
     }
+    /// Whether an agent that it names, and that holds these, may have no more of the tasks that it concerns.
+    pub fn is_full<'m>(&self, mixes: impl IntoIterator<Item = &'m Mix>) -> bool {
+        let counts = mixes.into_iter().map(|mix| mix.count_in(&self.asked.scope));
+        match self.asked.action {
+            RuleAction::Cap(most) => counts.sum::<u32>() >= most,
+            RuleAction::Pin | RuleAction::Exclude | RuleAction::Prefer => false,
+        }
+    }
 }
 
 /// The rules of a state.
@@ -247,16 +256,9 @@ impl State {
         let concern = |rule: &&Rule| rule.concerns(&spec.namespace, spec.kind());
         for rule in self.rules_at(now).filter(concern) {
             rule.admits(&agent.profile)?;
-            match rule.asked.action {
-                RuleAction::Cap(most) if rule.asked.agents.has(&agent.profile) => {
-                    let mix = self.mix(&agent.profile.id).into_iter().flatten();
-                    let held = mix.filter(|((namespace, kind), _)| rule.concerns(namespace, *kind));
-                    if held.map(|(_, count)| *count).sum::<u32>() >= most {
-                        return Err(Reason::Capped);
-                    }
-                }
-                RuleAction::Cap(_) | RuleAction::Pin | RuleAction::Exclude | RuleAction::Prefer => {
-                }
+            let is_named = rule.asked.agents.has(&agent.profile);
+            if is_named && rule.is_full(self.mix(&agent.profile.id)) {
+                return Err(Reason::Capped);
             }
         }
         Ok(())

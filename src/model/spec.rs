@@ -12,6 +12,7 @@ use crate::id::Namespace;
 use crate::inference::Inference;
 use crate::label::Expression;
 use crate::limit;
+use crate::mix::Sort;
 use crate::rejected::Rejected;
 use crate::resource::{Demand, Hardware, Need};
 use crate::time::Millis;
@@ -158,6 +159,11 @@ impl TaskSpec {
         }
     }
 
+    /// What strategies and rules tell it apart by.
+    pub fn sort(&self) -> Sort {
+        (self.namespace.clone(), self.kind())
+    }
+
     pub fn class(&self) -> Class {
         self.class.unwrap_or_else(|| self.kind().default_class())
     }
@@ -296,11 +302,8 @@ impl TaskSpec {
 
     fn validate_labels(&self) -> Result<(), Rejected> {
         validate_labels(&self.labels)?;
-        validate_require(&self.require)?;
-        match self.prefer.len() {
-            0..=limit::LABELS_MAX => Ok(()),
-            _ => Err(Rejected::over("prefer", limit::LABELS_MAX, "expressions")),
-        }
+        validate_expressions("require", &self.require)?;
+        validate_expressions("prefer", &self.prefer)
     }
 
     /// About how many bytes it takes in the log: the texts, and a little for each field.
@@ -325,10 +328,10 @@ impl TaskSpec {
 }
 
 /// The limit on expressions, which tasks and rules share.
-pub fn validate_require(require: &[Expression]) -> Result<(), Rejected> {
-    match require.len() {
+pub(crate) fn validate_expressions(what: &str, given: &[Expression]) -> Result<(), Rejected> {
+    match given.len() {
         0..=limit::LABELS_MAX => Ok(()),
-        _ => Err(Rejected::over("require", limit::LABELS_MAX, "expressions")),
+        _ => Err(Rejected::over(what, limit::LABELS_MAX, "expressions")),
     }
 }
 

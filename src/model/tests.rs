@@ -5,6 +5,7 @@ mod access;
 mod archive;
 mod blobs;
 mod budget;
+mod by_hand;
 mod endings;
 mod exemplars;
 mod exemplars_2;

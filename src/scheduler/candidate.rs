@@ -60,7 +60,7 @@ impl Lens {
     /// Where the best agent depends on more than the agents, the ranking only says which of them fit: there may be as many
     /// clients, or namespaces, as tasks.
     pub fn of(of: &For<'_>, spec: &TaskSpec, claim: Claim) -> Lens {
-        let order = match of.formula.strategy {
+        let order = match of.strategy() {
             Strategy::IpHash | Strategy::Spread => Strategy::Adaptive,
             others => others,
         };
@@ -93,9 +93,8 @@ pub struct For<'t> {
     pub rules: RuleSet,
     /// What the task itself prefers of agents.
     pub prefer: &'t [Expression],
-    /// Those of the task's namespace.
-    sorts: [Sort; Kind::ALL.len()],
-    /// Where the strategy goes by it.
+    /// Those of the task's namespace, and its client, each where the strategy goes by it.
+    sorts: Vec<Sort>,
     client: Option<u64>,
 }
 
@@ -113,7 +112,10 @@ impl<'t> For<'t> {
             formula: score::formula(strategy, prefers),
             prefer: &spec.prefer,
             rules: concerning,
-            sorts: Kind::ALL.map(|kind| (spec.namespace.clone(), kind)),
+            sorts: match strategy {
+                Strategy::Spread => Kind::ALL.map(|kind| (spec.namespace.clone(), kind)).into(),
+                _ => Vec::new(),
+            },
             client: (strategy == Strategy::IpHash).then(client),
         }
     }
@@ -153,9 +155,9 @@ pub struct Candidate<'a> {
 /// Its place among the candidates: what stands above decides before what stands below.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rank {
-    pub is_full: bool,
+    is_full: bool,
     /// Preferences that it does not meet.
-    pub unmet: u32,
+    unmet: u32,
     score: i64,
     tie: u64,
     /// Of the agent among the candidates.
@@ -277,10 +279,9 @@ impl<'a> Candidate<'a> {
 
     /// Attempts of some sorts that it holds.
     fn own(&self, sorts: &[Sort]) -> u32 {
-        let mixes = || self.held.into_iter().chain([&self.given]);
-        let counts = sorts
-            .iter()
-            .flat_map(|sort| mixes().filter_map(|mix| mix.get(sort)));
+        let mixes = [self.held, Some(&self.given)];
+        let counts = mixes.into_iter().flatten();
+        let counts = counts.flat_map(|mix| sorts.iter().map(|sort| mix.count(sort)));
         counts.sum()
     }
 
@@ -296,14 +297,10 @@ impl<'a> Candidate<'a> {
 
     /// All that the strategy's formula looks at.
     pub fn measure(&self, of: &For<'_>, turn: i64) -> Measure {
-        let own = match of.strategy() {
-            Strategy::Spread => self.own(&of.sorts),
-            _ => 0,
-        };
         Measure {
             unmet: self.unmet(of.rules, of.prefer),
             turn,
-            own,
+            own: self.own(&of.sorts),
             distance: of.client.map_or(0, |it| score::distance(it, self.name)),
             ..self.of_room()
         }
@@ -319,8 +316,7 @@ impl<'a> Candidate<'a> {
         if let Ok(gpus) = model::room(supply, Some(&self.taken), &demand) {
             self.taken.add(&demand, &gpus);
         }
-        let sort = (spec.namespace.clone(), spec.kind());
-        *self.given.entry(sort).or_insert(0) += 1;
+        self.given.add(spec.sort());
     }
 
     pub fn note_turns(&mut self, rotations: &Rotations) {

@@ -104,11 +104,8 @@ fn overdue(state: &State, fleet: &Fleet, now: Timestamp) -> Vec<Holder> {
 
 fn line_of(state: &State, id: TaskId) -> Option<QueueKey> {
     let spec = state.spec(id)?;
-    Some(QueueKey {
-        requirement: spec.need().into(),
-        kind: spec.kind(),
-        tenant: state.task(id)?.tenant(&spec),
-    })
+    let tenant = state.task(id)?.tenant(&spec);
+    Some(QueueKey::of(&spec, tenant))
 }
 
 /// The lines of which something runs: however long those behind it have waited, they move on.

@@ -150,12 +150,7 @@ impl<'a> Rules<'a> {
         mixes: [Option<&Mix>; 2],
     ) -> Result<(), Reason> {
         self.admit(concerning, naming)?;
-        let is_full = |rule: &Rule| {
-            let all = mixes.into_iter().flatten().flatten();
-            let all = all.filter(|((namespace, kind), _)| rule.concerns(namespace, *kind));
-            let held: u32 = all.map(|(_, count)| *count).sum();
-            matches!(rule.asked.action, RuleAction::Cap(most) if held >= most)
-        };
+        let is_full = |rule: &Rule| rule.is_full(mixes.into_iter().flatten());
         match self.in_set(concerning & self.caps & naming).any(is_full) {
             true => Err(Reason::Capped),
             false => Ok(()),

@@ -51,12 +51,12 @@ impl Orders {
         let mut broken = in_time.filter(|(rule, _)| {
             is_about(rule, spec)
                 && match rule.action {
-                    RuleAction::Exclude => names(rule, agent),
-                    RuleAction::Pin => !names(rule, agent),
+                    RuleAction::Exclude => rule.agents.has(agent),
+                    RuleAction::Pin => !rule.agents.has(agent),
                     RuleAction::Prefer => false,
                     RuleAction::Cap(most) => {
                         let held = held.clone().filter(|spec| is_about(rule, spec));
-                        names(rule, agent) && held.count() >= most as usize
+                        rule.agents.has(agent) && held.count() >= most as usize
                     }
                 }
         });
@@ -76,10 +76,4 @@ impl Orders {
 
 fn is_about(rule: &AddRule, spec: &TaskSpec) -> bool {
     rule.scope.has(&spec.namespace, spec.kind())
-}
-
-fn names(rule: &AddRule, agent: &AgentProfile) -> bool {
-    let agents = &rule.agents;
-    let is_named = agents.names.is_empty() || agents.names.contains(&agent.id);
-    is_named && agents.require.iter().all(|it| it.matches(agent))
 }

@@ -17,7 +17,7 @@ use crate::exit::Exit;
 use crate::failure::{Failure, Result};
 use crate::output::{Progress, span};
 use crate::prompt::confirm;
-use crate::task::time;
+use crate::task::{millis, time};
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(500);
@@ -64,7 +64,7 @@ pub async fn drain(cluster: &Connection, args: &DrainArgs, global: &Global) -> R
     )?;
     let order = Order::Drain(v1::DrainAgent {
         reason: args.reason.clone(),
-        deadline_ms: u64::try_from(args.deadline.as_millis()).unwrap_or(u64::MAX),
+        deadline_ms: millis(args.deadline).0,
     });
     let agent = asked(cluster, id, order).await?;
     let agent = tokio::select! {

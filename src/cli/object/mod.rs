@@ -22,7 +22,7 @@ pub use event::event_json;
 pub use join_token::{join_token_json, join_token_table};
 pub use namespace::{namespace_detail, namespace_json, namespace_table};
 pub use policy::{in_force, policy_json, policy_scope, policy_table, with_default};
-pub use rule::{rule_json, rule_table, rule_words};
+pub use rule::{rule_json, rule_table};
 pub use task::{ended, state_name, task_detail, task_id, task_json, task_table};
 pub use why::{plan_json, plan_text, why_json, why_text};
 

@@ -24,15 +24,6 @@ pub fn rule_json(it: &v1::Rule) -> Value {
     })
 }
 
-/// As the cluster says it: `exclude tasks of kind process from a1`.
-pub fn rule_words(it: &v1::Rule) -> String {
-    match wire::convert::rule_words(it) {
-        Ok(words) => words,
-        // Of a later release.
-        Err(_) => it.action.clone(),
-    }
-}
-
 pub fn rule_table(rules: &[v1::Rule], width: Width, now: u64) -> String {
     let mut header = vec!["ID", "RULE", "AGENTS NOW", "EXPIRES IN", "REASON"];
     if width == Width::Wide {
@@ -43,7 +34,7 @@ pub fn rule_table(rules: &[v1::Rule], width: Width, now: u64) -> String {
         let left = it.expires_at.map(|end| end.saturating_sub(now));
         let mut row = vec![
             it.id.clone(),
-            rule_words(it),
+            it.words.clone(),
             it.fits.to_string(),
             left.map_or_else(|| "-".to_owned(), span),
             it.reason.clone(),
@@ -75,6 +66,7 @@ mod tests {
             by: "ann".into(),
             since: 1_700_000_000_123,
             expires_at: Some(1_700_000_090_123),
+            words: "cap tasks of namespace nightly at 2 on each of a1, a2 with zone=b".into(),
         }
     }
 

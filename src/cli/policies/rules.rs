@@ -11,9 +11,9 @@ use crate::args::Global;
 use crate::client::{ConnectArgs, Connection, connected, now, or_interrupted, or_unknown};
 use crate::exit::Exit;
 use crate::failure::Result;
-use crate::object::{rule_json, rule_table, rule_words};
+use crate::object::{rule_json, rule_table};
 use crate::output::{self, Answer};
-use crate::task::time;
+use crate::task::{millis, time};
 
 /// List the rules that were made by hand, or those that are about some tasks
 #[derive(Debug, Args)]
@@ -39,9 +39,9 @@ pub struct RulesArgs {
   quorate policy rule-add cap --most 2 --agent worker-1 --namespace nightly --reason \"its disk is slow\"
 
 All rules that are about a task hold at once. An exclusion wins over a pin; of several pins each has to be met; a \
-preference chooses among the agents that are left. A rule that would leave tasks without any agent, or change nothing, is \
-refused. One that does the same with the same tasks and agents is replaced, so it can be given again with another reason \
-or time. What runs already goes on where it is; whoever waits because of a rule is told so by `task why`.")]
+preference chooses among the agents that are left. A rule that would leave tasks without any agent is refused, and so \
+is one to which others leave none of its agents. One that does the same with the same tasks and agents is replaced, so it can be given again with another reason \
+or time. What was assigned before stays where it is; whoever waits because of a rule is told so by `task why`.")]
 pub struct AddArgs {
     #[command(subcommand)]
     action: Action,
@@ -83,7 +83,7 @@ struct WhatArgs {
     #[arg(long = "agent", value_name = "ID")]
     agents: Vec<model::AgentId>,
     /// Agents with such labels: key=value, key!=value, "key in (a,b)" or key; given several times, all of them hold
-    #[arg(long, value_name = "EXPRESSION", value_parser = expression)]
+    #[arg(long, value_name = "EXPRESSION")]
     require: Vec<Expression>,
     /// Why; shown to those who meet the rule later
     #[arg(long, value_name = "TEXT")]
@@ -108,11 +108,6 @@ pub struct RemoveArgs {
     connect: ConnectArgs,
 }
 
-fn expression(text: &str) -> std::result::Result<Expression, String> {
-    text.parse::<Expression>()
-        .map_err(|error| error.to_string())
-}
-
 pub fn rules(args: &RulesArgs, global: &Global) -> Result<Exit> {
     connected(&args.connect, async |to| list(to, args, global).await)
 }
@@ -124,7 +119,6 @@ pub fn add(args: &AddArgs, global: &Global) -> Result<Exit> {
         Action::Prefer(what) => ("prefer", 0, what),
         Action::Cap { most, what } => ("cap", *most, what),
     };
-    let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
     let asked = v1::AddRuleRequest {
         action: action.to_owned(),
         most,
@@ -133,7 +127,7 @@ pub fn add(args: &AddArgs, global: &Global) -> Result<Exit> {
         agents: what.agents.iter().map(ToString::to_string).collect(),
         require: what.require.iter().map(ToString::to_string).collect(),
         reason: what.reason.clone(),
-        ttl_ms: what.ttl.map(millis),
+        ttl_ms: what.ttl.map(|ttl| millis(ttl).0),
     };
     connected(&what.connect, async |to| {
         let asking = output::waiting("asking the cluster", to.add_rule(&asked));
@@ -143,7 +137,7 @@ pub fn add(args: &AddArgs, global: &Global) -> Result<Exit> {
             1 => "1 agent".to_owned(),
             agents => format!("{agents} agents"),
         };
-        let mut text = format!("{}: {}; {agents} now", rule.id, rule_words(&rule));
+        let mut text = format!("{}: {}; {agents} now", rule.id, rule.words);
         if let Some(before) = replaced {
             let held = match before.expires_at {
                 None => "for good",
@@ -164,9 +158,9 @@ pub fn remove(args: &RemoveArgs, global: &Global) -> Result<Exit> {
         let asking = output::waiting("asking the cluster", to.remove_rule(&id));
         let hint = "it may be gone already: see `quorate policy rules`; asking again is safe";
         let rule = or_unknown(asking, hint.to_owned()).await?;
-        let text = match rule.action.as_str() {
+        let text = match rule.words.as_str() {
             "" => format!("{id} holds no more"),
-            _ => format!("{id} holds no more: {}", rule_words(&rule)),
+            _ => format!("{id} holds no more: {}", rule.words),
         };
         shown(&rule, text, global)
     })

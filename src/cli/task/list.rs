@@ -4,7 +4,7 @@ use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 use wire::v1::{self, TaskState};
 
-use super::quantity::time;
+use super::quantity::{millis, time};
 use crate::args::Global;
 use crate::client::{Connection, now};
 use crate::exit::Exit;
@@ -161,9 +161,8 @@ fn instant(text: &str) -> std::result::Result<u64, String> {
     let span = time(text).map_err(|_| {
         format!("`{text}` is neither a time such as 2026-01-31T12:00:00Z nor a span such as 1h")
     })?;
-    let millis = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
     // 0 would mean: all.
-    Ok(now().saturating_sub(millis).max(1))
+    Ok(now().saturating_sub(millis(span).0).max(1))
 }
 
 #[cfg(test)]

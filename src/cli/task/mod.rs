@@ -16,7 +16,7 @@ mod submit;
 mod wait;
 mod why;
 
-pub use quantity::{mebibytes, processors, time};
+pub use quantity::{mebibytes, millis, processors, time};
 pub use spec::pair;
 
 use clap::{Args, Subcommand};

@@ -1,7 +1,10 @@
 //! What the dispatcher must not do: spin, lose answers, do things twice, or trust an agent that the
 //! log does not know.
 
-use model::{AgentProfile, Incarnation, Op, SetBackend, StateName, StateVersion, SystemCommand};
+use model::{
+    AddRule, AgentProfile, Agents, Incarnation, Op, RuleAction, Scope, SetBackend, StateName,
+    StateVersion, SystemCommand,
+};
 
 use super::*;
 
@@ -405,4 +408,31 @@ fn at_version_1() -> State {
         entry,
     });
     state
+}
+
+#[test]
+fn what_is_on_its_way_to_the_log_counts_for_a_rule_that_caps_it() {
+    let mut leader = Leader::new();
+    leader.agent("a1", 1, 4);
+    let ticket = leader.request(Command::AddRule(AddRule {
+        action: RuleAction::Cap(1),
+        scope: Scope::default(),
+        agents: Agents {
+            names: AgentId::new("a1").into_iter().collect(),
+            require: Vec::new(),
+        },
+        reason: "its disk is slow".into(),
+        ttl: None,
+    }));
+    assert!(matches!(leader.answer(ticket), Some(Ok(_))));
+    leader.hold = true;
+    for _ in 0..3 {
+        leader.submit("sleep");
+        leader.pass(100);
+    }
+    assert_eq!(leader.placed(), 1, "what would be refused is not proposed");
+    leader.release();
+    leader.pass(100);
+    assert_eq!(leader.task(1), StateName::Assigned);
+    assert_eq!(leader.task(2), StateName::Queued);
 }

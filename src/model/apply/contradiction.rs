@@ -1,10 +1,14 @@
 //! Whether a new rule goes together with those that hold.
+//!
+//! Rules tell sorts of tasks apart, by namespace and kind. Of each sort that the new one is about some agent has to be left
+//! by all rules together.
 
 use std::collections::BTreeSet;
 
+use fixedbitset::FixedBitSet;
+
 use crate::agent::AgentProfile;
 use crate::id::Namespace;
-use crate::limit;
 use crate::policy::Scope;
 use crate::rejected::Rejected;
 use crate::rule::{AddRule, Rule, RuleAction};
@@ -12,10 +16,15 @@ use crate::spec::Kind;
 use crate::state::State;
 use crate::time::Timestamp;
 
+/// A namespace, or none for all that no rule names, and a kind.
+type Sort<'r> = (Option<&'r Namespace>, Kind);
+
+/// A rule that holds, and the registered agents that it admits, by their places.
+type Other<'r> = (&'r Rule, FixedBitSet);
+
 impl State {
-    /// No task may be left without any agent by it, and others have to
-    /// leave it some of the agents that it is about. Agents count that are registered, lost or closed ones too: they may come
-    /// back.
+    /// No task may be left without any agent by it, and others have to leave it some of the agents that it is about. Agents
+    /// count that are registered, lost or closed ones too: they may come back.
     ///
     /// # Errors
     ///
@@ -26,8 +35,8 @@ impl State {
             return Err(Rejected::NoSuchAgent(name.clone()));
         }
         let profiles: Vec<&AgentProfile> = self.agents().map(|agent| &agent.profile).collect();
-        let named = Several::of(&profiles, |agent| asked.agents.has(agent));
-        if named.is_none() {
+        let named = places(&profiles, |agent| asked.agents.has(agent));
+        if named.is_clear() {
             let agents = &asked.agents;
             return Err(Rejected::Invalid(format!(
                 "no agent fits it: there are no {agents}; see `quorate agent list -o wide`"
@@ -36,87 +45,59 @@ impl State {
         // Those that it would leave to its tasks, or would be about.
         let left = match asked.action {
             RuleAction::Pin | RuleAction::Prefer | RuleAction::Cap(_) => named,
-            RuleAction::Exclude => Several::of(&profiles, |agent| !asked.agents.has(agent)),
+            RuleAction::Exclude => places(&profiles, |agent| !asked.agents.has(agent)),
         };
         let others = self.rules_at(now);
-        let others: Vec<(&Rule, Several)> = others
+        let others: Vec<Other<'_>> = others
             .filter(|rule| !rule.asked.is_about_the_same(asked))
-            .map(|rule| (rule, Several::of(&profiles, |it| rule.admits(it).is_ok())))
+            .map(|rule| (rule, places(&profiles, |it| rule.admits(it).is_ok())))
             .collect();
+        let all = places(&profiles, |_| true);
         let sorts = sorts_of_tasks(asked, &others);
-        let is_left = |sort: &&Sort<'_>| !open(&others, **sort).and(&left).is_none();
-        // Who had no agent before is not worse off.
-        let had_some = |sort: &&Sort<'_>| !open(&others, **sort).is_none();
-        let failing = || sorts.iter().filter(|sort| !is_left(sort));
-        let worst = match asked.action {
-            RuleAction::Pin | RuleAction::Exclude => failing().find(had_some),
+        let open = |sort| {
+            about(&others, sort).fold(all.clone(), |mut open, (_, admits)| {
+                open.intersect_with(admits);
+                open
+            })
+        };
+        let open = sorts.iter().map(|sort| (*sort, open(*sort)));
+        let failing: Vec<(Sort<'_>, FixedBitSet)> =
+            open.filter(|(_, open)| open.is_disjoint(&left)).collect();
+        let is_useless = failing.len() == sorts.len();
+        let worse = match asked.action {
+            // Who had no agent before is not worse off.
+            RuleAction::Pin | RuleAction::Exclude => {
+                failing.iter().find(|(_, open)| !open.is_clear())
+            }
             RuleAction::Prefer | RuleAction::Cap(_) => None,
         };
-        let is_useless = !sorts.iter().any(|sort| is_left(&sort));
-        let Some(sort) = worst.or_else(|| failing().next().filter(|_| is_useless)) else {
+        let Some((sort, _)) = worse.or_else(|| failing.first().filter(|_| is_useless)) else {
             return Ok(());
         };
         let (namespace, kind) = *sort;
-        let all_of = |namespace| failing().filter(|it| it.0 == namespace).count();
+        let alike = failing.iter().filter(|(other, _)| other.0 == namespace);
         let scope = match is_useless {
             true => asked.scope.clone(),
             false => Scope {
                 namespace: namespace.cloned(),
-                kind: match all_of(namespace) {
+                kind: match alike.count() {
                     1 => Some(kind),
                     _ => asked.scope.kind,
                 },
             },
         };
-        Err(contradiction(
-            asked,
-            &scope,
-            &in_the_way(&others, *sort, &left),
-        ))
+        let rules = in_the_way(&others, *sort, &left);
+        Err(contradiction(asked, &scope, &rules))
     }
 }
 
-/// Some of the registered agents, by their places.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Several(Vec<u64>);
-
-impl Several {
-    fn of(profiles: &[&AgentProfile], are: impl Fn(&AgentProfile) -> bool) -> Several {
-        let words = profiles.chunks(64).map(|some| {
-            let bits = some.iter().enumerate().filter(|(_, agent)| are(agent));
-            bits.fold(0, |word, (bit, _)| word | 1 << bit)
-        });
-        Several(words.collect())
-    }
-
-    fn and(&self, other: &Several) -> Several {
-        let both = self.0.iter().zip(&other.0);
-        Several(both.map(|(one, other)| one & other).collect())
-    }
-
-    fn is_none(&self) -> bool {
-        self.0.iter().all(|word| *word == 0)
-    }
-
-    fn places(&self) -> impl Iterator<Item = usize> {
-        let words = self.0.iter().enumerate();
-        words.flat_map(|(place, word)| {
-            let bits = (0..64).filter(move |bit| word & (1 << bit) != 0);
-            bits.map(move |bit| place * 64 + bit)
-        })
-    }
-
-    fn has(&self, place: usize) -> bool {
-        let word = self.0.get(place / 64);
-        word.is_some_and(|word| word & (1 << (place % 64)) != 0)
-    }
+fn places(profiles: &[&AgentProfile], are: impl Fn(&AgentProfile) -> bool) -> FixedBitSet {
+    let found = profiles.iter().enumerate().filter(|(_, agent)| are(agent));
+    found.map(|(place, _)| place).collect()
 }
-
-/// A namespace, or none for all that no rule names, and a kind.
-type Sort<'r> = (Option<&'r Namespace>, Kind);
 
 /// Of which sorts tasks may be that a new rule is about, as far as rules tell them apart.
-fn sorts_of_tasks<'r>(asked: &'r AddRule, others: &[(&'r Rule, Several)]) -> Vec<Sort<'r>> {
+fn sorts_of_tasks<'r>(asked: &'r AddRule, others: &[Other<'r>]) -> Vec<Sort<'r>> {
     let namespaces: BTreeSet<Option<&Namespace>> = match &asked.scope.namespace {
         Some(own) => BTreeSet::from([Some(own)]),
         None => {
@@ -133,31 +114,20 @@ fn sorts_of_tasks<'r>(asked: &'r AddRule, others: &[(&'r Rule, Several)]) -> Vec
 }
 
 fn about<'o, 'r>(
-    others: &'o [(&'r Rule, Several)],
+    others: &'o [Other<'r>],
     (namespace, kind): Sort<'o>,
-) -> impl Iterator<Item = (&'r Rule, &'o Several)> {
-    let about = others
+) -> impl Iterator<Item = &'o Other<'r>> {
+    let has = move |scope: &Scope| scope.has_of(namespace, kind);
+    others
         .iter()
-        .filter(move |(rule, _)| rule.asked.scope.has_of(namespace, kind));
-    about.map(|(rule, admits)| (*rule, admits))
-}
-
-/// The agents that rules leave to tasks.
-fn open(others: &[(&Rule, Several)], sort: Sort<'_>) -> Several {
-    let words = others.first().map_or(0, |(_, admits)| admits.0.len());
-    let none_closed = Several(vec![u64::MAX; words]);
-    match words {
-        // Without other rules there is nothing to go by.
-        0 => Several(vec![u64::MAX; limit::AGENTS_MAX.div_ceil(64)]),
-        _ => about(others, sort).fold(none_closed, |open, (_, admits)| open.and(admits)),
-    }
+        .filter(move |(rule, _)| has(&rule.asked.scope))
 }
 
 /// The fewest rules that keep one of these agents from such tasks: to remove them is the shortest way.
-fn in_the_way<'r>(others: &[(&'r Rule, Several)], sort: Sort<'_>, left: &Several) -> Vec<&'r Rule> {
-    let closed = left.places().map(|place| {
-        let refuse = about(others, sort).filter(|(_, admits)| !admits.has(place));
-        refuse.map(|(rule, _)| rule).collect::<Vec<_>>()
+fn in_the_way<'r>(others: &[Other<'r>], sort: Sort<'_>, left: &FixedBitSet) -> Vec<&'r Rule> {
+    let closed = left.ones().map(|place| {
+        let refuse = about(others, sort).filter(|(_, admits)| !admits.contains(place));
+        refuse.map(|(rule, _)| *rule).collect::<Vec<_>>()
     });
     closed.min_by_key(Vec::len).unwrap_or_default()
 }

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use model::{AddRule, Agents, Kind, Rule, RuleAction, Scope, SetPolicy, Strategy};
+use model::{AddRule, Agents, Kind, Rule, RuleAction, Scope, Strategy};
 use proptest::prelude::*;
 use proptest::strategy::Strategy as _;
 
+use super::resources::{assign, machine, supply};
+use super::strategies::said;
 use super::*;
 use crate::formula_of;
 
@@ -64,12 +66,7 @@ fn round_at(state: &State, now: Timestamp) -> Vec<model::Assignment> {
 
 /// Which task goes where, all of which has to be accepted.
 fn placed(state: &mut State) -> BTreeMap<u64, String> {
-    let assignments = round_at(state, NOW);
-    let ops = assignments.iter().cloned();
-    let ops = ops.map(|it| Op::System(SystemCommand::Assign(it)));
-    apply(state, ops.collect());
-    let pair = |a: &model::Assignment| (a.task.0, a.placement.agent.to_string());
-    assignments.iter().map(pair).collect()
+    assign(state, NOW.0).into_iter().collect()
 }
 
 fn why(state: &State, task: u64) -> String {
@@ -157,10 +154,8 @@ fn a_cap_counts_what_runs_and_what_is_decided_in_the_same_round() {
     );
     let mut fleet = fleet(&state);
     let view = fleet.agents.get_mut(&id("a1")).unwrap();
-    (view.reserved, view.mix) = (
-        1,
-        BTreeMap::from([(("blue".parse().unwrap(), Kind::Process), 1)]),
-    );
+    view.reserved = 1;
+    view.mix.add(task_of("blue").sort());
     let taken = BTreeSet::new();
     let round = Round {
         now: NOW,
@@ -179,10 +174,7 @@ fn a_cap_counts_what_runs_and_what_is_decided_in_the_same_round() {
 #[test]
 fn preferred_agents_are_taken_first_whatever_the_strategy_while_they_have_a_free_slot() {
     for strategy in Strategy::ALL {
-        let set = asked(Command::SetPolicy(SetPolicy {
-            scope: Scope::default(),
-            strategy: Some(strategy),
-        }));
+        let set = said(strategy, Scope::default());
         let rules = vec![set, rule(RuleAction::Prefer, of("blue"), &["a3"], None)];
         let mut state = ruled(rules, &vec![task_of("blue"); 3]);
         let assignments = round_at(&state, NOW);
@@ -221,10 +213,7 @@ fn what_a_task_prefers_itself_counts_beside_what_is_preferred_for_it() {
     };
     // `a3` is alone in its zone.
     for strategy in Strategy::ALL {
-        let set = asked(Command::SetPolicy(SetPolicy {
-            scope: Scope::default(),
-            strategy: Some(strategy),
-        }));
+        let set = said(strategy, Scope::default());
         let state = ruled(vec![set], &vec![preferring(&["zone=b"]); 3]);
         let decided = round_at(&state, NOW);
         let on: Vec<&str> = decided
@@ -359,24 +348,9 @@ fn a_rule_that_has_expired_holds_no_more_and_its_end_is_proposed() {
 /// Four machines with 1,000 MiB, each of which runs a task of `blue` that takes 500 of them; and one of `blue` that waits for
 /// 900.
 fn crowded(rules: Vec<Op>) -> State {
-    let supply = model::Supply {
-        cpu_milli: 1_000,
-        memory_mib: 1_000,
-        gpus: vec![],
-    };
     let mut state = ruled(vec![], &[]);
-    for name in ["a1", "a2", "a3", "a4"] {
-        let mut op = registration(name, 2, "a");
-        if let Op::Client {
-            command: Command::RegisterAgent(profile),
-            ..
-        } = &mut op
-        {
-            (profile.protocol, profile.supply) =
-                (model::AgentProtocol::NEWEST, Some(supply.clone()));
-        }
-        apply(&mut state, vec![op]);
-    }
+    let machines = ["a1", "a2", "a3", "a4"].map(|name| machine(name, 2, supply(1, 1_000, &[])));
+    apply(&mut state, machines.to_vec());
     let asking = |memory_mib| TaskSpec {
         memory_mib: Some(memory_mib),
         ..task_of("blue")
@@ -498,7 +472,7 @@ proptest! {
             apply(&mut state, labelled(name, *slots));
         }
         let scope = Scope::default();
-        apply(&mut state, vec![asked(Command::SetPolicy(SetPolicy { scope, strategy: Some(strategy) }))]);
+        apply(&mut state, vec![said(strategy, scope)]);
         for rule in rules {
             // Some contradict, and are refused.
             let index = state.last_applied() + 1;

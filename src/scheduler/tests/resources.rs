@@ -19,7 +19,7 @@ fn asking(cpus: u32, memory: u64, (gpus, vram_mib): (u32, u64)) -> TaskSpec {
     }
 }
 
-fn machine(name: &str, slots: u32, supply: Supply) -> Op {
+pub(super) fn machine(name: &str, slots: u32, supply: Supply) -> Op {
     let mut op = registration(name, slots, "a");
     if let Op::Client {
         command: Command::RegisterAgent(profile),
@@ -32,7 +32,7 @@ fn machine(name: &str, slots: u32, supply: Supply) -> Op {
     op
 }
 
-fn supply(cpus: u32, memory_mib: u64, gpus: &[u64]) -> Supply {
+pub(super) fn supply(cpus: u32, memory_mib: u64, gpus: &[u64]) -> Supply {
     Supply {
         cpu_milli: cpus * 1_000,
         memory_mib,
@@ -50,7 +50,7 @@ fn farm(machines: Vec<(u32, Supply)>, tasks: &[TaskSpec]) -> State {
 }
 
 /// Assigns what a round at `now` decides, all of which has to be accepted.
-fn assign(state: &mut State, now: u64) -> Vec<(u64, String)> {
+pub(super) fn assign(state: &mut State, now: u64) -> Vec<(u64, String)> {
     let taken = std::collections::BTreeSet::new();
     let round = Round {
         now: Timestamp(now),

@@ -99,6 +99,7 @@ impl Gateway {
             policies: policies_out(&self.0.cluster.view()),
         })
     }
+
     async fn add_rule_here(
         &self,
         asked: model::AddRule,

@@ -2,6 +2,7 @@
 
 use model::{Event, Timestamp};
 
+use super::policy::scope_out;
 use super::task::state;
 use crate::v1;
 
@@ -45,14 +46,7 @@ pub fn event(event: &Event, (index, n): (u64, u32), wall: Timestamp) -> v1::Even
         | Event::AgentRemoved { agent, .. } => shown.agent = agent.to_string(),
         Event::SegmentDropped { first } => shown.segment = Some(*first),
         Event::NamespaceSet { namespace } => shown.namespace = namespace.to_string(),
-        Event::PolicySet { scope } => {
-            let namespace = scope.namespace.as_ref();
-            shown.namespace = namespace.map(ToString::to_string).unwrap_or_default();
-            shown.kind = scope
-                .kind
-                .map(|kind| kind.as_str().to_owned())
-                .unwrap_or_default();
-        }
+        Event::PolicySet { scope } => (shown.namespace, shown.kind) = scope_out(scope),
         Event::RuleSet { rule } | Event::RuleRemoved { rule } | Event::RuleExpired { rule } => {
             shown.rule = rule.to_string();
         }

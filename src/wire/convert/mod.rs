@@ -24,7 +24,7 @@ pub use event::event;
 pub use joining::{enrolment_in, join_token_out, role_in, role_out};
 pub use namespace::namespace_out;
 pub use policy::{INHERIT, policies_out};
-pub use rule::{rule_out, rule_words};
+pub use rule::rule_out;
 pub use task::{archived_task, state, states, task};
 
 /// A message that the other side should not have sent.

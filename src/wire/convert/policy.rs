@@ -38,21 +38,24 @@ pub(super) fn scope_in(namespace: &str, kind: &str) -> Result<Scope, Malformed> 
     })
 }
 
+/// Its namespace and its kind.
+pub(super) fn scope_out(scope: &Scope) -> (String, String) {
+    let namespace = scope.namespace.as_ref().map(Namespace::to_string);
+    let kind = scope.kind.map(|kind| kind.as_str().to_owned());
+    (namespace.unwrap_or_default(), kind.unwrap_or_default())
+}
+
 /// What was set, the widest scope first.
 pub fn policies_out(state: &State) -> Vec<v1::Policy> {
-    let policies = state.policies().map(|(scope, policy)| v1::Policy {
-        namespace: scope
-            .namespace
-            .as_ref()
-            .map(Namespace::to_string)
-            .unwrap_or_default(),
-        kind: scope
-            .kind
-            .map(|kind| kind.as_str().to_owned())
-            .unwrap_or_default(),
-        strategy: policy.strategy.to_string(),
-        by: policy.by.clone(),
-        since: policy.since.0,
+    let policies = state.policies().map(|(scope, policy)| {
+        let (namespace, kind) = scope_out(scope);
+        v1::Policy {
+            namespace,
+            kind,
+            strategy: policy.strategy.to_string(),
+            by: policy.by.clone(),
+            since: policy.since.0,
+        }
     });
     policies.collect()
 }

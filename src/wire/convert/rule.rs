@@ -1,11 +1,9 @@
 //! Rules by hand.
 
-use model::{
-    AddRule, AgentId, Agents, Expression, Kind, Millis, Namespace, Rule, RuleAction, Scope, State,
-};
+use model::{AddRule, AgentId, Agents, Expression, Millis, Rule, RuleAction, State};
 
 use super::Malformed;
-use super::policy::scope_in;
+use super::policy::{scope_in, scope_out};
 use super::spec::require_in;
 use crate::v1;
 
@@ -46,51 +44,25 @@ impl TryFrom<v1::AddRuleRequest> for AddRule {
 }
 
 pub fn rule_out(state: &State, rule: &Rule) -> v1::Rule {
-    let AddRule {
-        action,
-        scope: Scope { namespace, kind },
-        agents,
-        reason,
-        ttl: _,
-    } = &rule.asked;
+    let AddRule { action, agents, .. } = &rule.asked;
+    let (namespace, kind) = scope_out(&rule.asked.scope);
     let fits = state.agents().filter(|agent| agents.has(&agent.profile));
     v1::Rule {
         id: rule.id.to_string(),
+        words: rule.asked.to_string(),
         action: action.as_str().to_owned(),
         most: match action {
             RuleAction::Cap(most) => *most,
             RuleAction::Pin | RuleAction::Exclude | RuleAction::Prefer => 0,
         },
-        namespace: namespace
-            .as_ref()
-            .map(Namespace::to_string)
-            .unwrap_or_default(),
-        kind: kind.map(Kind::as_str).unwrap_or_default().to_owned(),
+        namespace,
+        kind,
         agents: agents.names.iter().map(AgentId::to_string).collect(),
         require: agents.require.iter().map(Expression::to_string).collect(),
-        reason: reason.clone(),
+        reason: rule.asked.reason.clone(),
         by: rule.by.clone(),
         since: rule.since.0,
         expires_at: rule.expires_wall.map(|at| at.0),
         fits: u32::try_from(fits.count()).unwrap_or(u32::MAX),
     }
-}
-
-/// What a rule says, in words.
-///
-/// # Errors
-///
-/// Where it says what this release does not know.
-pub fn rule_words(rule: &v1::Rule) -> Result<String, Malformed> {
-    let said = v1::AddRuleRequest {
-        action: rule.action.clone(),
-        most: rule.most,
-        namespace: rule.namespace.clone(),
-        kind: rule.kind.clone(),
-        agents: rule.agents.clone(),
-        require: rule.require.clone(),
-        reason: rule.reason.clone(),
-        ttl_ms: None,
-    };
-    Ok(AddRule::try_from(said)?.to_string())
 }
