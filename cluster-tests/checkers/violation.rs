@@ -120,6 +120,8 @@ kinds! {
     RanAgain I9 "a task that was submitted as at-most-once is never begun a second time",
     OverQuota I11 "a namespace has no more tasks that run, and that wait, than its quota allows",
     Overtook I12 "of two tasks that ask the same of an agent, the one of the higher class, else of one user the older, goes first, if it was acknowledged before the other was asked for",
+    /// Some other task, agent or score.
+    DecidedOtherwise I12 "each decision is what its inputs, which stand in the log beside it, come to",
     SlowToHeal I13 "an operation succeeds within 2 s after the last fault was healed",
     NotEnded I13 "all queued work ends",
 }

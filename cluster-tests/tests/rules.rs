@@ -151,7 +151,7 @@ async fn preferred_agents_are_taken_first_and_the_numbers_say_why() {
     assert_eq!(other["terms"][0]["value"], 1_000);
     let summary = told["summary"].as_str().unwrap();
     assert!(
-        summary.contains("a2, preferred, and the least loaded that fits"),
+        summary.contains("a2, preferred, and the best by load and pace"),
         "{summary}"
     );
     // What a task prefers itself is shown, and holds nobody up where no agent has it.

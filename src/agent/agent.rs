@@ -150,7 +150,7 @@ impl Agent {
             logs,
             lease,
             guard,
-            meter: Meter::default(),
+            meter: Meter::start()?,
             context: Arc::new(context),
             book,
             links: JoinSet::new(),
@@ -256,10 +256,8 @@ impl Agent {
             (fence, ended) = self.runner.next() => self.handle(Input::Ended { fence, ended }),
             Ok(()) = self.offered.changed() => self.tell_offered(),
             _ = clocks.tick.tick() => self.handle(Input::Tick),
-            _ = clocks.status.tick() => {
-                let load = self.meter.measure();
-                self.handle(Input::Load(load));
-            }
+            _ = clocks.status.tick() => self.meter.ask(),
+            Some(load) = self.meter.next() => self.handle(Input::Load(load)),
             _ = clocks.sweep.tick() => self.sweep(),
         }
         Ok(())

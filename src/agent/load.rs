@@ -1,8 +1,20 @@
 //! How busy this machine is: processors since the last look, and memory.
+//!
+//! What the agent and all below it use of the processors is told apart: the rest is others' load. Whatever an attempt starts
+//! stays below the agent, which adopts orphans, and the time of who has ended is kept by its parent: so all of it is found
+//! in the process table, which a thread of its own reads.
 
-use procfs::{Current, CurrentSI, KernelStats, Meminfo};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+
+use procfs::process::Stat;
+use procfs::{Current, CurrentSI, FromRead, KernelStats, Meminfo};
+use rustix::process::getpid;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::clock;
+use crate::error::Error;
+use crate::process::Table;
 use crate::worker::Load;
 
 /// Time of all processors, in ticks since the machine booted.
@@ -12,24 +24,86 @@ struct Ticks {
     total: u64,
 }
 
-#[derive(Debug, Default)]
+/// Measures when it is asked.
+#[derive(Debug)]
 pub(crate) struct Meter {
-    last: Ticks,
+    asks: Sender<()>,
+    loads: UnboundedReceiver<Load>,
 }
 
 impl Meter {
-    /// The load since the last call; since boot for the first.
-    pub fn measure(&mut self) -> Load {
+    /// The thread ends when the meter is dropped.
+    pub fn start() -> Result<Meter, Error> {
+        let (asks, asked) = channel();
+        let (measured, loads) = unbounded_channel();
+        thread::Builder::new()
+            .name("meter".into())
+            .spawn(move || serve(&asked, &measured))
+            .map_err(Error::Thread)?;
+        Ok(Meter { asks, loads })
+    }
+
+    /// The answer comes by [`Meter::next`].
+    pub fn ask(&self) {
+        // A thread that is gone would have panicked; then there is no load to tell of.
+        self.asks.send(()).unwrap_or_default();
+    }
+
+    pub async fn next(&mut self) -> Option<Load> {
+        self.loads.recv().await
+    }
+}
+
+fn serve(asked: &Receiver<()>, measured: &UnboundedSender<Load>) {
+    let mut gauge = Gauge::default();
+    while asked.recv().is_ok() {
+        // Whoever asked again meanwhile is answered by the same look.
+        while asked.try_recv().is_ok() {}
+        if measured.send(gauge.measure()).is_err() {
+            return;
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Gauge {
+    last: Ticks,
+    /// Of that what was ours.
+    own: u64,
+}
+
+impl Gauge {
+    /// The load since the last call; since boot for the first, of which nothing is known to be ours.
+    fn measure(&mut self) -> Load {
         let now = ticks().unwrap_or(self.last);
+        let own = ticks_of(getpid().as_raw_nonzero().get());
         let busy = now.busy.saturating_sub(self.last.busy);
         let total = now.total.saturating_sub(self.last.total);
-        self.last = now;
+        let of_us = own.saturating_sub(self.own);
+        (self.last, self.own) = (now, own);
+        let cpu = permille(busy, total);
         Load {
-            cpu: permille(busy, total),
+            cpu,
+            own: permille(of_us, total).min(cpu),
             memory: memory(),
             at: clock::wall(),
         }
     }
+}
+
+/// Ticks that a process has used, and all below it.
+fn ticks_of(root: i32) -> u64 {
+    let below = Table::read().descendants(root);
+    let all = below.iter().map(|row| row.pid).chain([root]);
+    all.map(|pid| {
+        // One that has just ended counts at its parent with the next look.
+        let Ok(stat) = Stat::from_file(format!("/proc/{pid}/stat")) else {
+            return 0;
+        };
+        let reaped = stat.cutime.saturating_add(stat.cstime);
+        stat.utime + stat.stime + u64::try_from(reaped).unwrap_or(0)
+    })
+    .sum()
 }
 
 fn ticks() -> Option<Ticks> {
@@ -63,17 +137,60 @@ fn permille(part: u64, whole: u64) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read as _, Write as _};
+
     use super::*;
 
     #[test]
     fn a_load_is_in_thousandths() {
-        let mut meter = Meter::default();
+        let mut gauge = Gauge::default();
         for _ in 0..2 {
-            let load = meter.measure();
-            assert!(load.cpu <= 1000);
+            let load = gauge.measure();
+            assert!(load.cpu <= 1000 && load.own <= load.cpu);
             assert!((1..=1000).contains(&load.memory), "{load:?}");
         }
         assert_eq!(permille(1, 0), 0);
         assert_eq!(permille(1, 4), 250);
+    }
+
+    /// Burns processor time in a grandchild, whose parent waits for it.
+    #[test]
+    fn what_attempts_used_counts_while_they_run_and_when_they_have_ended() {
+        let burning = "sh -c 'while :; do :; done' & read a; kill $!; wait; echo; read a";
+        let mut child = std::process::Command::new("sh")
+            .args(["-c", burning])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let began = std::time::Instant::now();
+        while ticks_of(pid) < 20 {
+            assert!(began.elapsed().as_secs() < 60, "{} ticks", ticks_of(pid));
+            thread::sleep(std::time::Duration::from_millis(20));
+        }
+        let mut commands = child.stdin.take().unwrap();
+        commands.write_all(b"\n").unwrap();
+        let mut line = [0];
+        child
+            .stdout
+            .as_mut()
+            .unwrap()
+            .read_exact(&mut line)
+            .unwrap();
+        assert!(Table::read().descendants(pid).is_empty());
+        assert!(ticks_of(pid) >= 20, "{} ticks", ticks_of(pid));
+        drop(commands);
+        child.wait().unwrap();
+        assert_eq!(ticks_of(pid), 0);
+    }
+
+    #[tokio::test]
+    async fn a_meter_measures_as_often_as_it_is_asked() {
+        let mut meter = Meter::start().unwrap();
+        for _ in 0..2 {
+            meter.ask();
+            assert!(meter.next().await.unwrap().memory > 0);
+        }
     }
 }

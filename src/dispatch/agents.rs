@@ -1,12 +1,17 @@
 //! Sessions and what is softly known of agents: leases, silence, how long their attempts take.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use model::{AgentId, AgentProfile, Fence, Incarnation, Millis, Principal, State};
+use model::{
+    AgentId, AgentProfile, Fence, Incarnation, Magnitude, Millis, Phase, Presence, Principal,
+    Sample, State, Twentieths,
+};
 use mutant::Mutant;
 use scheduler::Leases;
 
 use crate::io::{Intake, Load, SessionId};
+use crate::paces::Paces;
 
 /// Without a word for so long an agent gets no new work. It speaks every 5 s.
 const SUSPECT_AFTER: Millis = Millis(15_000);
@@ -49,6 +54,7 @@ pub(crate) struct Agent {
     began: BTreeMap<Fence, Millis>,
     /// Smoothed time from assignment to accepted end; unknown before the first.
     service: Option<Millis>,
+    pub paces: Paces,
 }
 
 impl Agent {
@@ -137,6 +143,64 @@ impl Agents {
         }
     }
 
+    /// What decisions go by, of all that is known of it here.
+    pub fn sample(&self, state: &State, (id, agent): (&AgentId, &Agent), now: Millis) -> Sample {
+        let presence = if !self.takes_assignments(state, agent, now) {
+            Presence::NotConnected
+        } else if self.declines(agent) {
+            Presence::Declining
+        } else if agent.is_silent(now) {
+            Presence::Suspect
+        } else {
+            Presence::Open
+        };
+        let Load {
+            cpu,
+            others,
+            memory,
+            latency_us,
+        } = agent.load;
+        let learned_before = state.sample(id).map(|it| Arc::clone(&it.service));
+        Sample {
+            presence,
+            prefetch: agent.prefetch(),
+            load: model::Load {
+                cpu: Twentieths::of(cpu),
+                others: Twentieths::of(others),
+                memory: Twentieths::of(memory),
+                latency: Magnitude::of(latency_us.into()),
+            },
+            service: match agent.paces.is_empty() {
+                true => learned_before.unwrap_or_default(),
+                false => agent.paces.shown(),
+            },
+        }
+    }
+
+    /// How long a task took that has succeeded there, by the agent's own clock.
+    pub fn learn(&mut self, state: &State, id: &AgentId, fence: Fence) {
+        let (Some(task), Some(spec), Some(outcome)) = (
+            state.task(fence.task),
+            state.spec(fence.task),
+            state.result(fence.task),
+        ) else {
+            return;
+        };
+        let Some(agent) = self.agents.get_mut(id) else {
+            return;
+        };
+        let is_this_one = task.settled == Some(fence.epoch) && outcome.started_at.0 > 0;
+        if task.phase == Phase::Succeeded && is_this_one {
+            if agent.paces.is_empty()
+                && let Some(before) = state.sample(id)
+            {
+                agent.paces.begin_with(&before.service);
+            }
+            let took = outcome.finished_at.since(outcome.started_at);
+            agent.paces.learn(spec.work(), took);
+        }
+    }
+
     pub fn heard(&mut self, id: SessionId, (load, intake): (Load, Intake), now: Millis) {
         let Some(session) = self.sessions.get_mut(&id) else {
             return;
@@ -144,7 +208,7 @@ impl Agents {
         session.intake = intake;
         if let Some(agent) = self.agents.get_mut(&session.profile.id) {
             agent.heard = now;
-            agent.load = load;
+            agent.load = agent.load.followed_by(load);
         }
     }
 

@@ -12,51 +12,22 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use model::{
-    AgentId, AgentProfile, Asking, Command, Demand, Fence, Held, Mix, Op, Placement, Principal,
-    QueueKey, Sort, State, SystemCommand, TaskId, TaskSpec,
+    AgentId, AgentProfile, Command, Fence, Held, Op, Placement, Principal, QueueKey, State,
+    StateVersion, SystemCommand, TaskId,
 };
-use scheduler::{Asker, Clock, Fleet, Planner, ROUND_MAX, Rotations, Round};
+use scheduler::{
+    Asker, Clock, Fleet, OPS_PER_ENTRY, Placed, Planner, Reservations, Reserved, Rotations, Round,
+    round_max,
+};
 
 use crate::io::{Hindrance, Output, ProposalId, Refusal, SessionId, Ticket};
+use crate::minutes::{Basis, Minutes};
 use crate::pending::{Origin, PENDING_MAX, PENDING_MAX_BYTES, Pending, Queue};
 
 /// Proposals under way at once: while one is on its way to the disks the next is prepared.
 const PIPELINE: usize = 3;
-/// Operations in one entry; a bound on the time that it takes to apply.
-const OPS_PER_ENTRY: usize = 512;
 /// Bytes of requests and reports in one entry: a follower must take it within a heartbeat or two.
 const BYTES_PER_ENTRY: usize = 1024 * 1024;
-
-/// A placement under way: its agent, for whom, and what it takes there.
-#[derive(Debug)]
-struct Placed {
-    agent: AgentId,
-    sort: Sort,
-    model: Option<String>,
-    demand: Demand,
-}
-
-impl Placed {
-    fn of(placement: &Placement, spec: &TaskSpec) -> Placed {
-        let asked = spec.inference.as_ref();
-        Placed {
-            agent: placement.agent.clone(),
-            sort: spec.sort(),
-            model: asked.map(|asked| asked.model.clone()),
-            demand: spec.demand(),
-        }
-    }
-}
-
-/// What placements under way take of one agent.
-#[derive(Debug, Default, Clone)]
-pub(crate) struct Reserved {
-    pub attempts: u32,
-    pub asking: Asking,
-    pub mix: Mix,
-    /// Beyond slots, in the order of the decisions.
-    pub demands: Vec<Demand>,
-}
 
 /// A proposal under way.
 #[derive(Debug, Default)]
@@ -66,6 +37,8 @@ pub(crate) struct Sent {
     assigning: Vec<TaskId>,
     /// It carries what was due: nothing new is due before it is answered.
     has_due: bool,
+    /// Which of this term's rounds decided what is in it.
+    round: u64,
 }
 
 impl Sent {
@@ -82,8 +55,8 @@ pub(crate) struct Batch {
     pending: Queue,
     under_way: BTreeMap<ProposalId, Sent>,
     last_proposal: u64,
-    /// Placements under way, by agent.
-    reserved: BTreeMap<AgentId, Reserved>,
+    /// Placements under way.
+    reserved: Reservations,
     /// Queued tasks whose assignment is under way.
     assigning: BTreeSet<TaskId>,
     registering: BTreeSet<AgentId>,
@@ -99,6 +72,8 @@ pub(crate) struct Batch {
     seed: u64,
     /// Whose turn it is, under strategies that go by turns.
     rotations: Arc<Rotations>,
+    /// What was written down of what decisions are made by.
+    minutes: Minutes,
 }
 
 /// What comes in.
@@ -166,6 +141,16 @@ impl Batch {
         self.due.extend(commands);
     }
 
+    /// The log has forgotten the agent, and what was seen of it.
+    pub fn forget_seen(&mut self, agent: &AgentId) {
+        self.minutes.forget(agent);
+    }
+
+    /// What was said of agents may not have come to the log.
+    pub fn forget_all_seen(&mut self) {
+        self.minutes.forget_all();
+    }
+
     pub fn want_plan(&mut self) {
         self.wants_plan = true;
     }
@@ -217,7 +202,7 @@ impl Batch {
     }
 
     pub fn reserved(&self, agent: &AgentId) -> Reserved {
-        self.reserved.get(agent).cloned().unwrap_or_default()
+        self.reserved.of(agent)
     }
 
     /// Builds one entry's operations, if there are any. Without a fleet nothing is placed.
@@ -232,14 +217,23 @@ impl Batch {
         let mut ops = Vec::new();
         self.take_due_commands(&mut ops, &mut sent);
         self.wants_plan = false;
+        let basis = fleet.map(|fleet| (fleet, self.basis(state, fleet, clock)));
         let mut planner = fleet.map(|fleet| Planner::new(state, fleet, clock.state));
         let reached_the_end = planner
             .as_mut()
             .is_some_and(|planner| self.plan_queue(state, planner, clock, (&mut ops, &mut sent)));
         let placing = planner.as_mut().filter(|_| reached_the_end);
         self.take_pending(placing, &mut ops, &mut sent);
-        if let Some(planner) = planner {
+        if let Some((planner, (fleet, basis))) = planner.zip(basis)
+            && sent.reserved_room()
+        {
             self.rotations = planner.into_rotations();
+            sent.round = self.minutes.next_round();
+            if state.state_version() >= StateVersion::OBSERVATIONS {
+                let observed = self.minutes.observed(state, fleet, basis);
+                sent.origins.push(Origin::Leader);
+                ops.push(Op::System(SystemCommand::Observe(observed)));
+            }
         }
         if ops.is_empty() {
             return;
@@ -249,6 +243,18 @@ impl Batch {
         let proposal = ProposalId(self.last_proposal);
         self.under_way.insert(proposal, sent);
         out.push(Output::Propose { proposal, ops });
+    }
+
+    /// All that the next round goes by, but for what it is called and whom it sees.
+    fn basis(&self, state: &State, fleet: &Fleet, clock: Clock) -> Basis {
+        let under_way = self.under_way.values().filter(|sent| sent.reserved_room());
+        Basis {
+            applied: state.last_applied(),
+            now: clock.state,
+            under_way: under_way.map(|sent| sent.round).collect(),
+            seed: self.seed,
+            is_whole: fleet.lacks.is_empty() && self.resume.is_none(),
+        }
     }
 
     fn take_due_commands(&mut self, ops: &mut Vec<Op>, sent: &mut Sent) {
@@ -271,7 +277,7 @@ impl Batch {
         let plan = planner.round(Round {
             now: clock.state,
             taken: &self.assigning,
-            max: ROUND_MAX.min(OPS_PER_ENTRY - ops.len()),
+            max: round_max(ops.len()),
             after: self.resume.as_ref(),
         });
         self.wants_plan = plan.cut;
@@ -280,7 +286,7 @@ impl Batch {
             sent.origins.push(Origin::Leader);
             if let Some(spec) = state.spec(assignment.task) {
                 sent.placed_on
-                    .push(Placed::of(&assignment.placement, &spec));
+                    .push(Placed::of(&assignment.placement.agent, &spec));
             }
             sent.assigning.push(assignment.task);
             ops.push(Op::System(SystemCommand::Assign(assignment)));
@@ -319,7 +325,7 @@ impl Batch {
                     ..
                 } = &mut op
             {
-                sent.placed_on.push(Placed::of(&placed, &submit.spec));
+                sent.placed_on.push(Placed::of(&placed.agent, &submit.spec));
                 *placement = Some(placed);
             }
             sent.origins.push(origin);
@@ -337,32 +343,13 @@ impl Batch {
             return None;
         };
         self.seed = self.seed.wrapping_add(1);
-        let asker = Asker {
-            user: &principal.name,
-            task: None,
-            seed: self.seed,
-            avoided: &[],
-        };
+        let asker = Asker::of_submit(principal, self.seed);
         planner.place(&submit.spec, asker)
     }
 
     fn reserve(&mut self, sent: &Sent) {
         for placed in &sent.placed_on {
-            let Placed {
-                agent,
-                sort,
-                model,
-                demand,
-            } = placed;
-            let reserved = self.reserved.entry(agent.clone()).or_default();
-            reserved.attempts += 1;
-            reserved.mix.add(sort.clone());
-            if !demand.is_nothing() {
-                reserved.demands.push(*demand);
-            }
-            if let Some(model) = model {
-                *reserved.asking.entry(model.clone()).or_insert(0) += 1;
-            }
+            self.reserved.add(placed);
         }
         self.assigning.extend(&sent.assigning);
     }
@@ -374,7 +361,7 @@ impl Batch {
     pub fn answered(&mut self, proposal: ProposalId) -> Option<Sent> {
         let sent = self.under_way.remove(&proposal)?;
         for placed in &sent.placed_on {
-            self.release(placed);
+            self.reserved.remove(placed);
         }
         for task in &sent.assigning {
             self.assigning.remove(task);
@@ -391,30 +378,6 @@ impl Batch {
         Some(sent)
     }
 
-    fn release(&mut self, placed: &Placed) {
-        let Placed {
-            agent,
-            sort,
-            model,
-            demand,
-        } = placed;
-        let Some(reserved) = self.reserved.get_mut(agent) else {
-            return;
-        };
-        reserved.mix.remove(sort);
-        let mut demands = reserved.demands.iter();
-        if let Some(place) = demands.position(|it| it == demand) {
-            reserved.demands.remove(place);
-        }
-        reserved.attempts = reserved.attempts.saturating_sub(1);
-        if let Some(asking) = model.as_ref().and_then(|it| reserved.asking.get_mut(it)) {
-            *asking = asking.saturating_sub(1);
-        }
-        if reserved.attempts == 0 {
-            self.reserved.remove(agent);
-        }
-    }
-
     /// A new term of ours: what is under way from an earlier one reserves nothing any more, though
     /// its answers are still to be passed on.
     pub fn reset(&mut self) {
@@ -427,6 +390,7 @@ impl Batch {
         }
         self.resume = None;
         self.rotations = Arc::default();
+        self.minutes = Minutes::default();
         self.wants_plan = true;
         self.wants_due = true;
     }

@@ -9,10 +9,10 @@ use model::{
     State, Verdict,
 };
 use mutant::Mutant;
-use scheduler::{AgentView, Clock, Fleet};
+use scheduler::{AgentView, Clock, Fleet, Reserved};
 
 use crate::agents::{Agents, Session};
-use crate::batch::{Batch, Reserved};
+use crate::batch::Batch;
 use crate::drain;
 use crate::io::{Cause, Hindrance, Input, Message, Output, Refusal, SessionId};
 use crate::verdicts::acknowledged;
@@ -53,16 +53,8 @@ impl Dispatcher {
                 true => Reserved::default(),
                 false => self.batch.reserved(id),
             };
-            let view = AgentView {
-                connected: self.agents.takes_assignments(state, agent, clock.monotonic),
-                declining: self.agents.declines(agent),
-                suspect: agent.is_silent(clock.monotonic),
-                prefetch: agent.prefetch(),
-                reserved: reserved.attempts,
-                asking: reserved.asking,
-                mix: reserved.mix,
-                demands: reserved.demands,
-            };
+            let sample = self.agents.sample(state, (id, agent), clock.monotonic);
+            let view = AgentView { sample, reserved };
             fleet.agents.insert(id.clone(), view);
         }
         fleet
@@ -376,6 +368,7 @@ impl Dispatcher {
                 }
                 Event::AttemptEnded { fence, agent } => {
                     self.agents.ended(agent, *fence, clock.monotonic);
+                    self.agents.learn(state, agent, *fence);
                     self.batch.want_plan();
                 }
                 Event::AgentLost { agent, incarnation } => {
@@ -398,6 +391,7 @@ impl Dispatcher {
                 }
                 Event::AgentRemoved { agent, incarnation } => {
                     self.agents.forget(agent, *incarnation);
+                    self.batch.forget_seen(agent);
                 }
                 Event::AgentDraining { .. }
                 | Event::DrainExpired { .. }

@@ -24,9 +24,23 @@ pub struct ProposalId(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Load {
     pub cpu: u32,
+    /// The part of `cpu` which is neither the agent's nor its attempts'.
+    pub others: u32,
     pub memory: u32,
-    /// Round trip in microseconds.
+    /// Round trip in microseconds; 0: not measured yet.
     pub latency_us: u32,
+}
+
+impl Load {
+    /// The next that was said. One round trip says little: the latest counts a quarter.
+    pub(crate) fn followed_by(self, next: Load) -> Load {
+        let latency_us = match (self.latency_us, next.latency_us) {
+            (known, 0) => known,
+            (0, first) => first,
+            (known, latest) => known - known / 4 + latest / 4,
+        };
+        Load { latency_us, ..next }
+    }
 }
 
 /// Whether an agent takes new work; soft.

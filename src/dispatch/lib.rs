@@ -20,6 +20,8 @@ mod batch;
 mod dispatcher;
 mod drain;
 mod io;
+mod minutes;
+mod paces;
 mod pending;
 mod verdicts;
 

@@ -42,6 +42,7 @@ impl Dispatcher {
             // What was due or planned still is at the next tick. To propose it again at once would
             // make a leader without a quorum spin.
             Err(failure) => {
+                self.batch.forget_all_seen();
                 for origin in sent.origins {
                     if let Origin::Ticket(ticket) = origin {
                         out.push(Output::Answer {

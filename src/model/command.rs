@@ -18,6 +18,7 @@ use crate::policy::SetPolicy;
 use crate::principal::Principal;
 use crate::rejected::Rejected;
 use crate::rule::AddRule;
+use crate::sample::Observed;
 use crate::spec::TaskSpec;
 use crate::time::Millis;
 use crate::trace::Trace;
@@ -257,6 +258,8 @@ pub enum SystemCommand {
         cluster_id: String,
         generation: Generation,
     },
+    /// By what the decisions behind it were made.
+    Observe(Observed),
     Assign(Assignment),
     /// This incarnation's lease ran out: its attempts are lost.
     ExpireLease {

@@ -38,6 +38,7 @@ mod rejected;
 mod requests;
 mod resource;
 mod rule;
+mod sample;
 mod share;
 mod snapshot;
 mod spec;
@@ -89,6 +90,7 @@ pub use resource::{
     Demand, Gpus, Hardware, Mebibytes, Need, Processors, Supply, Taken, could, room,
 };
 pub use rule::{AddRule, Agents, Rule, RuleAction};
+pub use sample::{Load, Magnitude, Observed, Presence, Sample, Twentieths, Work};
 pub use share::{Tenant, TenantUsage};
 pub use spec::{Kind, NoSuchKind, TaskSpec, validate_labels};
 pub use state::{Archived, State};

@@ -35,6 +35,8 @@ pub const PREFETCH_MAX: u32 = 1;
 pub const MODEL_MAX_BYTES: usize = 256;
 /// Models of one back end: a server of a catalogue may have some hundred.
 pub const MODELS_MAX: usize = 512;
+/// Sorts of work of which it is known how long they take on an agent.
+pub const WORKS_MAX: usize = 64;
 /// Bytes that all of an agent's back ends may take in the log, with the models that they offer: they stand in each
 /// registration.
 pub const BACKENDS_MAX_BYTES: usize = 256 * 1024;

@@ -18,6 +18,7 @@ use crate::outcome::Outcome;
 use crate::policy::{Policy, Scope};
 use crate::requests::{self, Requests};
 use crate::rule::Rule;
+use crate::sample::Sample;
 use crate::share::{Account, Tenant};
 use crate::spec::TaskSpec;
 use crate::state::{Meta, State};
@@ -28,7 +29,7 @@ use crate::version::StateVersion;
 /// The format of a state at version 1, which release 0.1.0 reads.
 const FORMAT: u8 = 1;
 /// Of one at any later version: the same, and behind it the back ends, the blobs, the packed request ids, the accounts, the
-/// namespaces, the policies and the rules. Release 0.1.0 does not look at the version, and must not go on from a state that it does not understand.
+/// namespaces, the policies, the rules and the samples. Release 0.1.0 does not look at the version, and must not go on from a state that it does not understand.
 const VERSIONED: u8 = 2;
 
 /// A snapshot at version 1, its fields by their places: the bytes are those of the release before, which can read them.
@@ -99,6 +100,7 @@ impl State {
                     self.namespaces.dump(),
                     self.policies.dump(),
                     self.rules.dump(),
+                    self.samples.dump(),
                 );
                 write(VERSIONED, &later, to)
             }
@@ -125,27 +127,30 @@ impl State {
             Rows<Namespace, NamespaceSettings>,
             Rows<Scope, Policy>,
             Rows<RuleId, Rule>,
+            Rows<AgentId, Sample>,
         );
         let mut format = [0];
         from.read_exact(&mut format)
             .map_err(|_| DecodeError::Empty)?;
-        let (dumped, backends, blobs, packs, accounts, namespaces, policies, rules) = match format {
-            [FORMAT] => (
-                read_body::<Dumped>(from)?,
-                Rows::default(),
-                Rows::default(),
-                Vec::new(),
-                Rows::default(),
-                Rows::default(),
-                Rows::default(),
-                Rows::default(),
-            ),
-            [VERSIONED] => read_body::<Versioned>(from)?,
-            [found] => {
-                let newest = VERSIONED;
-                return Err(DecodeError::Format { found, newest });
-            }
-        };
+        let (dumped, backends, blobs, packs, accounts, namespaces, policies, rules, samples) =
+            match format {
+                [FORMAT] => (
+                    read_body::<Dumped>(from)?,
+                    Rows::default(),
+                    Rows::default(),
+                    Vec::new(),
+                    Rows::default(),
+                    Rows::default(),
+                    Rows::default(),
+                    Rows::default(),
+                    Rows::default(),
+                ),
+                [VERSIONED] => read_body::<Versioned>(from)?,
+                [found] => {
+                    let newest = VERSIONED;
+                    return Err(DecodeError::Format { found, newest });
+                }
+            };
         let (hash_index, hash) = dumped.hash_at;
         let mut state = State {
             meta: dumped.meta,
@@ -162,6 +167,7 @@ impl State {
             namespaces: Table::restore("namespace", namespaces),
             policies: Table::restore("policy", policies),
             rules: Table::restore("rule", rules),
+            samples: Table::restore("sample", samples),
             touched: Touched::default(),
             index: Index::default(),
             hash_at: (hash_index, hash.into_array()),

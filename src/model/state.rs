@@ -26,6 +26,7 @@ use crate::policy::{Policy, Scope};
 use crate::requests::Requests;
 use crate::resource::Taken;
 use crate::rule::Rule;
+use crate::sample::Sample;
 use crate::share::{Account, Tenant};
 use crate::spec::TaskSpec;
 use crate::table::Table;
@@ -82,6 +83,7 @@ pub struct State {
     pub(crate) namespaces: Table<Namespace, NamespaceSettings>,
     pub(crate) policies: Table<Scope, Policy>,
     pub(crate) rules: Table<RuleId, Rule>,
+    pub(crate) samples: Table<AgentId, Sample>,
     /// What stands beside the log, and is referred to.
     pub(crate) blobs: Table<BlobDigest, Blob>,
     pub(crate) index: Index,
@@ -106,6 +108,7 @@ impl Default for State {
             namespaces: Table::new("namespace"),
             policies: Table::new("policy"),
             rules: Table::new("rule"),
+            samples: Table::new("sample"),
             blobs: Table::new("blob"),
             index: Index::default(),
             touched: Touched::default(),
@@ -356,10 +359,10 @@ impl State {
         self.hash_at
     }
 
-    fn summed(&self, sums: impl FnOnce([&dyn Summed; 14]) -> [Sum; 14]) -> [u8; 32] {
+    fn summed(&self, sums: impl FnOnce([&dyn Summed; 15]) -> [Sum; 15]) -> [u8; 32] {
         let mut total = Sum::default();
         total.add(digest("meta", &(), &self.meta));
-        let tables: [&dyn Summed; 14] = [
+        let tables: [&dyn Summed; 15] = [
             &self.tasks,
             &self.specs,
             &self.results,
@@ -374,6 +377,7 @@ impl State {
             &self.namespaces,
             &self.policies,
             &self.rules,
+            &self.samples,
         ];
         for sum in sums(tables) {
             total.merge(sum);

@@ -67,6 +67,9 @@ pub enum Reason {
     /// It holds as many of these tasks as a rule by hand allows.
     #[serde(rename = "c")]
     Capped,
+    /// Its machine is busy with other things, and has had its share of what idle ones get.
+    #[serde(rename = "b")]
+    Busy,
     /// For reasons that a trace has no room for.
     #[serde(rename = "o")]
     Others,
@@ -101,6 +104,9 @@ impl fmt::Display for Reason {
             Reason::Excluded => "a rule excludes such tasks from it",
             Reason::PinnedElsewhere => "a rule pins such tasks to other agents",
             Reason::Capped => "it holds as many such tasks as a rule allows",
+            Reason::Busy => {
+                "its machine is busy with other things: it gets a twentieth of what idle ones do"
+            }
             Reason::Others => "for another reason",
         })
     }
@@ -187,13 +193,13 @@ mod tests {
         AgentId::new(&name).unwrap()
     }
 
-    /// As high as scores get: of as many attempts as an agent has slots, and two terms.
+    /// As high as scores get: of as many attempts as an agent has slots, and as many terms as a formula has.
     fn scored(letter: char) -> Scored {
         let most = 1_000 * i64::from(limit::SLOTS_MAX + limit::PREFETCH_MAX);
         Scored {
             agent: agent(letter),
             score: most,
-            terms: vec![most, 1_000],
+            terms: vec![most, 1_000, 1_000, 2_000, 1_000, 2_000],
         }
     }
 
@@ -224,7 +230,8 @@ mod tests {
             Reason::Kept => Some(Reason::Excluded),
             Reason::Excluded => Some(Reason::PinnedElsewhere),
             Reason::PinnedElsewhere => Some(Reason::Capped),
-            Reason::Capped | Reason::Others => None,
+            Reason::Capped => Some(Reason::Busy),
+            Reason::Busy | Reason::Others => None,
         } {
             all.push(next);
         }
@@ -271,7 +278,7 @@ mod tests {
             "{kept:?}"
         );
         // As many as one cluster is likely to have at once have room whatever the names are.
-        worst.refusals.truncate(12);
+        worst.refusals.truncate(11);
         let bare = Trace {
             runners_up: Vec::new(),
             ..worst.clone()

@@ -52,11 +52,14 @@ impl StateVersion {
     pub const RULES: StateVersion = StateVersion(2);
     /// From which on tasks prefer agents.
     pub const PREFERENCES: StateVersion = StateVersion(2);
+    /// From which on it stands beside decisions what they were made by.
+    pub const OBSERVATIONS: StateVersion = StateVersion(2);
     /// The newest that this release understands, and the one that a new cluster begins with.
     ///
     /// 2: the version is raised by an entry; blobs; settings of back ends; what is given back again waits; what agents
     /// understand; packed request ids; classes of tasks, and how long they wait; who has used how much, and
-    /// settings of namespaces; how agents are chosen; what tasks ask for, and agents have; rules by hand; what tasks prefer.
+    /// settings of namespaces; how agents are chosen; what tasks ask for, and agents have; rules by hand; what tasks prefer; what decisions
+    /// were made by.
     pub const NEWEST: StateVersion = StateVersion(2);
 }
 
@@ -191,6 +194,7 @@ impl SystemCommand {
             | SystemCommand::ExpireDrain { .. }
             | SystemCommand::Retain(_) => StateVersion::FIRST,
             SystemCommand::ExpireRule { .. } => StateVersion::RULES,
+            SystemCommand::Observe(_) => StateVersion::OBSERVATIONS,
             // It comes before what it makes room for. Who proposes it has asked all members first.
             SystemCommand::RaiseVersion { .. } => StateVersion::FIRST,
         }

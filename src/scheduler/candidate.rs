@@ -10,6 +10,7 @@ use model::{
 
 use crate::filter::{self, Room};
 use crate::fleet::AgentView;
+use crate::health::{self, Health, Machines};
 use crate::kept::Holder;
 use crate::rotation::{Rotations, Turn};
 use crate::rules::{RuleSet, Rules};
@@ -28,7 +29,12 @@ pub struct Lens {
     pub claim: Claim,
     /// The rules by hand that concern them.
     pub rules: RuleSet,
+    /// What they are, where it counts how long they take.
+    pub work: Option<WorkNumber>,
 }
+
+/// Of the sorts of work of a round.
+pub type WorkNumber = usize;
 
 /// Who may go to an agent that is kept free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +76,7 @@ impl Lens {
             demand: spec.demand(),
             claim,
             rules: of.rules,
+            work: of.work,
         }
     }
 
@@ -81,6 +88,7 @@ impl Lens {
             demand,
             claim,
             rules,
+            work: None,
         }
     }
 }
@@ -93,6 +101,8 @@ pub struct For<'t> {
     pub rules: RuleSet,
     /// What the task itself prefers of agents.
     pub prefer: &'t [Expression],
+    /// What it is, where the strategy goes by how long it takes.
+    pub work: Option<WorkNumber>,
     /// Those of the task's namespace, and its client, each where the strategy goes by it.
     sorts: Vec<Sort>,
     client: Option<u64>,
@@ -112,6 +122,7 @@ impl<'t> For<'t> {
             formula: score::formula(strategy, prefers),
             prefer: &spec.prefer,
             rules: concerning,
+            work: None,
             sorts: match strategy {
                 Strategy::Spread => Kind::ALL.map(|kind| (spec.namespace.clone(), kind)).into(),
                 _ => Vec::new(),
@@ -138,6 +149,11 @@ pub struct Candidate<'a> {
     pub taken: Taken,
     /// It takes nothing else, but what is of a higher class.
     pub kept_for: Option<Holder>,
+    /// Its machine is busy with other things, and has had its share.
+    pub is_held_back: bool,
+    health: Health,
+    /// How long each sort of work takes there, in thousandths of what it usually does.
+    services: Vec<i64>,
     /// The rules by hand that hold, and those of them that name it.
     rules: Arc<Rules<'a>>,
     naming: RuleSet,
@@ -168,7 +184,7 @@ impl<'a> Candidate<'a> {
     pub fn new(
         (agent, room): (&'a Agent, Room),
         (state, view): (&'a State, &AgentView),
-        rotations: &Rotations,
+        (machines, rotations): (&Machines<'_>, &Rotations),
         rules: &Arc<Rules<'a>>,
     ) -> Candidate<'a> {
         let id = &agent.profile.id;
@@ -179,12 +195,15 @@ impl<'a> Candidate<'a> {
             asking: filter::asking(state, agent, view),
             taken: filter::taken(state, agent, view),
             kept_for: None,
+            is_held_back: machines.hold_back(&agent.profile, &rotations.restraint),
+            health: machines.health(id),
+            services: Vec::new(),
             rules: Arc::clone(rules),
             naming,
             tie: 0,
             name: score::name(id),
             held: state.mix(id),
-            given: view.mix.clone(),
+            given: view.reserved.mix.clone(),
             turns: rotations.turns(id),
         }
     }
@@ -241,7 +260,7 @@ impl<'a> Candidate<'a> {
             Strategy::WeightedRoundRobin => exact(self.turns[1]),
             of_agents => {
                 let formula = score::formula(of_agents, false);
-                (self.of_room().weighted(formula), self.tie)
+                (self.of_agent(lens.work).weighted(formula), self.tie)
             }
         };
         Rank {
@@ -285,9 +304,12 @@ impl<'a> Candidate<'a> {
         counts.sum()
     }
 
-    fn of_room(&self) -> Measure {
+    fn of_agent(&self, work: Option<WorkNumber>) -> Measure {
+        let service = work.and_then(|it| self.services.get(it));
         Measure {
             room: self.room,
+            health: self.health,
+            service: service.map_or(health::USUAL, |it| *it),
             unmet: 0,
             turn: 0,
             own: 0,
@@ -302,7 +324,7 @@ impl<'a> Candidate<'a> {
             turn,
             own: self.own(&of.sorts),
             distance: of.client.map_or(0, |it| score::distance(it, self.name)),
-            ..self.of_room()
+            ..self.of_agent(of.work)
         }
     }
 
@@ -317,6 +339,11 @@ impl<'a> Candidate<'a> {
             self.taken.add(&demand, &gpus);
         }
         self.given.add(spec.sort());
+    }
+
+    /// What the next sort of work takes there.
+    pub fn note_service(&mut self, thousandths: i64) {
+        self.services.push(thousandths);
     }
 
     pub fn note_turns(&mut self, rotations: &Rotations) {

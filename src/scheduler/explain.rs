@@ -8,6 +8,7 @@ use model::{AgentId, Phase, Reason, State, Strategy, Task, TaskId, TaskSpec, Tim
 use crate::candidate::{Candidate, Claim, For};
 use crate::filter;
 use crate::fleet::Fleet;
+use crate::health::Machines;
 use crate::kept::{Holder, kept};
 use crate::order::{self, Ahead};
 use crate::rules::{RuleSet, Rules};
@@ -121,7 +122,7 @@ pub fn would(task: &Task, explanation: &Explanation) -> String {
 
 fn words(strategy: Strategy) -> &'static str {
     match strategy {
-        Strategy::Adaptive => "the least loaded that fits",
+        Strategy::Adaptive => "the best by load and pace",
         Strategy::RoundRobin | Strategy::WeightedRoundRobin => "whose turn it was",
         Strategy::LeastConnections => "the one with the fewest attempts",
         Strategy::IpHash => "the first with room for its client",
@@ -139,11 +140,18 @@ fn waiting(
     not_before: Option<Timestamp>,
 ) -> Explanation {
     let rules = Arc::new(Rules::of(state, now));
-    let of = For::of(state, &rules, spec, &task.user);
+    let mut of = For::of(state, &rules, spec, &task.user);
+    of.work = Some(0);
+    let machines = Machines::of(state, fleet);
     let kept = kept(state, fleet, &rules, now);
     let own = kept.iter().find(|(_, (_, holder))| *holder == task.id);
     let claim = Claim::of(&kept, Some(task.id), spec);
-    let agents = verdicts(state, fleet, (spec, &of, &rules), (&kept, claim));
+    let agents = verdicts(
+        state,
+        (fleet, &machines),
+        (spec, &of, &rules),
+        (&kept, claim),
+    );
     let by_hand = by_hand(state, fleet, (&rules, of.rules), &agents);
     let ahead = order::ahead_of(state, task, now);
     let later = if ahead.is_least { " or later" } else { "" };
@@ -211,7 +219,7 @@ fn by_hand(
     };
     let keeping = agents.iter().filter(by_rule).filter_map(|it| {
         let naming = rules.naming(&state.agent(&it.agent)?.profile);
-        let given = fleet.agents.get(&it.agent).map(|view| &view.mix);
+        let given = fleet.agents.get(&it.agent).map(|view| &view.reserved.mix);
         Some(rules.in_the_way(concerning, naming, [state.mix(&it.agent), given]))
     });
     let keeping = keeping.fold(RuleSet::default(), |all, some| all | some);
@@ -249,13 +257,24 @@ struct Fitting {
 /// Each agent, by id. As long as one has a free slot, none is sent anything ahead.
 fn verdicts(
     state: &State,
-    fleet: &Fleet,
+    (fleet, machines): (&Fleet, &Machines<'_>),
     asked: (&TaskSpec, &For<'_>, &Arc<Rules<'_>>),
     (kept, claim): (&BTreeMap<AgentId, Holder>, Claim),
 ) -> Vec<AgentVerdict> {
+    let (spec, of, rules) = asked;
+    let work = spec.work();
+    let usual = machines.usual_service(&work);
+    let plain = (&spec.demand(), spec.blobs.is_empty());
+    let for_idle_ones = machines.is_for_idle_ones((rules, of.rules), &spec.require, plain);
     let standings = state.agents().map(|agent| {
-        let kept_for = kept.get(&agent.profile.id).copied();
-        let standing = standing(state, fleet, asked, (agent, kept_for, claim));
+        let id = &agent.profile.id;
+        let seen = Seen {
+            machines,
+            for_idle_ones,
+            service: machines.service(id, &work, usual),
+        };
+        let kept_for = kept.get(id).copied();
+        let standing = standing(state, (fleet, seen), asked, (agent, kept_for, claim));
         (agent.profile.id.clone(), standing)
     });
     let standings: Vec<_> = standings.collect();
@@ -271,9 +290,17 @@ fn verdicts(
     verdicts.collect()
 }
 
+/// What an agent is compared by with the others.
+struct Seen<'m> {
+    machines: &'m Machines<'m>,
+    /// Idle machines could run the task, so that hot ones are held back.
+    for_idle_ones: bool,
+    service: i64,
+}
+
 fn standing(
     state: &State,
-    fleet: &Fleet,
+    (fleet, seen): (&Fleet, Seen<'_>),
     (spec, of, rules): (&TaskSpec, &For<'_>, &Arc<Rules<'_>>),
     (agent, kept_for, claim): (&model::Agent, Option<Holder>, Claim),
 ) -> Result<Fitting, Reason> {
@@ -286,11 +313,16 @@ fn standing(
     model::could(agent.profile.supply.as_ref(), &spec.demand())?;
     rules.admit(of.rules, rules.naming(&agent.profile))?;
     filter::accepts_work(agent, &view, room)?;
-    let mut candidate = Candidate::new((agent, room), (state, &view), &fleet.rotations, rules);
+    let known = (seen.machines, &*fleet.rotations);
+    let mut candidate = Candidate::new((agent, room), (state, &view), known, rules);
+    candidate.note_service(seen.service);
     candidate.fits(state, spec.need())?;
     candidate.obeys(of.rules)?;
     candidate.kept_for = kept_for;
     candidate.is_open_to(claim)?;
+    if seen.for_idle_ones && candidate.is_held_back {
+        return Err(Reason::Busy);
+    }
     let turn = fleet.rotations.until(of.strategy(), id);
     Ok(Fitting {
         scored: candidate.measure(of, turn).scored(of.formula, id),
@@ -351,6 +383,10 @@ fn summary(agents: &[AgentVerdict], position: &str) -> String {
             "are not among those to which a rule pins it",
         ),
         (Reason::Capped, "hold as many such tasks as a rule allows"),
+        (
+            Reason::Busy,
+            "are busy with other things, and get only a twentieth of what idle ones do",
+        ),
         (Reason::Lost, "are lost"),
         (Reason::NotConnected, "are not connected"),
         (Reason::Suspect, "are suspect"),

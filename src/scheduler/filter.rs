@@ -1,6 +1,6 @@
 //! Filters: why an agent is no candidate for a task. Each refusal can be shown to a person.
 
-use model::{Agent, AgentState, Asking, Expression, Reason, State, Taken};
+use model::{Agent, AgentState, Asking, Expression, Presence, Reason, State, Taken};
 use mutant::Mutant;
 
 use crate::fleet::AgentView;
@@ -20,8 +20,10 @@ pub fn room(state: &State, agent: &Agent, view: &AgentView) -> Room {
     let slots = agent.profile.slots;
     Room {
         slots,
-        taken: state.busy(&agent.profile.id).saturating_add(view.reserved),
-        capacity: slots.saturating_add(view.prefetch.min(model::PREFETCH_MAX)),
+        taken: state
+            .busy(&agent.profile.id)
+            .saturating_add(view.reserved.attempts),
+        capacity: slots.saturating_add(view.sample.prefetch.min(model::PREFETCH_MAX)),
     }
 }
 
@@ -32,14 +34,11 @@ pub fn accepts_work(agent: &Agent, view: &AgentView, room: Room) -> Result<(), R
     if agent.state == AgentState::Lost {
         return Err(Reason::Lost);
     }
-    if !view.connected {
-        return Err(Reason::NotConnected);
-    }
-    if view.declining {
-        return Err(Reason::Declining);
-    }
-    if view.suspect {
-        return Err(Reason::Suspect);
+    match view.sample.presence {
+        Presence::Open => {}
+        Presence::NotConnected => return Err(Reason::NotConnected),
+        Presence::Declining => return Err(Reason::Declining),
+        Presence::Suspect => return Err(Reason::Suspect),
     }
     if room.taken >= room.capacity {
         return Err(Reason::NoFreeSlot);
@@ -54,7 +53,7 @@ pub fn taken(state: &State, agent: &Agent, view: &AgentView) -> Taken {
     }
     let known = state.taken(&agent.profile.id);
     let mut taken = known.cloned().unwrap_or_default();
-    for demand in &view.demands {
+    for demand in &view.reserved.demands {
         // What has no room will be refused, and takes nothing.
         if let Ok(gpus) = model::room(agent.profile.supply.as_ref(), Some(&taken), demand) {
             taken.add(demand, &gpus);
@@ -66,7 +65,7 @@ pub fn taken(state: &State, agent: &Agent, view: &AgentView) -> Taken {
 /// What an agent's attempts ask its models, by the log and by what was reserved since.
 pub fn asking(state: &State, agent: &Agent, view: &AgentView) -> Asking {
     let mut asking = state.asking(agent);
-    for (model, count) in &view.asking {
+    for (model, count) in &view.reserved.asking {
         let known = asking.entry(model.clone()).or_insert(0);
         *known = known.saturating_add(*count);
     }

@@ -4,8 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use model::{AgentId, BlobDigest, BlobRef, Demand, Mix, TaskSpec};
+use model::{AgentId, BlobDigest, BlobRef, Sample, TaskSpec};
 
+use crate::reserved::Reserved;
 use crate::rotation::Rotations;
 
 /// The agents as the leader sees them now.
@@ -31,20 +32,8 @@ impl Fleet {
 /// One agent's soft state.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AgentView {
-    /// A session on which assignments can be sent.
-    pub connected: bool,
-    /// On that session it said that it would give back whatever it is sent.
-    pub declining: bool,
-    /// Silent for too long: no new work.
-    pub suspect: bool,
-    /// Attempts that it may hold beyond its slots.
-    pub prefetch: u32,
-    /// Placements that are proposed but not applied yet: they count as taken.
-    pub reserved: u32,
-    /// The models that those of them ask.
-    pub asking: model::Asking,
-    /// What they take beyond slots, where that is something; in the order in which they were decided.
-    pub demands: Vec<Demand>,
-    /// How many of them there are of each sort.
-    pub mix: Mix,
+    /// What the leader alone knows: it stands in the log beside the decisions.
+    pub sample: Sample,
+    /// What is decided and not applied yet: it counts as taken.
+    pub reserved: Reserved,
 }

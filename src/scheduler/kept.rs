@@ -148,7 +148,7 @@ fn open<'a>(
             taken: filter::taken(state, agent, view),
             busy: filter::room(state, agent, view).taken,
             naming: rules.naming(&agent.profile),
-            mixes: [state.mix(&agent.profile.id), Some(&view.mix)],
+            mixes: [state.mix(&agent.profile.id), Some(&view.reserved.mix)],
         })
     })
 }

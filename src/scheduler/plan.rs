@@ -9,13 +9,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use model::{
-    AgentId, Assignment, Expression, Namespace, Placement, QueueKey, Reason, Requirement, State,
-    Strategy, TaskId, TaskSpec, Tenant, Timestamp, Trace,
+    AgentId, Assignment, Expression, Namespace, Placement, Principal, QueueKey, Reason,
+    Requirement, State, Strategy, TaskId, TaskSpec, Tenant, Timestamp, Trace, Work,
 };
 
-use crate::candidate::{Candidate, Claim, For, Lens, Wants};
+use crate::candidate::{Candidate, Claim, For, Lens, Wants, WorkNumber};
 use crate::filter;
 use crate::fleet::{AgentView, Fleet};
+use crate::health::Machines;
 use crate::kept::{Holder, kept};
 use crate::order::{self, Became, Line, Turns};
 use crate::ranking::{Ranking, Rankings};
@@ -35,6 +36,14 @@ const NOT_UNDERSTOOD_MAX: usize = 4_096;
 
 /// Decisions of a round, as many as an entry of the log takes of them.
 pub const ROUND_MAX: usize = 256;
+
+/// Operations in one entry; a bound on the time that it takes to apply.
+pub const OPS_PER_ENTRY: usize = 512;
+
+/// Decisions of a round in an entry that has so many operations already.
+pub fn round_max(before: usize) -> usize {
+    ROUND_MAX.min(OPS_PER_ENTRY.saturating_sub(before))
+}
 
 /// What a round starts from.
 #[derive(Debug, Clone, Copy)]
@@ -85,6 +94,9 @@ pub struct Planner<'a> {
     kept: BTreeMap<AgentId, Holder>,
     /// Those by hand that hold.
     rules: Arc<Rules<'a>>,
+    machines: Machines<'a>,
+    /// The sorts of work for which it is looked at how long they take.
+    works: Vec<Work>,
 }
 
 impl<'a> Planner<'a> {
@@ -92,6 +104,11 @@ impl<'a> Planner<'a> {
     pub fn new(state: &'a State, fleet: &'a Fleet, now: Timestamp) -> Planner<'a> {
         let rules = Arc::new(Rules::of(state, now));
         let kept = kept(state, fleet, &rules, now);
+        let machines = Machines::of(state, fleet);
+        let mut rotations = Arc::clone(&fleet.rotations);
+        if !rotations.restraint.is_about(machines.hot()) {
+            Arc::make_mut(&mut rotations).restraint.note(machines.hot());
+        }
         let mut planner = Planner {
             state,
             fleet,
@@ -99,11 +116,13 @@ impl<'a> Planner<'a> {
             open: 0,
             refused: BTreeMap::new(),
             rankings: Rankings::default(),
-            rotations: Arc::clone(&fleet.rotations),
+            rotations,
             quotas: BTreeMap::new(),
             seed: None,
             kept,
             rules,
+            machines,
+            works: Vec::new(),
         };
         let unknown = AgentView::default();
         for agent in state.agents() {
@@ -113,8 +132,8 @@ impl<'a> Planner<'a> {
                 Ok(()) => {
                     let known = (state, view);
                     let rules = &planner.rules;
-                    let mut candidate =
-                        Candidate::new((agent, room), known, &fleet.rotations, rules);
+                    let seen = (&planner.machines, &*planner.rotations);
+                    let mut candidate = Candidate::new((agent, room), known, seen, rules);
                     candidate.kept_for = planner.kept.get(&agent.profile.id).copied();
                     planner.candidates.push(candidate);
                 }
@@ -300,7 +319,8 @@ impl<'a> Planner<'a> {
         if waits || !self.may_run(&spec.namespace) {
             return None;
         }
-        let of = For::of(self.state, &self.rules, spec, asker.user);
+        let mut of = For::of(self.state, &self.rules, spec, asker.user);
+        of.work = (of.strategy() == Strategy::Adaptive).then(|| self.number_of_work(spec.work()));
         let trace = self.decided(spec, &of, asker)?;
         let number = self.number_of(&trace.winner.agent)?;
         let incarnation = self.candidates[number].agent.profile.incarnation;
@@ -401,10 +421,14 @@ impl<'a> Planner<'a> {
         if self.rankings.get(require, wants).is_some() {
             return;
         }
-        let mut ranking = Ranking::default();
+        let lens = wants.0;
+        let asked = (&lens.demand, lens.is_plain);
+        let rules = (&*self.rules, lens.rules);
+        let mut ranking = Ranking::new(self.machines.is_for_idle_ones(rules, require, asked));
         let open = self.candidates.iter().enumerate();
         for (number, candidate) in open.filter(|(_, candidate)| candidate.has_room()) {
-            let fits = candidate.runs(self.state, require, wants.0);
+            let fits = candidate.runs(self.state, require, lens);
+            let fits = fits.and(ranking.admits(candidate));
             ranking.add(candidate.rank(wants, number), fits);
         }
         self.rankings.put(require, wants, ranking);
@@ -417,6 +441,19 @@ impl<'a> Planner<'a> {
         self.rank(&spec.require, plain);
         let ranking = self.rankings.get(&spec.require, plain);
         ranking.is_none_or(Ranking::is_empty)
+    }
+
+    fn number_of_work(&mut self, work: Work) -> WorkNumber {
+        if let Some(known) = self.works.iter().position(|it| *it == work) {
+            return known;
+        }
+        let usual = self.machines.usual_service(&work);
+        for candidate in &mut self.candidates {
+            let agent = &candidate.agent.profile.id;
+            candidate.note_service(self.machines.service(agent, &work, usual));
+        }
+        self.works.push(work);
+        self.works.len() - 1
     }
 
     fn number_of(&self, agent: &AgentId) -> Option<usize> {
@@ -435,6 +472,12 @@ impl<'a> Planner<'a> {
             let rotations = Arc::make_mut(&mut self.rotations);
             rotations.take(strategy, &profile.id, profile.slots);
             candidate.note_turns(rotations);
+        }
+        if !self.machines.hot().is_empty() {
+            let restraint = &mut Arc::make_mut(&mut self.rotations).restraint;
+            restraint.took(&candidate.agent.profile.id, &self.machines);
+            let profile = &candidate.agent.profile;
+            candidate.is_held_back = self.machines.hold_back(profile, restraint);
         }
         if !closes {
             // It may have less of this or that; nothing it has more of within a round.
@@ -457,6 +500,18 @@ pub struct Asker<'t> {
     pub seed: u64,
     /// Agents that were lost under it: taken only where there is no other.
     pub avoided: &'t [AgentId],
+}
+
+impl Asker<'_> {
+    /// Who submits a task, which has no id yet.
+    pub fn of_submit(principal: &Principal, seed: u64) -> Asker<'_> {
+        Asker {
+            user: &principal.name,
+            task: None,
+            seed,
+            avoided: &[],
+        }
+    }
 }
 
 /// What became of the task at the head of a line.

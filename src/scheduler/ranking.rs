@@ -16,9 +16,25 @@ pub struct Ranking {
     /// Why an agent with room does not fit; by number.
     unfit: Vec<Option<Reason>>,
     reasons: BTreeMap<Reason, u32>,
+    /// Some idle machine could run such tasks, now or later: those that are held back may not.
+    is_for_idle_ones: bool,
 }
 
 impl Ranking {
+    pub fn new(is_for_idle_ones: bool) -> Ranking {
+        Ranking {
+            is_for_idle_ones,
+            ..Ranking::default()
+        }
+    }
+
+    pub fn admits(&self, candidate: &Candidate<'_>) -> Result<(), Reason> {
+        match self.is_for_idle_ones && candidate.is_held_back {
+            true => Err(Reason::Busy),
+            false => Ok(()),
+        }
+    }
+
     pub fn add(&mut self, rank: Rank, fits: Result<(), Reason>) {
         match fits {
             Ok(()) => drop(self.order.insert(rank)),
@@ -140,6 +156,7 @@ impl Rankings {
         let left = self.all().zip(left).filter(|(_, fitted)| **fitted);
         for ((require, alike), _) in left {
             let fits = candidate.runs(state, require, alike.lens);
+            let fits = fits.and(alike.ranking.admits(candidate));
             let rank = candidate.rank(alike.wants(), number);
             alike.ranking.add(rank, fits);
         }

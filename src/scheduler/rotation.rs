@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 
 use model::{AGENTS_MAX, AgentId, Strategy};
 
+use crate::health::Restraint;
+
 /// When it comes, and where that is the same, who had the last one longer ago.
 pub type Turn = (u64, u64);
 
@@ -21,6 +23,8 @@ const REMEMBERED: usize = 2 * AGENTS_MAX;
 pub struct Rotations {
     each: Rotation,
     by_slots: Rotation,
+    /// Of hot machines, whatever the strategy.
+    pub(crate) restraint: Restraint,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -1,13 +1,59 @@
 //! Scores: integers in thousandths, lower is better.
 //!
 //! Each [`Strategy`] has a formula: what it looks at (terms), and how much each of these counts. All of them go by what is
-//! *assigned*: a reported load is up to 5 s old, and going by it would send the whole herd to one agent. Ties are broken
+//! *assigned*: a reported load is up to 5 s old, and going by it alone would send the whole herd to one agent, so `adaptive`
+//! looks at both. Ties are broken
 //! by a hash of the agent and the first task of the round, so that equal agents share equally and every machine decides
 //! alike.
 
 use model::{AgentId, Scored, Strategy};
 
 use crate::filter::Room;
+use crate::health::Health;
+
+/// What a formula looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Term {
+    /// Preferences that the agent does not meet.
+    Unmet,
+    /// Attempts for each slot.
+    Queue,
+    /// How far its turn is off.
+    Turn,
+    Attempts,
+    /// How far it is from the task's client.
+    Distance,
+    /// Slots that are free, of all; fewer than none where attempts were sent ahead.
+    Free,
+    /// Attempts of the task's namespace.
+    Own,
+    Cpu,
+    Memory,
+    Latency,
+    /// How long such tasks take there.
+    Service,
+}
+
+impl Term {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Term::Unmet => "unmet",
+            Term::Queue => "queue",
+            Term::Turn => "turn",
+            Term::Attempts => "attempts",
+            Term::Distance => "distance",
+            Term::Free => "free",
+            Term::Own => "own",
+            Term::Cpu => "cpu",
+            Term::Memory => "memory",
+            Term::Latency => "latency",
+            Term::Service => "service",
+        }
+    }
+}
+
+/// A term, and how much it counts, in thousandths.
+pub type Weighted = (Term, i64);
 
 /// How a strategy scores, as the traces of its decisions name it. A formula that changes gets another version: what a
 /// trace says has to be read as it was meant.
@@ -17,83 +63,75 @@ pub struct Formula {
     pub strategy: Strategy,
     /// Whether preferences count, before all else.
     pub prefers: bool,
-    /// What is looked at, in the order of a trace's values.
-    pub terms: &'static [&'static str],
-    /// How much each of them counts, in thousandths.
-    pub weights: &'static [i64],
-}
-
-const ONE: &[i64] = &[1_000];
-
-/// One that looks at no preferences.
-const fn formula_with(
-    version: u32,
-    strategy: Strategy,
-    terms: &'static [&'static str],
-    weights: &'static [i64],
-) -> Formula {
-    Formula {
-        version,
-        strategy,
-        prefers: false,
-        terms,
-        weights,
-    }
+    /// What else is looked at.
+    others: &'static [Weighted],
 }
 
 /// What an unmet preference counts for: more than all else together. A turn is never off by that much, nor has any agent so
 /// many attempts.
-const UNMET: i64 = 1_000_000_000;
+const UNMET: Weighted = (Term::Unmet, 1_000_000_000);
 
-/// The same with preferences before all else.
-const fn preferring(
-    version: u32,
-    strategy: Strategy,
-    terms: &'static [&'static str],
-    weights: &'static [i64],
-) -> Formula {
-    Formula {
-        prefers: true,
-        ..formula_with(version, strategy, terms, weights)
+impl Formula {
+    /// All that is looked at, in the order of a trace's values.
+    pub fn terms(&self) -> impl Iterator<Item = Weighted> + use<> {
+        let unmet = self.prefers.then_some(UNMET);
+        unmet.into_iter().chain(self.others.iter().copied())
+    }
+
+    /// One that looks at no preferences.
+    const fn plain(version: u32, strategy: Strategy, others: &'static [Weighted]) -> Formula {
+        Formula {
+            version,
+            strategy,
+            prefers: false,
+            others,
+        }
+    }
+
+    const fn preferring(version: u32, strategy: Strategy, others: &'static [Weighted]) -> Formula {
+        Formula {
+            prefers: true,
+            ..Formula::plain(version, strategy, others)
+        }
     }
 }
 
-const UNMET_AND_ONE: &[i64] = &[UNMET, 1_000];
+const QUEUE: &[Weighted] = &[(Term::Queue, 1_000)];
+const TURN: &[Weighted] = &[(Term::Turn, 1_000)];
+const ATTEMPTS: &[Weighted] = &[(Term::Attempts, 1_000)];
+const DISTANCE: &[Weighted] = &[(Term::Distance, 1_000)];
+const FREE: &[Weighted] = &[(Term::Free, 1_000)];
+// One more of its own counts more than all that an agent may hold for a slot.
+const OWN: &[Weighted] = &[(Term::Own, 1_000), (Term::Queue, 100)];
+/// Half of it is the machine's [health](crate::health).
+const ADAPTIVE: &[Weighted] = &[
+    (Term::Cpu, 200),
+    (Term::Memory, 150),
+    (Term::Latency, 150),
+    (Term::Queue, 250),
+    (Term::Service, 150),
+];
 
-/// All that there ever were.
-static FORMULAS: [Formula; 16] = [
-    formula_with(1, Strategy::Adaptive, &["queue"], ONE),
-    formula_with(2, Strategy::RoundRobin, &["turn"], ONE),
-    formula_with(3, Strategy::WeightedRoundRobin, &["turn"], ONE),
-    formula_with(4, Strategy::LeastConnections, &["attempts"], ONE),
-    formula_with(5, Strategy::IpHash, &["distance"], ONE),
-    formula_with(6, Strategy::PowerOfTwo, &["queue"], ONE),
-    formula_with(7, Strategy::Binpack, &["free"], ONE),
-    // One more of its own counts more than all that an agent may hold for a slot.
-    formula_with(8, Strategy::Spread, &["own", "queue"], &[1_000, 100]),
-    preferring(9, Strategy::Adaptive, &["unmet", "queue"], UNMET_AND_ONE),
-    preferring(10, Strategy::RoundRobin, &["unmet", "turn"], UNMET_AND_ONE),
-    preferring(
-        11,
-        Strategy::WeightedRoundRobin,
-        &["unmet", "turn"],
-        UNMET_AND_ONE,
-    ),
-    preferring(
-        12,
-        Strategy::LeastConnections,
-        &["unmet", "attempts"],
-        UNMET_AND_ONE,
-    ),
-    preferring(13, Strategy::IpHash, &["unmet", "distance"], UNMET_AND_ONE),
-    preferring(14, Strategy::PowerOfTwo, &["unmet", "queue"], UNMET_AND_ONE),
-    preferring(15, Strategy::Binpack, &["unmet", "free"], UNMET_AND_ONE),
-    preferring(
-        16,
-        Strategy::Spread,
-        &["unmet", "own", "queue"],
-        &[UNMET, 1_000, 100],
-    ),
+/// All that there ever were. `adaptive` went by the queue alone at first.
+static FORMULAS: [Formula; 18] = [
+    Formula::plain(1, Strategy::Adaptive, QUEUE),
+    Formula::plain(2, Strategy::RoundRobin, TURN),
+    Formula::plain(3, Strategy::WeightedRoundRobin, TURN),
+    Formula::plain(4, Strategy::LeastConnections, ATTEMPTS),
+    Formula::plain(5, Strategy::IpHash, DISTANCE),
+    Formula::plain(6, Strategy::PowerOfTwo, QUEUE),
+    Formula::plain(7, Strategy::Binpack, FREE),
+    Formula::plain(8, Strategy::Spread, OWN),
+    Formula::preferring(9, Strategy::Adaptive, QUEUE),
+    Formula::preferring(10, Strategy::RoundRobin, TURN),
+    Formula::preferring(11, Strategy::WeightedRoundRobin, TURN),
+    Formula::preferring(12, Strategy::LeastConnections, ATTEMPTS),
+    Formula::preferring(13, Strategy::IpHash, DISTANCE),
+    Formula::preferring(14, Strategy::PowerOfTwo, QUEUE),
+    Formula::preferring(15, Strategy::Binpack, FREE),
+    Formula::preferring(16, Strategy::Spread, OWN),
+    Formula::plain(17, Strategy::Adaptive, ADAPTIVE),
+    Formula::preferring(18, Strategy::Adaptive, ADAPTIVE),
 ];
 
 /// The one that a decision was made by; `None`: of a later release.
@@ -104,26 +142,26 @@ pub fn formula_of(policy_version: u32) -> Option<&'static Formula> {
 
 /// The one that decisions are made by now, of tasks for which somebody prefers some agents, or nobody any.
 pub fn formula(strategy: Strategy, prefers: bool) -> &'static Formula {
-    let plain = match strategy {
-        Strategy::Adaptive => 0,
-        Strategy::RoundRobin => 1,
-        Strategy::WeightedRoundRobin => 2,
-        Strategy::LeastConnections => 3,
-        Strategy::IpHash => 4,
-        Strategy::PowerOfTwo => 5,
-        Strategy::Binpack => 6,
-        Strategy::Spread => 7,
+    let (plain, preferring) = match strategy {
+        Strategy::Adaptive => (16, 17),
+        Strategy::RoundRobin => (1, 9),
+        Strategy::WeightedRoundRobin => (2, 10),
+        Strategy::LeastConnections => (3, 11),
+        Strategy::IpHash => (4, 12),
+        Strategy::PowerOfTwo => (5, 13),
+        Strategy::Binpack => (6, 14),
+        Strategy::Spread => (7, 15),
     };
-    match prefers {
-        true => &FORMULAS[plain + 8],
-        false => &FORMULAS[plain],
-    }
+    &FORMULAS[if prefers { preferring } else { plain }]
 }
 
 /// What is known of an agent that could take a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Measure {
     pub room: Room,
+    pub health: Health,
+    /// How long such tasks take there, in thousandths of what they usually do.
+    pub service: i64,
     /// Preferences that it does not meet.
     pub unmet: u32,
     /// How far its turn is off, in thousandths of a turn.
@@ -135,34 +173,30 @@ pub struct Measure {
 }
 
 impl Measure {
-    /// Attempts for each slot.
-    fn queue(self) -> i64 {
-        i64::from(self.room.taken) * 1_000 / i64::from(self.room.slots.max(1))
-    }
-
-    /// Slots that are free, of all; fewer than none where attempts were sent ahead.
-    fn free(self) -> i64 {
-        1_000 - self.queue()
-    }
-
-    /// The terms of a formula.
-    fn terms(self, formula: &Formula) -> impl Iterator<Item = i64> {
-        let unmet = formula.prefers.then_some(i64::from(self.unmet) * 1_000);
-        let (first, second) = match formula.strategy {
-            Strategy::Adaptive | Strategy::PowerOfTwo => (self.queue(), None),
-            Strategy::RoundRobin | Strategy::WeightedRoundRobin => (self.turn, None),
-            Strategy::LeastConnections => (i64::from(self.room.taken) * 1_000, None),
-            Strategy::IpHash => (thousandths(self.distance), None),
-            Strategy::Binpack => (self.free(), None),
-            Strategy::Spread => (i64::from(self.own) * 1_000, Some(self.queue())),
-        };
-        unmet.into_iter().chain([first]).chain(second)
+    /// In thousandths.
+    fn term(self, term: Term) -> i64 {
+        let taken = i64::from(self.room.taken) * 1_000;
+        let queue = taken / i64::from(self.room.slots.max(1));
+        match term {
+            Term::Unmet => i64::from(self.unmet) * 1_000,
+            Term::Queue => queue,
+            Term::Turn => self.turn,
+            Term::Attempts => taken,
+            Term::Distance => thousandths(self.distance),
+            Term::Free => 1_000 - queue,
+            Term::Own => i64::from(self.own) * 1_000,
+            Term::Cpu => self.health.cpu,
+            Term::Memory => self.health.memory,
+            Term::Latency => self.health.latency,
+            Term::Service => self.service,
+        }
     }
 
     /// The weighted sum of the terms.
     pub fn weighted(self, formula: &Formula) -> i64 {
-        let weighted = self.terms(formula).zip(formula.weights);
-        weighted.map(|(term, weight)| term * weight).sum::<i64>() / 1_000
+        let weighted = formula.terms();
+        let weighted = weighted.map(|(term, weight)| self.term(term) * weight);
+        weighted.sum::<i64>() / 1_000
     }
 
     /// The score with its terms, as a trace shows it.
@@ -170,7 +204,7 @@ impl Measure {
         Scored {
             agent: agent.clone(),
             score: self.weighted(formula),
-            terms: self.terms(formula).collect(),
+            terms: formula.terms().map(|(term, _)| self.term(term)).collect(),
         }
     }
 }

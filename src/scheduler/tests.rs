@@ -2,6 +2,7 @@
 
 mod by_hand;
 mod files;
+mod health;
 mod order;
 mod resources;
 mod shares;
@@ -13,8 +14,8 @@ use std::collections::BTreeMap;
 
 use model::{
     AgentId, AgentProfile, Command, DrainAgent, End, Entry, Expression, Fence, Generation,
-    Incarnation, Millis, Namespace, Op, Outcome, Principal, Reason, Role, Stamped, State, Submit,
-    SystemCommand, TaskId, TaskSpec, Timestamp, Verdict,
+    Incarnation, Millis, Namespace, Op, Outcome, Presence, Principal, Reason, Role, Sample,
+    Stamped, State, Submit, SystemCommand, TaskId, TaskSpec, Timestamp, Verdict,
 };
 
 use crate::score::tie;
@@ -182,7 +183,10 @@ fn id(name: &str) -> AgentId {
 /// Everybody connected, nothing sent ahead.
 fn fleet(state: &State) -> Fleet {
     let view = AgentView {
-        connected: true,
+        sample: Sample {
+            presence: Presence::Open,
+            ..Sample::default()
+        },
         ..AgentView::default()
     };
     let agents = state
@@ -238,8 +242,8 @@ fn the_agent_with_the_least_assigned_for_its_slots_comes_first() {
         let agents = [("a1", slots1, "a"), ("a2", slots2, "a")];
         let state = cluster(&agents, &[task("")]);
         let mut fleet = fleet(&state);
-        fleet.agents.get_mut(&id("a1")).unwrap().reserved = taken1;
-        fleet.agents.get_mut(&id("a2")).unwrap().reserved = taken2;
+        fleet.agents.get_mut(&id("a1")).unwrap().reserved.attempts = taken1;
+        fleet.agents.get_mut(&id("a2")).unwrap().reserved.attempts = taken2;
         let case = format!("{taken1} of {slots1} or {taken2} of {slots2}");
         assert_eq!(chosen(&state, &fleet), [(1, wanted.to_owned())], "{case}");
     }
@@ -359,7 +363,7 @@ fn older_tasks_go_first_and_taken_ones_are_left_out() {
 fn placements_that_are_not_applied_yet_take_room() {
     let state = cluster(&[("a1", 2, "a")], &vec![task(""); 4]);
     let mut fleet = fleet(&state);
-    fleet.agents.get_mut(&id("a1")).unwrap().reserved = 1;
+    fleet.agents.get_mut(&id("a1")).unwrap().reserved.attempts = 1;
     assert_eq!(chosen(&state, &fleet).len(), 1);
 }
 
@@ -400,8 +404,8 @@ fn agents_without_a_session_or_silent_get_nothing_and_why_says_so() {
         &[task("zone=a")],
     );
     let mut fleet = fleet(&state);
-    fleet.agents.get_mut(&id("a1")).unwrap().connected = false;
-    fleet.agents.get_mut(&id("a2")).unwrap().suspect = true;
+    fleet.agents.get_mut(&id("a1")).unwrap().sample.presence = Presence::NotConnected;
+    fleet.agents.get_mut(&id("a2")).unwrap().sample.presence = Presence::Suspect;
     assert_eq!(chosen(&state, &fleet), []);
     let explanation = explain(&state, &fleet, NOW, TaskId(1)).expect("it is known");
     let reasons: Vec<_> = explanation
@@ -437,9 +441,9 @@ fn agents_that_are_closed_get_nothing_and_why_says_by_what() {
     };
     apply(&mut state, vec![asked(cordon), drain("a2", 1_000)]);
     let mut fleet = fleet(&state);
-    fleet.agents.get_mut(&id("a3")).unwrap().declining = true;
+    fleet.agents.get_mut(&id("a3")).unwrap().sample.presence = Presence::Declining;
     // What passes by itself is no better answer.
-    fleet.agents.get_mut(&id("a1")).unwrap().connected = false;
+    fleet.agents.get_mut(&id("a1")).unwrap().sample.presence = Presence::NotConnected;
     assert_eq!(chosen(&state, &fleet), []);
     let explained = explain(&state, &fleet, NOW, TaskId(1)).expect("it is known");
     let reasons: Vec<_> = explained
@@ -512,16 +516,16 @@ fn an_agent_gets_no_more_questions_than_its_back_ends_may_answer_and_why_says_so
     let mut fleet = fleet(&state);
     // One is on its way there, and not in the log yet.
     let view = fleet.agents.get_mut(&id("a1")).unwrap();
-    view.reserved = 1;
-    view.asking.insert("m".into(), 1);
+    view.reserved.attempts = 1;
+    view.reserved.asking.insert("m".into(), 1);
     let mut counts = BTreeMap::new();
     for (_, agent) in chosen(&state, &fleet) {
         *counts.entry(agent).or_insert(0) += 1;
     }
     assert_eq!(counts, BTreeMap::from([("a1".into(), 1), ("a2".into(), 3)]));
     let view = fleet.agents.get_mut(&id("a1")).unwrap();
-    view.asking.insert("m".into(), 2);
-    fleet.agents.get_mut(&id("a2")).unwrap().connected = false;
+    view.reserved.asking.insert("m".into(), 2);
+    fleet.agents.get_mut(&id("a2")).unwrap().sample.presence = Presence::NotConnected;
     let explained = explain(&state, &fleet, NOW, TaskId(1)).expect("it is known");
     assert_eq!(explained.agents[0].standing, Err(Reason::BackendsFull));
     assert!(

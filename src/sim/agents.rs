@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::conn::{self, Conn, Ends, Line};
+use crate::dice::Dice;
 use crate::network::Place;
 use crate::process;
 use crate::reactor::Signal;
@@ -282,7 +283,7 @@ impl Agent {
             boot.clone(),
             records,
         )));
-        drop(SimRuntime::spawn(tick(boot.clone())));
+        drop(SimRuntime::spawn(tick(world.clone(), boot.clone())));
         for controller in world.controllers.keys() {
             drop(SimRuntime::spawn(keep_connected(
                 world.clone(),
@@ -411,14 +412,34 @@ async fn keep_journal(
     }
 }
 
-async fn tick(boot: Arc<AgentBoot>) {
+/// A machine that is mostly its own; now and then all of it is used by others.
+fn load(dice: &Dice) -> Load {
+    let cpu = u32::try_from(dice.below(1_001)).unwrap_or(0);
+    let (cpu, own) = match dice.permille(100) {
+        true => (1_000, 0),
+        false => (
+            cpu,
+            u32::try_from(dice.within(u64::from(cpu / 2)..1_001))
+                .unwrap_or(0)
+                .min(cpu),
+        ),
+    };
+    Load {
+        cpu,
+        own,
+        memory: u32::try_from(dice.below(1_001)).unwrap_or(0),
+        at: Timestamp::default(),
+    }
+}
+
+async fn tick(world: Arc<World>, boot: Arc<AgentBoot>) {
     let mut paused = boot.agent.paused.follow();
     let mut next_status = Duration::ZERO;
     while boot.is_alive() && paused.wait_for(|paused| !paused).await.is_ok() {
         boot.inputs.send(Input::Tick).ok();
         if next_status.is_zero() {
             next_status = STATUS;
-            boot.inputs.send(Input::Load(Load::default())).ok();
+            boot.inputs.send(Input::Load(load(&world.dice))).ok();
         }
         next_status = next_status.saturating_sub(TICK);
         SimRuntime::sleep(TICK).await;

@@ -109,14 +109,22 @@ impl Ends {
                 self.controller.renewals.send(renewal).ok();
                 return;
             }
-            Body::Status(status) => dispatch::Input::Status {
-                session,
-                load: dispatch::Load::default(),
-                intake: match status.draining {
-                    true => dispatch::Intake::Closed,
-                    false => dispatch::Intake::Open,
-                },
-            },
+            Body::Status(status) => {
+                let told = status.status.unwrap_or_default();
+                dispatch::Input::Status {
+                    session,
+                    load: dispatch::Load {
+                        cpu: told.cpu_load,
+                        others: told.cpu_of_others(),
+                        memory: told.mem_usage,
+                        latency_us: told.net_latency,
+                    },
+                    intake: match status.draining {
+                        true => dispatch::Intake::Closed,
+                        false => dispatch::Intake::Open,
+                    },
+                }
+            }
             Body::Known(known) => dispatch::Input::Known {
                 session,
                 attempts: known.attempts.into_iter().map(model::Fence::from).collect(),

@@ -13,6 +13,7 @@ use model::{AgentId, Event, Fence, Op, State, TaskId, Timestamp};
 use raft::parts::{Batch, NodeId, Payload, payloads_of};
 use raft::{AppliedBatch, BatchKind};
 
+use crate::again::{self, Entries};
 use crate::books::{Asked, Books, Entry, Plans};
 use crate::controller::MORNING;
 use crate::report::Counts;
@@ -56,8 +57,7 @@ struct Seen {
     events: BTreeMap<u64, Vec<Event>>,
     /// What came to any disk, by term and index, until it is known which of it was decided.
     written: BTreeMap<(u64, u64), Payload>,
-    /// What each entry asked for.
-    asked: BTreeMap<u64, Vec<Op>>,
+    entries: Entries,
     /// Whose submit became which task.
     submits: BTreeMap<TaskId, Asked>,
     plans: Plans,
@@ -367,17 +367,23 @@ impl Judge {
         for (index, events) in &events {
             books.enter(&Entry {
                 index: *index,
-                ops: seen.asked.get(index).map_or(&[], Vec::as_slice),
+                ops: match seen.entries.get(index) {
+                    Some((_, Some(entry))) => &entry.ops,
+                    Some((_, None)) | None => &[],
+                },
                 events,
                 submits: &seen.submits,
                 plans: &seen.plans,
                 ran: &seen.ran,
             });
         }
-        for (rule, what) in books.broken {
+        let entries = std::mem::take(&mut seen.entries);
+        let hash_of = |index| seen.hashes.get(&index).map(|(hash, _)| *hash);
+        let (broken, decided) = again::decide(entries, hash_of);
+        for (rule, what) in books.broken.into_iter().chain(broken) {
             self.note(&mut seen, rule, what);
         }
-        for (what, count) in books.looked {
+        for (what, count) in books.looked.into_iter().chain(decided) {
             *seen.counts.entry(what).or_default() += count;
         }
         for (fence, index) in std::mem::take(&mut seen.acknowledged) {
@@ -403,9 +409,7 @@ impl Seen {
         let written = self.written.remove(&(batch.term, batch.index));
         let entry = written.and_then(|payload| payload.take_entry().ok());
         let is_written = entry.is_some() || batch.events.is_empty();
-        if let Some(entry) = entry {
-            self.asked.insert(batch.index, entry.ops);
-        }
+        self.entries.insert(batch.index, (batch.term, entry));
         for event in &batch.events {
             if let Event::TaskQueued { task: id } = event
                 && let (Some(task), Some(spec)) = (state.task(*id), state.spec(*id))

@@ -18,6 +18,7 @@
 //! Left out: sockets, TLS and gRPC, sled (a map stands behind the write-ahead files, whose bytes are the product's), blobs,
 //! and processes. These have tests of their own, on real disks and in real processes.
 
+mod again;
 mod agents;
 mod books;
 mod by_hand;

@@ -23,6 +23,7 @@ mod shown;
 use std::collections::{BTreeMap, BTreeSet};
 
 use model::{AgentId, Applied, Op, Stamped, State, Timestamp};
+use scheduler::{Remade, Remaking};
 
 use self::answers::Answers;
 use self::book::Book;
@@ -125,7 +126,8 @@ fn replayable(evidence: &Evidence) -> Result<(&Log, u64), String> {
 struct Player<'e> {
     evidence: &'e Evidence,
     replay: &'e mut Replay,
-    state: State,
+    /// The state, and what was decided on it.
+    remaking: Remaking,
     membership: u64,
     ledger: Ledger,
     answers: Answers<'e>,
@@ -138,7 +140,7 @@ impl<'e> Player<'e> {
         Player {
             evidence,
             replay,
-            state: State::default(),
+            remaking: Remaking::from(State::default()),
             membership: 0,
             ledger: Ledger::new(&evidence.history),
             answers: Answers::new(&evidence.history),
@@ -159,7 +161,7 @@ impl<'e> Player<'e> {
         let book = &mut self.replay.book;
         self.answers.end(through, book);
         book.saw(Invariant::I6, 1);
-        for unsound in model::invariant::check(&self.state) {
+        for unsound in model::invariant::check(self.remaking.state()) {
             book.note(Violation::new(Kind::Unsound, unsound).entry(through));
         }
         (self.replay.assigned, self.replay.at_most_once) = self.ledger.into_assigned();
@@ -169,14 +171,16 @@ impl<'e> Player<'e> {
         let LogEntry { index, term, .. } = *entry;
         let bytes = match &entry.content {
             Content::Blank => {
-                self.state.note_index(index, term);
-                self.answers.at(index, &self.state, &mut self.replay.book);
+                self.remaking.note_index(index, term);
+                self.answers
+                    .at(index, self.remaking.state(), &mut self.replay.book);
                 return Ok(());
             }
             Content::Membership => {
-                self.state.note_index(index, term);
+                self.remaking.note_index(index, term);
                 self.membership = index;
-                self.answers.at(index, &self.state, &mut self.replay.book);
+                self.answers
+                    .at(index, self.remaking.state(), &mut self.replay.book);
                 return Ok(());
             }
             Content::Operations(bytes) => bytes,
@@ -185,12 +189,13 @@ impl<'e> Player<'e> {
             .map_err(|error| format!("entry {index} can't be decoded by this harness: {error}"))?;
         let ops = decoded.ops.clone();
         let wall = decoded.wall;
-        let applied = self.state.apply(Stamped {
+        let (remade, applied) = self.remaking.apply(Stamped {
             index,
             term,
             membership: self.membership,
             entry: decoded,
         });
+        self.decided(index, remade);
         if !self.evidence.history.heard.is_empty() && !applied.events.is_empty() {
             let shown = (0..).zip(&applied.events);
             let shown = shown.map(|(n, event)| wire::convert::event(event, (index, n), wall));
@@ -200,20 +205,36 @@ impl<'e> Player<'e> {
         let step = Step {
             index,
             term,
-            now: self.state.time(),
+            now: self.remaking.state().time(),
             ops: &ops,
             applied: &applied,
         };
         self.ledger.take(&step, &mut self.replay.book);
-        self.answers.take(&step, &self.state, &mut self.replay.book);
+        let state = self.remaking.state();
+        self.answers.take(&step, state, &mut self.replay.book);
         Ok(())
+    }
+
+    /// Whether the decisions of an entry are those that its leader had to come to.
+    fn decided(&mut self, index: u64, remade: Remade) {
+        match remade {
+            Remade::Nothing | Remade::Unknown(_) => {}
+            Remade::Same(decisions) => {
+                self.replay.book.saw(Invariant::I12, decisions as u64);
+            }
+            Remade::Different(what) => {
+                self.replay.book.saw(Invariant::I12, 1);
+                let violation = Violation::new(Kind::DecidedOtherwise, what).entry(index);
+                self.replay.book.note(violation);
+            }
+        }
     }
 
     fn compare_hash(&mut self, index: u64) {
         let Some(shown) = self.hashes.remove(&index) else {
             return;
         };
-        let hash = hex::encode(self.state.hash());
+        let hash = hex::encode(self.remaking.state().hash());
         for (member, told) in shown {
             self.replay.book.saw(Invariant::I6, 1);
             if told != hash {

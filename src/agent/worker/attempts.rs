@@ -34,6 +34,8 @@ pub(super) enum Phase {
     Running {
         ending: Option<Ending>,
         urgency: Urgency,
+        /// It is a question to a model.
+        asks: bool,
     },
     /// For the journal, again.
     Recording(Box<Verdict>),
@@ -102,6 +104,11 @@ impl Attempt {
             gpus: Gpus::new(),
             phase,
         }
+    }
+
+    /// Whether a model answers it now.
+    pub fn asks(&self) -> bool {
+        matches!(self.phase, Phase::Running { asks: true, .. })
     }
 
     pub fn is_running(&self) -> bool {
@@ -177,7 +184,9 @@ impl Worker {
         attempt.phase = Phase::Running {
             ending: None,
             urgency: Urgency::None,
+            asks: spec.inference.is_some(),
         };
+        self.asked |= spec.inference.is_some();
         out.push(Effect::Start(executor::Attempt {
             fence,
             number: attempt.number,

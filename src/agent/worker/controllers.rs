@@ -37,7 +37,13 @@ impl Worker {
     }
 
     pub(super) fn on_load(&mut self, load: Load, out: &mut Vec<Effect>) {
-        self.load = load;
+        // A back end is no process of the agent's, and answers for it: its share of the load is not known.
+        let asks = self.attempts.values().any(Attempt::asks);
+        let is_ours = std::mem::take(&mut self.asked) || asks;
+        self.load = Load {
+            own: if is_ours { load.cpu } else { load.own },
+            ..load
+        };
         self.say_status_to_all(out);
     }
 
@@ -184,6 +190,7 @@ impl Worker {
         let status = v1::DeviceStatus {
             id: self.nature.id.to_string(),
             cpu_load: self.load.cpu,
+            own_cpu_load: Some(self.load.own),
             mem_usage: self.load.memory,
             net_latency: peer.latency_micros,
             timestamp: self.load.at.0,
@@ -228,6 +235,7 @@ impl Worker {
             Phase::Running {
                 ending: known,
                 urgency: told,
+                ..
             } => {
                 known.get_or_insert(ending);
                 if *told < urgency {

@@ -42,6 +42,8 @@ const SETTLED_MAX: usize = 65_536;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Load {
     pub cpu: u32,
+    /// Of that, what the agent and its attempts use.
+    pub own: u32,
     pub memory: u32,
     /// Wall time of the measurement.
     pub at: Timestamp,
@@ -79,6 +81,8 @@ pub struct Worker {
     settled: HashSet<Fence>,
     settled_order: VecDeque<Fence>,
     load: Load,
+    /// A model was asked since the load was measured last.
+    asked: bool,
     trouble: Trouble,
     /// Attempts that run, and of which nobody was told yet.
     fresh: Vec<Fence>,
@@ -102,6 +106,7 @@ impl Worker {
             settled: HashSet::new(),
             settled_order: VecDeque::new(),
             load: Load::default(),
+            asked: false,
             trouble: Trouble::default(),
             fresh: Vec::new(),
         };

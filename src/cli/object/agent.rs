@@ -33,6 +33,8 @@ pub fn agent_json(agent: &v1::Agent) -> Value {
         "incarnation": text(&agent.incarnation),
         "registered_index": agent.registered_index,
         "status": agent.status.as_ref().map(status_json),
+        "health": agent.health,
+        "hot": agent.hot,
         "attempts": agent.attempts.iter().map(attempt).collect::<Vec<_>>(),
         "cordon": agent.cordon.as_ref().map(cordon_json),
         "backends": agent.backends.iter().map(|backend| json!({
@@ -65,6 +67,7 @@ fn status_json(status: &v1::DeviceStatus) -> Value {
     json!({
         "id": status.id,
         "cpu_load": status.cpu_load,
+        "own_cpu_load": status.own_cpu_load,
         "mem_usage": status.mem_usage,
         "net_latency": (status.net_latency > 0).then_some(status.net_latency),
         "timestamp": time(Some(status.timestamp)),
@@ -82,6 +85,7 @@ pub fn agent_table(agents: &[v1::Agent], width: Width) -> String {
             "MEMORY",
             "LABELS",
             "LATENCY",
+            "HEALTH",
             "CONNECTED",
             "LIMITS",
             "VERSION",
@@ -104,6 +108,7 @@ pub fn agent_table(agents: &[v1::Agent], width: Width) -> String {
         if width == Width::Wide {
             row.extend([
                 cell(&status.map(latency).unwrap_or_default()),
+                agent.health.map_or_else(|| "-".into(), score),
                 if agent.connected {
                     "yes".into()
                 } else {
@@ -170,7 +175,13 @@ pub fn agent_detail(agent: &v1::Agent, now: u64) -> String {
         (
             "cpu",
             status
-                .map(|status| percent(status.cpu_load))
+                .map(|status| match status.own_cpu_load {
+                    None => percent(status.cpu_load),
+                    Some(_) => {
+                        let others = percent(status.cpu_of_others());
+                        format!("{}, {others} by others", percent(status.cpu_load))
+                    }
+                })
                 .unwrap_or_default(),
         ),
         (
@@ -180,6 +191,7 @@ pub fn agent_detail(agent: &v1::Agent, now: u64) -> String {
                 .unwrap_or_default(),
         ),
         ("latency", status.map(latency).unwrap_or_default()),
+        ("health", health(agent)),
         ("last status", heard.unwrap_or_default()),
         ("limits by", agent.limits.clone()),
         ("version", agent.version.clone()),
@@ -191,6 +203,25 @@ pub fn agent_detail(agent: &v1::Agent, now: u64) -> String {
     ];
     rows.retain(|(_, value)| !value.is_empty());
     fields(&rows)
+}
+
+/// Empty where nobody could say.
+fn health(agent: &v1::Agent) -> String {
+    let Some(health) = agent.health else {
+        return String::new();
+    };
+    let hot = match agent.hot {
+        true => {
+            "; busy with other things: of tasks that idle agents could run it gets a twentieth of what they do"
+        }
+        false => "",
+    };
+    format!("{} (lower is better){hot}", score(health))
+}
+
+/// Thousandths.
+fn score(thousandths: u32) -> String {
+    format!("{}.{:03}", thousandths / 1_000, thousandths % 1_000)
 }
 
 /// Empty for one that is open for work.
@@ -258,7 +289,10 @@ mod tests {
                 mem_usage: 300,
                 net_latency: 850,
                 timestamp: 1_767_225_600_000,
+                own_cpu_load: Some(100),
             }),
+            health: Some(201),
+            hot: false,
             attempts: vec![v1::Fence {
                 task: 4,
                 generation: 1,

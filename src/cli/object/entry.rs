@@ -4,13 +4,16 @@
 //! be on a screen.
 
 use model::{
-    Assignment, Command, DrainAgent, End, Op, Strategy, Submit, SystemCommand, TaskSpec, Verdict,
+    Assignment, Command, DrainAgent, End, Observed, Op, Presence, Sample, Strategy, Submit,
+    SystemCommand, TaskSpec, Verdict,
 };
 
 use crate::shell;
 
 /// Characters of a command that are shown.
 const COMMAND: usize = 80;
+/// Agents of which is told what was seen of them.
+const SAMPLES: usize = 8;
 
 pub fn op_words(op: &Op) -> String {
     match op {
@@ -91,6 +94,7 @@ fn system_words(command: &SystemCommand) -> String {
             cluster_id,
             generation,
         } => format!("found cluster {cluster_id}, generation {}", generation.0),
+        SystemCommand::Observe(observed) => observed_words(observed),
         SystemCommand::Assign(Assignment { task, placement }) => {
             format!("assign {task} to {}", placement.agent)
         }
@@ -106,6 +110,37 @@ fn system_words(command: &SystemCommand) -> String {
         ),
         SystemCommand::RaiseVersion { to } => format!("raise the state version to {to}"),
     }
+}
+
+/// By what the decisions of the entry were made: what is new of agents since the decisions before.
+fn observed_words(observed: &Observed) -> String {
+    let samples = observed.samples.iter();
+    let samples = samples.take(SAMPLES).map(|(agent, sample)| {
+        let Sample { presence, load, .. } = sample;
+        let presence = match presence {
+            Presence::Open => "open",
+            Presence::NotConnected => "not connected",
+            Presence::Declining => "declining",
+            Presence::Suspect => "suspect",
+        };
+        format!(
+            "{agent} is {presence}, cpu {}%, {}% by others, memory {}%",
+            load.cpu.thousandths() / 10,
+            load.others.thousandths() / 10,
+            load.memory.thousandths() / 10
+        )
+    });
+    let samples: Vec<String> = samples.collect();
+    let more = match observed.samples.len().saturating_sub(SAMPLES) {
+        0 => String::new(),
+        more => format!("; {more} more"),
+    };
+    let news = match samples.is_empty() {
+        true => "nothing new of any agent".to_owned(),
+        false => samples.join("; "),
+    };
+    let (applied, round) = (observed.applied, observed.round);
+    format!("decided on the state after entry {applied}, round {round}: {news}{more}")
 }
 
 fn spec_words(spec: &TaskSpec) -> String {

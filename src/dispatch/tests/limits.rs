@@ -361,7 +361,7 @@ fn room_that_counted_twice_is_used_once_the_proposal_is_answered() {
     assert!(leader.held.is_empty(), "the third task counts twice");
     leader.answer_proposal(third);
     let ops = held_ops(&leader);
-    let [Op::System(SystemCommand::Assign(assignment))] = &ops[..] else {
+    let [Op::System(SystemCommand::Assign(assignment)), ..] = &ops[..] else {
         panic!("{ops:?}");
     };
     assert_eq!(assignment.task, TaskId(4));

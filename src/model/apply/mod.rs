@@ -7,6 +7,7 @@
 //! - [`cancel`], [`agents`], [`expire`]: cancels, registrations, leases, deadlines;
 //! - [`blobs`]: who refers to what stands beside the log;
 //! - [`cordon`], [`backend`], [`namespace`], [`policy`], [`rule`] (and [`contradiction`]): what people decide on an agent, its back ends, who shares, how agents are chosen, and which;
+//! - [`observe`]: what the leader saw of the agents;
 //! - [`archive`]: what leaves memory, and what the archive drops.
 //! - [`join_token`]: who may join, and who did.
 //!
@@ -24,6 +25,7 @@ mod expire;
 mod finish;
 mod join_token;
 mod namespace;
+mod observe;
 mod policy;
 mod rule;
 pub(crate) mod submit;
@@ -150,6 +152,7 @@ impl State {
                 cluster_id,
                 generation,
             } => self.found(cluster_id, generation, step),
+            SystemCommand::Observe(observed) => self.observe(observed),
             SystemCommand::Assign(assignment) => self.assign(assignment, step),
             SystemCommand::ExpireLease { agent, incarnation } => {
                 self.expire_lease(&agent, incarnation, step)

@@ -1,5 +1,6 @@
 //! The same as `exemplars`, of what came with state version 2.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::exemplars::{Named, by_ann, entry, lived};
@@ -8,9 +9,10 @@ use super::world::{
 };
 use crate::{
     AddRule, AgentProfile, AgentProtocol, Agents, Assignment, Attachment, BlobRef, Bulk, Class,
-    Command, End, Entry, Event, Hardware, Kind, Millis, Namespace, Op, Outcome, OutcomeBlobs,
-    Placement, Reason, RuleAction, RuleId, Scope, SetBackend, SetNamespace, SetPolicy, SpecBlobs,
-    Stamped, State, StateVersion, Strategy, Supply, SystemCommand, TaskId, Timestamp,
+    Command, End, Entry, Event, Hardware, Kind, Load, Magnitude, Millis, Namespace, Observed, Op,
+    Outcome, OutcomeBlobs, Placement, Presence, Reason, RuleAction, RuleId, Sample, Scope,
+    SetBackend, SetNamespace, SetPolicy, SpecBlobs, Stamped, State, StateVersion, Strategy, Supply,
+    SystemCommand, TaskId, Timestamp, Twentieths, Work,
 };
 
 /// What came with version 2.
@@ -49,6 +51,10 @@ pub fn since_2() -> Named<Entry> {
             ]),
         ),
         (
+            "observe",
+            entry(vec![Op::System(SystemCommand::Observe(observed()))]),
+        ),
+        (
             "submit_with_hardware",
             entry(vec![submit_with_hardware(None)]),
         ),
@@ -71,6 +77,7 @@ pub fn since_2() -> Named<Entry> {
                 Reason::Excluded,
                 Reason::PinnedElsewhere,
                 Reason::Capped,
+                Reason::Busy,
                 Reason::Others,
             ])]),
         ),
@@ -95,6 +102,45 @@ pub fn events_since_2() -> Vec<Event> {
             rule: RuleId { entry: 8, nth: 0 },
         },
     ]
+}
+
+fn observed() -> Observed {
+    let service = [
+        (Work::Kind(Kind::Process), Magnitude::of(1_500)),
+        (Work::Model("llama".into()), Magnitude::of(60_000)),
+    ];
+    let sample = Sample {
+        presence: Presence::Open,
+        prefetch: 1,
+        load: Load {
+            cpu: Twentieths::of(970),
+            others: Twentieths::of(120),
+            memory: Twentieths::of(500),
+            latency: Magnitude::of(850),
+        },
+        service: Arc::new(BTreeMap::from(service)),
+    };
+    let mut samples = vec![(agent_id("a1"), sample)];
+    for presence in [
+        Presence::NotConnected,
+        Presence::Declining,
+        Presence::Suspect,
+    ] {
+        let sample = Sample {
+            presence,
+            ..Sample::default()
+        };
+        samples.push((agent_id("a1"), sample));
+    }
+    Observed {
+        round: 7,
+        applied: 1_000,
+        now: Timestamp(1_767_225_600_000),
+        under_way: vec![5, 6],
+        seed: 300,
+        is_whole: true,
+        samples,
+    }
 }
 
 fn register_newer() -> Op {
@@ -272,6 +318,10 @@ pub fn lived_on() -> State {
         ..entry(vec![finish_op(fence(placed.0, epoch), "a9", outcome)])
     };
     apply(&mut state, finished);
+    apply(
+        &mut state,
+        entry(vec![Op::System(SystemCommand::Observe(observed()))]),
+    );
     let ended = state.task(placed).map(crate::Task::state);
     assert_eq!(ended, Some(crate::StateName::Succeeded));
     state

@@ -15,8 +15,8 @@ use super::exemplars_2;
 use crate::entry::{decode, encode};
 use crate::{
     AgentState, Class, Command, DrainStage, End, Endpoint, Entry, Event, EventsRecord, Expression,
-    Interruption, Kind, Op, Phase, Reason, Record, RecordKey, Role, State, StateName, StateVersion,
-    SystemCommand, Task, TaskRecord, Timestamp, invariant,
+    Interruption, Kind, Op, Phase, Presence, Reason, Record, RecordKey, Role, State, StateName,
+    StateVersion, SystemCommand, Task, TaskRecord, Timestamp, Work, invariant,
 };
 
 const ENTRIES: &str = include_str!("../golden/formats/v1/entries.hex");
@@ -256,6 +256,8 @@ fn every_variant_of_what_is_persisted_stands_in_the_golden_data() {
         variants::<Reason>(),
         variants::<Role>(),
         variants::<AgentState>(),
+        variants::<Presence>(),
+        variants::<Work>(),
     ];
     let stands = |name: &&str| {
         // As MessagePack writes a short text.

@@ -8,8 +8,8 @@ use std::hint::black_box;
 use criterion::{Criterion, criterion_group, criterion_main};
 use model::{
     AddRule, AgentId, AgentProfile, AgentProtocol, Agents, Command, Entry, Generation, Incarnation,
-    Namespace, Op, Principal, Role, RuleAction, Scope, SetPolicy, Stamped, State, StateVersion,
-    Strategy, Submit, Supply, SystemCommand, TaskSpec, Timestamp,
+    Namespace, Op, Presence, Principal, Role, RuleAction, Sample, Scope, SetPolicy, Stamped, State,
+    StateVersion, Strategy, Submit, Supply, SystemCommand, TaskSpec, Timestamp,
 };
 use scheduler::{AgentView, Fleet, Plan, Round, plan};
 
@@ -124,8 +124,11 @@ fn queued(shape: &Shape) -> State {
 
 fn fleet(state: &State) -> Fleet {
     let view = AgentView {
-        connected: true,
-        prefetch: 1,
+        sample: Sample {
+            presence: Presence::Open,
+            prefetch: 1,
+            ..Sample::default()
+        },
         ..AgentView::default()
     };
     let agents = state.agents();

@@ -154,8 +154,8 @@ fn a_cap_counts_what_runs_and_what_is_decided_in_the_same_round() {
     );
     let mut fleet = fleet(&state);
     let view = fleet.agents.get_mut(&id("a1")).unwrap();
-    view.reserved = 1;
-    view.mix.add(task_of("blue").sort());
+    view.reserved.attempts = 1;
+    view.reserved.mix.add(task_of("blue").sort());
     let taken = BTreeSet::new();
     let round = Round {
         now: NOW,
@@ -187,7 +187,7 @@ fn preferred_agents_are_taken_first_whatever_the_strategy_while_they_have_a_free
         // The numbers say so.
         let trace = &assignments[0].placement.trace;
         let formula = formula_of(trace.policy_version).unwrap();
-        assert_eq!((formula.strategy, formula.terms[0]), (strategy, "unmet"));
+        assert_eq!((formula.strategy, formula.prefers), (strategy, true));
         assert_eq!(trace.winner.terms[0], 0);
         assert!(
             trace.runners_up.iter().all(|it| it.terms[0] == 1_000),
@@ -250,7 +250,8 @@ fn what_a_task_prefers_itself_counts_beside_what_is_preferred_for_it() {
     let state = ruled(vec![], &tasks);
     let versions = round_at(&state, NOW);
     let versions = versions.iter().map(|it| it.placement.trace.policy_version);
-    assert_eq!(versions.collect::<Vec<_>>(), [9, 1]);
+    let prefers = versions.map(|it| formula_of(it).unwrap().prefers);
+    assert_eq!(prefers.collect::<Vec<_>>(), [true, false]);
 }
 
 #[test]

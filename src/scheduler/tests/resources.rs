@@ -107,7 +107,7 @@ fn what_was_decided_and_is_not_in_the_log_yet_counts() {
     let state = farm(vec![(8, supply(4, 10, &[8]))], &[asking(1, 6, (0, 0))]);
     let mut fleet = fleet(&state);
     let view = fleet.agents.get_mut(&id("a1")).unwrap();
-    (view.reserved, view.demands) = (1, vec![asking(1, 5, (0, 0)).demand()]);
+    (view.reserved.attempts, view.reserved.demands) = (1, vec![asking(1, 5, (0, 0)).demand()]);
     assert_eq!(chosen(&state, &fleet), []);
     let told = explain(&state, &fleet, NOW, TaskId(1)).unwrap();
     assert_eq!(told.agents[0].standing, Err(Reason::MemoryTaken));

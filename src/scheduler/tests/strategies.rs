@@ -15,13 +15,13 @@ pub(super) fn said(strategy: Strategy, scope: Scope) -> Op {
 }
 
 /// A cluster whose rounds follow each other, as a leader's do.
-struct Cluster {
-    state: State,
-    fleet: Fleet,
+pub(super) struct Cluster {
+    pub state: State,
+    pub fleet: Fleet,
 }
 
 impl Cluster {
-    fn new(strategy: Strategy, agents: &[(&str, u32)]) -> Cluster {
+    pub fn new(strategy: Strategy, agents: &[(&str, u32)]) -> Cluster {
         let agents: Vec<_> = agents
             .iter()
             .map(|(name, slots)| (*name, *slots, "a"))
@@ -41,7 +41,7 @@ impl Cluster {
         };
     }
 
-    fn submit(&mut self, user: &str, spec: &TaskSpec) {
+    pub fn submit(&mut self, user: &str, spec: &TaskSpec) {
         let mut op = submission(spec);
         if let Op::Client { principal, .. } = &mut op {
             principal.name = user.into();
@@ -50,7 +50,7 @@ impl Cluster {
     }
 
     /// One round, whose decisions are applied.
-    fn round(&mut self) -> Vec<model::Assignment> {
+    pub fn round(&mut self) -> Vec<model::Assignment> {
         let taken = BTreeSet::new();
         let mut planner = Planner::new(&self.state, &self.fleet, NOW);
         let round = Round {
@@ -68,7 +68,7 @@ impl Cluster {
     }
 
     /// Who gets the next so many tasks, one round for each.
-    fn next(&mut self, count: usize) -> Vec<String> {
+    pub fn next(&mut self, count: usize) -> Vec<String> {
         let one = |_| {
             self.submit("ann", &task(""));
             let decided = self.round();
@@ -78,7 +78,7 @@ impl Cluster {
         (0..count).map(one).collect()
     }
 
-    fn all_end(&mut self) {
+    pub fn all_end(&mut self) {
         let live: Vec<_> = self
             .state
             .agents()
@@ -99,7 +99,7 @@ impl Cluster {
     }
 }
 
-fn counted(agents: &[String]) -> BTreeMap<&str, usize> {
+pub(super) fn counted(agents: &[String]) -> BTreeMap<&str, usize> {
     let mut counts = BTreeMap::new();
     for agent in agents {
         *counts.entry(agent.as_str()).or_insert(0) += 1;
@@ -137,12 +137,12 @@ fn who_comes_later_or_missed_its_turns_goes_on_with_the_others_and_makes_up_for_
         counted(&it.next(9)),
         BTreeMap::from([("a1", 3), ("a2", 3), ("a3", 3)])
     );
-    it.fleet.agents.get_mut(&id("a3")).unwrap().suspect = true;
+    it.fleet.agents.get_mut(&id("a3")).unwrap().sample.presence = Presence::Suspect;
     assert_eq!(
         counted(&it.next(10)),
         BTreeMap::from([("a1", 5), ("a2", 5)])
     );
-    it.fleet.agents.get_mut(&id("a3")).unwrap().suspect = false;
+    it.fleet.agents.get_mut(&id("a3")).unwrap().sample.presence = Presence::Open;
     assert_eq!(
         counted(&it.next(9)),
         BTreeMap::from([("a1", 3), ("a2", 3), ("a3", 3)])
@@ -173,7 +173,7 @@ fn whatever_the_strategy_nothing_is_sent_ahead_while_another_agent_has_a_free_sl
         for user in ["ann", "bob", "eve"] {
             let mut it = Cluster::new(strategy, &[("a1", 1), ("a2", 1), ("a3", 2)]);
             for view in it.fleet.agents.values_mut() {
-                view.prefetch = 1;
+                view.sample.prefetch = 1;
             }
             let mut counts: BTreeMap<String, usize> = BTreeMap::new();
             for _ in 0..7 {
@@ -211,8 +211,18 @@ fn in_weighted_round_robin_turns_go_by_slots() {
 #[test]
 fn least_connections_go_by_the_number_of_attempts_whatever_the_slots() {
     let mut it = Cluster::new(Strategy::LeastConnections, &[("a1", 16), ("a2", 2)]);
-    it.fleet.agents.get_mut(&id("a1")).unwrap().reserved = 2;
-    it.fleet.agents.get_mut(&id("a2")).unwrap().reserved = 1;
+    it.fleet
+        .agents
+        .get_mut(&id("a1"))
+        .unwrap()
+        .reserved
+        .attempts = 2;
+    it.fleet
+        .agents
+        .get_mut(&id("a2"))
+        .unwrap()
+        .reserved
+        .attempts = 1;
     assert_eq!(it.next(1), ["a2"]);
 }
 
@@ -292,7 +302,12 @@ fn of_two_that_are_drawn_the_less_loaded_one_is_taken_and_both_stand_in_the_trac
         .map(|(name, slots)| (name.as_str(), *slots))
         .collect();
     let mut it = Cluster::new(Strategy::PowerOfTwo, &agents);
-    it.fleet.agents.get_mut(&id("a1")).unwrap().reserved = 40;
+    it.fleet
+        .agents
+        .get_mut(&id("a1"))
+        .unwrap()
+        .reserved
+        .attempts = 40;
     let mut winners = Vec::new();
     for _ in 0..100 {
         it.submit("ann", &task(""));
@@ -405,19 +420,19 @@ fn each_formula_is_known_by_its_version_and_no_two_have_the_same() {
     for (strategy, prefers) in all() {
         let found = formula(strategy, prefers);
         assert_eq!(formula_of(found.version), Some(found));
-        assert_eq!(
-            (found.strategy, found.terms.len()),
-            (strategy, found.weights.len())
-        );
+        assert_eq!((found.strategy, found.prefers), (strategy, prefers));
     }
     assert_eq!(formula_of(0), None);
 }
 
-fn adds_up(scored: &Scored, policy_version: u32) -> bool {
+pub(super) fn adds_up(scored: &Scored, policy_version: u32) -> bool {
     let formula = formula_of(policy_version).expect("it is one of ours");
-    let weighted = scored.terms.iter().zip(formula.weights);
-    let sum = weighted.map(|(term, weight)| term * weight).sum::<i64>() / 1_000;
-    scored.terms.len() == formula.terms.len() && sum == scored.score
+    let weighted = scored.terms.iter().zip(formula.terms());
+    let sum = weighted
+        .map(|(term, (_, weight))| term * weight)
+        .sum::<i64>()
+        / 1_000;
+    scored.terms.len() == formula.terms().count() && sum == scored.score
 }
 
 /// A task of one of two namespaces and users, with or without a requirement, a file or a model.
@@ -472,7 +487,7 @@ proptest! {
         }
         it.fleet = fleet(&it.state);
         for (view, (_, _, prefetch, _)) in it.fleet.agents.values_mut().zip(&agents) {
-            view.prefetch = *prefetch;
+            view.sample.prefetch = *prefetch;
         }
         for n in 0..count {
             let (spec, user) = some_task(n);
@@ -501,7 +516,7 @@ proptest! {
         let slots = names.iter().map(String::as_str).zip(agents.iter().map(|(slots, _)| *slots));
         let mut it = Cluster::new(strategy, &slots.collect::<Vec<_>>());
         for (name, (slots, reserved)) in names.iter().zip(&agents) {
-            it.fleet.agents.get_mut(&id(name)).unwrap().reserved = (*reserved).min(*slots - 1);
+            it.fleet.agents.get_mut(&id(name)).unwrap().reserved.attempts = (*reserved).min(*slots - 1);
         }
         if prefers {
             apply(&mut it.state, vec![super::by_hand::rule(model::RuleAction::Prefer, Scope::default(), &["a1"], None)]);

@@ -102,13 +102,13 @@ fn decided(state: &State) -> Placement {
     for (agent, view) in &mut fleet.agents {
         let sort = agent.as_str().split('-').next().expect("a part");
         match sort {
-            "offline" => view.connected = false,
-            "suspect" => view.suspect = true,
-            "declining" => view.declining = true,
-            "busy" => view.reserved = 1,
-            "full" => drop(view.asking.insert("m".into(), 1)),
+            "offline" => view.sample.presence = Presence::NotConnected,
+            "suspect" => view.sample.presence = Presence::Suspect,
+            "declining" => view.sample.presence = Presence::Declining,
+            "busy" => view.reserved.attempts = 1,
+            "full" => drop(view.reserved.asking.insert("m".into(), 1)),
             // As loaded as one may be that still gets something.
-            "good" => (view.reserved, view.prefetch) = (1, 1),
+            "good" => (view.reserved.attempts, view.sample.prefetch) = (1, 1),
             _ => {}
         }
     }
@@ -152,8 +152,9 @@ fn the_trace_of_a_decision_has_at_most_256_bytes_and_every_reason_is_in_it() {
         (Reason::TooOld, MANY),
     ];
     assert_eq!(counts, BTreeMap::from(each));
-    assert_eq!(trace.winner.score, 1_000);
-    assert_eq!(trace.winner.terms, [1_000]);
+    // One attempt for its slot, and as quick as any.
+    assert_eq!(trace.winner.score, 400);
+    assert_eq!(trace.winner.terms, [0, 0, 0, 1_000, 1_000]);
     assert_eq!(
         trace.policy_version,
         formula(Strategy::Adaptive, false).version

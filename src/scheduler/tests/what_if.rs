@@ -22,10 +22,10 @@ fn a_plan_is_what_a_submit_would_come_to_and_leaves_the_state_as_it_is() {
     let trace = planned.task.trace.expect("there is room");
     assert_eq!(trace.winner.agent, id("a2"));
     // Behind the one that waits already, which comes to the same agent.
-    assert_eq!(trace.winner.terms, [333]);
+    assert_eq!(trace.winner.terms, [0, 0, 0, 333, 1_000]);
     let summary = planned.explanation.summary;
     assert!(
-        summary.starts_with("It would be assigned to a2, the least loaded"),
+        summary.starts_with("It would be assigned to a2, the best by load"),
         "{summary}"
     );
 

@@ -3,6 +3,7 @@
 use std::future::Future;
 
 use model::{AgentId, AgentState, Reason, State};
+use scheduler::Machines;
 use tonic::{Request, Response, Status};
 use wire::status::Failure;
 use wire::v1;
@@ -23,10 +24,11 @@ impl v1::agents_server::Agents for Gateway {
     ) -> Result<Response<v1::ListAgentsReply>, Status> {
         let caller = self.reader(&request)?;
         let (state, position) = self.read(Deadline::of(request.metadata())).await?;
-        let agents: Vec<v1::Agent> = state
+        let mut agents: Vec<v1::Agent> = state
             .agents()
             .map(|agent| self.agent(&state, agent))
             .collect();
+        self.tell_health(&state, &mut agents).await;
         if let Some(hop) = self.who_knows_better(&caller, &agents) {
             let asked = pass_on(&caller, v1::ListAgentsRequest {});
             if let Some(answer) = soon(hop.agents().list(asked)).await {
@@ -64,7 +66,9 @@ impl Gateway {
         let id = AgentId::new(&request.get_ref().id)?;
         let (state, position) = self.read(Deadline::of(request.metadata())).await?;
         let agent = state.agent(&id).ok_or_else(|| failure::no_agent(&id))?;
-        let agent = self.agent(&state, agent);
+        let mut agent = self.agent(&state, agent);
+        self.tell_health(&state, std::slice::from_mut(&mut agent))
+            .await;
         if let Some(hop) = self.who_knows_better(caller, std::slice::from_ref(&agent)) {
             let asked = pass_on(caller, request.into_inner());
             if let Some(answer) = soon(hop.agents().get(asked)).await {
@@ -78,16 +82,35 @@ impl Gateway {
         }))
     }
 
-    /// The leader, where this controller is too young to have heard all of these agents. A leader has
+    /// The leader, where this controller does not lead, or is too young to have heard all of these agents. A leader has
     /// sessions with those that work, or it could not lead them.
     fn who_knows_better(&self, caller: &Caller, agents: &[v1::Agent]) -> Option<Hop> {
-        let doubtful = agents.iter().any(|agent| agent.state == UNKNOWN);
+        let is_doubtful = |it: &v1::Agent| it.state == UNKNOWN || it.health.is_none();
+        let doubtful = agents.iter().any(is_doubtful);
         if caller.forwarded || !doubtful {
             return None;
         }
         let leadership = *self.0.cluster.leadership().borrow();
         let leader = leadership.leader.filter(|_| !leadership.is_me)?;
         self.hop(leader)
+    }
+
+    /// Only the leader can: it compares those that it leads.
+    async fn tell_health(&self, state: &State, agents: &mut [v1::Agent]) {
+        if !self.0.cluster.leadership().borrow().is_me {
+            return;
+        }
+        let Some(fleet) = self.0.inputs.fleet().await else {
+            return;
+        };
+        let machines = Machines::of(state, &fleet);
+        for agent in agents.iter_mut().filter(|agent| agent.connected) {
+            if let Ok(id) = AgentId::new(&agent.id) {
+                let health = machines.health(&id).priority();
+                agent.health = u32::try_from(health).ok();
+                agent.hot = machines.is_hot(&id);
+            }
+        }
     }
 
     pub(super) fn agent(&self, state: &State, agent: &model::Agent) -> v1::Agent {
@@ -126,6 +149,8 @@ impl Gateway {
             cordon: agent.cordon.as_ref().map(v1::Cordon::from),
             supply: profile.supply.as_ref().map(v1::Supply::from),
             taken: state.taken(&profile.id).map(v1::Taken::from),
+            health: None,
+            hot: false,
         }
     }
 }

@@ -2,7 +2,7 @@
 //! agent stands towards it now. Only the leader knows the latter, so a follower passes it on.
 
 use model::{Command, Principal, Scored, Submit, Task, TaskId};
-use scheduler::{AgentVerdict, Explanation, Formula};
+use scheduler::{AgentVerdict, Explanation, Formula, Term};
 use tonic::{Request, Response};
 use wire::status::Failure;
 use wire::v1;
@@ -155,13 +155,12 @@ fn standing(verdict: &AgentVerdict, formula: Option<&Formula>) -> v1::Candidate 
 
 /// Without a formula, that of a later release, the terms have no names.
 fn candidate(scored: &Scored, formula: Option<&Formula>) -> v1::Candidate {
-    let names = formula.map_or(&[][..], |formula| formula.terms).iter();
-    let weights = formula.map_or(&[][..], |formula| formula.weights);
-    let terms = names.zip(weights).zip(&scored.terms);
-    let term = |((name, weight), value): ((&&str, &i64), &i64)| v1::ScoreTerm {
-        name: (*name).to_owned(),
+    let known = formula.into_iter().flat_map(Formula::terms);
+    let terms = known.zip(&scored.terms);
+    let term = |((term, weight), value): ((Term, i64), &i64)| v1::ScoreTerm {
+        name: term.as_str().to_owned(),
         value: *value,
-        weight: *weight,
+        weight,
     };
     v1::Candidate {
         agent: scored.agent.to_string(),

@@ -209,6 +209,7 @@ impl Reader {
         let status = report.status.ok_or("a status without a status")?;
         let load = dispatch::Load {
             cpu: status.cpu_load,
+            others: status.cpu_of_others(),
             memory: status.mem_usage,
             latency_us: status.net_latency,
         };

@@ -6,6 +6,7 @@ mod agent;
 mod archive;
 mod cluster;
 mod fixture;
+mod health;
 mod https;
 mod joining;
 mod logs;

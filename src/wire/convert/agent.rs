@@ -27,6 +27,14 @@ impl TryFrom<&v1::Hello> for model::AgentProfile {
     }
 }
 
+impl v1::DeviceStatus {
+    /// Thousandths of the processors that neither the agent nor its attempts use. An older release does not say: none.
+    pub fn cpu_of_others(&self) -> u32 {
+        let own = self.own_cpu_load.unwrap_or(self.cpu_load);
+        self.cpu_load.saturating_sub(own)
+    }
+}
+
 impl TryFrom<v1::AgentOrder> for model::Command {
     type Error = Malformed;
 

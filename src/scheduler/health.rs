@@ -1,0 +1,229 @@
+//! How the agents' machines are, by what they report: an input of the plan that is up to 5 s old.
+//!
+//! A machine's *health* is 0.4 × processors + 0.3 × memory + 0.3 × latency, in thousandths, lower is better; it is half of what
+//! `adaptive` looks at. Whose processors are all but used up by what is not ours ([`HOT`]) is held back: of tasks that an
+//! idle machine could run as well it gets a twentieth, slot for slot, of what the idle ones get.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use model::{
+    Agent, AgentId, AgentProfile, AgentState, Demand, Expression, Load, Magnitude, Presence, State,
+    Work,
+};
+
+use crate::filter;
+use crate::fleet::Fleet;
+use crate::rules::{RuleSet, Rules};
+
+/// So much of the processors taken by others makes a machine hot, in thousandths; with less than half of them it is idle.
+const HOT: u32 = 950;
+const IDLE: u32 = 500;
+/// What a hot machine gets is what an idle one gets, by this.
+const HELD_BACK: u64 = 20;
+/// A latency or a service time is looked at up to this, in thousandths of the usual: beyond it is simply slow.
+const SLOW: i64 = 2_000;
+/// Less than that is as good as nothing.
+const LATENCY_UNIT_US: u64 = 1_000;
+/// As long as usual, or nobody knows.
+pub const USUAL: i64 = 1_000;
+
+/// How a machine is, in thousandths; lower is better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Health {
+    pub cpu: i64,
+    pub memory: i64,
+    /// Of the fleet's median, which counts for 1 ms at least.
+    pub latency: i64,
+}
+
+impl Health {
+    fn of(load: Load, usual: Magnitude) -> Health {
+        let usual = usual.value().max(LATENCY_UNIT_US);
+        Health {
+            cpu: load.cpu.thousandths().into(),
+            memory: load.memory.thousandths().into(),
+            latency: relative(load.latency.value(), usual),
+        }
+    }
+
+    /// All in one number.
+    pub fn priority(self) -> i64 {
+        (self.cpu * 400 + self.memory * 300 + self.latency * 300) / 1_000
+    }
+}
+
+/// In thousandths of what is usual.
+fn relative(value: u64, usual: u64) -> i64 {
+    let thousandths = value.saturating_mul(1_000) / usual.max(1);
+    i64::try_from(thousandths).map_or(SLOW, |it| it.min(SLOW))
+}
+
+/// The lower one in the middle; nothing of nothing.
+fn median(mut values: Vec<Magnitude>) -> Option<Magnitude> {
+    let middle = values.len().checked_sub(1)? / 2;
+    let (_, median, _) = values.select_nth_unstable(middle);
+    Some(*median)
+}
+
+/// All machines together, as a round sees them.
+#[derive(Debug)]
+pub struct Machines<'a> {
+    fleet: &'a Fleet,
+    /// Those that can be sent work.
+    open: Vec<&'a Agent>,
+    /// Round trips of those that can be sent work.
+    usual_latency: Magnitude,
+    /// Where there is a hot one: those that are not, full or not.
+    idle: Vec<&'a Agent>,
+    /// Their slots.
+    idle_slots: u64,
+    hot: BTreeSet<&'a AgentId>,
+}
+
+impl<'a> Machines<'a> {
+    pub fn of(state: &'a State, fleet: &'a Fleet) -> Machines<'a> {
+        let open = |agent: &&'a Agent| {
+            let view = fleet.agents.get(&agent.profile.id);
+            view.is_some_and(|view| view.sample.presence == Presence::Open)
+                && agent.state == AgentState::Ready
+                && agent.is_open().is_ok()
+        };
+        let load = |agent: &Agent| fleet.load(&agent.profile.id);
+        let mut latencies = Vec::new();
+        let mut hot = BTreeSet::new();
+        let open: Vec<&Agent> = state.agents().filter(open).collect();
+        for agent in &open {
+            let load = load(agent);
+            // Not measured yet.
+            if load.latency > Magnitude::default() {
+                latencies.push(load.latency);
+            }
+            if load.others.thousandths() >= HOT {
+                hot.insert(&agent.profile.id);
+            }
+        }
+        let idle = match hot.is_empty() {
+            true => Vec::new(),
+            false => {
+                let idle = open.iter().copied();
+                idle.filter(|it| load(it).others.thousandths() < IDLE)
+                    .collect()
+            }
+        };
+        Machines {
+            fleet,
+            open,
+            usual_latency: median(latencies).unwrap_or_default(),
+            idle_slots: idle.iter().map(|it| u64::from(it.profile.slots)).sum(),
+            idle,
+            hot,
+        }
+    }
+
+    pub fn health(&self, agent: &AgentId) -> Health {
+        Health::of(self.fleet.load(agent), self.usual_latency)
+    }
+
+    pub fn is_hot(&self, agent: &AgentId) -> bool {
+        self.hot.contains(agent)
+    }
+
+    /// Those whose processors are all but used up by others.
+    pub fn hot(&self) -> &BTreeSet<&'a AgentId> {
+        &self.hot
+    }
+
+    /// Whether it is hot, and has had its share of what idle ones got.
+    pub fn hold_back(&self, profile: &AgentProfile, restraint: &Restraint) -> bool {
+        self.idle_slots > 0
+            && self.hot.contains(&profile.id)
+            && !restraint.may(&profile.id, profile.slots)
+    }
+
+    pub fn is_idle(&self, agent: &AgentId) -> bool {
+        let found = |it: &&Agent| it.profile.id.cmp(agent);
+        self.idle.binary_search_by(found).is_ok()
+    }
+
+    /// How long such tasks take where somebody knows: the median of the agents.
+    pub fn usual_service(&self, work: &Work) -> Option<Magnitude> {
+        let views = self.open.iter().filter_map(|agent| {
+            let view = self.fleet.agents.get(&agent.profile.id)?;
+            view.sample.service.get(work).copied()
+        });
+        median(views.collect())
+    }
+
+    /// How long they take on one agent, in thousandths of that.
+    pub fn service(&self, agent: &AgentId, work: &Work, usual: Option<Magnitude>) -> i64 {
+        let view = self.fleet.agents.get(agent);
+        let own = view.and_then(|view| view.sample.service.get(work));
+        match (own, usual) {
+            (Some(own), Some(usual)) => relative(own.value(), usual.value()),
+            (None, _) | (_, None) => USUAL,
+        }
+    }
+
+    /// Whether an idle machine could run such tasks, be it now or when it has room.
+    pub fn is_for_idle_ones(
+        &self,
+        (rules, concerning): (&Rules<'_>, RuleSet),
+        require: &[Expression],
+        (demand, is_plain): (&Demand, bool),
+    ) -> bool {
+        self.idle.iter().any(|agent| {
+            let profile = &agent.profile;
+            filter::fits(agent, require).is_ok()
+                && model::could(profile.supply.as_ref(), demand).is_ok()
+                && (is_plain || profile.understands_blobs().is_ok())
+                && rules.admit(concerning, rules.naming(profile)).is_ok()
+        })
+    }
+}
+
+impl Fleet {
+    fn load(&self, agent: &AgentId) -> Load {
+        let view = self.agents.get(agent);
+        view.map_or_else(Load::default, |view| view.sample.load)
+    }
+}
+
+/// A decision for each idle slot.
+const UNIT: u64 = 1 << 24;
+
+/// How much hot machines have got, and idle ones since. Soft state of a leader, as turns are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Restraint {
+    /// What idle ones got, slot for slot.
+    idle: u64,
+    /// The same as it was when each hot one got its last, or became hot.
+    last: BTreeMap<AgentId, u64>,
+}
+
+impl Restraint {
+    /// Whether just these were hot when it was noted last.
+    pub fn is_about(&self, hot: &BTreeSet<&AgentId>) -> bool {
+        self.last.len() == hot.len() && self.last.keys().zip(hot).all(|(known, hot)| known == *hot)
+    }
+
+    pub fn note(&mut self, hot: &BTreeSet<&AgentId>) {
+        self.last.retain(|agent, _| hot.contains(agent));
+        for agent in hot {
+            self.last.entry((*agent).clone()).or_insert(self.idle);
+        }
+    }
+
+    /// Whether idle ones have got so much since that this one may get something.
+    pub fn may(&self, agent: &AgentId, slots: u32) -> bool {
+        let since = self.last.get(agent).map(|last| self.idle - last);
+        since.is_some_and(|since| since >= HELD_BACK * UNIT / u64::from(slots.max(1)))
+    }
+
+    pub fn took(&mut self, agent: &AgentId, machines: &Machines<'_>) {
+        if let Some(last) = self.last.get_mut(agent) {
+            *last = self.idle;
+        } else if machines.is_idle(agent) {
+            self.idle = self.idle.saturating_add(UNIT / machines.idle_slots.max(1));
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! What was decided and is not in the state yet: on its way to the log it takes room as if it were there.
+
+use std::collections::BTreeMap;
+
+use model::{AgentId, Asking, Demand, Mix, Sort, TaskSpec};
+
+/// A decision on its way: its agent, for whom, and what it takes there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placed {
+    agent: AgentId,
+    sort: Sort,
+    model: Option<String>,
+    demand: Demand,
+}
+
+impl Placed {
+    pub fn of(agent: &AgentId, spec: &TaskSpec) -> Placed {
+        let asked = spec.inference.as_ref();
+        Placed {
+            agent: agent.clone(),
+            sort: spec.sort(),
+            model: asked.map(|asked| asked.model.clone()),
+            demand: spec.demand(),
+        }
+    }
+}
+
+/// What they take of one agent.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reserved {
+    pub attempts: u32,
+    /// The models that some of them ask.
+    pub asking: Asking,
+    /// How many of them there are of each sort.
+    pub mix: Mix,
+    /// What they take beyond slots, where that is something; in the order in which they were decided.
+    pub demands: Vec<Demand>,
+}
+
+/// The same of all agents.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reservations(BTreeMap<AgentId, Reserved>);
+
+impl Reservations {
+    pub fn of(&self, agent: &AgentId) -> Reserved {
+        self.0.get(agent).cloned().unwrap_or_default()
+    }
+
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    pub fn add(&mut self, placed: &Placed) {
+        let Placed {
+            agent,
+            sort,
+            model,
+            demand,
+        } = placed;
+        let reserved = self.0.entry(agent.clone()).or_default();
+        reserved.attempts += 1;
+        reserved.mix.add(sort.clone());
+        if !demand.is_nothing() {
+            reserved.demands.push(*demand);
+        }
+        if let Some(model) = model {
+            *reserved.asking.entry(model.clone()).or_insert(0) += 1;
+        }
+    }
+
+    pub fn remove(&mut self, placed: &Placed) {
+        let Placed {
+            agent,
+            sort,
+            model,
+            demand,
+        } = placed;
+        let Some(reserved) = self.0.get_mut(agent) else {
+            return;
+        };
+        reserved.mix.remove(sort);
+        let mut demands = reserved.demands.iter();
+        if let Some(place) = demands.position(|it| it == demand) {
+            reserved.demands.remove(place);
+        }
+        reserved.attempts = reserved.attempts.saturating_sub(1);
+        if let Some(asking) = model.as_ref().and_then(|it| reserved.asking.get_mut(it)) {
+            *asking = asking.saturating_sub(1);
+        }
+        if reserved.attempts == 0 {
+            self.0.remove(agent);
+        }
+    }
+}
