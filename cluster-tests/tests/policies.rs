@@ -102,10 +102,8 @@ async fn a_plan_says_what_a_submit_then_comes_to_and_submits_nothing() {
         (&Value::Null, &Value::from(1))
     );
     let told = full["summary"].as_str().unwrap();
-    assert_eq!(
-        told,
-        "It would wait as number 1 in the queue: of 2 agents 2 have no free slot."
-    );
+    let waits = "It would wait as number 1 in the queue: of 2 agents 2 have no free slot.";
+    assert!(told.starts_with(waits), "{told}");
     let nowhere = ["task", "plan", "--require", "zone=moon", "--", "true"];
     let nowhere = cli.json(&nowhere).await.unwrap();
     let told = nowhere["summary"].as_str().unwrap();

@@ -72,7 +72,7 @@ pub const MEMBER: [&str; 12] = [
     "hash_at",
     "version",
 ];
-pub const AGENT: [&str; 17] = [
+pub const AGENT: [&str; 19] = [
     "schema",
     "id",
     "state",
@@ -88,10 +88,12 @@ pub const AGENT: [&str; 17] = [
     "incarnation",
     "registered_index",
     "status",
+    "health",
+    "hot",
     "attempts",
     "cordon",
 ];
-pub const WHY: [&str; 13] = [
+pub const WHY: [&str; 16] = [
     "schema",
     "task",
     "state",
@@ -105,8 +107,11 @@ pub const WHY: [&str; 13] = [
     "queue_position",
     "ahead",
     "agents_now",
+    "likely_wait_ms",
+    "likely_wait_is_guess",
+    "estimate",
 ];
-pub const PLAN: [&str; 9] = [
+pub const PLAN: [&str; 11] = [
     "schema",
     "summary",
     "agent",
@@ -116,6 +121,8 @@ pub const PLAN: [&str; 9] = [
     "queue_position",
     "ahead",
     "agents_now",
+    "likely_wait_ms",
+    "likely_wait_is_guess",
 ];
 pub const RULE: [&str; 13] = [
     "schema",
@@ -216,7 +223,14 @@ pub fn assert_member(member: &Value, keys: &[&str]) {
 
 pub fn assert_agent(agent: &Value) {
     assert_object(agent, &AGENT);
-    let status = ["id", "cpu_load", "mem_usage", "net_latency", "timestamp"];
+    let status = [
+        "id",
+        "cpu_load",
+        "own_cpu_load",
+        "mem_usage",
+        "net_latency",
+        "timestamp",
+    ];
     assert_keys(&agent["status"], &status);
     assert!(is_time(&agent["status"]["timestamp"]), "{agent}");
 }

@@ -20,6 +20,7 @@ use scheduler::{
     round_max,
 };
 
+use crate::estimates::Estimates;
 use crate::io::{Hindrance, Output, ProposalId, Refusal, SessionId, Ticket};
 use crate::minutes::{Basis, Minutes};
 use crate::pending::{Origin, PENDING_MAX, PENDING_MAX_BYTES, Pending, Queue};
@@ -74,6 +75,7 @@ pub(crate) struct Batch {
     rotations: Arc<Rotations>,
     /// What was written down of what decisions are made by.
     minutes: Minutes,
+    estimates: Estimates,
 }
 
 /// What comes in.
@@ -218,6 +220,9 @@ impl Batch {
         self.take_due_commands(&mut ops, &mut sent);
         self.wants_plan = false;
         let basis = fleet.map(|fleet| (fleet, self.basis(state, fleet, clock)));
+        if let Some(fleet) = fleet {
+            self.estimates.look(state, fleet, clock);
+        }
         let mut planner = fleet.map(|fleet| Planner::new(state, fleet, clock.state));
         let reached_the_end = planner
             .as_mut()
@@ -289,6 +294,8 @@ impl Batch {
                     .push(Placed::of(&assignment.placement.agent, &spec));
             }
             sent.assigning.push(assignment.task);
+            let estimate = self.estimates.take(assignment.task);
+            let assignment = assignment.with_estimate(estimate);
             ops.push(Op::System(SystemCommand::Assign(assignment)));
         }
         !plan.cut
@@ -391,6 +398,7 @@ impl Batch {
         self.resume = None;
         self.rotations = Arc::default();
         self.minutes = Minutes::default();
+        self.estimates = Estimates::default();
         self.wants_plan = true;
         self.wants_due = true;
     }

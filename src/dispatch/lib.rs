@@ -19,6 +19,7 @@ mod agents;
 mod batch;
 mod dispatcher;
 mod drain;
+mod estimates;
 mod io;
 mod minutes;
 mod paces;

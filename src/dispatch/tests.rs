@@ -3,6 +3,7 @@
 
 mod backends;
 mod drains;
+mod estimates;
 mod limits;
 mod pending;
 mod releases;

@@ -20,6 +20,7 @@ use crate::rejected::Rejected;
 use crate::rule::AddRule;
 use crate::sample::Observed;
 use crate::spec::TaskSpec;
+use crate::task::Estimate;
 use crate::time::Millis;
 use crate::trace::Trace;
 use crate::version::StateVersion;
@@ -240,6 +241,9 @@ pub struct Placement {
     pub agent: AgentId,
     pub incarnation: Incarnation,
     pub trace: Arc<Trace>,
+    /// When the task was expected to start. The only field that came later, so the attribute may stand here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub estimate: Option<Estimate>,
 }
 
 /// A placement of a task that is queued.
@@ -248,6 +252,14 @@ pub struct Placement {
 pub struct Assignment {
     pub task: TaskId,
     pub placement: Placement,
+}
+
+impl Assignment {
+    #[must_use]
+    pub fn with_estimate(mut self, estimate: Option<Estimate>) -> Assignment {
+        self.placement.estimate = estimate;
+        self
+    }
 }
 
 /// What the leader does by itself.

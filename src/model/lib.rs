@@ -94,7 +94,7 @@ pub use sample::{Load, Magnitude, Observed, Presence, Sample, Twentieths, Work};
 pub use share::{Tenant, TenantUsage};
 pub use spec::{Kind, NoSuchKind, TaskSpec, validate_labels};
 pub use state::{Archived, State};
-pub use task::{Attempt, Cancellation, Phase, StateName, Task};
+pub use task::{Attempt, Cancellation, Estimate, Phase, StateName, Task};
 pub use time::{Millis, Timestamp};
 pub use trace::{Reason, Scored, TRACE_MAX_BYTES, Trace};
 pub use version::{NotUnderstood, StateVersion, Versions};

@@ -371,6 +371,7 @@ mod tests {
             since: Timestamp(since),
             reserved: 0,
             gpus: crate::Gpus::new(),
+            estimate: None,
         };
         let ran = |from, to| Outcome {
             started_at: Timestamp(from),

@@ -30,7 +30,7 @@ use crate::sample::Sample;
 use crate::share::{Account, Tenant};
 use crate::spec::TaskSpec;
 use crate::table::Table;
-use crate::task::{StateName, Task};
+use crate::task::{Phase, StateName, Task};
 use crate::time::Timestamp;
 use crate::version::StateVersion;
 
@@ -264,6 +264,12 @@ impl State {
     pub fn queue_of(&self, task: &Task) -> Option<&Waiting> {
         let spec = self.specs.get(&task.id)?;
         self.index.queue(spec, &task.tenant(spec))
+    }
+
+    /// Whether it waits, be it for later.
+    pub fn is_queued(&self, id: TaskId) -> bool {
+        let task = self.task(id);
+        task.is_some_and(|task| matches!(task.phase, Phase::Queued { .. }))
     }
 
     /// Whether no task is queued, not even for later.

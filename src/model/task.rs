@@ -13,7 +13,7 @@ use crate::id::{AgentId, Epoch, Incarnation, TaskId};
 use crate::resource::Gpus;
 use crate::share::Tenant;
 use crate::spec::{Kind, TaskSpec};
-use crate::time::Timestamp;
+use crate::time::{Millis, Timestamp};
 use crate::trace::Trace;
 use crate::trailing::{Unset, positional};
 
@@ -32,9 +32,29 @@ pub struct Attempt {
     /// Which of its agent's GPUs it has, where it asked for any.
     #[serde(default)]
     pub gpus: Gpus,
+    /// When the task was expected to start, if it waited for long enough to be asked about.
+    #[serde(default)]
+    pub estimate: Option<Estimate>,
 }
 
-positional!(Attempt { agent, incarnation, epoch } later { since, reserved, gpus });
+positional!(Attempt { agent, incarnation, epoch } later { since, reserved, gpus, estimate });
+
+/// When a task that waited was expected to start, in state time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Estimate {
+    pub made: Timestamp,
+    pub start: Timestamp,
+}
+
+impl Attempt {
+    /// How long it was expected to wait from then on, and how long it did.
+    pub fn waits(&self) -> Option<(Millis, Millis)> {
+        let estimate = self.estimate.filter(|_| self.since.0 > 0)?;
+        let (expected, real) = (estimate.start, self.since);
+        Some((expected.since(estimate.made), real.since(estimate.made)))
+    }
+}
 
 /// Somebody asked for the end of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

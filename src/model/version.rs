@@ -187,6 +187,9 @@ impl SystemCommand {
     /// The same for what the leader does.
     pub fn needs(&self) -> StateVersion {
         match self {
+            SystemCommand::Assign(assignment) if assignment.placement.estimate.is_some() => {
+                StateVersion::OBSERVATIONS
+            }
             SystemCommand::Found { .. }
             | SystemCommand::Assign(_)
             | SystemCommand::ExpireLease { .. }
@@ -205,6 +208,11 @@ impl Op {
     pub fn needs(&self) -> StateVersion {
         match self {
             Op::Client { held: Some(_), .. } => StateVersion::BLOBS,
+            Op::Client {
+                placement: Some(placement),
+                command,
+                ..
+            } if placement.estimate.is_some() => command.needs().max(StateVersion::OBSERVATIONS),
             Op::Client { command, .. } => command.needs(),
             Op::System(command) => command.needs(),
         }

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use model::{AgentId, Phase, Reason, State, Strategy, Task, TaskId, TaskSpec, Timestamp};
+use model::{AgentId, Millis, Phase, Reason, State, Strategy, Task, TaskId, TaskSpec, Timestamp};
 
 use crate::candidate::{Candidate, Claim, For};
+use crate::estimate::{self, Wait};
 use crate::filter;
 use crate::fleet::Fleet;
 use crate::health::Machines;
@@ -33,6 +34,8 @@ pub struct Explanation {
     pub ahead: Option<Ahead>,
     /// For a queued task: each agent, by id.
     pub agents: Vec<AgentVerdict>,
+    /// For a queued task: how long it is likely to wait still, as far as that can be said.
+    pub wait: Option<Wait>,
 }
 
 impl Explanation {
@@ -74,12 +77,34 @@ pub fn explain_decided(task: &Task) -> Explanation {
         Phase::Unknown { .. } => format!("Nobody knows how it ended: {}.", task.reason()),
         Phase::DeadLetter { reason } => format!("It was given up: {reason}."),
     };
+    let summary = std::iter::once(summary).chain(how_wrong(task));
+    let summary = summary.collect::<Vec<_>>().join(" ");
     Explanation {
         summary,
         formula: None,
         ahead: None,
         agents: Vec::new(),
+        wait: None,
     }
+}
+
+/// `9 s`, `3 min`; what is less than a second is told as that.
+pub fn span(millis: Millis) -> String {
+    match millis.0 {
+        0..1_000 => "less than 1 s".into(),
+        under @ 1_000..120_000 => format!("{} s", under / 1_000),
+        under @ 120_000..7_200_000 => format!("{} min", under / 60_000),
+        more => format!("{} h", more / 3_600_000),
+    }
+}
+
+/// How right the estimate was that was made of it, if one was; a sentence.
+fn how_wrong(task: &Task) -> Option<String> {
+    let (expected, real) = task.latest.as_ref()?.waits()?;
+    let (expected, real) = (span(expected), span(real));
+    Some(format!(
+        "It was estimated to wait {expected}, and waited {real} from then on."
+    ))
 }
 
 fn decided(task: &Task) -> String {
@@ -168,36 +193,50 @@ fn waiting(
         None => match held_up(state, fleet, spec) {
             Some(until) => format!("It waits as number {position} in the queue until {until}."),
             None => {
-                let is_short = agents.iter().all(|agent| agent.standing.is_err());
-                let short = match is_short {
-                    true => shortfall(state, fleet, &spec.demand(), &agents),
-                    false => Vec::new(),
-                };
-                let waits = summary(&agents, &position);
                 let own = own.map(|(agent, _)| {
                     format!("It has waited for so long that {agent} is kept free for it.")
                 });
-                std::iter::once(waits)
-                    .chain(short)
+                let parts = std::iter::once(summary(&agents, &position))
+                    .chain(short_of(state, fleet, spec, &agents))
                     .chain(by_hand)
-                    .chain(own)
-                    .collect::<Vec<_>>()
-                    .join(" ")
+                    .chain(own);
+                parts.collect::<Vec<_>>().join(" ")
             }
         },
     };
-    let summary = match order::standing_of(state, task, now) {
-        class if class == task.class => summary,
-        higher => format!(
-            "{summary} For so long none of its user's {} tasks was assigned that it goes with {higher} tasks.",
+    let risen = match order::standing_of(state, task, now) {
+        class if class == task.class => None,
+        higher => Some(format!(
+            "For so long none of its user's {} tasks was assigned that it goes with {higher} tasks.",
             task.class
-        ),
+        )),
     };
+    let is_free = agents.iter().any(|agent| agent.standing.is_ok());
+    let wait = match not_before.is_none_or(|at| at <= now) && !is_free {
+        // Were there a slot now, it would be something else that it waits for.
+        true => estimate::wait_of(state, fleet, now, task.id).filter(|wait| wait.millis.0 > 0),
+        false => None,
+    };
+    let likely = wait.map(|Wait { millis, is_rough }| {
+        let doubt = if is_rough { ", by a guess" } else { "" };
+        format!("It is likely to start in {}{doubt}.", span(millis))
+    });
+    let parts = std::iter::once(summary).chain(risen).chain(likely);
+    let summary = parts.collect::<Vec<_>>().join(" ");
     Explanation {
         summary,
         formula: Some(of.formula),
         ahead: Some(ahead),
         agents,
+        wait,
+    }
+}
+
+/// What all agents have too little of.
+fn short_of(state: &State, fleet: &Fleet, spec: &TaskSpec, agents: &[AgentVerdict]) -> Vec<String> {
+    match agents.iter().all(|agent| agent.standing.is_err()) {
+        true => shortfall(state, fleet, &spec.demand(), agents),
+        false => Vec::new(),
     }
 }
 

@@ -133,6 +133,11 @@ impl<'a> Machines<'a> {
         &self.hot
     }
 
+    /// Those that can be sent work, by id.
+    pub fn open(&self) -> &[&'a Agent] {
+        &self.open
+    }
+
     /// Whether it is hot, and has had its share of what idle ones got.
     pub fn hold_back(&self, profile: &AgentProfile, restraint: &Restraint) -> bool {
         self.idle_slots > 0

@@ -330,6 +330,7 @@ impl<'a> Planner<'a> {
             agent: trace.winner.agent.clone(),
             incarnation,
             trace: trace.into(),
+            estimate: None,
         })
     }
 

@@ -1,6 +1,7 @@
 //! Properties of a round, on states made by applying real entries.
 
 mod by_hand;
+mod estimates;
 mod files;
 mod health;
 mod order;

@@ -447,6 +447,7 @@ mod tests {
             request_id: None,
         };
         let placement = model::Placement {
+            estimate: None,
             agent: agent(),
             incarnation: Incarnation::default(),
             trace: Arc::new(model::Trace {

@@ -110,6 +110,7 @@ pub fn placement(to: &str) -> Placement {
         agent: agent(to),
         incarnation: incarnation(to),
         trace: trace.into(),
+        estimate: None,
     }
 }
 

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use wire::v1;
 
-use super::{cell, state_name, task_id, text};
+use super::{cell, state_name, task_id, text, time};
 use crate::output::{SCHEMA, Table};
 
 pub fn why_json(why: &v1::WhyReply) -> Value {
@@ -24,6 +24,13 @@ pub fn why_json(why: &v1::WhyReply) -> Value {
         "queue_position": why.queue_position,
         "ahead": why.ahead.as_ref().map(ahead_json),
         "agents_now": why.agents_now.iter().map(candidate_json).collect::<Vec<_>>(),
+        "likely_wait_ms": why.likely_wait_ms,
+        "likely_wait_is_guess": why.likely_wait_is_guess,
+        "estimate": why.estimate.map(|estimate| json!({
+            "made_at": time(Some(estimate.made_at)),
+            "expected_wait_ms": estimate.expected_wait_ms,
+            "waited_ms": estimate.waited_ms,
+        })),
     })
 }
 
@@ -41,6 +48,8 @@ pub fn plan_json(plan: &v1::WhyReply) -> Value {
         "queue_position": why["queue_position"],
         "ahead": why["ahead"],
         "agents_now": why["agents_now"],
+        "likely_wait_ms": why["likely_wait_ms"],
+        "likely_wait_is_guess": why["likely_wait_is_guess"],
     })
 }
 

@@ -49,6 +49,7 @@ impl State {
             agent,
             incarnation,
             trace,
+            estimate,
         } = placement;
         let epoch = match mutant::is(Mutant::EpochNotTheIndex) {
             true => u64::from(task.attempts) + 1,
@@ -66,6 +67,7 @@ impl State {
             },
             reserved,
             gpus,
+            estimate,
         });
         task.attempts = task.attempts.saturating_add(1);
         task.last_index = step.index;

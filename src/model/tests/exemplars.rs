@@ -112,6 +112,7 @@ fn full_placement() -> Placement {
         agent: agent_id("a1"),
         incarnation: incarnation(1),
         trace: Arc::new(trace),
+        estimate: None,
     }
 }
 
@@ -508,6 +509,7 @@ pub fn tasks() -> Named<Task> {
         since: Timestamp::default(),
         reserved: 0,
         gpus: crate::Gpus::new(),
+        estimate: None,
     };
     let cancellation = || Cancellation {
         by: "ann".into(),

@@ -93,6 +93,7 @@ fn placed(task: u64) -> Placement {
     let [winner, second, third] =
         [0, 1, 2].map(|ahead| scored(AGENTS[((task + ahead) % 4) as usize]));
     Placement {
+        estimate: None,
         agent: winner.agent.clone(),
         incarnation: incarnation(1),
         trace: Arc::new(Trace {

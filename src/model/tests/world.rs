@@ -245,6 +245,7 @@ pub fn placement_on(agent: &str, inc: u8) -> Placement {
         agent: agent_id(agent),
         incarnation: incarnation(inc),
         trace: Arc::new(trace),
+        estimate: None,
     }
 }
 

@@ -208,7 +208,7 @@ fn a_hot_agent_runs_what_idle_ones_can_not_and_why_says_what_holds_it_back() {
     assert_eq!(
         told.summary,
         "It waits as number 1 in the queue: of 3 agents 1 do not satisfy its `require`, 1 have no free slot, 1 are busy \
-         with other things, and get only a twentieth of what idle ones do."
+         with other things, and get only a twentieth of what idle ones do. It is likely to start in 1 s, by a guess."
     );
     // One that a person closed is none to wait for.
     let cordon = asked(Command::CordonAgent {

@@ -346,6 +346,7 @@ fn spread_is_even_for_each_namespace_whatever_others_have_where() {
         apply(&mut it.state, vec![submission(&pinned)]);
         let next = it.state.tasks_newest_first(None).next().unwrap().id;
         let placement = model::Placement {
+            estimate: None,
             agent: id("a1"),
             incarnation: Incarnation([1; 16]),
             trace: model::Trace {

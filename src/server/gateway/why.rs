@@ -1,7 +1,7 @@
 //! Why a task is where it is: the decision that the log recorded, and, while it waits, how each
 //! agent stands towards it now. Only the leader knows the latter, so a follower passes it on.
 
-use model::{Command, Principal, Scored, Submit, Task, TaskId};
+use model::{Attempt, Command, Principal, Scored, Submit, Task, TaskId};
 use scheduler::{AgentVerdict, Explanation, Formula, Term};
 use tonic::{Request, Response};
 use wire::status::Failure;
@@ -139,7 +139,19 @@ fn explanation(task: &Task, shown: v1::Task, explained: Explanation) -> v1::WhyR
             .map(|it| it.strategy.to_string())
             .unwrap_or_default(),
         strategy_now: strategy_now.map(|it| it.to_string()).unwrap_or_default(),
+        likely_wait_ms: explained.wait.map(|wait| wait.millis.0),
+        likely_wait_is_guess: explained.wait.is_some_and(|wait| wait.is_rough),
+        estimate: task.latest.as_ref().and_then(|it| estimate(it)),
     }
+}
+
+fn estimate(attempt: &Attempt) -> Option<v1::Estimate> {
+    let (expected, real) = attempt.waits()?;
+    Some(v1::Estimate {
+        made_at: attempt.estimate?.made.0,
+        expected_wait_ms: expected.0,
+        waited_ms: real.0,
+    })
 }
 
 fn standing(verdict: &AgentVerdict, formula: Option<&Formula>) -> v1::Candidate {

@@ -11,7 +11,12 @@ use super::agent::FakeAgent;
 use super::fixture::{Fixture, PATIENCE, submit};
 use crate::node::Node;
 
-async fn tells(fixture: &Fixture, node: &Node, agent: &FakeAgent, told: v1::DeviceStatus) -> v1::Agent {
+async fn tells(
+    fixture: &Fixture,
+    node: &Node,
+    agent: &FakeAgent,
+    told: v1::DeviceStatus,
+) -> v1::Agent {
     let (id, cpu_load) = (told.id.clone(), told.cpu_load);
     // What it says by itself comes before.
     agent.until_renewed(1).await;

@@ -182,6 +182,7 @@ fn assignment(agent: &AgentId) -> Op {
         agent: agent.clone(),
         incarnation: Incarnation::default(),
         trace: trace.into(),
+        estimate: None,
     };
     let task = TaskId(1);
     Op::System(SystemCommand::Assign(Assignment { task, placement }))
