@@ -118,7 +118,7 @@ impl Agent {
         let settings = settings_of((config, &machine), marks, &lease, &dir);
         let (started_sender, started) = unbounded_channel();
         let inferences = OpenAi::new(&config.backends)?;
-        let offered = inferences.offered();
+        let (offered, asks_here) = (inferences.offered(), inferences.are_here());
         let (journal_too, logs_too) = (journal.clone(), Arc::clone(&logs));
         let dialled = watch::Sender::default();
         let source = inputs::controllers(config.identity_dir(), dialled.subscribe());
@@ -126,10 +126,7 @@ impl Agent {
         let executors = (inferences, Arc::clone(&inputs));
         let runner = Runner::new(settings, executors, logs_too, journal_too, started_sender)?;
         let profile = profile_of(config, &recovered, (runner.limits(), machine.supply))?;
-        let nature = Nature {
-            id: profile.id.clone(),
-            slots: usize::try_from(profile.slots).unwrap_or(usize::MAX),
-        };
+        let nature = Nature::of(&profile, asks_here);
         let (events_sender, events) = unbounded_channel();
         let context = Context {
             profile,

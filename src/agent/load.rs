@@ -1,9 +1,12 @@
 //! How busy this machine is: processors since the last look, and memory.
 //!
-//! What the agent and all below it use of the processors is told apart: the rest is others' load. Whatever an attempt starts
-//! stays below the agent, which adopts orphans, and the time of who has ended is kept by its parent: so all of it is found
-//! in the process table, which a thread of its own reads.
+//! What this program and all below it use of the processors is told apart: the rest is others' load. An agent adopts orphans,
+//! and the time of who has ended is kept by its parent, so nearly all of it is found in the process table, which a thread of
+//! its own reads: of each process of this very executable, for agents that share a machine do each other's work no wrong. What
+//! attempts have others start (a container's daemon, another machine's) is others'.
 
+use std::collections::BTreeSet;
+use std::fs;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 
@@ -70,40 +73,64 @@ struct Gauge {
     last: Ticks,
     /// Of that what was ours.
     own: u64,
+    /// What others used between the two looks before, in thousandths.
+    others: Option<u32>,
 }
 
 impl Gauge {
-    /// The load since the last call; since boot for the first, of which nothing is known to be ours.
+    /// The load since the last call; since boot for the first, of which nothing is known to be others'. What comes and goes
+    /// within a few seconds counts as ours, and so does what was ours and could not be found: others' is what two looks
+    /// have seen.
     fn measure(&mut self) -> Load {
         let now = ticks().unwrap_or(self.last);
-        let own = ticks_of(getpid().as_raw_nonzero().get());
+        let own = ticks_of(&ours(&Table::read()));
         let busy = now.busy.saturating_sub(self.last.busy);
         let total = now.total.saturating_sub(self.last.total);
         let of_us = own.saturating_sub(self.own);
         (self.last, self.own) = (now, own);
         let cpu = permille(busy, total);
+        let others = cpu.saturating_sub(permille(of_us, total));
+        let lasting = self
+            .others
+            .replace(others)
+            .map_or(0, |before| before.min(others));
         Load {
             cpu,
-            own: permille(of_us, total).min(cpu),
+            own: cpu.saturating_sub(lasting),
             memory: memory(),
             at: clock::wall(),
         }
     }
 }
 
-/// Ticks that a process has used, and all below it.
-fn ticks_of(root: i32) -> u64 {
-    let below = Table::read().descendants(root);
-    let all = below.iter().map(|row| row.pid).chain([root]);
-    all.map(|pid| {
+/// All processes of this executable, and all below them.
+fn ours(table: &Table) -> BTreeSet<i32> {
+    let executable = |pid| fs::read_link(format!("/proc/{pid}/exe")).ok();
+    let own = getpid().as_raw_nonzero().get();
+    let same = executable(own);
+    let is_same = |pid: &i32| *pid == own || (same.is_some() && executable(*pid) == same);
+    let roots: Vec<i32> = table
+        .rows()
+        .iter()
+        .map(|row| row.pid)
+        .filter(is_same)
+        .collect();
+    let below = roots.iter().flat_map(|root| table.descendants(*root));
+    let below: Vec<i32> = below.map(|row| row.pid).collect();
+    roots.into_iter().chain(below).collect()
+}
+
+/// Ticks that these have used, and those of their children that have ended.
+fn ticks_of(processes: &BTreeSet<i32>) -> u64 {
+    let ticks = |pid: &i32| {
         // One that has just ended counts at its parent with the next look.
         let Ok(stat) = Stat::from_file(format!("/proc/{pid}/stat")) else {
             return 0;
         };
         let reaped = stat.cutime.saturating_add(stat.cstime);
         stat.utime + stat.stime + u64::try_from(reaped).unwrap_or(0)
-    })
-    .sum()
+    };
+    processes.iter().map(ticks).sum()
 }
 
 fn ticks() -> Option<Ticks> {
@@ -144,6 +171,8 @@ mod tests {
     #[test]
     fn a_load_is_in_thousandths() {
         let mut gauge = Gauge::default();
+        let first = gauge.measure();
+        assert_eq!(first.own, first.cpu, "nothing is known to be others'");
         for _ in 0..2 {
             let load = gauge.measure();
             assert!(load.cpu <= 1000 && load.own <= load.cpu);
@@ -164,9 +193,11 @@ mod tests {
             .spawn()
             .unwrap();
         let pid = i32::try_from(child.id()).unwrap();
+        let below = || Table::read().descendants(pid);
+        let ticks = || ticks_of(&below().iter().map(|row| row.pid).chain([pid]).collect());
         let began = std::time::Instant::now();
-        while ticks_of(pid) < 20 {
-            assert!(began.elapsed().as_secs() < 60, "{} ticks", ticks_of(pid));
+        while ticks() < 20 {
+            assert!(began.elapsed().as_secs() < 60, "{} ticks", ticks());
             thread::sleep(std::time::Duration::from_millis(20));
         }
         let mut commands = child.stdin.take().unwrap();
@@ -178,11 +209,12 @@ mod tests {
             .unwrap()
             .read_exact(&mut line)
             .unwrap();
-        assert!(Table::read().descendants(pid).is_empty());
-        assert!(ticks_of(pid) >= 20, "{} ticks", ticks_of(pid));
+        assert!(below().is_empty());
+        assert!(ours(&Table::read()).contains(&pid));
+        assert!(ticks() >= 20, "{} ticks", ticks());
         drop(commands);
         child.wait().unwrap();
-        assert_eq!(ticks_of(pid), 0);
+        assert_eq!(ticks(), 0);
     }
 
     #[tokio::test]

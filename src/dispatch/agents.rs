@@ -1,11 +1,10 @@
 //! Sessions and what is softly known of agents: leases, silence, how long their attempts take.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use model::{
     AgentId, AgentProfile, Fence, Incarnation, Magnitude, Millis, Phase, Presence, Principal,
-    Sample, State, Twentieths,
+    Sample, Service, State, Twentieths,
 };
 use mutant::Mutant;
 use scheduler::Leases;
@@ -53,8 +52,8 @@ pub(crate) struct Agent {
     /// When its live attempts were assigned, as far as this controller saw it.
     began: BTreeMap<Fence, Millis>,
     /// Smoothed time from assignment to accepted end; unknown before the first.
-    service: Option<Millis>,
-    pub paces: Paces,
+    took: Option<Millis>,
+    paces: Paces,
 }
 
 impl Agent {
@@ -62,9 +61,17 @@ impl Agent {
         now.0 >= self.heard.0.saturating_add(SUSPECT_AFTER.0)
     }
 
+    /// How long work takes there: as was learned here, else by a leader before.
+    pub fn service(&self, state: &State, id: &AgentId) -> Service {
+        match self.paces.is_empty() {
+            true => state.service(id),
+            false => self.paces.shown(),
+        }
+    }
+
     /// One attempt ahead where attempts are short.
     pub fn prefetch(&self) -> u32 {
-        u32::from(self.service.is_some_and(|service| service < SHORT))
+        u32::from(self.took.is_some_and(|took| took < SHORT))
     }
 }
 
@@ -144,7 +151,7 @@ impl Agents {
     }
 
     /// What decisions go by, of all that is known of it here.
-    pub fn sample(&self, state: &State, (id, agent): (&AgentId, &Agent), now: Millis) -> Sample {
+    pub fn sample(&self, state: &State, agent: &Agent, now: Millis) -> Sample {
         let presence = if !self.takes_assignments(state, agent, now) {
             Presence::NotConnected
         } else if self.declines(agent) {
@@ -160,7 +167,6 @@ impl Agents {
             memory,
             latency_us,
         } = agent.load;
-        let learned_before = state.sample(id).map(|it| Arc::clone(&it.service));
         Sample {
             presence,
             prefetch: agent.prefetch(),
@@ -169,10 +175,6 @@ impl Agents {
                 others: Twentieths::of(others),
                 memory: Twentieths::of(memory),
                 latency: Magnitude::of(latency_us.into()),
-            },
-            service: match agent.paces.is_empty() {
-                true => learned_before.unwrap_or_default(),
-                false => agent.paces.shown(),
             },
         }
     }
@@ -191,10 +193,8 @@ impl Agents {
         };
         let is_this_one = task.settled == Some(fence.epoch) && outcome.started_at.0 > 0;
         if task.phase == Phase::Succeeded && is_this_one {
-            if agent.paces.is_empty()
-                && let Some(before) = state.sample(id)
-            {
-                agent.paces.begin_with(&before.service);
+            if agent.paces.is_empty() {
+                agent.paces.begin_with(&state.service(id));
             }
             let took = outcome.finished_at.since(outcome.started_at);
             agent.paces.learn(spec.work(), took);
@@ -320,10 +320,8 @@ impl Agents {
             return;
         };
         let took = now.0.saturating_sub(began.0);
-        let smoothed = agent
-            .service
-            .map_or(took, |service| (service.0 * 7 + took) / 8);
-        agent.service = Some(Millis(smoothed));
+        let smoothed = agent.took.map_or(took, |known| (known.0 * 7 + took) / 8);
+        agent.took = Some(Millis(smoothed));
     }
 
     /// Attempts that this controller does not know to be live any more.

@@ -6,14 +6,14 @@
 //! Within an entry what is due comes first, for a lease that has ended must end before anything is
 //! decided on it; then the decisions on queued tasks, then requests and reports in turns, each in their order. A submit
 //! is placed at once where the round reached the end of the queue and left room, so of older tasks that
-//! could have run there it overtakes at most those whose own entry is still on its way.
+//! could have run there it overtakes at most those whose own entry is still on its way. Last comes what the decisions went by.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use model::{
-    AgentId, AgentProfile, Command, Fence, Held, Op, Placement, Principal, QueueKey, State,
-    StateVersion, SystemCommand, TaskId,
+    AgentId, AgentProfile, Command, Fence, Held, Observed, Op, Placement, Principal, QueueKey,
+    State, StateVersion, SystemCommand, TaskId, Timestamp,
 };
 use scheduler::{
     Asker, Clock, Fleet, OPS_PER_ENTRY, Placed, Planner, Reservations, Reserved, Rotations, Round,
@@ -22,7 +22,7 @@ use scheduler::{
 
 use crate::estimates::Estimates;
 use crate::io::{Hindrance, Output, ProposalId, Refusal, SessionId, Ticket};
-use crate::minutes::{Basis, Minutes};
+use crate::minutes::{Basis, Minutes, Told};
 use crate::pending::{Origin, PENDING_MAX, PENDING_MAX_BYTES, Pending, Queue};
 
 /// Proposals under way at once: while one is on its way to the disks the next is prepared.
@@ -39,7 +39,15 @@ pub(crate) struct Sent {
     /// It carries what was due: nothing new is due before it is answered.
     has_due: bool,
     /// Which of this term's rounds decided what is in it.
-    round: u64,
+    told: Told,
+}
+
+/// Where a round begins.
+struct Start {
+    now: Timestamp,
+    seed: u64,
+    /// It goes on nowhere: it looks at every queue.
+    is_whole: bool,
 }
 
 impl Sent {
@@ -143,14 +151,10 @@ impl Batch {
         self.due.extend(commands);
     }
 
-    /// The log has forgotten the agent, and what was seen of it.
-    pub fn forget_seen(&mut self, agent: &AgentId) {
-        self.minutes.forget(agent);
-    }
-
-    /// What was said of agents may not have come to the log.
-    pub fn forget_all_seen(&mut self) {
-        self.minutes.forget_all();
+    /// Turns that were taken may not have come to the log: all begin anew.
+    pub fn begin_turns_anew(&mut self) {
+        self.rotations = Arc::default();
+        self.minutes.begin_anew();
     }
 
     pub fn want_plan(&mut self) {
@@ -217,9 +221,13 @@ impl Batch {
     ) {
         let mut sent = Sent::default();
         let mut ops = Vec::new();
+        let start = Start {
+            now: clock.state,
+            seed: self.seed,
+            is_whole: self.resume.is_none(),
+        };
         self.take_due_commands(&mut ops, &mut sent);
         self.wants_plan = false;
-        let basis = fleet.map(|fleet| (fleet, self.basis(state, fleet, clock)));
         if let Some(fleet) = fleet {
             self.estimates.look(state, fleet, clock);
         }
@@ -229,13 +237,13 @@ impl Batch {
             .is_some_and(|planner| self.plan_queue(state, planner, clock, (&mut ops, &mut sent)));
         let placing = planner.as_mut().filter(|_| reached_the_end);
         self.take_pending(placing, &mut ops, &mut sent);
-        if let Some((planner, (fleet, basis))) = planner.zip(basis)
+        if let (Some(planner), Some(fleet)) = (planner, fleet)
             && sent.reserved_room()
         {
             self.rotations = planner.into_rotations();
-            sent.round = self.minutes.next_round();
             if state.state_version() >= StateVersion::OBSERVATIONS {
-                let observed = self.minutes.observed(state, fleet, basis);
+                let observed = self.observed(state, fleet, &start);
+                sent.told = Told::from(&observed);
                 sent.origins.push(Origin::Leader);
                 ops.push(Op::System(SystemCommand::Observe(observed)));
             }
@@ -250,16 +258,23 @@ impl Batch {
         out.push(Output::Propose { proposal, ops });
     }
 
-    /// All that the next round goes by, but for what it is called and whom it sees.
-    fn basis(&self, state: &State, fleet: &Fleet, clock: Clock) -> Basis {
+    /// What the round that was just decided went by.
+    fn observed(&mut self, state: &State, fleet: &Fleet, start: &Start) -> Observed {
         let under_way = self.under_way.values().filter(|sent| sent.reserved_room());
-        Basis {
+        let is_whole = fleet.lacks.is_empty() && start.is_whole;
+        let basis = Basis {
             applied: state.last_applied(),
-            now: clock.state,
-            under_way: under_way.map(|sent| sent.round).collect(),
-            seed: self.seed,
-            is_whole: fleet.lacks.is_empty() && self.resume.is_none(),
+            now: start.now,
+            under_way: under_way.map(|sent| &sent.told).collect(),
+            seed: start.seed,
+            is_whole,
+        };
+        let observed = self.minutes.observed(state, fleet, &basis);
+        if !is_whole {
+            // Nobody can tell from the log whose turn it is now.
+            self.begin_turns_anew();
         }
+        observed
     }
 
     fn take_due_commands(&mut self, ops: &mut Vec<Op>, sent: &mut Sent) {

@@ -53,9 +53,23 @@ impl Dispatcher {
                 true => Reserved::default(),
                 false => self.batch.reserved(id),
             };
-            let sample = self.agents.sample(state, (id, agent), clock.monotonic);
-            let view = AgentView { sample, reserved };
+            let view = AgentView {
+                sample: self.agents.sample(state, agent, clock.monotonic),
+                service: agent.service(state, id),
+                reserved,
+            };
             fleet.agents.insert(id.clone(), view);
+        }
+        // Those that were not met here yet, with what was learned of them before.
+        for agent in state.agents() {
+            let id = &agent.profile.id;
+            if !fleet.agents.contains_key(id) {
+                let view = AgentView {
+                    service: state.service(id),
+                    ..AgentView::default()
+                };
+                fleet.agents.insert(id.clone(), view);
+            }
         }
         fleet
     }
@@ -391,7 +405,6 @@ impl Dispatcher {
                 }
                 Event::AgentRemoved { agent, incarnation } => {
                     self.agents.forget(agent, *incarnation);
-                    self.batch.forget_seen(agent);
                 }
                 Event::AgentDraining { .. }
                 | Event::DrainExpired { .. }

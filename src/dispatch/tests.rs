@@ -5,6 +5,7 @@ mod backends;
 mod drains;
 mod estimates;
 mod limits;
+mod minutes;
 mod pending;
 mod releases;
 mod resources;
@@ -37,6 +38,8 @@ struct Leader {
     held: Vec<(ProposalId, Vec<Op>)>,
     hold: bool,
     tickets: u64,
+    /// All that was committed.
+    log: Vec<(u64, Entry)>,
 }
 
 impl Leader {
@@ -66,6 +69,7 @@ impl Leader {
             held: vec![],
             hold: false,
             tickets: 0,
+            log: vec![],
         };
         let found = SystemCommand::Found {
             cluster_id: "test".into(),
@@ -91,6 +95,7 @@ impl Leader {
             wall: stamp,
             ops,
         };
+        self.log.push((self.term, entry.clone()));
         self.state.apply(Stamped {
             index: self.index,
             term: self.term,

@@ -42,7 +42,9 @@ impl Dispatcher {
             // What was due or planned still is at the next tick. To propose it again at once would
             // make a leader without a quorum spin.
             Err(failure) => {
-                self.batch.forget_all_seen();
+                if sent.reserved_room() {
+                    self.batch.begin_turns_anew();
+                }
                 for origin in sent.origins {
                     if let Origin::Ticket(ticket) = origin {
                         out.push(Output::Answer {

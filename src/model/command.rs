@@ -270,7 +270,7 @@ pub enum SystemCommand {
         cluster_id: String,
         generation: Generation,
     },
-    /// By what the decisions behind it were made.
+    /// By what the decisions of this entry were made.
     Observe(Observed),
     Assign(Assignment),
     /// This incarnation's lease ran out: its attempts are lost.

@@ -90,7 +90,9 @@ pub use resource::{
     Demand, Gpus, Hardware, Mebibytes, Need, Processors, Supply, Taken, could, room,
 };
 pub use rule::{AddRule, Agents, Rule, RuleAction};
-pub use sample::{Load, Magnitude, Observed, Presence, Sample, Twentieths, Work};
+pub use sample::{
+    Load, Magnitude, Observed, Presence, Sample, Service, Twentieths, Work, news, retold,
+};
 pub use share::{Tenant, TenantUsage};
 pub use spec::{Kind, NoSuchKind, TaskSpec, validate_labels};
 pub use state::{Archived, State};

@@ -115,58 +115,89 @@ impl TaskSpec {
     }
 }
 
+/// How long each sort of work takes on an agent, in milliseconds; of what succeeded there.
+pub type Service = Arc<BTreeMap<Work, Magnitude>>;
+
 /// One agent, as the leader saw it.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sample {
     pub presence: Presence,
     /// Attempts that it may hold beyond its slots.
     pub prefetch: u32,
     pub load: Load,
-    /// How long such tasks take there, in milliseconds; of those that succeeded.
-    pub service: Arc<BTreeMap<Work, Magnitude>>,
 }
 
-/// By what the decisions of an entry were made, beside the state: they stand behind it.
+/// By what the decisions of an entry were made, beside the state.
+///
+/// What was known of an agent is what the state of `applied` has recorded, with what the rounds in `under_way` told, and with
+/// what is told here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Observed {
     /// Counts the leader's entries with decisions, in its term.
     pub round: u64,
+    /// The round with which all turns began: this one, where nothing is remembered of those before.
+    pub since: u64,
     /// The state was that after this index.
     pub applied: u64,
     /// State time then; the entry's stamp may be later.
     pub now: Timestamp,
     /// Rounds before this one whose decisions were on their way to the log, and counted as made.
     pub under_way: Vec<u64>,
-    /// Submits that were looked at in this term before; breaks ties.
+    /// Submits that the leader had looked at before; breaks ties.
     pub seed: u64,
     /// Whether this is all that there was. It is not where the leader lacked blobs, or went on where a round had stopped.
     pub is_whole: bool,
-    /// Agents that are not as they were last recorded.
+    /// Agents that are not as they were last told of.
     pub samples: Vec<(AgentId, Sample)>,
+    /// Work that does not take as long on an agent as was last told; 0: that is not known any more.
+    pub paces: Vec<(AgentId, Vec<(Work, Magnitude)>)>,
 }
 
 impl Observed {
     /// What is wrong with it whatever the state.
     pub(crate) fn validate(&self) -> Result<(), Rejected> {
-        let too_many = self.samples.len() > limit::AGENTS_MAX;
-        if too_many || self.under_way.len() > limit::OPS_MAX {
+        if self.samples.len().max(self.paces.len()) > limit::AGENTS_MAX {
             return Err(Rejected::over("what was seen", limit::AGENTS_MAX, "agents"));
         }
-        let services = |sample: &Sample| {
-            let names = sample.service.keys().map(|work| match work {
-                Work::Kind(_) => 0,
-                Work::Model(name) => name.len(),
-            });
-            sample.service.len() <= limit::WORKS_MAX
-                && names.max().unwrap_or(0) <= limit::MODEL_MAX_BYTES
+        let is_short = |(work, _): &(Work, Magnitude)| match work {
+            Work::Kind(_) => true,
+            Work::Model(name) => name.len() <= limit::MODEL_MAX_BYTES,
         };
-        match self.samples.iter().all(|(_, sample)| services(sample)) {
+        let most = 2 * limit::WORKS_MAX;
+        let mut paces = self.paces.iter().map(|(_, paces)| paces);
+        match paces.all(|paces| paces.len() <= most && paces.iter().all(is_short)) {
             true => Ok(()),
-            false => Err(Rejected::over("a sample", limit::WORKS_MAX, "works")),
+            false => Err(Rejected::over(
+                "what was seen of an agent",
+                most,
+                "sorts of work",
+            )),
         }
     }
+}
+
+/// What is known once something else is told.
+pub fn retold(known: &Service, news: &[(Work, Magnitude)]) -> BTreeMap<Work, Magnitude> {
+    let mut service = BTreeMap::clone(known);
+    for (work, magnitude) in news {
+        match magnitude {
+            Magnitude(0) => drop(service.remove(work)),
+            _ if service.len() >= limit::WORKS_MAX && !service.contains_key(work) => {}
+            known => drop(service.insert(work.clone(), *known)),
+        }
+    }
+    service
+}
+
+/// What has to be told, so that what is known becomes this.
+pub fn news(known: &Service, now: &Service) -> Vec<(Work, Magnitude)> {
+    let gone = known.keys().filter(|work| !now.contains_key(work));
+    let gone = gone.map(|work| (work.clone(), Magnitude(0)));
+    let changed = now.iter().filter(|(work, it)| known.get(work) != Some(it));
+    let changed = changed.map(|(work, it)| (work.clone(), *it));
+    gone.chain(changed).collect()
 }
 
 impl State {
@@ -175,9 +206,9 @@ impl State {
         self.samples.get(agent)
     }
 
-    /// The same of all, by agent.
-    pub fn samples(&self) -> impl Iterator<Item = (&AgentId, &Sample)> {
-        self.samples.iter()
+    /// How long work takes there, by the same leader.
+    pub fn service(&self, agent: &AgentId) -> Service {
+        self.services.shared(agent).unwrap_or_default()
     }
 }
 

@@ -1,5 +1,6 @@
 //! Snapshots: a whole state as bytes, and back.
 
+use std::collections::BTreeMap;
 use std::io;
 
 use serde::{Deserialize, Serialize};
@@ -18,7 +19,7 @@ use crate::outcome::Outcome;
 use crate::policy::{Policy, Scope};
 use crate::requests::{self, Requests};
 use crate::rule::Rule;
-use crate::sample::Sample;
+use crate::sample::{Magnitude, Sample, Work};
 use crate::share::{Account, Tenant};
 use crate::spec::TaskSpec;
 use crate::state::{Meta, State};
@@ -29,7 +30,7 @@ use crate::version::StateVersion;
 /// The format of a state at version 1, which release 0.1.0 reads.
 const FORMAT: u8 = 1;
 /// Of one at any later version: the same, and behind it the back ends, the blobs, the packed request ids, the accounts, the
-/// namespaces, the policies, the rules and the samples. Release 0.1.0 does not look at the version, and must not go on from a state that it does not understand.
+/// namespaces, the policies, the rules, the samples, and how long work takes. Release 0.1.0 does not look at the version, and must not go on from a state that it does not understand.
 const VERSIONED: u8 = 2;
 
 /// A snapshot at version 1, its fields by their places: the bytes are those of the release before, which can read them.
@@ -101,6 +102,7 @@ impl State {
                     self.policies.dump(),
                     self.rules.dump(),
                     self.samples.dump(),
+                    self.services.dump(),
                 );
                 write(VERSIONED, &later, to)
             }
@@ -128,29 +130,41 @@ impl State {
             Rows<Scope, Policy>,
             Rows<RuleId, Rule>,
             Rows<AgentId, Sample>,
+            Rows<AgentId, BTreeMap<Work, Magnitude>>,
         );
         let mut format = [0];
         from.read_exact(&mut format)
             .map_err(|_| DecodeError::Empty)?;
-        let (dumped, backends, blobs, packs, accounts, namespaces, policies, rules, samples) =
-            match format {
-                [FORMAT] => (
-                    read_body::<Dumped>(from)?,
-                    Rows::default(),
-                    Rows::default(),
-                    Vec::new(),
-                    Rows::default(),
-                    Rows::default(),
-                    Rows::default(),
-                    Rows::default(),
-                    Rows::default(),
-                ),
-                [VERSIONED] => read_body::<Versioned>(from)?,
-                [found] => {
-                    let newest = VERSIONED;
-                    return Err(DecodeError::Format { found, newest });
-                }
-            };
+        let (
+            dumped,
+            backends,
+            blobs,
+            packs,
+            accounts,
+            namespaces,
+            policies,
+            rules,
+            samples,
+            services,
+        ) = match format {
+            [FORMAT] => (
+                read_body::<Dumped>(from)?,
+                Rows::default(),
+                Rows::default(),
+                Vec::new(),
+                Rows::default(),
+                Rows::default(),
+                Rows::default(),
+                Rows::default(),
+                Rows::default(),
+                Rows::default(),
+            ),
+            [VERSIONED] => read_body::<Versioned>(from)?,
+            [found] => {
+                let newest = VERSIONED;
+                return Err(DecodeError::Format { found, newest });
+            }
+        };
         let (hash_index, hash) = dumped.hash_at;
         let mut state = State {
             meta: dumped.meta,
@@ -168,6 +182,7 @@ impl State {
             policies: Table::restore("policy", policies),
             rules: Table::restore("rule", rules),
             samples: Table::restore("sample", samples),
+            services: Table::restore("service", services),
             touched: Touched::default(),
             index: Index::default(),
             hash_at: (hash_index, hash.into_array()),

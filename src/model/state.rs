@@ -4,6 +4,7 @@
 //! Writes are in `apply/`; every one goes through [`State::write_task`] or a table's `put`, which
 //! keep the hash and the indexes true.
 
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -26,7 +27,7 @@ use crate::policy::{Policy, Scope};
 use crate::requests::Requests;
 use crate::resource::Taken;
 use crate::rule::Rule;
-use crate::sample::Sample;
+use crate::sample::{Magnitude, Sample, Work};
 use crate::share::{Account, Tenant};
 use crate::spec::TaskSpec;
 use crate::table::Table;
@@ -84,6 +85,7 @@ pub struct State {
     pub(crate) policies: Table<Scope, Policy>,
     pub(crate) rules: Table<RuleId, Rule>,
     pub(crate) samples: Table<AgentId, Sample>,
+    pub(crate) services: Table<AgentId, BTreeMap<Work, Magnitude>>,
     /// What stands beside the log, and is referred to.
     pub(crate) blobs: Table<BlobDigest, Blob>,
     pub(crate) index: Index,
@@ -109,6 +111,7 @@ impl Default for State {
             policies: Table::new("policy"),
             rules: Table::new("rule"),
             samples: Table::new("sample"),
+            services: Table::new("service"),
             blobs: Table::new("blob"),
             index: Index::default(),
             touched: Touched::default(),
@@ -365,10 +368,10 @@ impl State {
         self.hash_at
     }
 
-    fn summed(&self, sums: impl FnOnce([&dyn Summed; 15]) -> [Sum; 15]) -> [u8; 32] {
+    fn summed(&self, sums: impl FnOnce([&dyn Summed; 16]) -> [Sum; 16]) -> [u8; 32] {
         let mut total = Sum::default();
         total.add(digest("meta", &(), &self.meta));
-        let tables: [&dyn Summed; 15] = [
+        let tables: [&dyn Summed; 16] = [
             &self.tasks,
             &self.specs,
             &self.results,
@@ -384,6 +387,7 @@ impl State {
             &self.policies,
             &self.rules,
             &self.samples,
+            &self.services,
         ];
         for sum in sums(tables) {
             total.merge(sum);

@@ -58,6 +58,8 @@ pub enum Mutant {
     ClassIgnored,
     /// Who is next does not depend on what anybody has used.
     ShareIgnored,
+    /// A decision goes by more of an agent than is written down beside it.
+    SampleUntold,
     /// An entry is applied before the one before it, where both are there.
     ApplyOutOfOrder,
     /// A controller is removed though too few voters would go on.

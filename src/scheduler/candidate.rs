@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use model::{
     Agent, AgentId, Asking, Class, Demand, Expression, Kind, Mix, Need, Reason, Sort, State,
-    Strategy, Taken, TaskId, TaskSpec,
+    Strategy, Taken, TaskId, TaskSpec, Timestamp,
 };
 
 use crate::filter::{self, Room};
@@ -184,7 +184,7 @@ impl<'a> Candidate<'a> {
     pub fn new(
         (agent, room): (&'a Agent, Room),
         (state, view): (&'a State, &AgentView),
-        (machines, rotations): (&Machines<'_>, &Rotations),
+        (machines, rotations, now): (&Machines<'_>, &Rotations, Timestamp),
         rules: &Arc<Rules<'a>>,
     ) -> Candidate<'a> {
         let id = &agent.profile.id;
@@ -195,7 +195,7 @@ impl<'a> Candidate<'a> {
             asking: filter::asking(state, agent, view),
             taken: filter::taken(state, agent, view),
             kept_for: None,
-            is_held_back: machines.hold_back(&agent.profile, &rotations.restraint),
+            is_held_back: machines.hold_back(&agent.profile, &rotations.restraint, now),
             health: machines.health(id),
             services: Vec::new(),
             rules: Arc::clone(rules),

@@ -14,7 +14,7 @@ use crate::filter;
 use crate::fleet::Fleet;
 use crate::health::Machines;
 use crate::order::{self, Became, Turns};
-use crate::rules::Rules;
+use crate::rules::{RuleSet, Rules};
 
 /// Turns that are played for one who asks, and slots that are looked at for them: some tens of milliseconds.
 pub const TURNS_MAX: usize = 20_000;
@@ -144,7 +144,7 @@ impl<'a> Play<'a> {
     fn takes(&mut self, number: usize, spec: &TaskSpec, tenant: &Tenant) -> (u64, bool) {
         let work = spec.work();
         let view = self.fleet.agents.get(&self.agents[number].profile.id);
-        let own = view.and_then(|view| view.sample.service.get(&work).copied());
+        let own = view.and_then(|view| view.service.get(&work).copied());
         let known = own.or_else(|| {
             let machines = &self.machines;
             let usual = self.usual.entry(work);
@@ -169,7 +169,14 @@ impl<'a> Play<'a> {
         let tenant = task.tenant(&spec);
         let key = QueueKey::of(&spec, tenant.clone());
         if !self.fitting.contains_key(&key) {
-            let fits = self.agents.iter().map(|agent| self.fits(agent, &spec));
+            let concerning = self.rules.concerning(&spec.namespace, spec.kind());
+            let idle = self
+                .machines
+                .idle_slots((&self.rules, concerning), spec.need());
+            let fits = self.agents.iter().map(|agent| {
+                let is_held_back = idle > 0 && self.machines.is_hot(&agent.profile.id);
+                !is_held_back && self.fits(agent, &spec, concerning)
+            });
             let fits = fits.collect();
             self.fitting.insert(key.clone(), fits);
         }
@@ -202,16 +209,9 @@ impl<'a> Play<'a> {
         }))
     }
 
-    fn fits(&self, agent: &Agent, spec: &TaskSpec) -> bool {
+    fn fits(&self, agent: &Agent, spec: &TaskSpec, concerning: RuleSet) -> bool {
         let profile = &agent.profile;
-        let concerning = self.rules.concerning(&spec.namespace, spec.kind());
-        let asked = (&spec.demand(), spec.blobs.is_empty());
-        let is_held_back = self.machines.is_hot(&profile.id)
-            && self
-                .machines
-                .is_for_idle_ones((&self.rules, concerning), &spec.require, asked);
-        !is_held_back
-            && filter::fits(agent, &spec.require).is_ok()
+        filter::fits(agent, &spec.require).is_ok()
             && profile.understands(spec).is_ok()
             && model::could(profile.supply.as_ref(), &spec.demand()).is_ok()
             && self

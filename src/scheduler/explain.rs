@@ -168,11 +168,11 @@ fn waiting(
     let mut of = For::of(state, &rules, spec, &task.user);
     of.work = Some(0);
     let machines = Machines::of(state, fleet);
-    let kept = kept(state, fleet, &rules, now);
+    let kept = kept(state, fleet, (&rules, &machines), now);
     let own = kept.iter().find(|(_, (_, holder))| *holder == task.id);
     let claim = Claim::of(&kept, Some(task.id), spec);
     let agents = verdicts(
-        state,
+        (state, now),
         (fleet, &machines),
         (spec, &of, &rules),
         (&kept, claim),
@@ -295,7 +295,7 @@ struct Fitting {
 
 /// Each agent, by id. As long as one has a free slot, none is sent anything ahead.
 fn verdicts(
-    state: &State,
+    (state, now): (&State, Timestamp),
     (fleet, machines): (&Fleet, &Machines<'_>),
     asked: (&TaskSpec, &For<'_>, &Arc<Rules<'_>>),
     (kept, claim): (&BTreeMap<AgentId, Holder>, Claim),
@@ -303,13 +303,13 @@ fn verdicts(
     let (spec, of, rules) = asked;
     let work = spec.work();
     let usual = machines.usual_service(&work);
-    let plain = (&spec.demand(), spec.blobs.is_empty());
-    let for_idle_ones = machines.is_for_idle_ones((rules, of.rules), &spec.require, plain);
+    let idle_slots = machines.idle_slots((rules, of.rules), spec.need());
     let standings = state.agents().map(|agent| {
         let id = &agent.profile.id;
         let seen = Seen {
             machines,
-            for_idle_ones,
+            is_for_idle_ones: idle_slots > 0,
+            now,
             service: machines.service(id, &work, usual),
         };
         let kept_for = kept.get(id).copied();
@@ -332,8 +332,9 @@ fn verdicts(
 /// What an agent is compared by with the others.
 struct Seen<'m> {
     machines: &'m Machines<'m>,
+    now: Timestamp,
     /// Idle machines could run the task, so that hot ones are held back.
-    for_idle_ones: bool,
+    is_for_idle_ones: bool,
     service: i64,
 }
 
@@ -352,14 +353,14 @@ fn standing(
     model::could(agent.profile.supply.as_ref(), &spec.demand())?;
     rules.admit(of.rules, rules.naming(&agent.profile))?;
     filter::accepts_work(agent, &view, room)?;
-    let known = (seen.machines, &*fleet.rotations);
+    let known = (seen.machines, &*fleet.rotations, seen.now);
     let mut candidate = Candidate::new((agent, room), (state, &view), known, rules);
     candidate.note_service(seen.service);
     candidate.fits(state, spec.need())?;
     candidate.obeys(of.rules)?;
     candidate.kept_for = kept_for;
     candidate.is_open_to(claim)?;
-    if seen.for_idle_ones && candidate.is_held_back {
+    if seen.is_for_idle_ones && candidate.is_held_back {
         return Err(Reason::Busy);
     }
     let turn = fleet.rotations.until(of.strategy(), id);

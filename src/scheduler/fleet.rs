@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use model::{AgentId, BlobDigest, BlobRef, Sample, TaskSpec};
+use model::{AgentId, BlobDigest, BlobRef, Sample, Service, TaskSpec};
 
 use crate::reserved::Reserved;
 use crate::rotation::Rotations;
@@ -34,6 +34,8 @@ impl Fleet {
 pub struct AgentView {
     /// What the leader alone knows: it stands in the log beside the decisions.
     pub sample: Sample,
+    /// How long each sort of work takes there; the same.
+    pub service: Service,
     /// What is decided and not applied yet: it counts as taken.
     pub reserved: Reserved,
 }

@@ -1,14 +1,14 @@
 //! How the agents' machines are, by what they report: an input of the plan that is up to 5 s old.
 //!
 //! A machine's *health* is 0.4 × processors + 0.3 × memory + 0.3 × latency, in thousandths, lower is better; it is half of what
-//! `adaptive` looks at. Whose processors are all but used up by what is not ours ([`HOT`]) is held back: of tasks that an
-//! idle machine could run as well it gets a twentieth, slot for slot, of what the idle ones get.
+//! `adaptive` looks at. A machine whose processors are all but used up by what is not ours ([`HOT`]) is held back: of tasks
+//! that an idle machine could run as well it gets a twentieth, slot for slot, of what the idle ones get, or one in ten minutes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use model::{
-    Agent, AgentId, AgentProfile, AgentState, Demand, Expression, Load, Magnitude, Presence, State,
-    Work,
+    Agent, AgentId, AgentProfile, AgentState, Load, Magnitude, Millis, Need, Presence, State,
+    StateVersion, Timestamp, Work,
 };
 
 use crate::filter;
@@ -20,6 +20,8 @@ const HOT: u32 = 950;
 const IDLE: u32 = 500;
 /// What a hot machine gets is what an idle one gets, by this.
 const HELD_BACK: u64 = 20;
+/// Who has got nothing for so long may have something: idle machines may be full for days.
+const PATIENCE: Millis = Millis(600_000);
 /// A latency or a service time is looked at up to this, in thousandths of the usual: beyond it is simply slow.
 const SLOW: i64 = 2_000;
 /// Less than that is as good as nothing.
@@ -38,11 +40,16 @@ pub struct Health {
 
 impl Health {
     fn of(load: Load, usual: Magnitude) -> Health {
+        // Not measured yet: it is taken to be usual.
+        let latency = match load.latency {
+            Magnitude(0) => usual.value(),
+            known => known.value(),
+        };
         let usual = usual.value().max(LATENCY_UNIT_US);
         Health {
             cpu: load.cpu.thousandths().into(),
             memory: load.memory.thousandths().into(),
-            latency: relative(load.latency.value(), usual),
+            latency: relative(latency, usual),
         }
     }
 
@@ -75,8 +82,6 @@ pub struct Machines<'a> {
     usual_latency: Magnitude,
     /// Where there is a hot one: those that are not, full or not.
     idle: Vec<&'a Agent>,
-    /// Their slots.
-    idle_slots: u64,
     hot: BTreeSet<&'a AgentId>,
 }
 
@@ -92,13 +97,14 @@ impl<'a> Machines<'a> {
         let mut latencies = Vec::new();
         let mut hot = BTreeSet::new();
         let open: Vec<&Agent> = state.agents().filter(open).collect();
+        // A member of an older release could not read why they are refused.
+        let may_say = state.state_version() >= StateVersion::OBSERVATIONS;
         for agent in &open {
             let load = load(agent);
-            // Not measured yet.
             if load.latency > Magnitude::default() {
                 latencies.push(load.latency);
             }
-            if load.others.thousandths() >= HOT {
+            if load.others.thousandths() >= HOT && may_say {
                 hot.insert(&agent.profile.id);
             }
         }
@@ -114,7 +120,6 @@ impl<'a> Machines<'a> {
             fleet,
             open,
             usual_latency: median(latencies).unwrap_or_default(),
-            idle_slots: idle.iter().map(|it| u64::from(it.profile.slots)).sum(),
             idle,
             hot,
         }
@@ -139,10 +144,8 @@ impl<'a> Machines<'a> {
     }
 
     /// Whether it is hot, and has had its share of what idle ones got.
-    pub fn hold_back(&self, profile: &AgentProfile, restraint: &Restraint) -> bool {
-        self.idle_slots > 0
-            && self.hot.contains(&profile.id)
-            && !restraint.may(&profile.id, profile.slots)
+    pub fn hold_back(&self, profile: &AgentProfile, restraint: &Restraint, now: Timestamp) -> bool {
+        self.is_hot(&profile.id) && !restraint.may(&profile.id, profile.slots, now)
     }
 
     pub fn is_idle(&self, agent: &AgentId) -> bool {
@@ -154,7 +157,7 @@ impl<'a> Machines<'a> {
     pub fn usual_service(&self, work: &Work) -> Option<Magnitude> {
         let views = self.open.iter().filter_map(|agent| {
             let view = self.fleet.agents.get(&agent.profile.id)?;
-            view.sample.service.get(work).copied()
+            view.service.get(work).copied()
         });
         median(views.collect())
     }
@@ -162,27 +165,27 @@ impl<'a> Machines<'a> {
     /// How long they take on one agent, in thousandths of that.
     pub fn service(&self, agent: &AgentId, work: &Work, usual: Option<Magnitude>) -> i64 {
         let view = self.fleet.agents.get(agent);
-        let own = view.and_then(|view| view.sample.service.get(work));
+        let own = view.and_then(|view| view.service.get(work));
         match (own, usual) {
             (Some(own), Some(usual)) => relative(own.value(), usual.value()),
             (None, _) | (_, None) => USUAL,
         }
     }
 
-    /// Whether an idle machine could run such tasks, be it now or when it has room.
-    pub fn is_for_idle_ones(
+    /// The slots of idle machines that could run such tasks, be it now or when they have room; nothing where no machine is
+    /// hot, for it is of no matter then.
+    pub fn idle_slots(
         &self,
         (rules, concerning): (&Rules<'_>, RuleSet),
-        require: &[Expression],
-        (demand, is_plain): (&Demand, bool),
-    ) -> bool {
-        self.idle.iter().any(|agent| {
+        Need { require, demand }: Need<'_>,
+    ) -> u64 {
+        let could = self.idle.iter().filter(|agent| {
             let profile = &agent.profile;
             filter::fits(agent, require).is_ok()
-                && model::could(profile.supply.as_ref(), demand).is_ok()
-                && (is_plain || profile.understands_blobs().is_ok())
+                && model::could(profile.supply.as_ref(), &demand).is_ok()
                 && rules.admit(concerning, rules.naming(profile)).is_ok()
-        })
+        });
+        could.map(|agent| u64::from(agent.profile.slots)).sum()
     }
 }
 
@@ -196,39 +199,53 @@ impl Fleet {
 /// A decision for each idle slot.
 const UNIT: u64 = 1 << 24;
 
-/// How much hot machines have got, and idle ones since. Soft state of a leader, as turns are.
+/// What idle machines got of what a hot one could have run, since that got something. Soft state of a leader, as turns are.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Restraint {
-    /// What idle ones got, slot for slot.
+pub struct Restraint(BTreeMap<AgentId, Credit>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Credit {
+    /// Slot for slot.
     idle: u64,
-    /// The same as it was when each hot one got its last, or became hot.
-    last: BTreeMap<AgentId, u64>,
+    /// When it got its last, or became hot.
+    since: Timestamp,
 }
 
 impl Restraint {
     /// Whether just these were hot when it was noted last.
     pub fn is_about(&self, hot: &BTreeSet<&AgentId>) -> bool {
-        self.last.len() == hot.len() && self.last.keys().zip(hot).all(|(known, hot)| known == *hot)
+        self.0.len() == hot.len() && self.0.keys().zip(hot).all(|(known, hot)| known == *hot)
     }
 
-    pub fn note(&mut self, hot: &BTreeSet<&AgentId>) {
-        self.last.retain(|agent, _| hot.contains(agent));
+    pub fn note(&mut self, hot: &BTreeSet<&AgentId>, now: Timestamp) {
+        let since = now;
+        self.0.retain(|agent, _| hot.contains(agent));
         for agent in hot {
-            self.last.entry((*agent).clone()).or_insert(self.idle);
+            let credit = Credit { idle: 0, since };
+            self.0.entry((*agent).clone()).or_insert(credit);
         }
     }
 
-    /// Whether idle ones have got so much since that this one may get something.
-    pub fn may(&self, agent: &AgentId, slots: u32) -> bool {
-        let since = self.last.get(agent).map(|last| self.idle - last);
-        since.is_some_and(|since| since >= HELD_BACK * UNIT / u64::from(slots.max(1)))
+    fn may(&self, agent: &AgentId, slots: u32, now: Timestamp) -> bool {
+        let due = HELD_BACK * UNIT / u64::from(slots.max(1));
+        let credit = self.0.get(agent);
+        credit.is_some_and(|it| it.idle >= due || now.since(it.since) >= PATIENCE)
     }
 
-    pub fn took(&mut self, agent: &AgentId, machines: &Machines<'_>) {
-        if let Some(last) = self.last.get_mut(agent) {
-            *last = self.idle;
-        } else if machines.is_idle(agent) {
-            self.idle = self.idle.saturating_add(UNIT / machines.idle_slots.max(1));
+    /// A hot one got something.
+    pub fn took(&mut self, agent: &AgentId, now: Timestamp) {
+        if let Some(credit) = self.0.get_mut(agent) {
+            *credit = Credit {
+                idle: 0,
+                since: now,
+            };
+        }
+    }
+
+    /// An idle one got what this hot one could have run; so many slots of idle ones could have had it.
+    pub fn idle_took(&mut self, hot: &AgentId, slots: u64) {
+        if let Some(credit) = self.0.get_mut(hot) {
+            credit.idle = credit.idle.saturating_add(UNIT / slots.max(1));
         }
     }
 }

@@ -14,6 +14,7 @@ use model::{
 
 use crate::filter::{self, Room};
 use crate::fleet::Fleet;
+use crate::health::Machines;
 use crate::order;
 use crate::rules::{RuleSet, Rules};
 
@@ -39,7 +40,7 @@ pub type Holder = (Class, TaskId);
 pub fn kept(
     state: &State,
     fleet: &Fleet,
-    rules: &Rules<'_>,
+    (rules, machines): (&Rules<'_>, &Machines<'_>),
     now: Timestamp,
 ) -> BTreeMap<AgentId, Holder> {
     let mut waiting = overdue(state, fleet, now);
@@ -76,6 +77,9 @@ pub fn kept(
             continue;
         }
         tries += 1;
+        // One that is held back may not have it, while an idle one could.
+        let is_for_idle_ones = machines.idle_slots((rules, concerning), spec.need()) > 0;
+        let free = free.filter(|it| !(is_for_idle_ones && machines.is_hot(it.id())));
         let lacking = free.filter_map(|agent| Some((agent.lacks(&spec, task)?, agent.id())));
         if let Some((_, agent)) = lacking.min() {
             kept.insert(agent.clone(), holder);

@@ -10,7 +10,7 @@
 //! task that can't be placed never holds up those behind it, nor do a million of them; a round is
 //! bounded by steps, never by time; every waiting task can say why it waits.
 //!
-//! Left out so far: preemption, learned terms.
+//! Left out so far: preemption, and how cold a model is on an agent.
 
 mod candidate;
 mod due;

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use model::{
-    AgentId, Assignment, Expression, Namespace, Placement, Principal, QueueKey, Reason,
+    AgentId, Assignment, Expression, Namespace, Need, Placement, Principal, QueueKey, Reason,
     Requirement, State, Strategy, TaskId, TaskSpec, Tenant, Timestamp, Trace, Work,
 };
 
@@ -95,6 +95,8 @@ pub struct Planner<'a> {
     /// Those by hand that hold.
     rules: Arc<Rules<'a>>,
     machines: Machines<'a>,
+    /// State time.
+    now: Timestamp,
     /// The sorts of work for which it is looked at how long they take.
     works: Vec<Work>,
 }
@@ -103,11 +105,13 @@ impl<'a> Planner<'a> {
     /// At a state time.
     pub fn new(state: &'a State, fleet: &'a Fleet, now: Timestamp) -> Planner<'a> {
         let rules = Arc::new(Rules::of(state, now));
-        let kept = kept(state, fleet, &rules, now);
         let machines = Machines::of(state, fleet);
+        let kept = kept(state, fleet, (&rules, &machines), now);
         let mut rotations = Arc::clone(&fleet.rotations);
         if !rotations.restraint.is_about(machines.hot()) {
-            Arc::make_mut(&mut rotations).restraint.note(machines.hot());
+            Arc::make_mut(&mut rotations)
+                .restraint
+                .note(machines.hot(), now);
         }
         let mut planner = Planner {
             state,
@@ -122,6 +126,7 @@ impl<'a> Planner<'a> {
             kept,
             rules,
             machines,
+            now,
             works: Vec::new(),
         };
         let unknown = AgentView::default();
@@ -132,7 +137,7 @@ impl<'a> Planner<'a> {
                 Ok(()) => {
                     let known = (state, view);
                     let rules = &planner.rules;
-                    let seen = (&planner.machines, &*planner.rotations);
+                    let seen = (&planner.machines, &*planner.rotations, now);
                     let mut candidate = Candidate::new((agent, room), known, seen, rules);
                     candidate.kept_for = planner.kept.get(&agent.profile.id).copied();
                     planner.candidates.push(candidate);
@@ -200,6 +205,7 @@ impl<'a> Planner<'a> {
         let mut seen: Option<&Requirement> = None;
         // Whether they fit any agent, of this requirement.
         let mut fitting: Vec<(RuleSet, bool)> = Vec::new();
+        let some_are_held_back = self.candidates.iter().any(|it| it.is_held_back);
         let mut requirements = 0;
         for (key, waiting) in queues.by_ref() {
             let QueueKey {
@@ -223,8 +229,13 @@ impl<'a> Planner<'a> {
                 None => {
                     requirements += 1;
                     let need = requirement.need();
-                    let fits = |it: &Candidate<'_>| it.fits(state, need).and(it.obeys(concerning));
-                    let fits = self.candidates.iter().any(|it| fits(it).is_ok());
+                    let is_for_idle_ones = some_are_held_back
+                        && self.machines.idle_slots((&self.rules, concerning), need) > 0;
+                    let fits = |it: &Candidate<'_>| {
+                        let may = !(is_for_idle_ones && it.is_held_back);
+                        may && it.fits(state, need).and(it.obeys(concerning)).is_ok()
+                    };
+                    let fits = self.candidates.iter().any(fits);
                     fitting.push((concerning, fits));
                     fits
                 }
@@ -320,10 +331,13 @@ impl<'a> Planner<'a> {
             return None;
         }
         let mut of = For::of(self.state, &self.rules, spec, asker.user);
-        of.work = (of.strategy() == Strategy::Adaptive).then(|| self.number_of_work(spec.work()));
+        if of.strategy() == Strategy::Adaptive {
+            of.work = self.number_of_work(spec.work());
+        }
         let trace = self.decided(spec, &of, asker)?;
         let number = self.number_of(&trace.winner.agent)?;
         let incarnation = self.candidates[number].agent.profile.incarnation;
+        self.count_restraint(number, spec, &of, asker);
         self.take(number, spec, of.strategy());
         self.count(&spec.namespace);
         Some(Placement {
@@ -423,12 +437,17 @@ impl<'a> Planner<'a> {
             return;
         }
         let lens = wants.0;
-        let asked = (&lens.demand, lens.is_plain);
+        let demand = lens.demand;
         let rules = (&*self.rules, lens.rules);
-        let mut ranking = Ranking::new(self.machines.is_for_idle_ones(rules, require, asked));
+        let idle_slots = self.machines.idle_slots(rules, Need { require, demand });
+        let mut ranking = Ranking::new(idle_slots);
         let open = self.candidates.iter().enumerate();
         for (number, candidate) in open.filter(|(_, candidate)| candidate.has_room()) {
             let fits = candidate.runs(self.state, require, lens);
+            let is_hot = self.machines.is_hot(&candidate.agent.profile.id);
+            if is_hot && idle_slots > 0 && fits.is_ok() {
+                ranking.note_hot(number);
+            }
             let fits = fits.and(ranking.admits(candidate));
             ranking.add(candidate.rank(wants, number), fits);
         }
@@ -444,9 +463,34 @@ impl<'a> Planner<'a> {
         ranking.is_none_or(Ranking::is_empty)
     }
 
-    fn number_of_work(&mut self, work: Work) -> WorkNumber {
+    /// A hot machine that gets something, or one that could have had what an idle one gets.
+    fn count_restraint(&mut self, winner: usize, spec: &TaskSpec, of: &For<'_>, asker: Asker<'_>) {
+        let id = &self.candidates[winner].agent.profile.id;
+        if self.machines.is_hot(id) {
+            let restraint = &mut Arc::make_mut(&mut self.rotations).restraint;
+            restraint.took(id, self.now);
+        } else if self.machines.is_idle(id) {
+            let claim = Claim::of(&self.kept, asker.task, spec);
+            let wants = (Lens::of(of, spec, claim), of.prefer);
+            let Some(ranking) = self.rankings.get(&spec.require, wants) else {
+                return;
+            };
+            let (hot, slots) = ranking.hot();
+            for number in hot {
+                let hot = &self.candidates[*number].agent.profile.id;
+                let restraint = &mut Arc::make_mut(&mut self.rotations).restraint;
+                restraint.idle_took(hot, slots);
+            }
+        }
+    }
+
+    /// Of those that come up first: nobody looks at more in a round.
+    fn number_of_work(&mut self, work: Work) -> Option<WorkNumber> {
         if let Some(known) = self.works.iter().position(|it| *it == work) {
-            return known;
+            return Some(known);
+        }
+        if self.works.len() == ROUND_MAX {
+            return None;
         }
         let usual = self.machines.usual_service(&work);
         for candidate in &mut self.candidates {
@@ -454,7 +498,7 @@ impl<'a> Planner<'a> {
             candidate.note_service(self.machines.service(agent, &work, usual));
         }
         self.works.push(work);
-        self.works.len() - 1
+        Some(self.works.len() - 1)
     }
 
     fn number_of(&self, agent: &AgentId) -> Option<usize> {
@@ -474,12 +518,9 @@ impl<'a> Planner<'a> {
             rotations.take(strategy, &profile.id, profile.slots);
             candidate.note_turns(rotations);
         }
-        if !self.machines.hot().is_empty() {
-            let restraint = &mut Arc::make_mut(&mut self.rotations).restraint;
-            restraint.took(&candidate.agent.profile.id, &self.machines);
-            let profile = &candidate.agent.profile;
-            candidate.is_held_back = self.machines.hold_back(profile, restraint);
-        }
+        let profile = &candidate.agent.profile;
+        let restraint = &self.rotations.restraint;
+        candidate.is_held_back = self.machines.hold_back(profile, restraint, self.now);
         if !closes {
             // It may have less of this or that; nothing it has more of within a round.
             self.rankings

@@ -16,20 +16,31 @@ pub struct Ranking {
     /// Why an agent with room does not fit; by number.
     unfit: Vec<Option<Reason>>,
     reasons: BTreeMap<Reason, u32>,
-    /// Some idle machine could run such tasks, now or later: those that are held back may not.
-    is_for_idle_ones: bool,
+    /// Slots of idle machines that could run such tasks, now or later: those that are held back may not then.
+    idle_slots: u64,
+    /// Hot machines that could have run them when the round began.
+    hot: Vec<usize>,
 }
 
 impl Ranking {
-    pub fn new(is_for_idle_ones: bool) -> Ranking {
+    pub fn new(idle_slots: u64) -> Ranking {
         Ranking {
-            is_for_idle_ones,
+            idle_slots,
             ..Ranking::default()
         }
     }
 
+    pub fn note_hot(&mut self, number: usize) {
+        self.hot.push(number);
+    }
+
+    /// With the slots of the idle ones.
+    pub fn hot(&self) -> (&[usize], u64) {
+        (&self.hot, self.idle_slots)
+    }
+
     pub fn admits(&self, candidate: &Candidate<'_>) -> Result<(), Reason> {
-        match self.is_for_idle_ones && candidate.is_held_back {
+        match self.idle_slots > 0 && candidate.is_held_back {
             true => Err(Reason::Busy),
             false => Ok(()),
         }

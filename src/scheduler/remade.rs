@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use model::{
-    Applied, Assignment, Command, Entry, Observed, Op, Sample, Stamped, State, SystemCommand,
-    TaskId,
+    AgentId, Applied, Assignment, Command, Entry, Magnitude, Observed, Op, Sample, Stamped, State,
+    SystemCommand, TaskId, Work,
 };
 
 use crate::fleet::{AgentView, Fleet};
@@ -25,7 +25,7 @@ const ROUNDS: u64 = 64;
 /// What came of deciding an entry's decisions again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Remade {
-    /// There are none in it, or it does not say what they were made by.
+    /// There are none in it.
     Nothing,
     /// So many are just the same, traces and all.
     Same(usize),
@@ -40,18 +40,21 @@ pub enum Remade {
 pub struct Remaking {
     states: VecDeque<State>,
     term: u64,
-    /// The term was seen from its first entry on, and all of its rounds: so it is known whose turn it is.
-    is_whole: bool,
+    /// The last round, and the one with which its turns began.
+    last: Option<(u64, u64)>,
+    /// Whose turn it is, where all rounds since the turns began were seen, and came out the same.
+    rotations: Option<Arc<Rotations>>,
     /// What was decided lately, by the leader's count.
     rounds: BTreeMap<u64, Decided>,
-    rotations: Arc<Rotations>,
 }
 
-/// What an entry assigned.
+/// What an entry assigned, and told.
 #[derive(Debug, Default)]
 struct Decided {
     placed: Vec<Placed>,
     tasks: BTreeSet<TaskId>,
+    samples: Vec<(AgentId, Sample)>,
+    paces: Vec<(AgentId, Vec<(Work, Magnitude)>)>,
 }
 
 impl Remaking {
@@ -59,10 +62,10 @@ impl Remaking {
     pub fn from(state: State) -> Remaking {
         Remaking {
             term: state.last_term(),
-            is_whole: state.last_applied() == 0,
             states: VecDeque::from([state]),
+            last: None,
+            rotations: None,
             rounds: BTreeMap::new(),
-            rotations: Arc::default(),
         }
     }
 
@@ -76,9 +79,8 @@ impl Remaking {
     pub fn apply(&mut self, stamped: Stamped) -> (Remade, Applied) {
         if stamped.term != self.term {
             self.term = stamped.term;
-            self.is_whole = true;
             self.rounds.clear();
-            self.rotations = Arc::default();
+            self.last = None;
         }
         let remade = self.remake(&stamped.entry);
         let mut state = self.state().clone();
@@ -107,86 +109,118 @@ impl Remaking {
             Op::System(_) | Op::Client { .. } => None,
         });
         let Some(observed) = observed else {
-            return Remade::Nothing;
+            return match entry.ops.iter().any(places) {
+                true => Remade::Unknown("nothing is written of what it was made by"),
+                false => Remade::Nothing,
+            };
         };
-        let last = self.rounds.last_key_value().map_or(0, |(round, _)| *round);
-        // One that is missing has taken turns, and never came to the log.
-        self.is_whole &= observed.round == last + 1;
-        let (remade, rotations) = self.decide(entry, observed);
-        let remade = match (remade, rotations) {
-            (Remade::Same(count), Some(rotations)) => {
-                self.rotations = rotations;
+        let Observed { round, since, .. } = *observed;
+        if since == round {
+            self.rotations = Some(Arc::default());
+        } else if self.last != Some((round - 1, since)) {
+            // One that is missing has taken turns, and never came to the log.
+            self.rotations = None;
+        }
+        self.last = Some((round, since));
+        let remade = match self.decide(entry, observed) {
+            Ok((count, rotations)) => {
+                self.rotations = Some(rotations);
                 Remade::Same(count)
             }
-            (Remade::Different(_), _) if !self.is_whole => {
-                Remade::Unknown("whose turn it was is not known")
-            }
-            (others, _) => {
-                self.is_whole = false;
-                others
+            Err(remade) => {
+                self.rotations = None;
+                remade
             }
         };
-        let decided = Decided::of(entry, self.state());
-        self.rounds.insert(observed.round, decided);
-        let oldest = observed.round.saturating_sub(ROUNDS);
+        let decided = Decided::of(entry, observed, self.state());
+        self.rounds.insert(round, decided);
+        let oldest = round.saturating_sub(ROUNDS);
         self.rounds.retain(|round, _| *round >= oldest);
         remade
     }
 
-    /// Also whose turn it is then.
-    fn decide(&self, entry: &Entry, observed: &Observed) -> (Remade, Option<Arc<Rotations>>) {
-        let unknown = |why| (Remade::Unknown(why), None);
+    /// How many decisions are the same, and whose turn it is then.
+    fn decide(
+        &self,
+        entry: &Entry,
+        observed: &Observed,
+    ) -> Result<(usize, Arc<Rotations>), Remade> {
         if !observed.is_whole {
-            return unknown("what it was made by is not all written down");
+            let why = "what it was made by is not all written down";
+            return Err(Remade::Unknown(why));
         }
         let mut newest_first = self.states.iter().rev();
         let state = newest_first.find(|state| state.last_applied() <= observed.applied);
-        let Some(state) = state else {
-            return unknown("the state that it was made on is too old");
-        };
+        let state = state.ok_or(Remade::Unknown("the state that it was made on is too old"))?;
         let under_way = observed.under_way.iter();
         let under_way: Option<Vec<&Decided>> =
             under_way.map(|round| self.rounds.get(round)).collect();
-        let Some(under_way) = under_way else {
-            return unknown("a round before it is not known");
+        let under_way = under_way.ok_or(Remade::Unknown("a round before it is not known"))?;
+        let rotations = self.rotations.as_ref();
+        let rotations = rotations.ok_or(Remade::Unknown("whose turn it was is not known"))?;
+        let fleet = Fleet {
+            agents: seen(state, observed, &under_way),
+            rotations: Arc::clone(rotations),
+            ..Fleet::default()
         };
-        let fleet = self.fleet(state, observed, &under_way);
         let taken = under_way.iter().flat_map(|it| it.tasks.iter().copied());
-        let taken = taken.collect();
         let mut planner = Planner::new(state, &fleet, observed.now);
-        match compared(&mut planner, entry, observed, &taken) {
-            Ok(count) => (Remade::Same(count), Some(planner.into_rotations())),
-            Err(difference) => (Remade::Different(difference), None),
+        let count = compared(&mut planner, entry, observed, &taken.collect());
+        let count = count.map_err(Remade::Different)?;
+        Ok((count, planner.into_rotations()))
+    }
+}
+
+/// The agents, as the leader saw them.
+fn seen(
+    state: &State,
+    observed: &Observed,
+    under_way: &[&Decided],
+) -> BTreeMap<AgentId, AgentView> {
+    let mut reservations = Reservations::default();
+    let placed = under_way.iter().flat_map(|it| &it.placed);
+    placed.for_each(|placed| reservations.add(placed));
+    let agents = state.agents().map(|agent| {
+        let id = &agent.profile.id;
+        let view = AgentView {
+            sample: state.sample(id).copied().unwrap_or_default(),
+            service: state.service(id),
+            reserved: reservations.of(id),
+        };
+        (id.clone(), view)
+    });
+    let mut agents: BTreeMap<_, _> = agents.collect();
+    let told = under_way.iter().map(|it| (&it.samples, &it.paces));
+    for (samples, paces) in told.chain([(&observed.samples, &observed.paces)]) {
+        for (id, sample) in samples {
+            if let Some(view) = agents.get_mut(id) {
+                view.sample = *sample;
+            }
+        }
+        for (id, news) in paces {
+            if let Some(view) = agents.get_mut(id) {
+                view.service = Arc::new(model::retold(&view.service, news));
+            }
         }
     }
+    agents
+}
 
-    /// As the leader saw it.
-    fn fleet(&self, state: &State, observed: &Observed, under_way: &[&Decided]) -> Fleet {
-        let mut reservations = Reservations::default();
-        let placed = under_way.iter().flat_map(|it| &it.placed);
-        placed.for_each(|placed| reservations.add(placed));
-        let news: BTreeMap<_, &Sample> = observed.samples.iter().map(|(id, it)| (id, it)).collect();
-        let agents = state.agents().map(|agent| {
-            let id = &agent.profile.id;
-            let sample = news.get(id).copied().or_else(|| self.state().sample(id));
-            let view = AgentView {
-                sample: sample.cloned().unwrap_or_default(),
-                reserved: reservations.of(id),
-            };
-            (id.clone(), view)
-        });
-        Fleet {
-            agents: agents.collect(),
-            rotations: Arc::clone(&self.rotations),
-            ..Fleet::default()
-        }
+fn places(op: &Op) -> bool {
+    match op {
+        Op::System(command) => matches!(command, SystemCommand::Assign(_)),
+        Op::Client { placement, .. } => placement.is_some(),
     }
 }
 
 impl Decided {
     /// Before the entry is applied.
-    fn of(entry: &Entry, state: &State) -> Decided {
-        let mut decided = Decided::default();
+    fn of(entry: &Entry, observed: &Observed, state: &State) -> Decided {
+        let mut decided = Decided {
+            samples: observed.samples.clone(),
+            paces: observed.paces.clone(),
+            ..Decided::default()
+        };
         for op in &entry.ops {
             match op {
                 Op::System(SystemCommand::Assign(Assignment { task, placement })) => {

@@ -44,11 +44,7 @@ pub fn decide(
             Remade::Same(decisions) => {
                 *counts.entry(DECIDED).or_default() += decisions as u64;
             }
-            Remade::Unknown(_) => {
-                *counts
-                    .entry("rounds that can not be made again")
-                    .or_default() += 1;
-            }
+            Remade::Unknown(why) => *counts.entry(why).or_default() += 1,
             Remade::Different(what) => broken.push((DECIDED, format!("entry {index}: {what}"))),
         }
         if hash_of(index).is_some_and(|hash| hash != remaking.state().hash()) {

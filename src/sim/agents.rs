@@ -270,6 +270,7 @@ impl Agent {
         let nature = Nature {
             id: self.id.clone(),
             slots: self.slots as usize,
+            asks_here: false,
         };
         let worker = Worker::new(nature, &recovered);
         let shell = Shell {

@@ -1,6 +1,7 @@
 //! With a log: every answer at its index, and the books that are kept beside the state.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use cluster_tests::checkers::{
     Books, Evidence, Execution, Finding, Invariant, Kind, Standing, Violation, check, judge,
@@ -11,11 +12,12 @@ use cluster_tests::history::{
 use cluster_tests::journal::{self, Begun};
 use cluster_tests::log::{Content, Log};
 use model::{
-    AddRule, Agents, Applied, Class, Command, DrainAgent, Entry, Event, Expression, Fence,
-    Generation, Millis, Op, Reply, Retention, RuleAction, Scope, Stamped, State, StateName, Supply,
-    SystemCommand, TaskId, TaskSpec,
+    AddRule, Agents, Applied, Assignment, Class, Command, DrainAgent, Entry, Event, Expression,
+    Fence, Generation, Millis, Observed, Op, Presence, Reply, Retention, RuleAction, Sample, Scope,
+    Stamped, State, StateName, Supply, SystemCommand, TaskId, TaskSpec, Twentieths,
 };
 use mutant::Mutant;
+use scheduler::{AgentView, Fleet, Round};
 
 use super::made::{
     World, agent, assign, at, by, client, finish, incarnation, kinds, placement, register, spec,
@@ -792,4 +794,82 @@ fn what_a_state_does_breaks_no_books() {
         Command::UncordonAgent { agent: agent("a1") },
     )]);
     assert_eq!(told.books.violations(), []);
+}
+
+/// A task is submitted, and decided on as a leader does, with what it goes by beside it.
+fn decided(change: impl FnOnce(&mut Assignment, &mut Observed)) -> Vec<Kind> {
+    let mut world = story();
+    world.submitted("r99", spec());
+    let state = &world.state;
+    let sample = Sample {
+        presence: Presence::Open,
+        ..Sample::default()
+    };
+    let agents = state.agents().map(|agent| {
+        let view = AgentView {
+            sample,
+            ..AgentView::default()
+        };
+        (agent.profile.id.clone(), view)
+    });
+    let fleet = Fleet {
+        agents: agents.collect(),
+        ..Fleet::default()
+    };
+    let round = Round {
+        now: state.time(),
+        taken: &BTreeSet::new(),
+        max: 1,
+        after: None,
+    };
+    let mut assigned = scheduler::plan(state, &fleet, round).assignments.remove(0);
+    let mut observed = Observed {
+        round: 1,
+        since: 1,
+        applied: state.last_applied(),
+        now: state.time(),
+        under_way: Vec::new(),
+        seed: 0,
+        is_whole: true,
+        samples: fleet.agents.keys().map(|id| (id.clone(), sample)).collect(),
+        paces: Vec::new(),
+    };
+    change(&mut assigned, &mut observed);
+    let system = |command| Op::System(command);
+    world.entry(vec![
+        system(SystemCommand::Assign(assigned)),
+        system(SystemCommand::Observe(observed)),
+    ]);
+    kinds(&check(&world.evidence()))
+}
+
+#[test]
+fn a_decision_that_is_not_what_its_inputs_come_to_is_found() {
+    assert_eq!(decided(|_, _| {}), []);
+    let found = [Kind::DecidedOtherwise];
+    let score = |assigned: &mut Assignment, _: &mut Observed| {
+        Arc::make_mut(&mut assigned.placement.trace).winner.score += 1;
+    };
+    assert_eq!(decided(score), found);
+    let other = |assigned: &mut Assignment, _: &mut Observed| {
+        let agents = ["a1", "a2"].map(agent);
+        let other = agents
+            .into_iter()
+            .find(|it| *it != assigned.placement.agent);
+        assigned.placement = placement(other.unwrap().as_str());
+    };
+    assert_eq!(decided(other), found);
+    let unseen = |_: &mut Assignment, observed: &mut Observed| {
+        observed
+            .samples
+            .iter_mut()
+            .for_each(|(_, it)| it.load.cpu = Twentieths(7));
+    };
+    assert_eq!(decided(unseen), found);
+    // What does not say all is not held to it.
+    let partly = |assigned: &mut Assignment, observed: &mut Observed| {
+        score(assigned, observed);
+        observed.is_whole = false;
+    };
+    assert_eq!(decided(partly), []);
 }

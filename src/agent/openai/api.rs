@@ -1,5 +1,6 @@
 //! Where an OpenAI-compatible API is, and how it is called.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
@@ -85,6 +86,17 @@ impl Api {
         let request = self.client.post(self.url(path)?);
         let request = request.header("content-type", "application/json");
         checked(request.body(body).send().await).await
+    }
+
+    /// Whether it runs on this machine, by the name that was given: then its work shows in the machine's load.
+    pub fn is_here(&self) -> bool {
+        let Some(host) = self.root.host_str() else {
+            return false;
+        };
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        let is_loopback = bare.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
+        let own = rustix::system::uname();
+        is_loopback || bare == "localhost" || own.nodename().to_str() == Ok(bare)
     }
 
     fn url(&self, path: &str) -> Result<Url, Trouble> {
@@ -224,5 +236,31 @@ mod tests {
         assert_eq!(said("Bad gateway\n"), "Bad gateway");
         assert_eq!(said(""), "nothing more");
         assert_eq!(said(&"x".repeat(1_000)).len(), SHOWN);
+    }
+
+    #[test]
+    fn what_runs_on_this_machine_is_known_by_its_address() {
+        let is_here = |url: &str| {
+            let config = BackendConfig {
+                url: url.into(),
+                name: None,
+                key_file: None,
+            };
+            Api::new(&config).unwrap().is_here()
+        };
+        for here in [
+            "http://127.0.0.1:8080",
+            "http://localhost/x",
+            "http://[::1]:1",
+        ] {
+            assert!(is_here(here), "{here}");
+        }
+        for elsewhere in [
+            "http://10.0.0.7:8080",
+            "https://models.example",
+            "http://[2001:db8::1]",
+        ] {
+            assert!(!is_here(elsewhere), "{elsewhere}");
+        }
     }
 }

@@ -81,6 +81,10 @@ impl std::ops::Deref for Chosen {
 }
 
 impl Backends {
+    pub fn are_here(&self) -> bool {
+        self.all.iter().any(|known| known.api.is_here())
+    }
+
     pub fn new(configs: &[BackendConfig]) -> Result<Backends, Invalid> {
         let mut all: Vec<Arc<Known>> = Vec::new();
         for config in configs {

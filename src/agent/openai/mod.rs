@@ -50,6 +50,11 @@ impl OpenAi {
         discover::watch_all(Arc::clone(&self.backends))
     }
 
+    /// Whether some run on this machine.
+    pub fn are_here(&self) -> bool {
+        self.backends.are_here()
+    }
+
     /// What administrators set for them.
     pub fn set(&self, settings: &BTreeMap<String, BackendSettings>) {
         self.backends.set(settings);

@@ -39,7 +39,8 @@ impl Worker {
     pub(super) fn on_load(&mut self, load: Load, out: &mut Vec<Effect>) {
         // A back end is no process of the agent's, and answers for it: its share of the load is not known.
         let asks = self.attempts.values().any(Attempt::asks);
-        let is_ours = std::mem::take(&mut self.asked) || asks;
+        let asked = std::mem::take(&mut self.asked) || asks;
+        let is_ours = asked && self.nature.asks_here;
         self.load = Load {
             own: if is_ours { load.cpu } else { load.own },
             ..load

@@ -54,6 +54,18 @@ pub struct Load {
 pub struct Nature {
     pub id: model::AgentId,
     pub slots: usize,
+    /// Some model servers run on this machine.
+    pub asks_here: bool,
+}
+
+impl Nature {
+    pub fn of(profile: &model::AgentProfile, asks_here: bool) -> Nature {
+        Nature {
+            id: profile.id.clone(),
+            slots: usize::try_from(profile.slots).unwrap_or(usize::MAX),
+            asks_here,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

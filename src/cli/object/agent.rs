@@ -34,7 +34,7 @@ pub fn agent_json(agent: &v1::Agent) -> Value {
         "registered_index": agent.registered_index,
         "status": agent.status.as_ref().map(status_json),
         "health": agent.health,
-        "hot": agent.hot,
+        "hot": agent.health.map(|_| agent.hot),
         "attempts": agent.attempts.iter().map(attempt).collect::<Vec<_>>(),
         "cordon": agent.cordon.as_ref().map(cordon_json),
         "backends": agent.backends.iter().map(|backend| json!({
@@ -212,7 +212,7 @@ fn health(agent: &v1::Agent) -> String {
     };
     let hot = match agent.hot {
         true => {
-            "; busy with other things: of tasks that idle agents could run it gets a twentieth of what they do"
+            "; hot: others use its processors, and where idle agents could run a task it gets a twentieth of what they do"
         }
         false => "",
     };

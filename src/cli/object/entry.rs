@@ -5,15 +5,15 @@
 
 use model::{
     Assignment, Command, DrainAgent, End, Observed, Op, Presence, Sample, Strategy, Submit,
-    SystemCommand, TaskSpec, Verdict,
+    SystemCommand, TaskSpec, Verdict, Work,
 };
 
 use crate::shell;
 
 /// Characters of a command that are shown.
 const COMMAND: usize = 80;
-/// Agents of which is told what was seen of them.
-const SAMPLES: usize = 8;
+/// What is told of that was seen of agents.
+const SHOWN: usize = 8;
 
 pub fn op_words(op: &Op) -> String {
     match op {
@@ -114,9 +114,12 @@ fn system_words(command: &SystemCommand) -> String {
 
 /// By what the decisions of the entry were made: what is new of agents since the decisions before.
 fn observed_words(observed: &Observed) -> String {
-    let samples = observed.samples.iter();
-    let samples = samples.take(SAMPLES).map(|(agent, sample)| {
-        let Sample { presence, load, .. } = sample;
+    let samples = observed.samples.iter().map(|(agent, sample)| {
+        let Sample {
+            presence,
+            prefetch,
+            load,
+        } = sample;
         let presence = match presence {
             Presence::Open => "open",
             Presence::NotConnected => "not connected",
@@ -124,23 +127,39 @@ fn observed_words(observed: &Observed) -> String {
             Presence::Suspect => "suspect",
         };
         format!(
-            "{agent} is {presence}, cpu {}%, {}% by others, memory {}%",
+            "{agent} is {presence}, {prefetch} ahead, cpu {}%, {}% by others, memory {}%, {} µs away",
             load.cpu.thousandths() / 10,
             load.others.thousandths() / 10,
-            load.memory.thousandths() / 10
+            load.memory.thousandths() / 10,
+            load.latency.value()
         )
     });
-    let samples: Vec<String> = samples.collect();
-    let more = match observed.samples.len().saturating_sub(SAMPLES) {
+    let paces = observed.paces.iter().map(|(agent, paces)| {
+        let paces = paces.iter().map(|(work, takes)| {
+            let work = match work {
+                Work::Kind(kind) => kind.as_str(),
+                Work::Model(name) => name,
+            };
+            format!("{work} {} ms", takes.value())
+        });
+        format!("on {agent} take {}", paces.collect::<Vec<_>>().join(", "))
+    });
+    let all = observed.samples.len() + observed.paces.len();
+    let news: Vec<String> = samples.chain(paces).take(SHOWN).collect();
+    let news = match news.is_empty() {
+        true => "nothing new of any agent".to_owned(),
+        false => news.join("; "),
+    };
+    let more = match all.saturating_sub(SHOWN) {
         0 => String::new(),
         more => format!("; {more} more"),
     };
-    let news = match samples.is_empty() {
-        true => "nothing new of any agent".to_owned(),
-        false => samples.join("; "),
+    let partly = match observed.is_whole {
+        true => "",
+        false => ", and by what is not written down",
     };
     let (applied, round) = (observed.applied, observed.round);
-    format!("decided on the state after entry {applied}, round {round}: {news}{more}")
+    format!("decided as round {round} on the state after entry {applied}{partly}: {news}{more}")
 }
 
 fn spec_words(spec: &TaskSpec) -> String {

@@ -99,6 +99,7 @@ impl State {
         self.agents.remove(id);
         self.forget_backends(id);
         self.samples.remove(id);
+        self.services.remove(id);
         // The name is free again, for a machine with another key.
         self.joining.release_agent(id);
         step.events.push(Event::AgentRemoved {

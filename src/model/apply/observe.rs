@@ -2,7 +2,7 @@
 
 use crate::apply::Outcome;
 use crate::command::Reply;
-use crate::sample::Observed;
+use crate::sample::{Observed, retold};
 use crate::state::State;
 
 impl State {
@@ -13,6 +13,12 @@ impl State {
             let is_news = self.samples.get(&agent) != Some(&sample);
             if is_news && self.agents.get(&agent).is_some() {
                 self.samples.put(agent, sample);
+            }
+        }
+        for (agent, news) in observed.paces {
+            if self.agents.get(&agent).is_some() {
+                let service = retold(&self.service(&agent), &news);
+                self.services.put(agent, service);
             }
         }
         Ok(Reply::Done)

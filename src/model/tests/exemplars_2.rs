@@ -1,6 +1,5 @@
 //! The same as `exemplars`, of what came with state version 2.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::exemplars::{Named, by_ann, entry, lived};
@@ -105,9 +104,10 @@ pub fn events_since_2() -> Vec<Event> {
 }
 
 fn observed() -> Observed {
-    let service = [
+    let paces = vec![
         (Work::Kind(Kind::Process), Magnitude::of(1_500)),
         (Work::Model("llama".into()), Magnitude::of(60_000)),
+        (Work::Model("gone".into()), Magnitude::default()),
     ];
     let sample = Sample {
         presence: Presence::Open,
@@ -118,7 +118,6 @@ fn observed() -> Observed {
             memory: Twentieths::of(500),
             latency: Magnitude::of(850),
         },
-        service: Arc::new(BTreeMap::from(service)),
     };
     let mut samples = vec![(agent_id("a1"), sample)];
     for presence in [
@@ -134,12 +133,14 @@ fn observed() -> Observed {
     }
     Observed {
         round: 7,
+        since: 4,
         applied: 1_000,
         now: Timestamp(1_767_225_600_000),
         under_way: vec![5, 6],
         seed: 300,
         is_whole: true,
         samples,
+        paces: vec![(agent_id("a1"), paces)],
     }
 }
 

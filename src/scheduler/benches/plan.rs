@@ -4,14 +4,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hint::black_box;
+use std::sync::Arc;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use model::{
     AddRule, AgentId, AgentProfile, AgentProtocol, Agents, Command, Entry, Generation, Incarnation,
-    Namespace, Op, Presence, Principal, Role, RuleAction, Sample, Scope, SetPolicy, Stamped, State,
-    StateVersion, Strategy, Submit, Supply, SystemCommand, TaskSpec, Timestamp,
+    Kind, Load, Magnitude, Namespace, Op, Presence, Principal, Role, RuleAction, Sample, Scope,
+    SetPolicy, Stamped, State, StateVersion, Strategy, Submit, Supply, SystemCommand, TaskSpec,
+    Timestamp, Twentieths, Work,
 };
-use scheduler::{AgentView, Fleet, Plan, Round, plan};
+use scheduler::{AgentView, Fleet, Plan, Round, plan, waits};
 
 const AGENTS: u32 = 1_000;
 const SLOTS: u32 = 4;
@@ -122,20 +124,29 @@ fn queued(shape: &Shape) -> State {
     state
 }
 
+/// Machines that are busy to several degrees, and of several speeds.
 fn fleet(state: &State) -> Fleet {
-    let view = AgentView {
-        sample: Sample {
-            presence: Presence::Open,
-            prefetch: 1,
-            ..Sample::default()
-        },
-        ..AgentView::default()
-    };
-    let agents = state.agents();
+    let agents = (0..).zip(state.agents()).map(|(number, agent)| {
+        let load = Load {
+            cpu: Twentieths(number % 15),
+            others: Twentieths(number % 5),
+            memory: Twentieths(number % 11),
+            latency: Magnitude::of(300 + 100 * u64::from(number % 13)),
+        };
+        let takes = Magnitude::of(1_000 + 300 * u64::from(number % 7));
+        let view = AgentView {
+            sample: Sample {
+                presence: Presence::Open,
+                prefetch: 1,
+                load,
+            },
+            service: Arc::new([(Work::Kind(Kind::Process), takes)].into()),
+            ..AgentView::default()
+        };
+        (agent.profile.id.clone(), view)
+    });
     Fleet {
-        agents: agents
-            .map(|agent| (agent.profile.id.clone(), view.clone()))
-            .collect(),
+        agents: agents.collect(),
         ..Fleet::default()
     }
 }
@@ -224,6 +235,17 @@ fn rounds(criterion: &mut Criterion) {
     ruled(&mut state);
     group.bench_function("1000 tenants, 120 rules", |bencher| {
         bencher.iter(|| round(&state, &agents));
+    });
+    let state = queued(&shape(50, 20, 50));
+    let mut hot = fleet(&state);
+    for (_, view) in hot.agents.iter_mut().step_by(50) {
+        view.sample.load.others = Twentieths(20);
+    }
+    group.bench_function("1000 tenants, 50 requirements, 20 hot agents", |bencher| {
+        bencher.iter(|| round(&state, &hot));
+    });
+    group.bench_function("when the first 1,000 of 1000 tenants start", |bencher| {
+        bencher.iter(|| waits(black_box(&state), &hot, NOW, 1_000).count());
     });
     for strategy in Strategy::ALL {
         let mut state = queued(&shape(50, 20, 0));

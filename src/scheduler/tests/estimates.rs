@@ -13,8 +13,8 @@ use crate::waits;
 const LONG: u64 = 8_192;
 
 fn takes(fleet: &mut Fleet, agent: &str, millis: u64) {
-    let sample = &mut fleet.agents.get_mut(&id(agent)).unwrap().sample;
-    let service = Arc::make_mut(&mut sample.service);
+    let view = fleet.agents.get_mut(&id(agent)).unwrap();
+    let service = Arc::make_mut(&mut view.service);
     service.insert(Work::Kind(Kind::Process), Magnitude::of(millis));
     assert_eq!(Magnitude::of(millis).value(), millis);
 }

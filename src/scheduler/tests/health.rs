@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use model::{Kind, Load, Magnitude, Strategy, Twentieths, Work};
+use model::{Class, Kind, Load, Magnitude, Strategy, Twentieths, Work};
 use proptest::prelude::*;
 
+use super::resources::{machine, supply};
 use super::strategies::{Cluster, adds_up, counted};
 use super::*;
 use crate::{Machines, Planner};
@@ -36,8 +37,8 @@ fn sample<'c>(it: &'c mut Cluster, name: &str) -> &'c mut Sample {
 }
 
 fn takes(it: &mut Cluster, name: &str, work: Work, millis: u64) {
-    let service = &mut sample(it, name).service;
-    Arc::make_mut(service).insert(work, Magnitude::of(millis));
+    let view = it.fleet.agents.get_mut(&id(name)).unwrap();
+    Arc::make_mut(&mut view.service).insert(work, Magnitude::of(millis));
 }
 
 #[test]
@@ -185,16 +186,8 @@ fn a_hot_agent_runs_what_idle_ones_can_not_and_why_says_what_holds_it_back() {
         &[("a1", 4, hot), ("a2", 1, Load::default())],
     );
     apply(&mut it.state, vec![registration("b1", 4, "b")]);
-    let mut samples = std::mem::take(&mut it.fleet.agents);
-    samples.entry(id("b1")).or_insert_with(|| AgentView {
-        sample: Sample {
-            presence: Presence::Open,
-            load: hot,
-            ..Sample::default()
-        },
-        ..AgentView::default()
-    });
-    it.fleet.agents = samples;
+    let same = it.fleet.agents[&id("a1")].clone();
+    it.fleet.agents.insert(id("b1"), same);
     for zone in ["zone=a", "zone=a", "zone=b", "zone=b"] {
         it.submit("ann", &task(zone));
     }
@@ -217,6 +210,96 @@ fn a_hot_agent_runs_what_idle_ones_can_not_and_why_says_what_holds_it_back() {
     });
     apply(&mut it.state, vec![cordon]);
     assert_eq!(it.round()[0].placement.agent, id("a1"));
+}
+
+#[test]
+fn who_waits_for_idle_ones_that_are_full_for_days_goes_to_a_hot_one_every_ten_minutes() {
+    let agents = [
+        ("a1", 4, load(990, 990, 500, 400)),
+        ("a2", 1, Load::default()),
+    ];
+    let mut it = with(Strategy::Adaptive, &agents);
+    for _ in 0..4 {
+        it.submit("ann", &task(""));
+    }
+    let minutes = |n: u64| NOW.plus(Millis(n * 60_000));
+    let mut went = Vec::new();
+    for minute in 0..25 {
+        let decided = it.round_at(minutes(minute));
+        let agents = decided.iter().map(|it| it.placement.agent.to_string());
+        went.extend(agents.map(|agent| (minute, agent)));
+    }
+    let hot = "a1".to_owned();
+    assert_eq!(went, [(0, "a2".to_owned()), (10, hot.clone()), (20, hot)]);
+}
+
+#[test]
+fn what_idle_ones_do_of_work_that_a_hot_one_can_not_gives_it_no_claim() {
+    let agents = [
+        ("a1", 4, load(990, 990, 500, 400)),
+        ("a2", 4, Load::default()),
+    ];
+    let mut it = with(Strategy::LeastConnections, &agents);
+    apply(&mut it.state, vec![registration("b1", 8, "b")]);
+    let view = it.fleet.agents[&id("a2")].clone();
+    it.fleet.agents.insert(id("b1"), view);
+    let mut counts = BTreeMap::new();
+    for _ in 0..400 {
+        (0..2).for_each(|_| it.submit("ann", &task("zone=a")));
+        (0..8).for_each(|_| it.submit("ann", &task("zone=b")));
+        for decided in it.round() {
+            *counts.entry(decided.placement.agent).or_insert(0) += 1;
+        }
+        it.all_end();
+    }
+    let of = |name: &str| counts.get(&id(name)).copied().unwrap_or(0);
+    assert_eq!(of("b1"), 3_200);
+    assert!(of("a1") * 20 <= of("a2") && of("a2") > 750, "{counts:?}");
+}
+
+#[test]
+fn no_hot_agent_is_kept_for_a_task_that_it_may_not_have() {
+    let gpus = || supply(4, 1, &[24, 24]);
+    let mut it = with(Strategy::Adaptive, &[]);
+    let machines = ["a1", "a2"].map(|name| machine(name, 4, gpus()));
+    apply(&mut it.state, machines.into());
+    it.fleet = fleet(&it.state);
+    sample(&mut it, "a2").load = load(990, 990, 500, 400);
+    let asking = |gpus| {
+        let mut spec = task("");
+        spec.class = Some(Class::Interactive);
+        spec.hardware.gpus = gpus;
+        spec
+    };
+    it.submit("ann", &asking(1));
+    it.submit("bob", &asking(2));
+    let decided = it.round();
+    assert_eq!(decided.len(), 1);
+    assert_eq!(decided[0].placement.agent, id("a1"));
+    let later = NOW.plus(Millis(61_000));
+    let told = explain(&it.state, &it.fleet, later, TaskId(2)).unwrap();
+    assert!(
+        told.summary.contains("a1 is kept free for it"),
+        "{}",
+        told.summary
+    );
+}
+
+#[test]
+fn nobody_is_hot_before_every_member_can_read_why() {
+    let found = SystemCommand::Found {
+        cluster_id: "test".into(),
+        generation: Generation(1),
+    };
+    let mut state = State::default();
+    let agents = ["a1", "a2"].map(|name| registration(name, 1, "a"));
+    let tasks = vec![submission(&task("")); 2];
+    apply(&mut state, vec![Op::System(found)]);
+    apply(&mut state, agents.into_iter().chain(tasks).collect());
+    let mut fleet = fleet(&state);
+    let hot = &mut fleet.agents.get_mut(&id("a1")).unwrap().sample;
+    hot.load = load(990, 990, 500, 400);
+    assert_eq!(planned(&state, &fleet).assignments.len(), 2);
 }
 
 proptest! {

@@ -51,10 +51,14 @@ impl Cluster {
 
     /// One round, whose decisions are applied.
     pub fn round(&mut self) -> Vec<model::Assignment> {
+        self.round_at(NOW)
+    }
+
+    pub fn round_at(&mut self, now: Timestamp) -> Vec<model::Assignment> {
         let taken = BTreeSet::new();
-        let mut planner = Planner::new(&self.state, &self.fleet, NOW);
+        let mut planner = Planner::new(&self.state, &self.fleet, now);
         let round = Round {
-            now: NOW,
+            now,
             taken: &taken,
             max: 100,
             after: None,
@@ -63,7 +67,7 @@ impl Cluster {
         self.fleet.rotations = planner.into_rotations();
         let assigns = plan.assignments.iter().cloned();
         let ops = assigns.map(|it| Op::System(SystemCommand::Assign(it)));
-        apply(&mut self.state, ops.collect());
+        apply_at(&mut self.state, now, ops.collect());
         plan.assignments
     }
 

@@ -40,7 +40,8 @@ fn brought_out_by(mutant: Mutant) -> Fault {
         Mutant::RulesUnchecked => Fault::Rules,
         Mutant::ClassIgnored | Mutant::ShareIgnored => Fault::Crowd,
         Mutant::RemovalUnchecked => Fault::RemoveTooMany,
-        Mutant::EventsDropped
+        Mutant::SampleUntold
+        | Mutant::EventsDropped
         | Mutant::ApplyOutOfOrder
         | Mutant::ArchiveLosesTasks
         | Mutant::HashForgotten

@@ -86,7 +86,14 @@ struct Bench {
 impl Bench {
     fn with(slots: usize, recovered: &Recovered) -> Bench {
         let id = model::AgentId::new("a1").unwrap();
-        let worker = Worker::new(Nature { id, slots }, recovered);
+        let worker = Worker::new(
+            Nature {
+                id,
+                slots,
+                asks_here: true,
+            },
+            recovered,
+        );
         Bench {
             worker,
             now: Millis(1_000_000),
