@@ -117,7 +117,7 @@ impl Remaking {
         let Observed { round, since, .. } = *observed;
         if since == round {
             self.rotations = Some(Arc::default());
-        } else if self.last != Some((round - 1, since)) {
+        } else if self.last != Some((round.saturating_sub(1), since)) {
             // One that is missing has taken turns, and never came to the log.
             self.rotations = None;
         }
