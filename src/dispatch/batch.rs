@@ -83,6 +83,8 @@ pub(crate) struct Batch {
     rotations: Arc<Rotations>,
     /// What was written down of what decisions are made by.
     minutes: Minutes,
+    /// What the last round went by is all written down.
+    was_whole: bool,
     estimates: Estimates,
 }
 
@@ -221,25 +223,28 @@ impl Batch {
     ) {
         let mut sent = Sent::default();
         let mut ops = Vec::new();
-        let start = Start {
+        let mut start = Start {
             now: clock.state,
             seed: self.seed,
             is_whole: self.resume.is_none(),
         };
         self.take_due_commands(&mut ops, &mut sent);
         self.wants_plan = false;
-        if let Some(fleet) = fleet {
-            self.estimates.look(state, fleet, clock);
-        }
         let mut planner = fleet.map(|fleet| Planner::new(state, fleet, clock.state));
         let reached_the_end = planner
             .as_mut()
             .is_some_and(|planner| self.plan_queue(state, planner, clock, (&mut ops, &mut sent)));
+        if let Some(fleet) = fleet {
+            let starting = sent.assigning.iter().chain(&self.assigning);
+            let starting = starting.copied().collect();
+            self.estimates.look(state, fleet, clock, &starting);
+        }
         let placing = planner.as_mut().filter(|_| reached_the_end);
         self.take_pending(placing, &mut ops, &mut sent);
         if let (Some(planner), Some(fleet)) = (planner, fleet)
             && sent.reserved_room()
         {
+            start.is_whole &= !planner.passed_lacking();
             self.rotations = planner.into_rotations();
             if state.state_version() >= StateVersion::OBSERVATIONS {
                 let observed = self.observed(state, fleet, &start);
@@ -261,7 +266,7 @@ impl Batch {
     /// What the round that was just decided went by.
     fn observed(&mut self, state: &State, fleet: &Fleet, start: &Start) -> Observed {
         let under_way = self.under_way.values().filter(|sent| sent.reserved_room());
-        let is_whole = fleet.lacks.is_empty() && start.is_whole;
+        let is_whole = start.is_whole;
         let basis = Basis {
             applied: state.last_applied(),
             now: start.now,
@@ -270,8 +275,9 @@ impl Batch {
             is_whole,
         };
         let observed = self.minutes.observed(state, fleet, &basis);
-        if !is_whole {
-            // Nobody can tell from the log whose turn it is now.
+        // Nobody can tell from the log whose turn it was: once rounds are whole again, turns begin anew.
+        let was_whole = std::mem::replace(&mut self.was_whole, is_whole);
+        if is_whole && !was_whole {
             self.begin_turns_anew();
         }
         observed
@@ -413,6 +419,7 @@ impl Batch {
         self.resume = None;
         self.rotations = Arc::default();
         self.minutes = Minutes::default();
+        self.was_whole = true;
         self.estimates = Estimates::default();
         self.wants_plan = true;
         self.wants_due = true;

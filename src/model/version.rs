@@ -59,7 +59,7 @@ impl StateVersion {
     /// 2: the version is raised by an entry; blobs; settings of back ends; what is given back again waits; what agents
     /// understand; packed request ids; classes of tasks, and how long they wait; who has used how much, and
     /// settings of namespaces; how agents are chosen; what tasks ask for, and agents have; rules by hand; what tasks prefer; what decisions
-    /// were made by.
+    /// were made by; when tasks were expected to start.
     pub const NEWEST: StateVersion = StateVersion(2);
 }
 

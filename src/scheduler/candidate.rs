@@ -10,7 +10,7 @@ use model::{
 
 use crate::filter::{self, Room};
 use crate::fleet::AgentView;
-use crate::health::{self, Health, Machines};
+use crate::health::{self, Health, Hold, Machines};
 use crate::kept::Holder;
 use crate::rotation::{Rotations, Turn};
 use crate::rules::{RuleSet, Rules};
@@ -31,6 +31,8 @@ pub struct Lens {
     pub rules: RuleSet,
     /// What they are, where it counts how long they take.
     pub work: Option<WorkNumber>,
+    /// They have waited for so long that they may go to a hot machine; not told apart where there is none.
+    pub is_overdue: bool,
 }
 
 /// Of the sorts of work of a round.
@@ -77,6 +79,7 @@ impl Lens {
             claim,
             rules: of.rules,
             work: of.work,
+            is_overdue: of.is_overdue,
         }
     }
 
@@ -89,6 +92,7 @@ impl Lens {
             claim,
             rules,
             work: None,
+            is_overdue: true,
         }
     }
 }
@@ -103,6 +107,8 @@ pub struct For<'t> {
     pub prefer: &'t [Expression],
     /// What it is, where the strategy goes by how long it takes.
     pub work: Option<WorkNumber>,
+    /// See [`Lens::is_overdue`].
+    pub is_overdue: bool,
     /// Those of the task's namespace, and its client, each where the strategy goes by it.
     sorts: Vec<Sort>,
     client: Option<u64>,
@@ -123,6 +129,7 @@ impl<'t> For<'t> {
             prefer: &spec.prefer,
             rules: concerning,
             work: None,
+            is_overdue: false,
             sorts: match strategy {
                 Strategy::Spread => Kind::ALL.map(|kind| (spec.namespace.clone(), kind)).into(),
                 _ => Vec::new(),
@@ -149,8 +156,8 @@ pub struct Candidate<'a> {
     pub taken: Taken,
     /// It takes nothing else, but what is of a higher class.
     pub kept_for: Option<Holder>,
-    /// Its machine is busy with other things, and has had its share.
-    pub is_held_back: bool,
+    /// Its machine is busy with other things.
+    pub hold: Hold,
     health: Health,
     /// How long each sort of work takes there, in thousandths of what it usually does.
     services: Vec<i64>,
@@ -195,7 +202,7 @@ impl<'a> Candidate<'a> {
             asking: filter::asking(state, agent, view),
             taken: filter::taken(state, agent, view),
             kept_for: None,
-            is_held_back: machines.hold_back(&agent.profile, &rotations.restraint, now),
+            hold: machines.hold(&agent.profile, &rotations.restraint, now),
             health: machines.health(id),
             services: Vec::new(),
             rules: Arc::clone(rules),

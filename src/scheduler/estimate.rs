@@ -7,18 +7,34 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::sync::Arc;
 
-use model::{Agent, Magnitude, Millis, QueueKey, State, TaskId, TaskSpec, Tenant, Timestamp, Work};
+use model::{
+    Agent, Magnitude, Millis, Requirement, State, TaskId, TaskSpec, Tenant, Timestamp, Work,
+};
 
 use crate::filter;
 use crate::fleet::Fleet;
-use crate::health::Machines;
+use crate::health::{Asked, Machines};
 use crate::order::{self, Became, Turns};
 use crate::rules::{RuleSet, Rules};
 
-/// Turns that are played for one who asks, and slots that are looked at for them: some tens of milliseconds.
-pub const TURNS_MAX: usize = 20_000;
-const SLOTS_MAX_LOOKED_AT: usize = 400_000;
+/// What a play may cost.
+#[derive(Debug, Clone, Copy)]
+pub struct Budget {
+    /// Tasks to which a start is given.
+    pub tasks: usize,
+    /// Attempts, agents and slots that are looked at: each about half a microsecond.
+    pub looks: usize,
+}
+
+/// Of one who asks.
+const ASKED: Budget = Budget {
+    tasks: 20_000,
+    looks: 400_000,
+};
+/// Lines that are played; where there are more, nothing can be said.
+const LINES_MAX: usize = 16_384;
 
 /// How long a task still waits, most likely.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,44 +44,88 @@ pub struct Wait {
     pub is_rough: bool,
 }
 
-/// Those that go first, with when they start; at most so many turns are played.
-pub fn waits<'a>(
-    state: &'a State,
-    fleet: &'a Fleet,
+/// When those start that go first, as far as the budget goes, and how many looks that took.
+pub fn waits(
+    state: &State,
+    fleet: &Fleet,
     now: Timestamp,
-    turns: usize,
-) -> impl Iterator<Item = (TaskId, Wait)> + use<'a> {
-    let lines = state
-        .queues_behind(None)
-        .filter(|(key, _)| state.running_left(&key.tenant.namespace) != Some(0));
-    let lines = lines.map(|(key, waiting)| {
-        let line = order::line(state, (&key.tenant, waiting), now, usize::MAX);
-        (&key.tenant, line)
+    budget: Budget,
+) -> (Vec<(TaskId, Wait)>, usize) {
+    let mut found = Vec::new();
+    let looks = play(state, fleet, now, budget, |task, wait| {
+        found.push((task, wait));
+        true
     });
-    let mut order = Turns::new(state, now, lines.collect(), &BTreeSet::new());
-    let mut play = Play::new(state, fleet, now);
-    let mut played = 0;
-    std::iter::from_fn(move || {
-        loop {
-            let turn = order.next().filter(|_| played < turns)?;
-            played += 1;
-            let wait = play.next(turn.task)?;
-            let became = match wait {
-                Some(_) => Became::Gone,
-                None => Became::Stuck,
-            };
-            order.go_on(turn, became);
-            if let Some(wait) = wait {
-                return Some((turn.task, wait));
-            }
-        }
-    })
+    (found, looks)
 }
 
 /// One that waits now; `None`: it is too far back, no agent fits it, or its namespace may not have more.
 pub fn wait_of(state: &State, fleet: &Fleet, now: Timestamp, task: TaskId) -> Option<Wait> {
-    let mut waits = waits(state, fleet, now, TURNS_MAX);
-    waits.find(|(id, _)| *id == task).map(|(_, wait)| wait)
+    let mut found = None;
+    play(state, fleet, now, ASKED, |id, wait| {
+        if id == task {
+            found = Some(wait);
+        }
+        id != task
+    });
+    found
+}
+
+/// Until `tell` says that it is enough; answers how many looks it took.
+fn play(
+    state: &State,
+    fleet: &Fleet,
+    now: Timestamp,
+    budget: Budget,
+    mut tell: impl FnMut(TaskId, Wait) -> bool,
+) -> usize {
+    let queues = state.queues_behind(None);
+    let queues: Vec<_> = queues.take(LINES_MAX + 1).collect();
+    let mut play = Play::new(state, fleet, now, budget.looks);
+    if queues.len() > LINES_MAX || !play.fill_all() {
+        return play.looks;
+    }
+    let lines = queues.into_iter().filter(|(key, _)| {
+        let left = state.running_left(&key.tenant.namespace);
+        left != Some(0)
+    });
+    let lines = lines.map(|(key, waiting)| {
+        let line = order::line(state, (&key.tenant, waiting), now, order::RIPE_MAX);
+        (&key.tenant, line)
+    });
+    let mut order = Turns::new(state, now, lines.collect(), &BTreeSet::new());
+    let mut told = 0;
+    while told < budget.tasks
+        && play.looks < play.most
+        && let Some(turn) = order.next()
+    {
+        let found = play.next(turn.task);
+        let became = match found {
+            Found::Start(_) => Became::Gone,
+            Found::Nowhere => Became::Stuck,
+            Found::Elsewhere => Became::Passed,
+            Found::TooLong => break,
+        };
+        order.go_on(turn, became);
+        if let Found::Start(wait) = found {
+            told += 1;
+            if !tell(turn.task, wait) {
+                break;
+            }
+        }
+    }
+    play.looks
+}
+
+/// Where a task's turn has led.
+#[derive(Debug, Clone, Copy)]
+enum Found {
+    Start(Wait),
+    /// No agent fits it, nor those behind it in its line.
+    Nowhere,
+    /// It waits for something else than a slot.
+    Elsewhere,
+    TooLong,
 }
 
 /// The slots, as they come free.
@@ -78,17 +138,18 @@ struct Play<'a> {
     agents: Vec<&'a Agent>,
     /// When a slot comes free, from now, and on which agent; with whether that is a guess.
     slots: BinaryHeap<Reverse<(u64, usize, bool)>>,
-    looked_at: usize,
-    /// Whether each agent fits the tasks of a queue.
-    fitting: BTreeMap<QueueKey, Vec<bool>>,
+    looks: usize,
+    most: usize,
+    /// Whether each agent fits tasks that require the same, and obey the same rules.
+    fitting: BTreeMap<(Requirement, RuleSet, bool), Arc<[bool]>>,
     usual: BTreeMap<Work, Option<Magnitude>>,
     typical: BTreeMap<Tenant, u64>,
 }
 
 impl<'a> Play<'a> {
-    fn new(state: &'a State, fleet: &'a Fleet, now: Timestamp) -> Play<'a> {
+    fn new(state: &'a State, fleet: &'a Fleet, now: Timestamp, most: usize) -> Play<'a> {
         let machines = Machines::of(state, fleet);
-        let mut play = Play {
+        Play {
             state,
             fleet,
             now,
@@ -96,15 +157,23 @@ impl<'a> Play<'a> {
             agents: machines.open().to_vec(),
             machines,
             slots: BinaryHeap::new(),
-            looked_at: 0,
+            looks: 0,
+            most,
             fitting: BTreeMap::new(),
             usual: BTreeMap::new(),
             typical: BTreeMap::new(),
-        };
-        for number in 0..play.agents.len() {
-            play.fill(number);
         }
-        play
+    }
+
+    /// False where that is too much to look at.
+    fn fill_all(&mut self) -> bool {
+        for number in 0..self.agents.len() {
+            if self.looks > self.most {
+                return false;
+            }
+            self.fill(number);
+        }
+        true
     }
 
     /// What runs on an agent, and its free slots. What was sent ahead follows the first that ends.
@@ -112,7 +181,9 @@ impl<'a> Play<'a> {
         let (state, profile) = (self.state, &self.agents[number].profile);
         let mut ends = BinaryHeap::new();
         let mut ahead = Vec::new();
+        self.looks += 1;
         for task in state.held_by(&profile.id) {
+            self.looks += 1;
             let (Some(spec), Some(attempt)) = (state.spec(task.id), task.live()) else {
                 continue;
             };
@@ -129,7 +200,7 @@ impl<'a> Play<'a> {
         }
         for (takes, is_rough) in ahead {
             if let Some(Reverse((end, before))) = ends.pop() {
-                ends.push(Reverse((end + takes, before || is_rough)));
+                ends.push(Reverse((end.saturating_add(takes), before || is_rough)));
             }
         }
         let free = (profile.slots as usize).saturating_sub(ends.len());
@@ -161,52 +232,70 @@ impl<'a> Play<'a> {
         }
     }
 
-    /// Gives a task the first slot that it fits; `Some(None)` where there is none for it, `None` where this has become too long.
-    fn next(&mut self, id: TaskId) -> Option<Option<Wait>> {
+    /// Gives a task the first slot that it fits.
+    fn next(&mut self, id: TaskId) -> Found {
+        self.looks += 1;
         let (Some(task), Some(spec)) = (self.state.task(id), self.state.spec(id)) else {
-            return Some(None);
+            return Found::Elsewhere;
         };
-        let tenant = task.tenant(&spec);
-        let key = QueueKey::of(&spec, tenant.clone());
-        if !self.fitting.contains_key(&key) {
-            let concerning = self.rules.concerning(&spec.namespace, spec.kind());
-            let idle = self
-                .machines
-                .idle_slots((&self.rules, concerning), spec.need());
-            let fits = self.agents.iter().map(|agent| {
-                let is_held_back = idle > 0 && self.machines.is_hot(&agent.profile.id);
-                !is_held_back && self.fits(agent, &spec, concerning)
-            });
-            let fits = fits.collect();
-            self.fitting.insert(key.clone(), fits);
+        if self.fleet.lacked_by(&spec).is_some() {
+            return Found::Elsewhere;
         }
-        let fits = self.fitting.get(&key)?;
+        let tenant = task.tenant(&spec);
+        let fits = self.fitting(&spec);
         if !fits.contains(&true) {
-            return Some(None);
+            return Found::Nowhere;
         }
         let mut passed = Vec::new();
         let found = loop {
-            self.looked_at += 1;
+            self.looks += 1;
             match self.slots.pop() {
                 Some(Reverse(slot)) if fits[slot.1] => break Some(slot),
+                Some(_) if self.looks > self.most => return Found::TooLong,
                 Some(other) => passed.push(other),
                 None => break None,
             }
         };
         self.slots.extend(passed);
-        if self.looked_at > SLOTS_MAX_LOOKED_AT {
-            return None;
-        }
         let Some((start, number, before)) = found else {
-            return Some(None);
+            return Found::Nowhere;
         };
         let (takes, is_rough) = self.takes(number, &spec, &tenant);
         let end = start.saturating_add(takes);
         self.slots.push(Reverse((end, number, before || is_rough)));
-        Some(Some(Wait {
+        // It may wait for more than a slot.
+        let is_limited = !spec.demand().is_nothing()
+            || spec.inference.is_some()
+            || self.state.running_left(&spec.namespace).is_some();
+        Found::Start(Wait {
             millis: Millis(start),
-            is_rough: before || !spec.demand().is_nothing(),
-        }))
+            is_rough: before || is_limited,
+        })
+    }
+
+    fn fitting(&mut self, spec: &TaskSpec) -> Arc<[bool]> {
+        let concerning = self.rules.concerning(&spec.namespace, spec.kind());
+        let key = (
+            Requirement::from(spec.need()),
+            concerning,
+            spec.blobs.is_empty(),
+        );
+        if let Some(known) = self.fitting.get(&key) {
+            return Arc::clone(known);
+        }
+        self.looks += self.agents.len();
+        let is_for_idle_ones = self.machines.is_for_idle_ones(&Asked {
+            rules: (&self.rules, concerning),
+            need: spec.need(),
+            is_plain: spec.blobs.is_empty(),
+        });
+        let fits = self.agents.iter().map(|agent| {
+            let is_held_back = is_for_idle_ones && self.machines.is_hot(&agent.profile.id);
+            !is_held_back && self.fits(agent, spec, concerning)
+        });
+        let fits: Arc<[bool]> = fits.collect();
+        self.fitting.insert(key, Arc::clone(&fits));
+        fits
     }
 
     fn fits(&self, agent: &Agent, spec: &TaskSpec, concerning: RuleSet) -> bool {

@@ -9,7 +9,7 @@ use crate::candidate::{Candidate, Claim, For};
 use crate::estimate::{self, Wait};
 use crate::filter;
 use crate::fleet::Fleet;
-use crate::health::Machines;
+use crate::health::{self, Asked, Machines};
 use crate::kept::{Holder, kept};
 use crate::order::{self, Ahead};
 use crate::rules::{RuleSet, Rules};
@@ -167,6 +167,7 @@ fn waiting(
     let rules = Arc::new(Rules::of(state, now));
     let mut of = For::of(state, &rules, spec, &task.user);
     of.work = Some(0);
+    of.is_overdue = health::is_overdue(task, now);
     let machines = Machines::of(state, fleet);
     let kept = kept(state, fleet, (&rules, &machines), now);
     let own = kept.iter().find(|(_, (_, holder))| *holder == task.id);
@@ -181,6 +182,7 @@ fn waiting(
     let ahead = order::ahead_of(state, task, now);
     let later = if ahead.is_least { " or later" } else { "" };
     let position = format!("{}{later}", ahead.total() + 1);
+    let held_up = held_up(state, fleet, spec);
     let summary = match not_before.filter(|at| *at > now) {
         Some(at) => {
             let millis = at.since(now).0;
@@ -190,7 +192,7 @@ fn waiting(
                 task.reason()
             )
         }
-        None => match held_up(state, fleet, spec) {
+        None => match &held_up {
             Some(until) => format!("It waits as number {position} in the queue until {until}."),
             None => {
                 let own = own.map(|(agent, _)| {
@@ -212,7 +214,8 @@ fn waiting(
         )),
     };
     let is_free = agents.iter().any(|agent| agent.standing.is_ok());
-    let wait = match not_before.is_none_or(|at| at <= now) && !is_free {
+    let is_for_slots = held_up.is_none() && not_before.is_none_or(|at| at <= now) && !is_free;
+    let wait = match is_for_slots {
         // Were there a slot now, it would be something else that it waits for.
         true => estimate::wait_of(state, fleet, now, task.id).filter(|wait| wait.millis.0 > 0),
         false => None,
@@ -303,12 +306,16 @@ fn verdicts(
     let (spec, of, rules) = asked;
     let work = spec.work();
     let usual = machines.usual_service(&work);
-    let idle_slots = machines.idle_slots((rules, of.rules), spec.need());
+    let is_for_idle_ones = machines.is_for_idle_ones(&Asked {
+        rules: (rules, of.rules),
+        need: spec.need(),
+        is_plain: spec.blobs.is_empty(),
+    });
     let standings = state.agents().map(|agent| {
         let id = &agent.profile.id;
         let seen = Seen {
             machines,
-            is_for_idle_ones: idle_slots > 0,
+            is_for_idle_ones,
             now,
             service: machines.service(id, &work, usual),
         };
@@ -360,7 +367,7 @@ fn standing(
     candidate.obeys(of.rules)?;
     candidate.kept_for = kept_for;
     candidate.is_open_to(claim)?;
-    if seen.is_for_idle_ones && candidate.is_held_back {
+    if seen.is_for_idle_ones && !candidate.hold.admits(of.is_overdue) {
         return Err(Reason::Busy);
     }
     let turn = fleet.rotations.until(of.strategy(), id);

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use model::{
     Agent, AgentId, AgentProfile, AgentState, Load, Magnitude, Millis, Need, Presence, State,
-    StateVersion, Timestamp, Work,
+    StateVersion, Task, Timestamp, Work,
 };
 
 use crate::filter;
@@ -20,8 +20,8 @@ const HOT: u32 = 950;
 const IDLE: u32 = 500;
 /// What a hot machine gets is what an idle one gets, by this.
 const HELD_BACK: u64 = 20;
-/// Who has got nothing for so long may have something: idle machines may be full for days.
-const PATIENCE: Millis = Millis(600_000);
+/// Who has waited for so long may go to a hot one that has got nothing for so long: idle machines may be full for days.
+pub const PATIENCE: Millis = Millis(600_000);
 /// A latency or a service time is looked at up to this, in thousandths of the usual: beyond it is simply slow.
 const SLOW: i64 = 2_000;
 /// Less than that is as good as nothing.
@@ -143,9 +143,12 @@ impl<'a> Machines<'a> {
         &self.open
     }
 
-    /// Whether it is hot, and has had its share of what idle ones got.
-    pub fn hold_back(&self, profile: &AgentProfile, restraint: &Restraint, now: Timestamp) -> bool {
-        self.is_hot(&profile.id) && !restraint.may(&profile.id, profile.slots, now)
+    /// How a hot one is held back; not at all where it is not hot.
+    pub fn hold(&self, profile: &AgentProfile, restraint: &Restraint, now: Timestamp) -> Hold {
+        match self.is_hot(&profile.id) {
+            true => restraint.hold(&profile.id, profile.slots, now),
+            false => Hold::Not,
+        }
     }
 
     pub fn is_idle(&self, agent: &AgentId) -> bool {
@@ -172,21 +175,63 @@ impl<'a> Machines<'a> {
         }
     }
 
-    /// The slots of idle machines that could run such tasks, be it now or when they have room; nothing where no machine is
-    /// hot, for it is of no matter then.
-    pub fn idle_slots(
-        &self,
-        (rules, concerning): (&Rules<'_>, RuleSet),
-        Need { require, demand }: Need<'_>,
-    ) -> u64 {
-        let could = self.idle.iter().filter(|agent| {
+    /// The idle machines that could run such tasks, be it now or when they have room; none where no machine is hot, for it is
+    /// of no matter then.
+    fn idle_ones<'m>(&'m self, asked: &'m Asked<'_>) -> impl Iterator<Item = &'m Agent> {
+        let Need { require, demand } = asked.need;
+        let (rules, concerning) = asked.rules;
+        self.idle.iter().copied().filter(move |agent| {
             let profile = &agent.profile;
             filter::fits(agent, require).is_ok()
                 && model::could(profile.supply.as_ref(), &demand).is_ok()
+                && (asked.is_plain || profile.understands_blobs().is_ok())
                 && rules.admit(concerning, rules.naming(profile)).is_ok()
-        });
-        could.map(|agent| u64::from(agent.profile.slots)).sum()
+        })
     }
+
+    /// Whether there is one.
+    pub fn is_for_idle_ones(&self, asked: &Asked<'_>) -> bool {
+        self.idle_ones(asked).next().is_some()
+    }
+
+    /// Their slots.
+    pub fn idle_slots(&self, asked: &Asked<'_>) -> u64 {
+        let idle = self.idle_ones(asked);
+        idle.map(|agent| u64::from(agent.profile.slots)).sum()
+    }
+}
+
+/// What tasks ask of a machine, as far as it does not change.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'t> {
+    pub rules: (&'t Rules<'t>, RuleSet),
+    pub need: Need<'t>,
+    /// Every agent understands them.
+    pub is_plain: bool,
+}
+
+/// How a machine is held back, of what idle ones could run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hold {
+    Not,
+    /// From tasks that have not waited for long: see [`PATIENCE`].
+    ButForOverdue,
+    FromAll,
+}
+
+impl Hold {
+    pub fn admits(self, is_overdue: bool) -> bool {
+        match self {
+            Hold::Not => true,
+            Hold::ButForOverdue => is_overdue,
+            Hold::FromAll => false,
+        }
+    }
+}
+
+/// Whether a task has waited for so long that it may go to a hot machine.
+pub fn is_overdue(task: &Task, now: Timestamp) -> bool {
+    task.waits_since.0 > 0 && now.since(task.waits_since) >= PATIENCE
 }
 
 impl Fleet {
@@ -203,12 +248,12 @@ const UNIT: u64 = 1 << 24;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Restraint(BTreeMap<AgentId, Credit>);
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Credit {
     /// Slot for slot.
     idle: u64,
-    /// When it got its last, or became hot.
-    since: Timestamp,
+    /// When it got its last under this leader.
+    took: Option<Timestamp>,
 }
 
 impl Restraint {
@@ -217,27 +262,30 @@ impl Restraint {
         self.0.len() == hot.len() && self.0.keys().zip(hot).all(|(known, hot)| known == *hot)
     }
 
-    pub fn note(&mut self, hot: &BTreeSet<&AgentId>, now: Timestamp) {
-        let since = now;
+    pub fn note(&mut self, hot: &BTreeSet<&AgentId>) {
         self.0.retain(|agent, _| hot.contains(agent));
         for agent in hot {
-            let credit = Credit { idle: 0, since };
-            self.0.entry((*agent).clone()).or_insert(credit);
+            self.0.entry((*agent).clone()).or_default();
         }
     }
 
-    fn may(&self, agent: &AgentId, slots: u32, now: Timestamp) -> bool {
+    /// Rounds that decide nothing leave nothing here, so one that is not known yet stands as one that has got nothing.
+    fn hold(&self, agent: &AgentId, slots: u32, now: Timestamp) -> Hold {
         let due = HELD_BACK * UNIT / u64::from(slots.max(1));
-        let credit = self.0.get(agent);
-        credit.is_some_and(|it| it.idle >= due || now.since(it.since) >= PATIENCE)
+        let Credit { idle, took } = self.0.get(agent).copied().unwrap_or_default();
+        match took.is_none_or(|took| now.since(took) >= PATIENCE) {
+            _ if idle >= due => Hold::Not,
+            true => Hold::ButForOverdue,
+            false => Hold::FromAll,
+        }
     }
 
-    /// A hot one got something.
+    /// A hot one got something that idle ones could have run.
     pub fn took(&mut self, agent: &AgentId, now: Timestamp) {
         if let Some(credit) = self.0.get_mut(agent) {
             *credit = Credit {
                 idle: 0,
-                since: now,
+                took: Some(now),
             };
         }
     }

@@ -14,7 +14,7 @@ use model::{
 
 use crate::filter::{self, Room};
 use crate::fleet::Fleet;
-use crate::health::Machines;
+use crate::health::{Asked, Machines};
 use crate::order;
 use crate::rules::{RuleSet, Rules};
 
@@ -78,7 +78,11 @@ pub fn kept(
         }
         tries += 1;
         // One that is held back may not have it, while an idle one could.
-        let is_for_idle_ones = machines.idle_slots((rules, concerning), spec.need()) > 0;
+        let is_for_idle_ones = machines.is_for_idle_ones(&Asked {
+            rules: (rules, concerning),
+            need: spec.need(),
+            is_plain: spec.blobs.is_empty(),
+        });
         let free = free.filter(|it| !(is_for_idle_ones && machines.is_hot(it.id())));
         let lacking = free.filter_map(|agent| Some((agent.lacks(&spec, task)?, agent.id())));
         if let Some((_, agent)) = lacking.min() {

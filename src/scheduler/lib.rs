@@ -35,7 +35,7 @@ mod what_if;
 mod tests;
 
 pub use due::{Clock, LEASE, Leases, due};
-pub use estimate::{Wait, waits};
+pub use estimate::{Budget, Wait, waits};
 pub use explain::{AgentVerdict, Explanation, explain, explain_decided};
 pub use fleet::{AgentView, Fleet};
 pub use health::{Health, Machines};

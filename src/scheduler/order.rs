@@ -17,6 +17,8 @@ use model::{
 };
 use mutant::Mutant;
 
+use crate::health;
+
 /// A task's place among those of its tenant.
 pub type Place = (Class, TaskId);
 
@@ -89,6 +91,12 @@ fn standing(state: &State, tenant: &Tenant, (class, id): Place, now: Timestamp) 
     task.map_or(class, |task| {
         task.standing(state.served_until(tenant, class, now), now)
     })
+}
+
+/// Whether the first of a queue has waited for so long that it may go to a hot machine.
+pub fn is_overdue(state: &State, waiting: &Waiting, now: Timestamp) -> bool {
+    let first = waiting.ready.get_min().and_then(|(_, id)| state.task(*id));
+    first.is_some_and(|task| health::is_overdue(task, now))
 }
 
 /// With which class a waiting task goes: another one than its own where it is the first of a starved line.

@@ -16,7 +16,7 @@ use model::{
 use crate::candidate::{Candidate, Claim, For, Lens, Wants, WorkNumber};
 use crate::filter;
 use crate::fleet::{AgentView, Fleet};
-use crate::health::Machines;
+use crate::health::{self, Asked, Hold, Machines};
 use crate::kept::{Holder, kept};
 use crate::order::{self, Became, Line, Turns};
 use crate::ranking::{Ranking, Rankings};
@@ -97,6 +97,8 @@ pub struct Planner<'a> {
     machines: Machines<'a>,
     /// State time.
     now: Timestamp,
+    /// Some task was passed over for a blob that the leader lacks.
+    passed_lacking: bool,
     /// The sorts of work for which it is looked at how long they take.
     works: Vec<Work>,
 }
@@ -109,9 +111,7 @@ impl<'a> Planner<'a> {
         let kept = kept(state, fleet, (&rules, &machines), now);
         let mut rotations = Arc::clone(&fleet.rotations);
         if !rotations.restraint.is_about(machines.hot()) {
-            Arc::make_mut(&mut rotations)
-                .restraint
-                .note(machines.hot(), now);
+            Arc::make_mut(&mut rotations).restraint.note(machines.hot());
         }
         let mut planner = Planner {
             state,
@@ -127,6 +127,7 @@ impl<'a> Planner<'a> {
             rules,
             machines,
             now,
+            passed_lacking: false,
             works: Vec::new(),
         };
         let unknown = AgentView::default();
@@ -204,8 +205,8 @@ impl<'a> Planner<'a> {
         let mut rules = None;
         let mut seen: Option<&Requirement> = None;
         // Whether they fit any agent, of this requirement.
-        let mut fitting: Vec<(RuleSet, bool)> = Vec::new();
-        let some_are_held_back = self.candidates.iter().any(|it| it.is_held_back);
+        let mut fitting: Vec<((RuleSet, bool), bool)> = Vec::new();
+        let some_are_held_back = self.candidates.iter().any(|it| it.hold != Hold::Not);
         let mut requirements = 0;
         for (key, waiting) in queues.by_ref() {
             let QueueKey {
@@ -223,20 +224,28 @@ impl<'a> Planner<'a> {
             if seen != Some(requirement) {
                 fitting.clear();
             }
-            let known = fitting.iter().find(|(ruled, _)| *ruled == concerning);
+            let is_overdue = some_are_held_back && order::is_overdue(state, waiting, round.now);
+            let alike = (concerning, is_overdue);
+            let known = fitting.iter().find(|(known, _)| *known == alike);
             let fits = match known {
                 Some((_, fits)) => *fits,
                 None => {
                     requirements += 1;
                     let need = requirement.need();
+                    let rules = (&*self.rules, concerning);
                     let is_for_idle_ones = some_are_held_back
-                        && self.machines.idle_slots((&self.rules, concerning), need) > 0;
+                        && self.machines.is_for_idle_ones(&Asked {
+                            rules,
+                            need,
+                            // As few of them as there may be.
+                            is_plain: false,
+                        });
                     let fits = |it: &Candidate<'_>| {
-                        let may = !(is_for_idle_ones && it.is_held_back);
+                        let may = !is_for_idle_ones || it.hold.admits(is_overdue);
                         may && it.fits(state, need).and(it.obeys(concerning)).is_ok()
                     };
                     let fits = self.candidates.iter().any(fits);
-                    fitting.push((concerning, fits));
+                    fitting.push((alike, fits));
                     fits
                 }
             };
@@ -292,7 +301,7 @@ impl<'a> Planner<'a> {
         let (Some(task), Some(spec)) = (state.task(id), state.spec(id)) else {
             return Next::Passed;
         };
-        if taken.contains(&id) || self.fleet.lacked_by(&spec).is_some() {
+        if taken.contains(&id) || self.lacks(&spec) {
             return Next::Passed;
         }
         let asker = Asker {
@@ -326,11 +335,13 @@ impl<'a> Planner<'a> {
                 candidate.tie = score::tie(asker.seed, &candidate.agent.profile.id);
             }
         }
-        let waits = !self.has_room() || self.fleet.lacked_by(spec).is_some();
-        if waits || !self.may_run(&spec.namespace) {
+        if !self.has_room() || self.lacks(spec) || !self.may_run(&spec.namespace) {
             return None;
         }
         let mut of = For::of(self.state, &self.rules, spec, asker.user);
+        let waits = asker.task.filter(|_| !self.machines.hot().is_empty());
+        let waits = waits.and_then(|id| self.state.task(id));
+        of.is_overdue = waits.is_some_and(|task| health::is_overdue(task, self.now));
         if of.strategy() == Strategy::Adaptive {
             of.work = self.number_of_work(spec.work());
         }
@@ -346,6 +357,17 @@ impl<'a> Planner<'a> {
             trace: trace.into(),
             estimate: None,
         })
+    }
+
+    fn lacks(&mut self, spec: &TaskSpec) -> bool {
+        let lacks = self.fleet.lacked_by(spec).is_some();
+        self.passed_lacking |= lacks;
+        lacks
+    }
+
+    /// Whether it went by blobs that the leader lacks, of which the log knows nothing.
+    pub fn passed_lacking(&self) -> bool {
+        self.passed_lacking
     }
 
     /// Whose turn it is after all that was placed.
@@ -438,8 +460,11 @@ impl<'a> Planner<'a> {
         }
         let lens = wants.0;
         let demand = lens.demand;
-        let rules = (&*self.rules, lens.rules);
-        let idle_slots = self.machines.idle_slots(rules, Need { require, demand });
+        let idle_slots = self.machines.idle_slots(&Asked {
+            rules: (&self.rules, lens.rules),
+            need: Need { require, demand },
+            is_plain: lens.is_plain,
+        });
         let mut ranking = Ranking::new(idle_slots);
         let open = self.candidates.iter().enumerate();
         for (number, candidate) in open.filter(|(_, candidate)| candidate.has_room()) {
@@ -448,7 +473,7 @@ impl<'a> Planner<'a> {
             if is_hot && idle_slots > 0 && fits.is_ok() {
                 ranking.note_hot(number);
             }
-            let fits = fits.and(ranking.admits(candidate));
+            let fits = fits.and(ranking.admits(candidate, lens));
             ranking.add(candidate.rank(wants, number), fits);
         }
         self.rankings.put(require, wants, ranking);
@@ -465,20 +490,22 @@ impl<'a> Planner<'a> {
 
     /// A hot machine that gets something, or one that could have had what an idle one gets.
     fn count_restraint(&mut self, winner: usize, spec: &TaskSpec, of: &For<'_>, asker: Asker<'_>) {
+        if self.machines.hot().is_empty() {
+            return;
+        }
+        let claim = Claim::of(&self.kept, asker.task, spec);
+        let wants = (Lens::of(of, spec, claim), of.prefer);
+        let ranking = self.rankings.get(&spec.require, wants);
+        let Some((hot, slots)) = ranking.map(Ranking::hot).filter(|(_, slots)| *slots > 0) else {
+            return;
+        };
         let id = &self.candidates[winner].agent.profile.id;
+        let restraint = &mut Arc::make_mut(&mut self.rotations).restraint;
         if self.machines.is_hot(id) {
-            let restraint = &mut Arc::make_mut(&mut self.rotations).restraint;
             restraint.took(id, self.now);
         } else if self.machines.is_idle(id) {
-            let claim = Claim::of(&self.kept, asker.task, spec);
-            let wants = (Lens::of(of, spec, claim), of.prefer);
-            let Some(ranking) = self.rankings.get(&spec.require, wants) else {
-                return;
-            };
-            let (hot, slots) = ranking.hot();
             for number in hot {
                 let hot = &self.candidates[*number].agent.profile.id;
-                let restraint = &mut Arc::make_mut(&mut self.rotations).restraint;
                 restraint.idle_took(hot, slots);
             }
         }
@@ -520,7 +547,7 @@ impl<'a> Planner<'a> {
         }
         let profile = &candidate.agent.profile;
         let restraint = &self.rotations.restraint;
-        candidate.is_held_back = self.machines.hold_back(profile, restraint, self.now);
+        candidate.hold = self.machines.hold(profile, restraint, self.now);
         if !closes {
             // It may have less of this or that; nothing it has more of within a round.
             self.rankings

@@ -39,10 +39,10 @@ impl Ranking {
         (&self.hot, self.idle_slots)
     }
 
-    pub fn admits(&self, candidate: &Candidate<'_>) -> Result<(), Reason> {
-        match self.idle_slots > 0 && candidate.is_held_back {
-            true => Err(Reason::Busy),
-            false => Ok(()),
+    pub fn admits(&self, candidate: &Candidate<'_>, lens: Lens) -> Result<(), Reason> {
+        match self.idle_slots == 0 || candidate.hold.admits(lens.is_overdue) {
+            true => Ok(()),
+            false => Err(Reason::Busy),
         }
     }
 
@@ -167,7 +167,7 @@ impl Rankings {
         let left = self.all().zip(left).filter(|(_, fitted)| **fitted);
         for ((require, alike), _) in left {
             let fits = candidate.runs(state, require, alike.lens);
-            let fits = fits.and(alike.ranking.admits(candidate));
+            let fits = fits.and(alike.ranking.admits(candidate, alike.lens));
             let rank = candidate.rank(alike.wants(), number);
             alike.ranking.add(rank, fits);
         }

@@ -1,6 +1,6 @@
 //! Where an OpenAI-compatible API is, and how it is called.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, UdpSocket};
 use std::time::Duration;
 
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
@@ -94,9 +94,10 @@ impl Api {
             return false;
         };
         let bare = host.trim_start_matches('[').trim_end_matches(']');
-        let is_loopback = bare.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
+        // Nobody can listen on an address that is not this machine's.
+        let is_own = |ip: IpAddr| UdpSocket::bind((ip, 0)).is_ok();
         let own = rustix::system::uname();
-        is_loopback || bare == "localhost" || own.nodename().to_str() == Ok(bare)
+        bare.parse().is_ok_and(is_own) || bare == "localhost" || own.nodename().to_str() == Ok(bare)
     }
 
     fn url(&self, path: &str) -> Result<Url, Trouble> {

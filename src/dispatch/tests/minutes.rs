@@ -252,3 +252,48 @@ fn a_leader_that_knows_no_agent_yet_forgets_nothing_of_what_was_learned() {
     let gone = leader.state.sample(&agent).map(|it| it.presence);
     assert_eq!(gone, Some(model::Presence::NotConnected));
 }
+
+#[test]
+fn who_waits_beside_a_hot_agent_gets_it_after_ten_minutes_though_nothing_else_is_decided() {
+    let mut leader = Leader::new();
+    let idle = leader.agent("a1", 1, 1);
+    leader.submit("true");
+    let hot = leader.agent("a2", 2, 4);
+    // It becomes hot after the last decision.
+    leader.says(hot, 990);
+    leader.submit("true");
+    leader.submit("true");
+    let mut nonce = 0;
+    let mut pass = |leader: &mut Leader| {
+        for (session, cpu) in [(idle, 0), (hot, 990)] {
+            leader.says(session, cpu);
+            nonce += 1;
+            let received = Millis(leader.millis);
+            leader.input(Input::LeaseConfirmed {
+                session,
+                nonce,
+                received,
+            });
+        }
+        leader.pass(10_000);
+    };
+    (0..59).for_each(|_| pass(&mut leader));
+    assert_eq!(
+        (leader.task(1), leader.task(2)),
+        (StateName::Assigned, StateName::Queued)
+    );
+    pass(&mut leader);
+    assert_eq!(
+        (leader.task(2), leader.task(3)),
+        (StateName::Assigned, StateName::Queued)
+    );
+    (0..59).for_each(|_| pass(&mut leader));
+    assert_eq!(leader.task(3), StateName::Queued);
+    pass(&mut leader);
+    assert_eq!(leader.task(3), StateName::Assigned);
+    let remade = leader.remade();
+    assert!(
+        remade.iter().all(|it| matches!(it, Remade::Same(_))),
+        "{remade:?}"
+    );
+}

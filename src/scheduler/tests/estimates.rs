@@ -7,7 +7,12 @@ use model::{Assignment, Class, Kind, Magnitude, SetNamespace, Work};
 use proptest::prelude::*;
 
 use super::*;
-use crate::waits;
+use crate::{Budget, waits};
+
+const AMPLE: Budget = Budget {
+    tasks: 100,
+    looks: 100_000,
+};
 
 /// Processes that take just as long as is known, in milliseconds: a power of two.
 const LONG: u64 = 8_192;
@@ -40,8 +45,9 @@ fn begin(state: &mut State, fleet: &Fleet, now: Timestamp) -> Vec<Assignment> {
 }
 
 fn expected(state: &State, fleet: &Fleet, now: Timestamp) -> Vec<(u64, u64, bool)> {
-    let all = waits(state, fleet, now, 100);
-    all.map(|(task, wait)| (task.0, wait.millis.0, wait.is_rough))
+    let (all, _) = waits(state, fleet, now, AMPLE);
+    all.into_iter()
+        .map(|(task, wait)| (task.0, wait.millis.0, wait.is_rough))
         .collect()
 }
 
@@ -173,7 +179,7 @@ proptest! {
         let mut state = cluster(&agents, &tasks);
         let mut fleet = fleet(&state);
         names.iter().for_each(|name| takes(&mut fleet, name, LONG));
-        let expected: BTreeMap<u64, u64> = waits(&state, &fleet, NOW, 100).map(|(task, wait)| (task.0, wait.millis.0)).collect();
+        let expected: BTreeMap<u64, u64> = waits(&state, &fleet, NOW, AMPLE).0.into_iter().map(|(task, wait)| (task.0, wait.millis.0)).collect();
         prop_assert_eq!(expected.len(), tasks.len());
         let mut real = BTreeMap::new();
         let mut now = NOW;

@@ -64,7 +64,10 @@ impl Cluster {
             after: None,
         };
         let plan = planner.round(round);
-        self.fleet.rotations = planner.into_rotations();
+        // As a leader does.
+        if !plan.assignments.is_empty() {
+            self.fleet.rotations = planner.into_rotations();
+        }
         let assigns = plan.assignments.iter().cloned();
         let ops = assigns.map(|it| Op::System(SystemCommand::Assign(it)));
         apply_at(&mut self.state, now, ops.collect());

@@ -43,7 +43,11 @@ impl Gateway {
         let now = self.0.cluster.now().state;
         let found = self.find(&state, id).await?;
         let explained = match &found {
-            Found::InMemory(_) => scheduler::explain(&state, &fleet, now, id),
+            // It may play a long queue through.
+            Found::InMemory(_) => {
+                let state = state.clone();
+                apart(move || scheduler::explain(&state, &fleet, now, id)).await?
+            }
             Found::Archived(record) => Some(scheduler::explain_decided(&record.task)),
         };
         let explained = explained.ok_or_else(|| failure::no_task(id))?;
@@ -91,12 +95,18 @@ impl Gateway {
         let fleet = self.0.inputs.fleet().await;
         let fleet = fleet.ok_or_else(|| failure::not_leader(None))?;
         let now = self.0.cluster.now().state;
-        let planned = scheduler::what_if(&state, &fleet, now, asked)?;
+        let planned = apart(move || scheduler::what_if(&state, &fleet, now, asked)).await??;
         let nothing_yet = v1::Task::default();
         let mut reply = explanation(&planned.task, nothing_yet, planned.explanation);
         reply.position = Some(position);
         Ok(reply)
     }
+}
+
+/// On a thread of its own, for it takes a while.
+async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|_| failure::stopping())
 }
 
 fn explanation(task: &Task, shown: v1::Task, explained: Explanation) -> v1::WhyReply {
