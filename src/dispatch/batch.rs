@@ -13,16 +13,16 @@ use std::sync::Arc;
 
 use model::{
     AgentId, AgentProfile, Command, Fence, Held, Observed, Op, Placement, Principal, QueueKey,
-    State, StateVersion, SystemCommand, TaskId, Timestamp,
+    State, StateVersion, SystemCommand, TaskId,
 };
 use scheduler::{
     Asker, Clock, Fleet, OPS_PER_ENTRY, Placed, Planner, Reservations, Reserved, Rotations, Round,
-    round_max,
+    Told, round_max,
 };
 
 use crate::estimates::Estimates;
 use crate::io::{Hindrance, Output, ProposalId, Refusal, SessionId, Ticket};
-use crate::minutes::{Basis, Minutes, Told};
+use crate::minutes::{Minutes, Start};
 use crate::pending::{Origin, PENDING_MAX, PENDING_MAX_BYTES, Pending, Queue};
 
 /// Proposals under way at once: while one is on its way to the disks the next is prepared.
@@ -40,14 +40,6 @@ pub(crate) struct Sent {
     has_due: bool,
     /// Which of this term's rounds decided what is in it.
     told: Told,
-}
-
-/// Where a round begins.
-struct Start {
-    now: Timestamp,
-    seed: u64,
-    /// It goes on nowhere: it looks at every queue.
-    is_whole: bool,
 }
 
 impl Sent {
@@ -235,9 +227,9 @@ impl Batch {
             .as_mut()
             .is_some_and(|planner| self.plan_queue(state, planner, clock, (&mut ops, &mut sent)));
         if let Some(fleet) = fleet {
-            let starting = sent.assigning.iter().chain(&self.assigning);
-            let starting = starting.copied().collect();
-            self.estimates.look(state, fleet, clock, &starting);
+            let assigning = &self.assigning;
+            let starts = |task| sent.assigning.contains(&task) || assigning.contains(&task);
+            self.estimates.look(state, fleet, clock, starts);
         }
         let placing = planner.as_mut().filter(|_| reached_the_end);
         self.take_pending(placing, &mut ops, &mut sent);
@@ -247,7 +239,7 @@ impl Batch {
             start.is_whole &= !planner.passed_lacking();
             self.rotations = planner.into_rotations();
             if state.state_version() >= StateVersion::OBSERVATIONS {
-                let observed = self.observed(state, fleet, &start);
+                let observed = self.observed(state, fleet, start);
                 sent.told = Told::from(&observed);
                 sent.origins.push(Origin::Leader);
                 ops.push(Op::System(SystemCommand::Observe(observed)));
@@ -264,20 +256,13 @@ impl Batch {
     }
 
     /// What the round that was just decided went by.
-    fn observed(&mut self, state: &State, fleet: &Fleet, start: &Start) -> Observed {
+    fn observed(&mut self, state: &State, fleet: &Fleet, start: Start) -> Observed {
         let under_way = self.under_way.values().filter(|sent| sent.reserved_room());
-        let is_whole = start.is_whole;
-        let basis = Basis {
-            applied: state.last_applied(),
-            now: start.now,
-            under_way: under_way.map(|sent| &sent.told).collect(),
-            seed: start.seed,
-            is_whole,
-        };
-        let observed = self.minutes.observed(state, fleet, &basis);
+        let under_way = under_way.map(|sent| &sent.told);
+        let observed = self.minutes.observed((state, fleet), start, under_way);
         // Nobody can tell from the log whose turn it was: once rounds are whole again, turns begin anew.
-        let was_whole = std::mem::replace(&mut self.was_whole, is_whole);
-        if is_whole && !was_whole {
+        let was_whole = std::mem::replace(&mut self.was_whole, start.is_whole);
+        if start.is_whole && !was_whole {
             self.begin_turns_anew();
         }
         observed

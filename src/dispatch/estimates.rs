@@ -1,6 +1,6 @@
 //! When tasks that wait are expected to start: looked at now and then, so that it can be said afterwards how wrong it was.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use model::{Estimate, Millis, State, StateVersion, TaskId, Timestamp};
 use scheduler::{Budget, Clock, Fleet, waits};
@@ -29,7 +29,7 @@ impl Estimates {
         state: &State,
         fleet: &Fleet,
         clock: Clock,
-        starting: &BTreeSet<TaskId>,
+        starts: impl Fn(TaskId) -> bool,
     ) {
         let is_known = state.state_version() >= StateVersion::OBSERVATIONS;
         if clock.monotonic < self.next || state.queue_is_empty() || !is_known {
@@ -42,7 +42,7 @@ impl Estimates {
         self.next = Millis(clock.monotonic.0.saturating_add(pause));
         for (task, wait) in waits {
             // What can start now is about to.
-            if wait.millis.0 > 0 && !starting.contains(&task) {
+            if wait.millis.0 > 0 && !starts(task) {
                 self.made.entry(task).or_insert(Estimate {
                     made: clock.state,
                     start: Timestamp(clock.state.0.saturating_add(wait.millis.0)),

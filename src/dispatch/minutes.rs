@@ -1,29 +1,18 @@
 //! What is written down of each round, so that its decisions can be made again from the log ([`model::Observed`]).
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use model::{AgentId, Magnitude, Observed, Sample, Service, State, Timestamp, Work};
+use model::{Observed, State, Timestamp};
 use mutant::Mutant;
-use scheduler::Fleet;
+use scheduler::{Fleet, Known, Told};
 
-/// What a round goes by, beside the agents.
-#[derive(Debug)]
-pub(crate) struct Basis<'s> {
-    pub applied: u64,
+/// Where a round begins.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Start {
     pub now: Timestamp,
-    /// Rounds whose decisions are on their way to the log, the oldest first.
-    pub under_way: Vec<&'s Told>,
     pub seed: u64,
+    /// All that it goes by is written down.
     pub is_whole: bool,
-}
-
-/// A round that decided something, and what it told of agents.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Told {
-    pub round: u64,
-    samples: Vec<(AgentId, Sample)>,
-    paces: Vec<(AgentId, Vec<(Work, Magnitude)>)>,
 }
 
 /// Of one term.
@@ -46,10 +35,16 @@ impl Minutes {
         self.since = self.last + 1;
     }
 
-    /// The next round that decided something: with what is new of the agents.
-    pub fn observed(&mut self, state: &State, fleet: &Fleet, basis: &Basis<'_>) -> Observed {
+    /// The next round that decided something, with what is new of the agents; `under_way` are those whose decisions are on
+    /// their way to the log, the oldest first.
+    pub fn observed<'s>(
+        &mut self,
+        (state, fleet): (&'s State, &Fleet),
+        start: Start,
+        under_way: impl Iterator<Item = &'s Told> + Clone,
+    ) -> Observed {
         self.last += 1;
-        let known = Known::of(&basis.under_way);
+        let known = Known::of(state, under_way.clone());
         let mut samples = Vec::new();
         let mut paces = Vec::new();
         for (id, view) in &fleet.agents {
@@ -57,7 +52,7 @@ impl Minutes {
             if state.agent(id).is_none() {
                 continue;
             }
-            let (sample, service) = known.last(state, id);
+            let (sample, service) = known.last(id);
             if sample != view.sample && !mutant::is(Mutant::SampleUntold) {
                 samples.push((id.clone(), view.sample));
             }
@@ -69,53 +64,13 @@ impl Minutes {
         Observed {
             round: self.last,
             since: self.since,
-            applied: basis.applied,
-            now: basis.now,
-            under_way: basis.under_way.iter().map(|told| told.round).collect(),
-            seed: basis.seed,
-            is_whole: basis.is_whole,
+            applied: state.last_applied(),
+            now: start.now,
+            under_way: under_way.map(|told| told.round).collect(),
+            seed: start.seed,
+            is_whole: start.is_whole,
             samples,
             paces,
         }
-    }
-}
-
-impl From<&Observed> for Told {
-    fn from(observed: &Observed) -> Told {
-        Told {
-            round: observed.round,
-            samples: observed.samples.clone(),
-            paces: observed.paces.clone(),
-        }
-    }
-}
-
-/// What was told last of agents, where it is not in the state yet.
-struct Known<'s> {
-    samples: BTreeMap<&'s AgentId, Sample>,
-    paces: BTreeMap<&'s AgentId, Vec<&'s [(Work, Magnitude)]>>,
-}
-
-impl<'s> Known<'s> {
-    fn of(under_way: &[&'s Told]) -> Known<'s> {
-        let samples = under_way.iter().flat_map(|told| &told.samples);
-        let mut paces: BTreeMap<_, Vec<_>> = BTreeMap::new();
-        for (id, news) in under_way.iter().flat_map(|told| &told.paces) {
-            paces.entry(id).or_default().push(&news[..]);
-        }
-        Known {
-            samples: samples.map(|(id, sample)| (id, *sample)).collect(),
-            paces,
-        }
-    }
-
-    fn last(&self, state: &State, id: &AgentId) -> (Sample, Service) {
-        let sample = self.samples.get(id).copied();
-        let sample = sample.or_else(|| state.sample(id).copied());
-        let news = self.paces.get(id).into_iter().flatten();
-        let service = news.fold(state.service(id), |known, news| {
-            Arc::new(model::retold(&known, news))
-        });
-        (sample.unwrap_or_default(), service)
     }
 }

@@ -9,14 +9,12 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::Arc;
 
-use model::{
-    Agent, Magnitude, Millis, Requirement, State, TaskId, TaskSpec, Tenant, Timestamp, Work,
-};
+use model::{Magnitude, Millis, Requirement, State, TaskId, TaskSpec, Tenant, Timestamp, Work};
 
-use crate::filter;
 use crate::fleet::Fleet;
 use crate::health::{Asked, Machines};
 use crate::order::{self, Became, Turns};
+use crate::plan::LINES_MAX;
 use crate::rules::{RuleSet, Rules};
 
 /// What a play may cost.
@@ -33,9 +31,6 @@ const ASKED: Budget = Budget {
     tasks: 20_000,
     looks: 400_000,
 };
-/// Lines that are played; where there are more, nothing can be said.
-const LINES_MAX: usize = 16_384;
-
 /// How long a task still waits, most likely.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wait {
@@ -80,6 +75,7 @@ fn play(
     mut tell: impl FnMut(TaskId, Wait) -> bool,
 ) -> usize {
     let queues = state.queues_behind(None);
+    // Of more lines nothing can be said.
     let queues: Vec<_> = queues.take(LINES_MAX + 1).collect();
     let mut play = Play::new(state, fleet, now, budget.looks);
     if queues.len() > LINES_MAX || !play.fill_all() {
@@ -135,7 +131,6 @@ struct Play<'a> {
     now: Timestamp,
     rules: Rules<'a>,
     machines: Machines<'a>,
-    agents: Vec<&'a Agent>,
     /// When a slot comes free, from now, and on which agent; with whether that is a guess.
     slots: BinaryHeap<Reverse<(u64, usize, bool)>>,
     looks: usize,
@@ -148,14 +143,12 @@ struct Play<'a> {
 
 impl<'a> Play<'a> {
     fn new(state: &'a State, fleet: &'a Fleet, now: Timestamp, most: usize) -> Play<'a> {
-        let machines = Machines::of(state, fleet);
         Play {
             state,
             fleet,
             now,
             rules: Rules::of(state, now),
-            agents: machines.open().to_vec(),
-            machines,
+            machines: Machines::of(state, fleet),
             slots: BinaryHeap::new(),
             looks: 0,
             most,
@@ -167,7 +160,7 @@ impl<'a> Play<'a> {
 
     /// False where that is too much to look at.
     fn fill_all(&mut self) -> bool {
-        for number in 0..self.agents.len() {
+        for number in 0..self.machines.open().len() {
             if self.looks > self.most {
                 return false;
             }
@@ -178,7 +171,8 @@ impl<'a> Play<'a> {
 
     /// What runs on an agent, and its free slots. What was sent ahead follows the first that ends.
     fn fill(&mut self, number: usize) {
-        let (state, profile) = (self.state, &self.agents[number].profile);
+        let (state, agent) = (self.state, self.machines.open()[number]);
+        let profile = &agent.profile;
         let mut ends = BinaryHeap::new();
         let mut ahead = Vec::new();
         self.looks += 1;
@@ -214,7 +208,10 @@ impl<'a> Play<'a> {
     /// How long a task takes on an agent, in milliseconds, and whether that is a guess.
     fn takes(&mut self, number: usize, spec: &TaskSpec, tenant: &Tenant) -> (u64, bool) {
         let work = spec.work();
-        let view = self.fleet.agents.get(&self.agents[number].profile.id);
+        let view = self
+            .fleet
+            .agents
+            .get(&self.machines.open()[number].profile.id);
         let own = view.and_then(|view| view.service.get(&work).copied());
         let known = own.or_else(|| {
             let machines = &self.machines;
@@ -283,29 +280,15 @@ impl<'a> Play<'a> {
         if let Some(known) = self.fitting.get(&key) {
             return Arc::clone(known);
         }
-        self.looks += self.agents.len();
-        let is_for_idle_ones = self.machines.is_for_idle_ones(&Asked {
-            rules: (&self.rules, concerning),
-            need: spec.need(),
-            is_plain: spec.blobs.is_empty(),
-        });
-        let fits = self.agents.iter().map(|agent| {
+        self.looks += self.machines.open().len();
+        let asked = Asked::of((&self.rules, concerning), spec);
+        let is_for_idle_ones = self.machines.is_for_idle_ones(&asked);
+        let fits = self.machines.open().iter().map(|agent| {
             let is_held_back = is_for_idle_ones && self.machines.is_hot(&agent.profile.id);
-            !is_held_back && self.fits(agent, spec, concerning)
+            !is_held_back && asked.could_run_on(agent)
         });
         let fits: Arc<[bool]> = fits.collect();
         self.fitting.insert(key, Arc::clone(&fits));
         fits
-    }
-
-    fn fits(&self, agent: &Agent, spec: &TaskSpec, concerning: RuleSet) -> bool {
-        let profile = &agent.profile;
-        filter::fits(agent, &spec.require).is_ok()
-            && profile.understands(spec).is_ok()
-            && model::could(profile.supply.as_ref(), &spec.demand()).is_ok()
-            && self
-                .rules
-                .admit(concerning, self.rules.naming(profile))
-                .is_ok()
     }
 }

@@ -306,11 +306,7 @@ fn verdicts(
     let (spec, of, rules) = asked;
     let work = spec.work();
     let usual = machines.usual_service(&work);
-    let is_for_idle_ones = machines.is_for_idle_ones(&Asked {
-        rules: (rules, of.rules),
-        need: spec.need(),
-        is_plain: spec.blobs.is_empty(),
-    });
+    let is_for_idle_ones = machines.is_for_idle_ones(&Asked::of((rules, of.rules), spec));
     let standings = state.agents().map(|agent| {
         let id = &agent.profile.id;
         let seen = Seen {

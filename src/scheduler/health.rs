@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use model::{
     Agent, AgentId, AgentProfile, AgentState, Load, Magnitude, Millis, Need, Presence, State,
-    StateVersion, Task, Timestamp, Work,
+    StateVersion, Task, TaskSpec, Timestamp, Work,
 };
 
 use crate::filter;
@@ -178,15 +178,8 @@ impl<'a> Machines<'a> {
     /// The idle machines that could run such tasks, be it now or when they have room; none where no machine is hot, for it is
     /// of no matter then.
     fn idle_ones<'m>(&'m self, asked: &'m Asked<'_>) -> impl Iterator<Item = &'m Agent> {
-        let Need { require, demand } = asked.need;
-        let (rules, concerning) = asked.rules;
-        self.idle.iter().copied().filter(move |agent| {
-            let profile = &agent.profile;
-            filter::fits(agent, require).is_ok()
-                && model::could(profile.supply.as_ref(), &demand).is_ok()
-                && (asked.is_plain || profile.understands_blobs().is_ok())
-                && rules.admit(concerning, rules.naming(profile)).is_ok()
-        })
+        let idle = self.idle.iter().copied();
+        idle.filter(|agent| asked.could_run_on(agent))
     }
 
     /// Whether there is one.
@@ -208,6 +201,25 @@ pub struct Asked<'t> {
     pub need: Need<'t>,
     /// Every agent understands them.
     pub is_plain: bool,
+}
+
+impl<'t> Asked<'t> {
+    pub fn of(rules: (&'t Rules<'t>, RuleSet), spec: &'t TaskSpec) -> Asked<'t> {
+        Asked {
+            rules,
+            need: spec.need(),
+            is_plain: spec.blobs.is_empty(),
+        }
+    }
+
+    /// Whether it could run there, were all of the machine free.
+    pub fn could_run_on(&self, agent: &Agent) -> bool {
+        let (profile, (rules, concerning)) = (&agent.profile, self.rules);
+        filter::fits(agent, self.need.require).is_ok()
+            && model::could(profile.supply.as_ref(), &self.need.demand).is_ok()
+            && (self.is_plain || profile.understands_blobs().is_ok())
+            && rules.admit(concerning, rules.naming(profile)).is_ok()
+    }
 }
 
 /// How a machine is held back, of what idle ones could run.

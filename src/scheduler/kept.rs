@@ -78,11 +78,8 @@ pub fn kept(
         }
         tries += 1;
         // One that is held back may not have it, while an idle one could.
-        let is_for_idle_ones = machines.is_for_idle_ones(&Asked {
-            rules: (rules, concerning),
-            need: spec.need(),
-            is_plain: spec.blobs.is_empty(),
-        });
+        let asked = Asked::of((rules, concerning), &spec);
+        let is_for_idle_ones = machines.is_for_idle_ones(&asked);
         let free = free.filter(|it| !(is_for_idle_ones && machines.is_hot(it.id())));
         let lacking = free.filter_map(|agent| Some((agent.lacks(&spec, task)?, agent.id())));
         if let Some((_, agent)) = lacking.min() {

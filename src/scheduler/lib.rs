@@ -29,6 +29,7 @@ mod rotation;
 mod rules;
 mod score;
 mod shortfall;
+mod told;
 mod what_if;
 
 #[cfg(test)]
@@ -45,4 +46,5 @@ pub use remade::{Remade, Remaking};
 pub use reserved::{Placed, Reservations, Reserved};
 pub use rotation::Rotations;
 pub use score::{Formula, Term, formula_of};
+pub use told::{Known, Told};
 pub use what_if::{WhatIf, what_if};

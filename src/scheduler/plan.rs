@@ -27,7 +27,7 @@ use crate::score;
 /// Requirements that one round looks at, and lines that it takes from: with the tasks in it they bound its time to a few
 /// milliseconds. Where there are more, rounds take turns, and the order of class and share holds within each.
 const REQUIREMENTS_MAX: usize = 4_096;
-const LINES_MAX: usize = 16_384;
+pub(crate) const LINES_MAX: usize = 16_384;
 /// The winner and the runners-up that a trace names; the rest are not told apart.
 const PLACES: usize = 3;
 

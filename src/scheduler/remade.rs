@@ -8,14 +8,15 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use model::{
-    AgentId, Applied, Assignment, Command, Entry, Magnitude, Observed, Op, Sample, Stamped, State,
-    SystemCommand, TaskId, Work,
+    AgentId, Applied, Assignment, Command, Entry, Observed, Op, Stamped, State, SystemCommand,
+    TaskId,
 };
 
 use crate::fleet::{AgentView, Fleet};
 use crate::plan::{Asker, Planner, Round, round_max};
 use crate::reserved::{Placed, Reservations};
 use crate::rotation::Rotations;
+use crate::told::{Known, Told};
 
 /// States that are remembered: a leader decides on one that is at most a few entries old.
 const STATES: usize = 64;
@@ -53,8 +54,7 @@ pub struct Remaking {
 struct Decided {
     placed: Vec<Placed>,
     tasks: BTreeSet<TaskId>,
-    samples: Vec<(AgentId, Sample)>,
-    paces: Vec<(AgentId, Vec<(Work, Magnitude)>)>,
+    told: Told,
 }
 
 impl Remaking {
@@ -180,30 +180,20 @@ fn seen(
     let mut reservations = Reservations::default();
     let placed = under_way.iter().flat_map(|it| &it.placed);
     placed.for_each(|placed| reservations.add(placed));
+    let news = Told::from(observed);
+    let rounds = under_way.iter().map(|it| &it.told);
+    let known = Known::of(state, rounds.chain([&news]));
     let agents = state.agents().map(|agent| {
         let id = &agent.profile.id;
+        let (sample, service) = known.last(id);
         let view = AgentView {
-            sample: state.sample(id).copied().unwrap_or_default(),
-            service: state.service(id),
+            sample,
+            service,
             reserved: reservations.of(id),
         };
         (id.clone(), view)
     });
-    let mut agents: BTreeMap<_, _> = agents.collect();
-    let told = under_way.iter().map(|it| (&it.samples, &it.paces));
-    for (samples, paces) in told.chain([(&observed.samples, &observed.paces)]) {
-        for (id, sample) in samples {
-            if let Some(view) = agents.get_mut(id) {
-                view.sample = *sample;
-            }
-        }
-        for (id, news) in paces {
-            if let Some(view) = agents.get_mut(id) {
-                view.service = Arc::new(model::retold(&view.service, news));
-            }
-        }
-    }
-    agents
+    agents.collect()
 }
 
 fn places(op: &Op) -> bool {
@@ -217,8 +207,7 @@ impl Decided {
     /// Before the entry is applied.
     fn of(entry: &Entry, observed: &Observed, state: &State) -> Decided {
         let mut decided = Decided {
-            samples: observed.samples.clone(),
-            paces: observed.paces.clone(),
+            told: Told::from(observed),
             ..Decided::default()
         };
         for op in &entry.ops {

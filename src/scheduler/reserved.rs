@@ -51,44 +51,33 @@ impl Reservations {
     }
 
     pub fn add(&mut self, placed: &Placed) {
-        let Placed {
-            agent,
-            sort,
-            model,
-            demand,
-        } = placed;
-        let reserved = self.0.entry(agent.clone()).or_default();
+        let reserved = self.0.entry(placed.agent.clone()).or_default();
         reserved.attempts += 1;
-        reserved.mix.add(sort.clone());
-        if !demand.is_nothing() {
-            reserved.demands.push(*demand);
+        reserved.mix.add(placed.sort.clone());
+        if !placed.demand.is_nothing() {
+            reserved.demands.push(placed.demand);
         }
-        if let Some(model) = model {
+        if let Some(model) = &placed.model {
             *reserved.asking.entry(model.clone()).or_insert(0) += 1;
         }
     }
 
     pub fn remove(&mut self, placed: &Placed) {
-        let Placed {
-            agent,
-            sort,
-            model,
-            demand,
-        } = placed;
-        let Some(reserved) = self.0.get_mut(agent) else {
+        let Some(reserved) = self.0.get_mut(&placed.agent) else {
             return;
         };
-        reserved.mix.remove(sort);
+        reserved.mix.remove(&placed.sort);
         let mut demands = reserved.demands.iter();
-        if let Some(place) = demands.position(|it| it == demand) {
+        if let Some(place) = demands.position(|it| *it == placed.demand) {
             reserved.demands.remove(place);
         }
         reserved.attempts = reserved.attempts.saturating_sub(1);
-        if let Some(asking) = model.as_ref().and_then(|it| reserved.asking.get_mut(it)) {
+        let model = placed.model.as_ref();
+        if let Some(asking) = model.and_then(|it| reserved.asking.get_mut(it)) {
             *asking = asking.saturating_sub(1);
         }
         if reserved.attempts == 0 {
-            self.0.remove(agent);
+            self.0.remove(&placed.agent);
         }
     }
 }

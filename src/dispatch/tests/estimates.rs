@@ -4,17 +4,22 @@ use model::Millis;
 
 use super::*;
 
-#[test]
-fn a_task_that_waited_says_how_long_it_was_expected_to_and_how_long_it_did() {
+fn one_runs_and_one_waits() -> (Leader, SessionId, Fence) {
     let mut leader = Leader::new();
     let session = leader.agent("a1", 1, 1);
     leader.submit("true");
     leader.submit("true");
-    let first = leader.assigned();
+    let first = leader.assigned()[0].1;
+    (leader, session, first)
+}
+
+#[test]
+fn a_task_that_waited_says_how_long_it_was_expected_to_and_how_long_it_did() {
+    let (mut leader, session, first) = one_runs_and_one_waits();
     // Looked at when the leader plans the next time.
     leader.pass(1_000);
     leader.pass(2_000);
-    leader.finish(session, first[0].1);
+    leader.finish(session, first);
     assert_eq!(leader.task(2), StateName::Assigned);
     let waits = leader
         .state
@@ -36,18 +41,14 @@ fn a_task_that_waited_says_how_long_it_was_expected_to_and_how_long_it_did() {
 
 #[test]
 fn a_new_term_expects_anew_and_what_never_starts_is_forgotten() {
-    let mut leader = Leader::new();
-    let session = leader.agent("a1", 1, 1);
-    leader.submit("true");
-    leader.submit("true");
-    let first = leader.assigned();
+    let (mut leader, session, first) = one_runs_and_one_waits();
     leader.pass(1_000);
     leader.input(Input::Lead { term: 2 });
     leader.input(Input::Known {
         session,
-        attempts: vec![first[0].1],
+        attempts: vec![first],
     });
-    leader.finish(session, first[0].1);
+    leader.finish(session, first);
     let latest = leader.state.task(TaskId(2)).unwrap().latest.clone();
     assert_eq!(latest.expect("it is assigned").estimate, None);
 }

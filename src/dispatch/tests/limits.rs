@@ -56,8 +56,9 @@ impl Leader {
         });
     }
 
-    fn fail_oldest(&mut self) {
-        let (proposal, _) = self.held.remove(0);
+    /// The oldest proposal that is held back is refused.
+    pub(super) fn fail_oldest(&mut self) -> Vec<Op> {
+        let (proposal, ops) = self.held.remove(0);
         self.input(Input::Proposed {
             proposal,
             result: Err(Failure::Unavailable {
@@ -65,6 +66,7 @@ impl Leader {
                 why: "no quorum".into(),
             }),
         });
+        ops
     }
 }
 

@@ -44,19 +44,6 @@ impl Leader {
         });
         observed.collect()
     }
-
-    /// The oldest proposal that is held is refused.
-    fn fail(&mut self) -> Vec<Op> {
-        let (proposal, ops) = self.held.remove(0);
-        self.input(Input::Proposed {
-            proposal,
-            result: Err(Failure::Unavailable {
-                hindrance: Hindrance::NoQuorum,
-                why: "no quorum".into(),
-            }),
-        });
-        ops
-    }
 }
 
 fn told(observed: &Observed) -> Vec<&str> {
@@ -164,7 +151,7 @@ fn after_a_proposal_that_failed_turns_begin_anew_and_all_can_be_made_again() {
     leader.hold = true;
     leader.submit("true");
     // It took the turn of the third, told of a load, and never came to the log.
-    leader.fail();
+    leader.fail_oldest();
     leader.hold = false;
     leader.submit("true");
     leader.submit("true");
@@ -185,7 +172,7 @@ fn what_comes_to_the_log_though_its_leader_was_told_that_it_did_not_is_no_matter
     leader.says(session, 700);
     leader.hold = true;
     leader.submit("true");
-    let late = leader.fail();
+    let late = leader.fail_oldest();
     leader.says(session, 0);
     leader.submit("true");
     let (proposal, ops) = leader.held.remove(0);
