@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use model::{
-    Agent, AgentId, Asking, Class, Demand, Expression, Kind, Mix, Need, Reason, Sort, State,
-    Strategy, Taken, TaskId, TaskSpec, Timestamp,
+    Agent, AgentId, Asking, Class, Demand, Expression, Kind, Magnitude, Mix, Need, Reason, Service,
+    Sort, State, Strategy, Taken, TaskId, TaskSpec, Timestamp, Work,
 };
 
 use crate::filter::{self, Room};
@@ -159,8 +159,10 @@ pub struct Candidate<'a> {
     /// Its machine is busy with other things.
     pub hold: Hold,
     health: Health,
-    /// How long each sort of work takes there, in thousandths of what it usually does.
-    services: Vec<i64>,
+    /// How long work takes there.
+    service: Service,
+    /// The same of each sort of work of the round, in thousandths of what it usually does.
+    paces: Vec<i64>,
     /// The rules by hand that hold, and those of them that name it.
     rules: Arc<Rules<'a>>,
     naming: RuleSet,
@@ -203,8 +205,9 @@ impl<'a> Candidate<'a> {
             taken: filter::taken(state, agent, view),
             kept_for: None,
             hold: machines.hold(&agent.profile, &rotations.restraint, now),
-            health: machines.health(id),
-            services: Vec::new(),
+            health: machines.health_under(view.sample.load),
+            service: Arc::clone(&view.service),
+            paces: Vec::new(),
             rules: Arc::clone(rules),
             naming,
             tie: 0,
@@ -312,7 +315,7 @@ impl<'a> Candidate<'a> {
     }
 
     fn of_agent(&self, work: Option<WorkNumber>) -> Measure {
-        let service = work.and_then(|it| self.services.get(it));
+        let service = work.and_then(|it| self.paces.get(it));
         Measure {
             room: self.room,
             health: self.health,
@@ -348,9 +351,10 @@ impl<'a> Candidate<'a> {
         self.given.add(spec.sort());
     }
 
-    /// What the next sort of work takes there.
-    pub fn note_service(&mut self, thousandths: i64) {
-        self.services.push(thousandths);
+    /// The next sort of work of the round.
+    pub fn note_work(&mut self, work: &Work, usual: Option<Magnitude>) {
+        let own = self.service.get(work);
+        self.paces.push(health::pace(own, usual));
     }
 
     pub fn note_turns(&mut self, rotations: &Rotations) {

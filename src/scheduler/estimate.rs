@@ -171,7 +171,7 @@ impl<'a> Play<'a> {
 
     /// What runs on an agent, and its free slots. What was sent ahead follows the first that ends.
     fn fill(&mut self, number: usize) {
-        let (state, agent) = (self.state, self.machines.open()[number]);
+        let (state, (agent, _)) = (self.state, self.machines.open()[number]);
         let profile = &agent.profile;
         let mut ends = BinaryHeap::new();
         let mut ahead = Vec::new();
@@ -208,11 +208,8 @@ impl<'a> Play<'a> {
     /// How long a task takes on an agent, in milliseconds, and whether that is a guess.
     fn takes(&mut self, number: usize, spec: &TaskSpec, tenant: &Tenant) -> (u64, bool) {
         let work = spec.work();
-        let view = self
-            .fleet
-            .agents
-            .get(&self.machines.open()[number].profile.id);
-        let own = view.and_then(|view| view.service.get(&work).copied());
+        let (_, view) = self.machines.open()[number];
+        let own = view.service.get(&work).copied();
         let known = own.or_else(|| {
             let machines = &self.machines;
             let usual = self.usual.entry(work);
@@ -283,7 +280,7 @@ impl<'a> Play<'a> {
         self.looks += self.machines.open().len();
         let asked = Asked::of((&self.rules, concerning), spec);
         let is_for_idle_ones = self.machines.is_for_idle_ones(&asked);
-        let fits = self.machines.open().iter().map(|agent| {
+        let fits = self.machines.open().iter().map(|(agent, _)| {
             let is_held_back = is_for_idle_ones && self.machines.is_hot(&agent.profile.id);
             !is_held_back && asked.could_run_on(agent)
         });

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use model::{AgentId, Millis, Phase, Reason, State, Strategy, Task, TaskId, TaskSpec, Timestamp};
+use model::{
+    AgentId, Magnitude, Millis, Phase, Reason, State, Strategy, Task, TaskId, TaskSpec, Timestamp,
+    Work,
+};
 
 use crate::candidate::{Candidate, Claim, For};
 use crate::estimate::{self, Wait};
@@ -313,7 +316,7 @@ fn verdicts(
             machines,
             is_for_idle_ones,
             now,
-            service: machines.service(id, &work, usual),
+            work: (&work, usual),
         };
         let kept_for = kept.get(id).copied();
         let standing = standing(state, (fleet, seen), asked, (agent, kept_for, claim));
@@ -338,7 +341,8 @@ struct Seen<'m> {
     now: Timestamp,
     /// Idle machines could run the task, so that hot ones are held back.
     is_for_idle_ones: bool,
-    service: i64,
+    /// What it is, and how long such work usually takes.
+    work: (&'m Work, Option<Magnitude>),
 }
 
 fn standing(
@@ -358,7 +362,7 @@ fn standing(
     filter::accepts_work(agent, &view, room)?;
     let known = (seen.machines, &*fleet.rotations, seen.now);
     let mut candidate = Candidate::new((agent, room), (state, &view), known, rules);
-    candidate.note_service(seen.service);
+    candidate.note_work(seen.work.0, seen.work.1);
     candidate.fits(state, spec.need())?;
     candidate.obeys(of.rules)?;
     candidate.kept_for = kept_for;

@@ -12,7 +12,7 @@ use model::{
 };
 
 use crate::filter;
-use crate::fleet::Fleet;
+use crate::fleet::{AgentView, Fleet};
 use crate::rules::{RuleSet, Rules};
 
 /// So much of the processors taken by others makes a machine hot, in thousandths; with less than half of them it is idle.
@@ -72,12 +72,15 @@ fn median(mut values: Vec<Magnitude>) -> Option<Magnitude> {
     Some(*median)
 }
 
+/// An agent, and what the leader knows of it.
+pub type Seen<'a> = (&'a Agent, &'a AgentView);
+
 /// All machines together, as a round sees them.
 #[derive(Debug)]
 pub struct Machines<'a> {
     fleet: &'a Fleet,
-    /// Those that can be sent work.
-    open: Vec<&'a Agent>,
+    /// Those that can be sent work, by id.
+    open: Vec<Seen<'a>>,
     /// Round trips of those that can be sent work.
     usual_latency: Magnitude,
     /// Where there is a hot one: those that are not, full or not.
@@ -87,20 +90,20 @@ pub struct Machines<'a> {
 
 impl<'a> Machines<'a> {
     pub fn of(state: &'a State, fleet: &'a Fleet) -> Machines<'a> {
-        let open = |agent: &&'a Agent| {
-            let view = fleet.agents.get(&agent.profile.id);
-            view.is_some_and(|view| view.sample.presence == Presence::Open)
+        let open = state.agents().filter_map(|agent| {
+            let view = fleet.agents.get(&agent.profile.id)?;
+            let is_open = view.sample.presence == Presence::Open
                 && agent.state == AgentState::Ready
-                && agent.is_open().is_ok()
-        };
-        let load = |agent: &Agent| fleet.load(&agent.profile.id);
+                && agent.is_open().is_ok();
+            is_open.then_some((agent, view))
+        });
+        let open: Vec<Seen<'_>> = open.collect();
         let mut latencies = Vec::new();
         let mut hot = BTreeSet::new();
-        let open: Vec<&Agent> = state.agents().filter(open).collect();
         // A member of an older release could not read why they are refused.
         let may_say = state.state_version() >= StateVersion::OBSERVATIONS;
-        for agent in &open {
-            let load = load(agent);
+        for (agent, view) in &open {
+            let load = view.sample.load;
             if load.latency > Magnitude::default() {
                 latencies.push(load.latency);
             }
@@ -111,9 +114,9 @@ impl<'a> Machines<'a> {
         let idle = match hot.is_empty() {
             true => Vec::new(),
             false => {
-                let idle = open.iter().copied();
-                idle.filter(|it| load(it).others.thousandths() < IDLE)
-                    .collect()
+                let idle = open.iter();
+                let idle = idle.filter(|(_, it)| it.sample.load.others.thousandths() < IDLE);
+                idle.map(|(agent, _)| *agent).collect()
             }
         };
         Machines {
@@ -125,8 +128,14 @@ impl<'a> Machines<'a> {
         }
     }
 
+    /// Of one that is not known, that of an idle machine.
     pub fn health(&self, agent: &AgentId) -> Health {
-        Health::of(self.fleet.load(agent), self.usual_latency)
+        let view = self.fleet.agents.get(agent);
+        self.health_under(view.map_or_else(Load::default, |view| view.sample.load))
+    }
+
+    pub fn health_under(&self, load: Load) -> Health {
+        Health::of(load, self.usual_latency)
     }
 
     pub fn is_hot(&self, agent: &AgentId) -> bool {
@@ -139,7 +148,7 @@ impl<'a> Machines<'a> {
     }
 
     /// Those that can be sent work, by id.
-    pub fn open(&self) -> &[&'a Agent] {
+    pub fn open(&self) -> &[Seen<'a>] {
         &self.open
     }
 
@@ -158,21 +167,9 @@ impl<'a> Machines<'a> {
 
     /// How long such tasks take where somebody knows: the median of the agents.
     pub fn usual_service(&self, work: &Work) -> Option<Magnitude> {
-        let views = self.open.iter().filter_map(|agent| {
-            let view = self.fleet.agents.get(&agent.profile.id)?;
-            view.service.get(work).copied()
-        });
-        median(views.collect())
-    }
-
-    /// How long they take on one agent, in thousandths of that.
-    pub fn service(&self, agent: &AgentId, work: &Work, usual: Option<Magnitude>) -> i64 {
-        let view = self.fleet.agents.get(agent);
-        let own = view.and_then(|view| view.service.get(work));
-        match (own, usual) {
-            (Some(own), Some(usual)) => relative(own.value(), usual.value()),
-            (None, _) | (_, None) => USUAL,
-        }
+        let known = self.open.iter();
+        let known = known.filter_map(|(_, view)| view.service.get(work).copied());
+        median(known.collect())
     }
 
     /// The idle machines that could run such tasks, be it now or when they have room; none where no machine is hot, for it is
@@ -246,10 +243,11 @@ pub fn is_overdue(task: &Task, now: Timestamp) -> bool {
     task.waits_since.0 > 0 && now.since(task.waits_since) >= PATIENCE
 }
 
-impl Fleet {
-    fn load(&self, agent: &AgentId) -> Load {
-        let view = self.agents.get(agent);
-        view.map_or_else(Load::default, |view| view.sample.load)
+/// How long work takes on an agent, in thousandths of what is usual.
+pub fn pace(own: Option<&Magnitude>, usual: Option<Magnitude>) -> i64 {
+    match (own, usual) {
+        (Some(own), Some(usual)) => relative(own.value(), usual.value()),
+        (None, _) | (_, None) => USUAL,
     }
 }
 

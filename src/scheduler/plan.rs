@@ -521,8 +521,7 @@ impl<'a> Planner<'a> {
         }
         let usual = self.machines.usual_service(&work);
         for candidate in &mut self.candidates {
-            let agent = &candidate.agent.profile.id;
-            candidate.note_service(self.machines.service(agent, &work, usual));
+            candidate.note_work(&work, usual);
         }
         self.works.push(work);
         Some(self.works.len() - 1)
