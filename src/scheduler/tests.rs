@@ -199,6 +199,12 @@ fn fleet(state: &State) -> Fleet {
     }
 }
 
+/// So many attempts are on their way to an agent.
+fn reserve(fleet: &mut Fleet, agent: &str, attempts: u32) {
+    let view = fleet.agents.get_mut(&id(agent)).expect("it is there");
+    view.reserved.attempts = attempts;
+}
+
 fn planned(state: &State, fleet: &Fleet) -> Plan {
     plan_without(state, fleet, &[])
 }
@@ -243,8 +249,8 @@ fn the_agent_with_the_least_assigned_for_its_slots_comes_first() {
         let agents = [("a1", slots1, "a"), ("a2", slots2, "a")];
         let state = cluster(&agents, &[task("")]);
         let mut fleet = fleet(&state);
-        fleet.agents.get_mut(&id("a1")).unwrap().reserved.attempts = taken1;
-        fleet.agents.get_mut(&id("a2")).unwrap().reserved.attempts = taken2;
+        reserve(&mut fleet, "a1", taken1);
+        reserve(&mut fleet, "a2", taken2);
         let case = format!("{taken1} of {slots1} or {taken2} of {slots2}");
         assert_eq!(chosen(&state, &fleet), [(1, wanted.to_owned())], "{case}");
     }
@@ -364,7 +370,7 @@ fn older_tasks_go_first_and_taken_ones_are_left_out() {
 fn placements_that_are_not_applied_yet_take_room() {
     let state = cluster(&[("a1", 2, "a")], &vec![task(""); 4]);
     let mut fleet = fleet(&state);
-    fleet.agents.get_mut(&id("a1")).unwrap().reserved.attempts = 1;
+    reserve(&mut fleet, "a1", 1);
     assert_eq!(chosen(&state, &fleet).len(), 1);
 }
 

@@ -218,18 +218,8 @@ fn in_weighted_round_robin_turns_go_by_slots() {
 #[test]
 fn least_connections_go_by_the_number_of_attempts_whatever_the_slots() {
     let mut it = Cluster::new(Strategy::LeastConnections, &[("a1", 16), ("a2", 2)]);
-    it.fleet
-        .agents
-        .get_mut(&id("a1"))
-        .unwrap()
-        .reserved
-        .attempts = 2;
-    it.fleet
-        .agents
-        .get_mut(&id("a2"))
-        .unwrap()
-        .reserved
-        .attempts = 1;
+    reserve(&mut it.fleet, "a1", 2);
+    reserve(&mut it.fleet, "a2", 1);
     assert_eq!(it.next(1), ["a2"]);
 }
 
@@ -309,12 +299,7 @@ fn of_two_that_are_drawn_the_less_loaded_one_is_taken_and_both_stand_in_the_trac
         .map(|(name, slots)| (name.as_str(), *slots))
         .collect();
     let mut it = Cluster::new(Strategy::PowerOfTwo, &agents);
-    it.fleet
-        .agents
-        .get_mut(&id("a1"))
-        .unwrap()
-        .reserved
-        .attempts = 40;
+    reserve(&mut it.fleet, "a1", 40);
     let mut winners = Vec::new();
     for _ in 0..100 {
         it.submit("ann", &task(""));
@@ -524,7 +509,7 @@ proptest! {
         let slots = names.iter().map(String::as_str).zip(agents.iter().map(|(slots, _)| *slots));
         let mut it = Cluster::new(strategy, &slots.collect::<Vec<_>>());
         for (name, (slots, reserved)) in names.iter().zip(&agents) {
-            it.fleet.agents.get_mut(&id(name)).unwrap().reserved.attempts = (*reserved).min(*slots - 1);
+            reserve(&mut it.fleet, name, (*reserved).min(*slots - 1));
         }
         if prefers {
             apply(&mut it.state, vec![super::by_hand::rule(model::RuleAction::Prefer, Scope::default(), &["a1"], None)]);
