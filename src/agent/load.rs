@@ -83,23 +83,26 @@ impl Gauge {
     /// have seen.
     fn measure(&mut self) -> Load {
         let now = ticks().unwrap_or(self.last);
-        let own = ticks_of(&ours(&Table::read()));
+        let (cpu, own) = self.count(now, ticks_of(&ours(&Table::read())));
+        Load {
+            cpu,
+            own,
+            memory: memory(),
+            at: clock::wall(),
+        }
+    }
+
+    /// The load of all, and the part of it that is ours, in thousandths.
+    fn count(&mut self, now: Ticks, own: u64) -> (u32, u32) {
         let busy = now.busy.saturating_sub(self.last.busy);
         let total = now.total.saturating_sub(self.last.total);
         let of_us = own.saturating_sub(self.own);
         (self.last, self.own) = (now, own);
         let cpu = permille(busy, total);
         let others = cpu.saturating_sub(permille(of_us, total));
-        let lasting = self
-            .others
-            .replace(others)
-            .map_or(0, |before| before.min(others));
-        Load {
-            cpu,
-            own: cpu.saturating_sub(lasting),
-            memory: memory(),
-            at: clock::wall(),
-        }
+        let before = self.others.replace(others);
+        let lasting = before.map_or(0, |before| before.min(others));
+        (cpu, cpu.saturating_sub(lasting))
     }
 }
 
@@ -215,6 +218,27 @@ mod tests {
         drop(commands);
         child.wait().unwrap();
         assert_eq!(ticks(), 0);
+    }
+
+    #[test]
+    fn others_load_is_what_two_looks_have_seen() {
+        let mut gauge = Gauge::default();
+        let (mut now, mut own) = (Ticks::default(), 0);
+        // Of 1,000 ticks so many are busy, and so many of these ours; shown is what is ours.
+        for (busy, of_us, shown) in [
+            (900, 0, 900),
+            (900, 100, 100),
+            (950, 0, 150),
+            (950, 900, 900),
+            (950, 0, 900),
+            (950, 0, 0),
+        ] {
+            now.busy += busy;
+            now.total += 1_000;
+            own += of_us;
+            let told = (u32::try_from(busy).unwrap(), shown);
+            assert_eq!(gauge.count(now, own), told);
+        }
     }
 
     #[tokio::test]

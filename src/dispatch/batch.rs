@@ -227,9 +227,8 @@ impl Batch {
             .as_mut()
             .is_some_and(|planner| self.plan_queue(state, planner, clock, (&mut ops, &mut sent)));
         if let Some(fleet) = fleet {
-            let assigning = &self.assigning;
-            let starts = |task| sent.assigning.contains(&task) || assigning.contains(&task);
-            self.estimates.look(state, fleet, clock, starts);
+            // What starts now has taken the estimate that it had.
+            self.estimates.look(state, fleet, clock);
         }
         let placing = planner.as_mut().filter(|_| reached_the_end);
         self.take_pending(placing, &mut ops, &mut sent);

@@ -23,14 +23,8 @@ pub(crate) struct Estimates {
 }
 
 impl Estimates {
-    /// Of those that have none yet, and do not start just now, where it is time.
-    pub fn look(
-        &mut self,
-        state: &State,
-        fleet: &Fleet,
-        clock: Clock,
-        starts: impl Fn(TaskId) -> bool,
-    ) {
+    /// Of those that have none yet, where it is time.
+    pub fn look(&mut self, state: &State, fleet: &Fleet, clock: Clock) {
         let is_known = state.state_version() >= StateVersion::OBSERVATIONS;
         if clock.monotonic < self.next || state.queue_is_empty() || !is_known {
             return;
@@ -42,7 +36,7 @@ impl Estimates {
         self.next = Millis(clock.monotonic.0.saturating_add(pause));
         for (task, wait) in waits {
             // What can start now is about to.
-            if wait.millis.0 > 0 && !starts(task) {
+            if wait.millis.0 > 0 {
                 self.made.entry(task).or_insert(Estimate {
                     made: clock.state,
                     start: Timestamp(clock.state.0.saturating_add(wait.millis.0)),

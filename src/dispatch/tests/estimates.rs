@@ -40,7 +40,7 @@ fn a_task_that_waited_says_how_long_it_was_expected_to_and_how_long_it_did() {
 }
 
 #[test]
-fn a_new_term_expects_anew_and_what_never_starts_is_forgotten() {
+fn a_new_term_expects_anew() {
     let (mut leader, session, first) = one_runs_and_one_waits();
     leader.pass(1_000);
     leader.input(Input::Lead { term: 2 });

@@ -36,7 +36,7 @@ impl Leader {
         remade
     }
 
-    fn observed(&self) -> Vec<Observed> {
+    pub(super) fn observed(&self) -> Vec<Observed> {
         let ops = self.log.iter().flat_map(|(_, entry)| &entry.ops);
         let observed = ops.filter_map(|op| match op {
             Op::System(SystemCommand::Observe(observed)) => Some(observed.clone()),

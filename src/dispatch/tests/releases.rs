@@ -98,6 +98,9 @@ fn a_task_whose_file_the_leader_lacks_is_sent_to_nobody_until_it_has_come() {
     assert!(why.summary.contains(words), "{}", why.summary);
     leader.input(Input::Lacks(std::sync::Arc::default()));
     assert_eq!(leader.task(1), StateName::Assigned);
+    // A decision that passed it over went by more than the log knows; others did not.
+    let whole = leader.observed().into_iter().map(|it| it.is_whole);
+    assert_eq!(whole.collect::<Vec<_>>(), [false, true]);
 }
 
 #[test]

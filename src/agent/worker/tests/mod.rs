@@ -86,14 +86,13 @@ struct Bench {
 impl Bench {
     fn with(slots: usize, recovered: &Recovered) -> Bench {
         let id = model::AgentId::new("a1").unwrap();
-        let worker = Worker::new(
-            Nature {
-                id,
-                slots,
-                asks_here: true,
-            },
-            recovered,
-        );
+        let asks_here = true;
+        let nature = Nature {
+            id,
+            slots,
+            asks_here,
+        };
+        let worker = Worker::new(nature, recovered);
         Bench {
             worker,
             now: Millis(1_000_000),
@@ -152,11 +151,15 @@ impl Bench {
     }
 
     fn assign(&mut self, n: u64) -> Vec<Effect> {
+        self.assign_spec(n, spec())
+    }
+
+    fn assign_spec(&mut self, n: u64, spec: Arc<TaskSpec>) -> Vec<Effect> {
         let said = Said::Assign {
             fence: fence(n),
             number: 1,
             gpus: model::Gpus::new(),
-            spec: spec(),
+            spec,
         };
         self.say(C1, said)
     }

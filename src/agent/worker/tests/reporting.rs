@@ -1,12 +1,14 @@
 //! Verdicts: written down, then said, and said again until the cluster took note.
 
-use model::{Disposition, End};
+use std::sync::Arc;
+
+use model::{Disposition, End, TaskSpec};
 use wire::v1::agent_frame::Body;
 
 use super::{Bench, C1, C2, ended, fence, known, records, said, verdicts};
 use crate::executor::Exit;
 use crate::output::Fate;
-use crate::worker::{Effect, Input, RESEND, Said};
+use crate::worker::{Effect, Input, Load, RESEND, Said};
 
 #[test]
 fn a_verdict_is_said_only_after_it_is_on_disk() {
@@ -114,4 +116,46 @@ fn an_attempt_that_ends_twice_has_one_verdict() {
     };
     let verdict = model::Verdict::try_from(verdict.clone()).unwrap();
     assert_eq!(verdict.outcome.end, End::Exited { code: 0 });
+}
+
+fn question() -> Arc<TaskSpec> {
+    let namespace = model::Namespace::new("default").unwrap();
+    let inference = model::Inference {
+        model: "m".into(),
+        endpoint: model::Endpoint::ChatCompletions,
+        request: "{}".into(),
+    };
+    Arc::new(TaskSpec::inference(namespace, inference))
+}
+
+/// A back end is no process of the agent's: what it uses while it is asked can't be told from what others use.
+#[test]
+fn while_a_model_on_this_machine_is_asked_all_load_is_ours() {
+    let own = |bench: &mut Bench| {
+        let load = Load {
+            cpu: 900,
+            own: 100,
+            ..Load::default()
+        };
+        let effects = bench.tell(Input::Load(load));
+        let status = said(&effects).into_iter().find_map(|(_, body)| match body {
+            Body::Status(status) => status.status.clone(),
+            _ => None,
+        });
+        status.unwrap().own_cpu_load
+    };
+    let mut bench = Bench::leased(2);
+    bench.running(1);
+    assert_eq!(own(&mut bench), Some(100));
+    bench.assign_spec(2, question());
+    bench.tell(Input::Begun(fence(2)));
+    assert_eq!(own(&mut bench), Some(900));
+    assert_eq!(own(&mut bench), Some(900), "as long as it is asked");
+    bench.ends(2, Exit::Exited(0));
+    assert_eq!(own(&mut bench), Some(100));
+    // Also where it came and went between two looks.
+    bench.assign_spec(3, question());
+    bench.tell(Input::Begun(fence(3)));
+    bench.ends(3, Exit::Exited(0));
+    assert_eq!((own(&mut bench), own(&mut bench)), (Some(900), Some(100)));
 }

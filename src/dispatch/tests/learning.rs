@@ -1,0 +1,117 @@
+//! What is learned of agents: how long work takes there, and how far they are.
+
+use super::*;
+
+impl Leader {
+    fn ends(&mut self, (session, fence): (SessionId, Fence), end: End) {
+        let mut outcome = Outcome::bare(end);
+        (outcome.started_at, outcome.finished_at) = (Timestamp(1_000), Timestamp(9_192));
+        self.input(Input::Verdict {
+            session,
+            verdict: Verdict { fence, outcome },
+            held: None,
+        });
+    }
+
+    fn view(&self, agent: &str) -> scheduler::AgentView {
+        let fleet = self.dispatcher.fleet(&self.state, self.clock());
+        fleet.agents[&AgentId::new(agent).unwrap()].clone()
+    }
+
+    fn is_away(&mut self, session: SessionId, latency_us: u32) {
+        self.input(Input::Status {
+            session,
+            load: Load {
+                latency_us,
+                ..Load::default()
+            },
+            intake: Intake::Open,
+        });
+    }
+}
+
+/// Where all fails at once it would look quick, and draw all there is.
+#[test]
+fn how_long_work_takes_is_learned_from_what_succeeded_and_from_nothing_else() {
+    let mut leader = Leader::new();
+    leader.agent("a1", 1, 2);
+    for end in [End::Exited { code: 1 }, End::Killed, End::TimedOut] {
+        leader.submit("true");
+        let sent = leader.assigned()[0];
+        leader.ends(sent, end);
+        assert!(leader.view("a1").service.is_empty());
+    }
+    leader.submit("true");
+    let sent = leader.assigned()[0];
+    leader.ends(sent, End::Exited { code: 0 });
+    let learned = leader.view("a1").service;
+    assert_eq!(
+        learned.values().map(|it| it.value()).collect::<Vec<_>>(),
+        [8_192]
+    );
+}
+
+/// The state may be ahead of the events that a controller has heard of.
+#[test]
+fn an_agent_that_lost_a_task_is_not_credited_with_how_it_went_elsewhere() {
+    let mut leader = Leader::new();
+    leader.agent("a1", 1, 1);
+    leader.submit("true");
+    let (_, first) = leader.assigned()[0];
+    let second = leader.agent("a2", 2, 1);
+    let incarnation = profile("a1", 1).incarnation;
+    let lost = SystemCommand::ExpireLease {
+        agent: AgentId::new("a1").unwrap(),
+        incarnation,
+    };
+    let unheard = leader.commit(vec![Op::System(lost)]);
+    assert_eq!(leader.state.live_fence(first.task), None);
+    let heard = leader.index;
+    // It goes to the other one, and ends well there.
+    let placement = model::Placement {
+        agent: AgentId::new("a2").unwrap(),
+        incarnation: profile("a2", 1).incarnation,
+        trace: leader
+            .state
+            .task(first.task)
+            .unwrap()
+            .trace
+            .clone()
+            .unwrap(),
+        estimate: None,
+    };
+    let assign = model::Assignment {
+        task: first.task,
+        placement,
+    };
+    leader.commit(vec![Op::System(SystemCommand::Assign(assign))]);
+    let fence = leader.state.live_fence(first.task).unwrap();
+    let mut outcome = Outcome::bare(End::Exited { code: 0 });
+    (outcome.started_at, outcome.finished_at) = (Timestamp(1_000), Timestamp(9_192));
+    let ended = Command::FinishAttempt(Verdict { fence, outcome });
+    leader.commit(vec![Op::Client {
+        principal: principal("a2", Role::Agent),
+        command: ended,
+        placement: None,
+        held: None,
+    }]);
+    assert_eq!(leader.task(first.task.0), StateName::Succeeded);
+    leader.input(Input::Applied {
+        index: heard,
+        events: unheard.events,
+    });
+    assert!(leader.view("a1").service.is_empty());
+    assert!(leader.dispatcher.agents.session(second).is_some());
+}
+
+#[test]
+fn one_slow_round_trip_says_little() {
+    let mut leader = Leader::new();
+    let session = leader.agent("a1", 1, 1);
+    let away = |leader: &Leader| leader.view("a1").sample.load.latency.value();
+    // Not measured yet is no round trip.
+    for (said, shown) in [(0, 0), (1_024, 1_024), (17_408, 4_871), (0, 4_871)] {
+        leader.is_away(session, said);
+        assert_eq!(away(&leader), shown, "{said}");
+    }
+}
