@@ -69,9 +69,20 @@ impl Agent {
         }
     }
 
-    /// One attempt ahead where attempts are short.
-    pub fn prefetch(&self) -> u32 {
-        u32::from(self.took.is_some_and(|took| took < SHORT))
+    /// One attempt ahead where attempts are short, as long as not all slots have one that is not.
+    fn prefetch(&self, state: &State, now: Millis) -> u32 {
+        if self.took.is_none_or(|took| took >= SHORT) {
+            return 0;
+        }
+        let began = self.began.iter();
+        let mut long = began.filter(|(_, at)| now.0 >= at.0.saturating_add(SHORT.0));
+        let Some((fence, _)) = long.next() else {
+            return 1;
+        };
+        let holder = state.task(fence.task).and_then(|task| task.live());
+        let agent = holder.and_then(|live| state.agent(&live.agent));
+        let slots = agent.map_or(0, |agent| agent.profile.slots as usize);
+        u32::from(long.count() + 1 < slots)
     }
 }
 
@@ -169,7 +180,7 @@ impl Agents {
         } = agent.load;
         Sample {
             presence,
-            prefetch: agent.prefetch(),
+            prefetch: agent.prefetch(state, now),
             load: model::Load {
                 cpu: Twentieths::of(cpu),
                 others: Twentieths::of(others),

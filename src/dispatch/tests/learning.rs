@@ -115,3 +115,23 @@ fn one_slow_round_trip_says_little() {
         assert_eq!(away(&leader), shown, "{said}");
     }
 }
+
+/// Attempts are short on the average, and it would wait for this one all the same.
+#[test]
+fn nothing_is_sent_ahead_behind_what_has_run_for_long_on_all_slots() {
+    let mut leader = Leader::new();
+    let session = leader.agent("a1", 1, 2);
+    leader.submit("short");
+    let (_, fence) = leader.assigned()[0];
+    leader.pass(10);
+    leader.finish(session, fence);
+    leader.submit("long");
+    leader.pass(1_000);
+    // On the other slot they may be short.
+    leader.submit("another");
+    leader.submit("ahead");
+    assert_eq!(leader.assigned().len(), 3);
+    leader.pass(1_000);
+    let view = leader.view("a1");
+    assert_eq!(view.sample.prefetch, 0);
+}
