@@ -61,7 +61,11 @@ fn lasting(executions: &ExecutionLog, agents: usize) -> Load {
     Load {
         name: "lasting",
         in_flight: (2 * agents).min(LASTING).try_into().unwrap_or(u32::MAX),
-        spec: Arc::new(move |_number| executions.lasting(LASTING_HALF_SECONDS)),
+        spec: Arc::new(move |number| v1::TaskSpec {
+            class: if yields(number) { "batch" } else { "" }.into(),
+            preemptible: yields(number),
+            ..executions.lasting(LASTING_HALF_SECONDS)
+        }),
         patience: PATIENCE,
         pause: Duration::ZERO,
     }
@@ -80,6 +84,7 @@ fn load(executions: &ExecutionLog, agents: usize, is_long: bool) -> Load {
         in_flight: in_flight.try_into().unwrap_or(u32::MAX),
         spec: Arc::new(move |number| v1::TaskSpec {
             at_most_once: number % 5 == 0,
+            preemptible: number % 5 != 0 && yields(number),
             class: class(number).to_owned(),
             namespace: namespace(number).to_owned(),
             ..executions.task(&script(number, in_flight > IN_FLIGHT))
@@ -98,6 +103,11 @@ pub fn pause(is_long: bool) -> Duration {
         true => SLOWLY,
         false => USUAL,
     }
+}
+
+/// Half of what lasts gives up its place to others, and so does some of what is short.
+fn yields(number: u64) -> bool {
+    number % 2 == 1
 }
 
 /// Most are as their kind is.

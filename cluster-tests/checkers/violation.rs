@@ -120,6 +120,7 @@ kinds! {
     RanAgain I9 "a task that was submitted as at-most-once is never begun a second time",
     OverQuota I11 "a namespace has no more tasks that run, and that wait, than its quota allows",
     Overtook I12 "of two tasks that ask the same of an agent, the one of the higher class, else of one user the older, goes first, if it was acknowledged before the other was asked for",
+    PreemptedWrongly I12 "a task gets the places of others only where these allow it, run on its agent, and are of lower classes",
     /// Some other task, agent or score.
     DecidedOtherwise I12 "each decision is what its inputs, which stand in the log beside it, come to",
     SlowToHeal I13 "an operation succeeds within 2 s after the last fault was healed",

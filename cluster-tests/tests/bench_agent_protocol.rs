@@ -65,6 +65,7 @@ impl Talk {
                 spec: None,
                 attempt: 1,
                 gpus: Vec::new(),
+                after: Vec::new(),
             }),
         )
     }

@@ -62,6 +62,7 @@ mod offline_data;
 mod parsing;
 mod policies;
 #[cfg(test)]
+mod preemption;
 mod process_tasks;
 mod program;
 #[cfg(test)]

@@ -431,10 +431,13 @@ fn assigned(assign: v1::Assign) -> Result<Said, Malformed> {
         .spec
         .ok_or_else(|| Malformed("an assignment has no spec".into()))?;
     let spec = Arc::new(model::TaskSpec::try_from(*spec)?);
+    let after = assign.after.into_iter();
+    let after = after.map(|fence| convert::fence(Some(fence)));
     Ok(Said::Assign {
         fence: convert::fence(assign.fence)?,
         number: assign.attempt,
         gpus: gpus(&assign.gpus)?,
+        after: after.collect::<Result<_, _>>()?,
         spec,
     })
 }
@@ -452,6 +455,7 @@ fn cancelled(cancel: &v1::Cancel) -> Result<Said, Malformed> {
         v1::CancelCause::Stale => Ok(Said::Stale { fence }),
         v1::CancelCause::Recalled => Ok(Said::Recall { fence }),
         v1::CancelCause::Evicted => Ok(Said::Evict { fence }),
+        v1::CancelCause::Preempted => Ok(Said::Preempt { fence }),
         v1::CancelCause::Unspecified => Err(Malformed("a cancel has no cause".into())),
     }
 }

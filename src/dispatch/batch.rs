@@ -12,8 +12,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use model::{
-    AgentId, AgentProfile, Command, Fence, Held, Observed, Op, Placement, Principal, QueueKey,
-    State, StateVersion, SystemCommand, TaskId,
+    AgentId, AgentProfile, Assignment, Command, Fence, Held, Observed, Op, Placement, Preemption,
+    Principal, QueueKey, State, StateVersion, SystemCommand, TaskId,
 };
 use scheduler::{
     Asker, Clock, Fleet, OPS_PER_ENTRY, Placed, Planner, Reservations, Reserved, Rotations, Round,
@@ -302,6 +302,24 @@ impl Batch {
             let estimate = self.estimates.take(assignment.task);
             let assignment = assignment.with_estimate(estimate);
             ops.push(Op::System(SystemCommand::Assign(assignment)));
+        }
+        for Preemption {
+            victims,
+            assignment,
+        } in plan.preemptions
+        {
+            sent.origins.push(Origin::Leader);
+            let Assignment { task, placement } = &assignment;
+            if let Some(spec) = state.spec(*task) {
+                let placed = Placed::of(&placement.agent, &spec);
+                sent.placed_on.push(placed.preempting());
+            }
+            sent.assigning.push(*task);
+            let estimate = self.estimates.take(*task);
+            ops.push(Op::System(SystemCommand::Preempt(Preemption {
+                victims,
+                assignment: assignment.with_estimate(estimate),
+            })));
         }
         !plan.cut
     }

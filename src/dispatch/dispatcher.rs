@@ -15,6 +15,7 @@ use crate::agents::{Agents, Session};
 use crate::batch::Batch;
 use crate::drain;
 use crate::io::{Cause, Hindrance, Input, Message, Output, Refusal, SessionId};
+use crate::preempted;
 use crate::verdicts::acknowledged;
 
 /// The leader's soft state, and what a follower keeps ready for the day it leads.
@@ -307,6 +308,7 @@ impl Dispatcher {
                 self.send_assign(state, fence, &agent, incarnation, out);
             }
             self.send_cancel_if_asked(state, fence, id, out);
+            preempted::send(&self.agents, state, fence, out);
         }
         drain::send(&self.agents, state, &agent, out);
         self.batch.want_plan();
@@ -380,6 +382,13 @@ impl Dispatcher {
                 Event::CancelRequested { fence, reason, .. } => {
                     self.send_cancel(state, *fence, reason, out);
                 }
+                Event::Preempted { fence, .. } => {
+                    if self.leading {
+                        preempted::send(&self.agents, state, *fence, out);
+                    }
+                    // One agent is asked for one place in a round.
+                    self.batch.want_plan();
+                }
                 Event::AttemptEnded { fence, agent } => {
                     self.agents.ended(agent, *fence, clock.monotonic);
                     self.agents.learn(state, agent, *fence);
@@ -452,7 +461,9 @@ impl Dispatcher {
         incarnation: Incarnation,
         out: &mut Vec<Output>,
     ) {
-        if !self.leading || state.live_fence(fence.task) != Some(fence) {
+        let is_live = state.live_fence(fence.task) == Some(fence);
+        // The state may be ahead: who has to end by now would be told so anyway, and who it waited for is another's.
+        if !self.leading || !is_live || preempted::yields(state, fence) {
             return;
         }
         let Some(session) = self.agents.ready_session(agent, incarnation) else {
@@ -464,8 +475,12 @@ impl Dispatcher {
         let told = self.agents.session(session);
         let live = task.live();
         let gpus = live.map(|live| live.gpus.clone()).unwrap_or_default();
+        let after: Vec<Fence> = state.yielding_to(agent, fence.task).collect();
         let has_all = told.map_or(Ok(()), |told| {
             told.profile.understands(&spec)?;
+            if !after.is_empty() {
+                told.profile.awaits_ends()?;
+            }
             told.profile.has(&spec.demand(), &gpus)
         });
         if let Err(reason) = has_all {
@@ -479,6 +494,7 @@ impl Dispatcher {
             fence,
             attempt: task.attempts,
             gpus,
+            after,
             spec,
         };
         out.push(Output::Send { session, message });

@@ -201,6 +201,8 @@ pub enum Message {
         attempt: u32,
         /// Which of the agent's GPUs it has.
         gpus: Gpus,
+        /// Attempts there that have to end before it begins.
+        after: Vec<Fence>,
         spec: Arc<TaskSpec>,
     },
     Cancel {
@@ -230,4 +232,6 @@ pub enum Cause {
     Recalled,
     /// Its agent is being drained, and the time for it is up.
     Evicted,
+    /// Another task has got its place.
+    Preempted,
 }

@@ -24,6 +24,7 @@ mod io;
 mod minutes;
 mod paces;
 mod pending;
+mod preempted;
 mod verdicts;
 
 #[cfg(test)]

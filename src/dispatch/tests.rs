@@ -9,6 +9,7 @@ mod leases;
 mod limits;
 mod minutes;
 mod pending;
+mod preemption;
 mod releases;
 mod resources;
 mod shortage;

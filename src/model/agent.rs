@@ -27,8 +27,10 @@ impl AgentProtocol {
     pub const BLOBS: AgentProtocol = AgentProtocol(2);
     /// From which on it says what it has, and gives an attempt the GPUs that it is assigned.
     pub const RESOURCES: AgentProtocol = AgentProtocol(3);
+    /// From which on an attempt can wait for the end of those whose places it has got.
+    pub const PREEMPTION: AgentProtocol = AgentProtocol(4);
     /// That of this release's agent.
-    pub const NEWEST: AgentProtocol = AgentProtocol::RESOURCES;
+    pub const NEWEST: AgentProtocol = AgentProtocol::PREEMPTION;
 }
 
 impl Default for AgentProtocol {
@@ -123,6 +125,14 @@ impl AgentProfile {
         match gpus.iter().all(is_there) {
             true => Ok(()),
             false => Err(Reason::LacksGpus),
+        }
+    }
+
+    /// Whether it begins an attempt only after others have ended, where it is told to.
+    pub fn awaits_ends(&self) -> Result<(), Reason> {
+        match self.protocol >= AgentProtocol::PREEMPTION {
+            true => Ok(()),
+            false => Err(Reason::TooOld),
         }
     }
 

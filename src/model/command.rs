@@ -9,7 +9,7 @@ use crate::agent::AgentProfile;
 use crate::archive::Retention;
 use crate::backend::SetBackend;
 use crate::blob::{BlobRef, Held};
-use crate::id::{AgentId, Fence, Generation, Incarnation, JoinTokenId, RuleId, TaskId};
+use crate::id::{AgentId, Epoch, Fence, Generation, Incarnation, JoinTokenId, RuleId, TaskId};
 use crate::join_token::{Enrolled, Enrolment, NewJoinToken};
 use crate::limit;
 use crate::namespace::SetNamespace;
@@ -262,6 +262,23 @@ impl Assignment {
     }
 }
 
+/// A task that is queued gets the place of others that run: they are ended, and go back to the queue.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Preemption {
+    /// All on the agent of the placement, and of lower classes than the task's.
+    pub victims: Vec<Victim>,
+    pub assignment: Assignment,
+}
+
+/// A live attempt that has to end for another task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Victim {
+    pub task: TaskId,
+    pub epoch: Epoch,
+}
+
 /// What the leader does by itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SystemCommand {
@@ -273,6 +290,7 @@ pub enum SystemCommand {
     /// By what the decisions of this entry were made.
     Observe(Observed),
     Assign(Assignment),
+    Preempt(Preemption),
     /// This incarnation's lease ran out: its attempts are lost.
     ExpireLease {
         agent: AgentId,

@@ -32,6 +32,12 @@ pub enum Event {
         agent: AgentId,
         reason: String,
     },
+    /// The agent has to end this attempt and report: another task has got its place.
+    Preempted {
+        fence: Fence,
+        agent: AgentId,
+        by: TaskId,
+    },
     TaskEnded {
         task: TaskId,
         state: StateName,

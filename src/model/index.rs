@@ -6,7 +6,7 @@
 //! once, however many there are; and whose turn it is among tenants is found by looking at each of them once, not at their
 //! tasks.
 
-use std::cmp::Ordering;
+use std::cmp::{Ordering, Reverse};
 use std::sync::Arc;
 
 use equivalent::{Comparable, Equivalent};
@@ -14,7 +14,7 @@ use imbl::{OrdMap, OrdSet};
 
 use crate::blob::{Blob, BlobDigest};
 use crate::class::Class;
-use crate::id::{AgentId, Incarnation, Namespace, TaskId};
+use crate::id::{AgentId, Epoch, Incarnation, Namespace, TaskId};
 use crate::label::Expression;
 use crate::mix::Mix;
 use crate::resource::{Demand, Need, Taken};
@@ -164,6 +164,9 @@ pub struct Waiting {
     pub delayed: OrdSet<(Timestamp, TaskId)>,
 }
 
+/// A live attempt that may be preempted: whose class is lowest comes first, then whose epoch is highest.
+pub type Preemptible = (Reverse<Class>, Reverse<(Epoch, TaskId)>);
+
 /// Everything that would otherwise need a scan of all records.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Index {
@@ -180,6 +183,10 @@ pub struct Index {
     pub taken: OrdMap<AgentId, Taken>,
     /// What agents hold, by sort; none is empty.
     pub mixes: OrdMap<AgentId, Arc<Mix>>,
+    /// The tasks whose live attempt yields to another one; none is empty.
+    pub yielding: OrdMap<AgentId, OrdSet<TaskId>>,
+    /// What may be preempted, by agent: nothing that is being ended already. None is empty.
+    pub preemptible: OrdMap<AgentId, OrdSet<Preemptible>>,
     /// Finished tasks by the state time of their end.
     pub ended: OrdSet<(Timestamp, TaskId)>,
     /// Ended, but a person or a late result may still change them: by the same time.
@@ -206,19 +213,22 @@ impl Index {
                     self.deadlines.insert((deadline, task.id));
                 }
             }
-            Phase::Assigned { attempt, .. } => {
+            Phase::Assigned { attempt, cancel } => {
                 self.held
                     .entry(attempt.agent.clone())
                     .or_default()
                     .entry(attempt.incarnation)
                     .or_default()
                     .insert(task.id);
-                let mix = self.mixes.entry(attempt.agent.clone()).or_default();
-                Arc::make_mut(mix).add(spec.sort());
-                let demand = spec.demand();
-                if !demand.is_nothing() {
-                    let taken = self.taken.entry(attempt.agent.clone()).or_default();
-                    taken.add(&demand, &attempt.gpus);
+                self.take(attempt, spec);
+                if attempt.preempted_by.is_some() {
+                    let yielding = self.yielding.entry(attempt.agent.clone());
+                    yielding.or_default().insert(task.id);
+                } else if spec.preemptible && cancel.is_none() {
+                    let preemptible = self.preemptible.entry(attempt.agent.clone());
+                    preemptible
+                        .or_default()
+                        .insert(place_among_preemptible(task, attempt));
                 }
                 self.tally(&task.tenant(spec), |tally| tally.begin(task.class, attempt));
             }
@@ -249,6 +259,9 @@ impl Index {
             Phase::Assigned { attempt, .. } => {
                 self.release(&attempt.agent, attempt.incarnation, task.id);
                 self.give_back(attempt, spec);
+                remove_from(&mut self.yielding, &attempt.agent, &task.id);
+                let place = place_among_preemptible(task, attempt);
+                remove_from(&mut self.preemptible, &attempt.agent, &place);
                 self.tally(&task.tenant(spec), |tally| tally.end(task.class, attempt));
             }
             Phase::Succeeded | Phase::Failed { .. } | Phase::Cancelled(_) => {
@@ -332,6 +345,16 @@ impl Index {
         }
     }
 
+    fn take(&mut self, attempt: &Attempt, spec: &TaskSpec) {
+        let mix = self.mixes.entry(attempt.agent.clone()).or_default();
+        Arc::make_mut(mix).add(spec.sort());
+        let demand = spec.demand();
+        if !demand.is_nothing() {
+            let taken = self.taken.entry(attempt.agent.clone()).or_default();
+            taken.add(&demand, &attempt.gpus);
+        }
+    }
+
     fn give_back(&mut self, attempt: &Attempt, spec: &TaskSpec) {
         if let Some(mix) = self.mixes.get_mut(&attempt.agent) {
             let mix = Arc::make_mut(mix);
@@ -361,6 +384,19 @@ impl Index {
         }
         if incarnations.is_empty() {
             self.held.remove(agent);
+        }
+    }
+}
+
+fn place_among_preemptible(task: &Task, attempt: &Attempt) -> Preemptible {
+    (Reverse(task.class), Reverse((attempt.epoch, task.id)))
+}
+
+fn remove_from<T: Ord + Clone>(sets: &mut OrdMap<AgentId, OrdSet<T>>, agent: &AgentId, item: &T) {
+    if let Some(set) = sets.get_mut(agent) {
+        set.remove(item);
+        if set.is_empty() {
+            sets.remove(agent);
         }
     }
 }

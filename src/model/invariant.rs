@@ -57,7 +57,7 @@ fn check_rules(state: &State, found: &mut Vec<String>) {
 fn check_agent(state: &State, agent: &Agent, found: &mut Vec<String>) {
     let id = &agent.profile.id;
     let capacity = agent.profile.slots.saturating_add(limit::PREFETCH_MAX);
-    let busy = state.busy(id);
+    let busy = state.slots_taken(id);
     let assigned_since = state
         .held_by(id)
         .filter_map(Task::live)
@@ -79,6 +79,9 @@ fn check_supply(state: &State, agent: &Agent, found: &mut Vec<String>) {
         let (Some(live), Some(spec)) = (task.live(), state.specs.get(&task.id)) else {
             continue;
         };
+        if live.preempted_by.is_some() {
+            continue;
+        }
         let one = (spec.demand(), live.gpus.clone());
         if live.epoch.0 > agent.registered_index {
             since.push(one.clone());

@@ -33,6 +33,7 @@ mod mix;
 mod namespace;
 mod outcome;
 mod policy;
+mod preemption;
 mod principal;
 mod rejected;
 mod requests;
@@ -65,8 +66,8 @@ pub use blob::{
 };
 pub use class::{Class, NoSuchClass, WaitingClass};
 pub use command::{
-    Assignment, Command, DrainAgent, Op, Placement, Reply, RequestId, Submit, SystemCommand,
-    Verdict,
+    Assignment, Command, DrainAgent, Op, Placement, Preemption, Reply, RequestId, Submit,
+    SystemCommand, Verdict, Victim,
 };
 pub use entry::{DecodeError, Entry, Stamped};
 pub use event::{Applied, Event};
@@ -75,7 +76,7 @@ pub use id::{
     AgentId, ControllerId, Epoch, Fence, Generation, Incarnation, JoinTokenId, Namespace,
     ParseIdError, RuleId, TaskId,
 };
-pub use index::{QueueKey, Requirement, Waiting};
+pub use index::{Preemptible, QueueKey, Requirement, Waiting};
 pub use inference::{Backend, Endpoint, Inference, Usage, validate_backends, validate_model};
 pub use join_token::{Admitted, Enrolled, Enrolment, JoinToken, KeyHash, NewJoinToken, Standing};
 pub use label::Expression;

@@ -103,6 +103,8 @@ pub const ARCHIVE_BYTES: u64 = 5 * 1024 * 1024 * 1024;
 pub const LEAVING_MAX: usize = 2 * OPS_MAX;
 /// Agents that may be lost under one task before it counts as the cause.
 pub const LOST_AGENTS_MAX: u32 = 3;
+/// Attempts that may have to end for one task: as much as one entry asks of an agent.
+pub const VICTIMS_MAX: usize = 16;
 /// How long a drain may let what runs go on: work that takes longer is not waited for, it is left alone.
 pub const DRAIN_MAX: Millis = Millis(30 * 24 * 60 * 60 * 1000);
 /// Join tokens kept, until a day after their expiry: each is a few hundred bytes, and nobody oversees more.

@@ -1,8 +1,8 @@
 //! What a task takes of a machine beyond a slot, what an agent has of that, and what is taken of it.
 //!
 //! What a task asks for is its own from the entry that assigns it until its attempt ends, whether it uses it or not. So
-//! the sum of what the attempts of an agent ask for never exceeds what it has, and an entry that would have it so is
-//! refused. What a task does not ask for is not counted.
+//! the sum of what the attempts of an agent ask for never exceeds what it has, and an entry that would have it so is refused
+//! (of what yields, and who gets its place, the larger amount counts: see `preemption`). What a task does not ask for is not counted.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -82,7 +82,7 @@ impl Demand {
         self.cpu_milli > 0 || self.takes_gpus()
     }
 
-    fn takes_gpus(&self) -> bool {
+    pub fn takes_gpus(&self) -> bool {
         self.gpus > 0 || self.vram_mib > 0
     }
 }
@@ -148,7 +148,7 @@ impl Taken {
         }
     }
 
-    pub(crate) fn remove(&mut self, demand: &Demand, gpus: &[u16]) {
+    pub fn remove(&mut self, demand: &Demand, gpus: &[u16]) {
         self.cpu_milli = self.cpu_milli.saturating_sub(demand.cpu_milli.into());
         self.memory_mib = self.memory_mib.saturating_sub(demand.memory_mib);
         for place in gpus {

@@ -252,12 +252,13 @@ impl State {
         agent: &Agent,
         spec: &TaskSpec,
         now: Timestamp,
+        mix: Option<&Mix>,
     ) -> Result<(), Reason> {
         let concern = |rule: &&Rule| rule.concerns(&spec.namespace, spec.kind());
         for rule in self.rules_at(now).filter(concern) {
             rule.admits(&agent.profile)?;
             let is_named = rule.asked.agents.has(&agent.profile);
-            if is_named && rule.is_full(self.mix(&agent.profile.id)) {
+            if is_named && rule.is_full(mix) {
                 return Err(Reason::Capped);
             }
         }

@@ -372,6 +372,7 @@ mod tests {
             reserved: 0,
             gpus: crate::Gpus::new(),
             estimate: None,
+            preempted_by: None,
         };
         let ran = |from, to| Outcome {
             started_at: Timestamp(from),

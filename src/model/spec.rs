@@ -108,6 +108,9 @@ pub struct TaskSpec {
     /// Agents of which more of these hold are taken first, as long as one of them has a free slot.
     #[serde(default)]
     pub prefer: ThinVec<Expression>,
+    /// A task of a higher class may take its place: it is ended then, and goes back to the queue.
+    #[serde(default)]
+    pub preemptible: bool,
 }
 
 // With the counts of its `Arc` well within 320 bytes, a size of the allocator's.
@@ -116,7 +119,7 @@ const _: () = assert!(size_of::<TaskSpec>() <= 264);
 positional!(TaskSpec {
     name, namespace, command, env, cwd, labels, require, timeout, deadline, retries, at_most_once, memory_mib,
     inference
-} later { blobs, class, hardware, prefer });
+} later { blobs, class, hardware, prefer, preemptible });
 
 impl TaskSpec {
     /// A spec with nothing but a command.
@@ -139,6 +142,7 @@ impl TaskSpec {
             class: None,
             hardware: Hardware::default(),
             prefer: ThinVec::new(),
+            preemptible: false,
         }
     }
 
@@ -208,6 +212,13 @@ impl TaskSpec {
             return Err(Rejected::Invalid(
                 "at-most-once and retries exclude each other: a task that may run only once \
                  cannot be tried again"
+                    .into(),
+            ));
+        }
+        if self.at_most_once && self.preemptible {
+            return Err(Rejected::Invalid(
+                "at-most-once and preemptible exclude each other: a task that may run only once \
+                 could not go on after it was preempted"
                     .into(),
             ));
         }

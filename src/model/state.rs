@@ -215,7 +215,7 @@ impl State {
         u32::try_from(count).unwrap_or(u32::MAX)
     }
 
-    /// What they take of it beyond slots; `None`: nothing.
+    /// What they take of it beyond slots; `None`: nothing. Where some yield to others, both are in it.
     pub fn taken(&self, agent: &AgentId) -> Option<&Taken> {
         self.index.taken.get(agent)
     }

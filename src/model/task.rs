@@ -35,9 +35,13 @@ pub struct Attempt {
     /// When the task was expected to start, if it waited for long enough to be asked about.
     #[serde(default)]
     pub estimate: Option<Estimate>,
+    /// The task that has got its place. Its agent was told to end it; until that has happened its task goes nowhere else,
+    /// and the other one does not begin.
+    #[serde(default)]
+    pub preempted_by: Option<TaskId>,
 }
 
-positional!(Attempt { agent, incarnation, epoch } later { since, reserved, gpus, estimate });
+positional!(Attempt { agent, incarnation, epoch } later { since, reserved, gpus, estimate, preempted_by });
 
 /// When a task that waited was expected to start, in state time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -264,11 +268,24 @@ impl Task {
                     self.holder()
                 )
             }
+            Phase::Assigned {
+                cancel: None,
+                attempt,
+            } => {
+                let by = attempt.preempted_by;
+                let waits = |by| {
+                    format!(
+                        "preempted by task {by}, waiting for {} to end it",
+                        self.holder()
+                    )
+                };
+                by.map_or_else(String::new, waits)
+            }
             Phase::Cancelled(cancel) => format!("cancelled by {cancel}"),
             Phase::Unknown { reason, .. } => {
                 format!("{reason}; it may have run, and at-most-once tasks are not tried again")
             }
-            Phase::Assigned { cancel: None, .. } | Phase::Succeeded => String::new(),
+            Phase::Succeeded => String::new(),
         }
     }
 

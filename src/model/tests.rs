@@ -14,6 +14,7 @@ mod golden;
 mod joining;
 mod kept;
 mod policies;
+mod preemption;
 mod property;
 mod requests;
 mod resources;

@@ -19,6 +19,12 @@ impl<T> Unset for Option<T> {
     }
 }
 
+impl Unset for bool {
+    fn is_unset(&self) -> bool {
+        !*self
+    }
+}
+
 impl<T> Unset for ThinVec<T> {
     fn is_unset(&self) -> bool {
         self.is_empty()

@@ -54,12 +54,14 @@ impl StateVersion {
     pub const PREFERENCES: StateVersion = StateVersion(2);
     /// From which on it stands beside decisions what they were made by.
     pub const OBSERVATIONS: StateVersion = StateVersion(2);
+    /// From which on tasks can take the places of others.
+    pub const PREEMPTION: StateVersion = StateVersion(2);
     /// The newest that this release understands, and the one that a new cluster begins with.
     ///
     /// 2: the version is raised by an entry; blobs; settings of back ends; what is given back again waits; what agents
     /// understand; packed request ids; classes of tasks, and how long they wait; who has used how much, and
     /// settings of namespaces; how agents are chosen; what tasks ask for, and agents have; rules by hand; what tasks prefer; what decisions
-    /// were made by; when tasks were expected to start.
+    /// were made by; when tasks were expected to start; tasks that take the places of others.
     pub const NEWEST: StateVersion = StateVersion(2);
 }
 
@@ -167,6 +169,7 @@ impl Command {
             Command::SubmitTask(submit) if !submit.spec.prefer.is_empty() => {
                 StateVersion::PREFERENCES
             }
+            Command::SubmitTask(submit) if submit.spec.preemptible => StateVersion::PREEMPTION,
             Command::SubmitTask(submit) if submit.spec.class.is_some() => StateVersion::CLASSES,
             Command::SubmitTask(_)
             | Command::CancelTask { .. }
@@ -198,6 +201,7 @@ impl SystemCommand {
             | SystemCommand::Retain(_) => StateVersion::FIRST,
             SystemCommand::ExpireRule { .. } => StateVersion::RULES,
             SystemCommand::Observe(_) => StateVersion::OBSERVATIONS,
+            SystemCommand::Preempt(_) => StateVersion::PREEMPTION,
             // It comes before what it makes room for. Who proposes it has asked all members first.
             SystemCommand::RaiseVersion { .. } => StateVersion::FIRST,
         }

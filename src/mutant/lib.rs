@@ -64,6 +64,10 @@ pub enum Mutant {
     ApplyOutOfOrder,
     /// A controller is removed though too few voters would go on.
     RemovalUnchecked,
+    /// A task may take the place of one of its own class.
+    PreemptsItsEqual,
+    /// An agent begins a task before what it preempted has ended.
+    VictimNotAwaited,
     /// An epoch is the number of the attempt, and not the entry's index.
     EpochNotTheIndex,
     /// The leader gives a lease up before its agent does.

@@ -1,11 +1,12 @@
 //! An agent with room in a round, as the strategies see it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use model::{
-    Agent, AgentId, Asking, Class, Demand, Expression, Kind, Magnitude, Mix, Need, Reason, Service,
-    Sort, State, Strategy, Taken, TaskId, TaskSpec, Timestamp, Work,
+    Agent, AgentId, Asking, Attempt, Class, Demand, Expression, Kind, Magnitude, Mix, Need, Reason,
+    Service, Sort, State, Strategy, Taken, TaskId, TaskSpec, Timestamp, Work,
 };
 
 use crate::filter::{self, Room};
@@ -68,7 +69,7 @@ impl Lens {
     /// Where the best agent depends on more than the agents, the ranking only says which of them fit: there may be as many
     /// clients, or namespaces, as tasks.
     pub fn of(of: &For<'_>, spec: &TaskSpec, claim: Claim) -> Lens {
-        let order = match of.strategy() {
+        let order = match of.strategy {
             Strategy::IpHash | Strategy::Spread => Strategy::Adaptive,
             others => others,
         };
@@ -101,6 +102,7 @@ impl Lens {
 #[derive(Debug)]
 pub struct For<'t> {
     pub formula: &'static Formula,
+    pub strategy: Strategy,
     /// The rules by hand that concern the task.
     pub rules: RuleSet,
     /// What the task itself prefers of agents.
@@ -126,6 +128,7 @@ impl<'t> For<'t> {
         };
         For {
             formula: score::formula(strategy, prefers),
+            strategy,
             prefer: &spec.prefer,
             rules: concerning,
             work: None,
@@ -139,14 +142,8 @@ impl<'t> For<'t> {
     }
 }
 
-impl For<'_> {
-    pub fn strategy(&self) -> Strategy {
-        self.formula.strategy
-    }
-}
-
 /// An agent with room.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Candidate<'a> {
     pub agent: &'a Agent,
     pub room: Room,
@@ -171,7 +168,7 @@ pub struct Candidate<'a> {
     /// Stands for its name.
     name: u64,
     /// What it holds by the log, and what it was given since, in this round and before, by sort.
-    held: Option<&'a Mix>,
+    held: Cow<'a, Mix>,
     given: Mix,
     /// Its turns, one after the other and by slots, as they were when the round began or when it last took one.
     turns: [Turn; 2],
@@ -212,7 +209,7 @@ impl<'a> Candidate<'a> {
             naming,
             tie: 0,
             name: score::name(id),
-            held: state.mix(id),
+            held: state.mix(id).map_or_else(Cow::default, Cow::Borrowed),
             given: view.reserved.mix.clone(),
             turns: rotations.turns(id),
         }
@@ -240,7 +237,7 @@ impl<'a> Candidate<'a> {
 
     /// Whether rules by hand let it have a task that these concern.
     pub fn obeys(&self, rules: RuleSet) -> Result<(), Reason> {
-        let mixes = [self.held, Some(&self.given)];
+        let mixes = [Some(&*self.held), Some(&self.given)];
         self.rules.obeyed(rules, self.naming, mixes)
     }
 
@@ -292,7 +289,7 @@ impl<'a> Candidate<'a> {
     /// The same of one task alone, for strategies whose rankings say no more than who fits.
     pub fn rank_for(&self, of: &For<'_>, number: usize) -> Rank {
         let measure = self.measure(of, 0);
-        let score = match of.strategy() {
+        let score = match of.strategy {
             // Exact, where the score is rounded.
             Strategy::IpHash => i64::try_from(measure.distance >> 1).unwrap_or(i64::MAX),
             _ => measure.weighted(of.formula),
@@ -308,7 +305,7 @@ impl<'a> Candidate<'a> {
 
     /// Attempts of some sorts that it holds.
     fn own(&self, sorts: &[Sort]) -> u32 {
-        let mixes = [self.held, Some(&self.given)];
+        let mixes = [Some(&*self.held), Some(&self.given)];
         let counts = mixes.into_iter().flatten();
         let counts = counts.flat_map(|mix| sorts.iter().map(|sort| mix.count(sort)));
         counts.sum()
@@ -349,6 +346,30 @@ impl<'a> Candidate<'a> {
             self.taken.add(&demand, &gpus);
         }
         self.given.add(spec.sort());
+    }
+
+    /// The same again, of one that it had.
+    pub fn keep(&mut self, spec: &TaskSpec, attempt: &Attempt) {
+        self.room.taken = self.room.taken.saturating_add(1);
+        if let Some(asked) = &spec.inference {
+            *self.asking.entry(asked.model.clone()).or_insert(0) += 1;
+        }
+        self.taken.add(&spec.demand(), &attempt.gpus);
+        self.held.to_mut().add(spec.sort());
+    }
+
+    /// One attempt less, of this task.
+    pub fn give_back(&mut self, spec: &TaskSpec, attempt: &Attempt) {
+        self.room.taken = self.room.taken.saturating_sub(1);
+        let model = spec.inference.as_ref().map(|asked| &asked.model);
+        if let Some(asking) = model.and_then(|it| self.asking.get_mut(it)) {
+            *asking = asking.saturating_sub(1);
+        }
+        let demand = spec.demand();
+        if !demand.is_nothing() {
+            self.taken.remove(&demand, &attempt.gpus);
+        }
+        self.held.to_mut().remove(&spec.sort());
     }
 
     /// The next sort of work of the round.

@@ -181,6 +181,10 @@ impl<'a> Play<'a> {
             let (Some(spec), Some(attempt)) = (state.spec(task.id), task.live()) else {
                 continue;
             };
+            if attempt.preempted_by.is_some() {
+                // It is being ended, and who gets its place is there as well.
+                continue;
+            }
             let (takes, is_rough) = self.takes(number, &spec, &task.tenant(&spec));
             let since = Some(attempt.since).filter(|since| since.0 > 0);
             let ran = since.map_or(0, |since| self.now.since(since).0);

@@ -16,7 +16,7 @@ use crate::health::{self, Asked, Machines};
 use crate::kept::{Holder, kept};
 use crate::order::{self, Ahead};
 use crate::rules::{RuleSet, Rules};
-use crate::score::{self, Formula};
+use crate::score::{self, Formula, Way};
 use crate::shortfall::shortfall;
 
 /// How one agent stands towards a waiting task now: its score, or why not.
@@ -43,7 +43,10 @@ pub struct Explanation {
 
 impl Explanation {
     pub fn strategy(&self) -> Option<Strategy> {
-        self.formula.map(|formula| formula.strategy)
+        match self.formula?.way {
+            Way::Strategy(strategy) => Some(strategy),
+            Way::Preemption => None,
+        }
     }
 
     /// For a queued task: 1 is next.
@@ -60,8 +63,19 @@ pub fn explain(state: &State, fleet: &Fleet, now: Timestamp, id: TaskId) -> Opti
             let spec = state.spec(id)?;
             waiting(state, fleet, now, (task, &spec), *not_before)
         }
-        Phase::Assigned { .. }
-        | Phase::Succeeded
+        Phase::Assigned { attempt, .. } => {
+            let mut explanation = explain_decided(task);
+            let waits_for = state.yielding_to(&attempt.agent, id);
+            let waits_for: Vec<String> = waits_for.map(|it| it.task.to_string()).collect();
+            if !waits_for.is_empty() {
+                let summary = &mut explanation.summary;
+                let names = waits_for.join(", ");
+                *summary =
+                    format!("{summary} It begins once {names} ended there, whose place it got.");
+            }
+            explanation
+        }
+        Phase::Succeeded
         | Phase::Failed { .. }
         | Phase::Cancelled(_)
         | Phase::Unknown { .. }
@@ -73,7 +87,13 @@ pub fn explain(state: &State, fleet: &Fleet, now: Timestamp, id: TaskId) -> Opti
 pub fn explain_decided(task: &Task) -> Explanation {
     let summary = match &task.phase {
         Phase::Queued { .. } => "It waits.".into(),
-        Phase::Assigned { .. } => format!("It was assigned to {}.", decided(task)),
+        Phase::Assigned { .. } => {
+            let assigned = format!("It was assigned to {}.", decided(task));
+            match task.reason() {
+                why if why.is_empty() => assigned,
+                why => format!("{assigned} It has to end: {why}."),
+            }
+        }
         Phase::Succeeded => format!("It succeeded. It ran on {}.", decided(task)),
         Phase::Failed { reason } => format!("It failed: {reason}."),
         Phase::Cancelled(cancel) => format!("It was cancelled by {cancel}."),
@@ -122,12 +142,12 @@ fn decided(task: &Task) -> String {
     let formula = score::formula_of(trace.policy_version);
     let why = match formula {
         None => "chosen as a later release chooses".to_owned(),
-        Some(it) if !it.prefers => words(it.strategy).to_owned(),
+        Some(it) if !it.prefers => words(it.way).to_owned(),
         Some(it) => match trace.winner.terms.first() {
-            Some(0) => format!("preferred, and {}", words(it.strategy)),
+            Some(0) => format!("preferred, and {}", words(it.way)),
             _ => format!(
                 "{}; none that is preferred more could take it",
-                words(it.strategy)
+                words(it.way)
             ),
         },
     };
@@ -148,7 +168,11 @@ pub fn would(task: &Task, explanation: &Explanation) -> String {
     found.unwrap_or_else(|| waits.to_owned())
 }
 
-fn words(strategy: Strategy) -> &'static str {
+fn words(way: Way) -> &'static str {
+    let strategy = match way {
+        Way::Strategy(strategy) => strategy,
+        Way::Preemption => return "where least was lost by what had to end for it",
+    };
     match strategy {
         Strategy::Adaptive => "the best by load and pace",
         Strategy::RoundRobin | Strategy::WeightedRoundRobin => "whose turn it was",
@@ -370,7 +394,7 @@ fn standing(
     if seen.is_for_idle_ones && !candidate.hold.admits(of.is_overdue) {
         return Err(Reason::Busy);
     }
-    let turn = fleet.rotations.until(of.strategy(), id);
+    let turn = fleet.rotations.until(of.strategy, id);
     Ok(Fitting {
         scored: candidate.measure(of, turn).scored(of.formula, id),
         has_free_slot: candidate.has_free_slot(),

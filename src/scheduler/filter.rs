@@ -1,5 +1,7 @@
 //! Filters: why an agent is no candidate for a task. Each refusal can be shown to a person.
 
+use std::borrow::Cow;
+
 use model::{Agent, AgentState, Asking, Expression, Presence, Reason, State, Taken};
 use mutant::Mutant;
 
@@ -21,7 +23,7 @@ pub fn room(state: &State, agent: &Agent, view: &AgentView) -> Room {
     Room {
         slots,
         taken: state
-            .busy(&agent.profile.id)
+            .slots_taken(&agent.profile.id)
             .saturating_add(view.reserved.attempts),
         capacity: slots.saturating_add(view.sample.prefetch.min(model::PREFETCH_MAX)),
     }
@@ -29,21 +31,26 @@ pub fn room(state: &State, agent: &Agent, view: &AgentView) -> Room {
 
 /// Whether an agent can get any task at all.
 pub fn accepts_work(agent: &Agent, view: &AgentView, room: Room) -> Result<(), Reason> {
+    is_open(agent, view)?;
+    match room.taken >= room.capacity {
+        true => Err(Reason::NoFreeSlot),
+        false => Ok(()),
+    }
+}
+
+/// The same, had it room.
+pub fn is_open(agent: &Agent, view: &AgentView) -> Result<(), Reason> {
     // Before all that passes by itself: this does not.
     agent.is_open()?;
     if agent.state == AgentState::Lost {
         return Err(Reason::Lost);
     }
     match view.sample.presence {
-        Presence::Open => {}
-        Presence::NotConnected => return Err(Reason::NotConnected),
-        Presence::Declining => return Err(Reason::Declining),
-        Presence::Suspect => return Err(Reason::Suspect),
+        Presence::Open => Ok(()),
+        Presence::NotConnected => Err(Reason::NotConnected),
+        Presence::Declining => Err(Reason::Declining),
+        Presence::Suspect => Err(Reason::Suspect),
     }
-    if room.taken >= room.capacity {
-        return Err(Reason::NoFreeSlot);
-    }
-    Ok(())
 }
 
 /// What an agent's attempts take of it beyond slots, by the log and by what was reserved since.
@@ -51,8 +58,8 @@ pub fn taken(state: &State, agent: &Agent, view: &AgentView) -> Taken {
     if mutant::is(Mutant::ResourcesUnchecked) {
         return Taken::default();
     }
-    let known = state.taken(&agent.profile.id);
-    let mut taken = known.cloned().unwrap_or_default();
+    let known = state.gone(&agent.profile.id);
+    let mut taken = known.map(Cow::into_owned).unwrap_or_default();
     for demand in &view.reserved.demands {
         // What has no room will be refused, and takes nothing.
         if let Ok(gpus) = model::room(agent.profile.supply.as_ref(), Some(&taken), demand) {

@@ -12,7 +12,7 @@ use model::{
     TaskSpec, Timestamp,
 };
 
-use crate::filter::{self, Room};
+use crate::filter;
 use crate::fleet::Fleet;
 use crate::health::{Asked, Machines};
 use crate::order;
@@ -139,14 +139,9 @@ fn open<'a>(
     fleet: &'a Fleet,
     rules: &'a Rules<'_>,
 ) -> impl Iterator<Item = Open<'a>> {
-    const EMPTY: Room = Room {
-        slots: 1,
-        taken: 0,
-        capacity: 1,
-    };
     state.agents().filter_map(move |agent| {
         let view = fleet.agents.get(&agent.profile.id)?;
-        filter::accepts_work(agent, view, EMPTY).ok()?;
+        filter::is_open(agent, view).ok()?;
         Some(Open {
             agent,
             supply: agent.profile.supply.as_ref()?,

@@ -173,7 +173,8 @@ struct User {
 #[derive(Debug, Clone, Copy)]
 pub struct Turn {
     pub task: TaskId,
-    class: Class,
+    /// With which it goes.
+    pub class: Class,
     line: usize,
     user: usize,
 }

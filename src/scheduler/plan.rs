@@ -6,13 +6,14 @@
 //! them. A round ends when no agent has room, or at a bound: the next one then goes on where it stopped.
 
 mod choose;
+mod preempt;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use model::{
-    AgentId, Assignment, Namespace, QueueKey, Reason, Requirement, State, TaskId, TaskSpec, Tenant,
-    Timestamp, Work,
+    AgentId, Assignment, Namespace, Preemption, QueueKey, Reason, Requirement, State, TaskId,
+    TaskSpec, Tenant, Timestamp, Work,
 };
 
 use crate::candidate::{Candidate, Claim};
@@ -26,6 +27,7 @@ use crate::rotation::Rotations;
 use crate::rules::{RuleSet, Rules};
 
 pub use choose::Asker;
+pub use preempt::PATIENCE;
 
 /// Requirements that one round looks at, and lines that it takes from: with the tasks in it they bound its time to a few
 /// milliseconds. Where there are more, rounds take turns, and the order of class and share holds within each.
@@ -61,6 +63,8 @@ pub struct Round<'r> {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
     pub assignments: Vec<Assignment>,
+    /// Tasks that get the places of others.
+    pub preemptions: Vec<Preemption>,
     /// The round ended at a bound, not at the end of the queue: some that wait were not looked at.
     pub cut: bool,
     /// Where the next round goes on; where there is nothing, from the start.
@@ -161,11 +165,17 @@ impl<'a> Planner<'a> {
             resume: round.after.cloned(),
             ..Plan::default()
         };
-        if !self.has_room() {
-            return plan;
-        }
         self.count_begun(round.taken);
-        let lines = self.lines(round, &mut plan);
+        if self.has_room() {
+            self.fill(round, &mut plan);
+        }
+        self.preempt(round, &mut plan);
+        plan
+    }
+
+    /// Gives away what room there is.
+    fn fill(&mut self, round: Round<'_>, plan: &mut Plan) {
+        let lines = self.lines(round, plan);
         let mut turns = Turns::new(self.state, round.now, lines, round.taken);
         let mut not_understood = 0;
         while let Some(turn) = turns.next() {
@@ -192,7 +202,6 @@ impl<'a> Planner<'a> {
             };
             turns.go_on(turn, became);
         }
-        plan
     }
 
     /// The lines that some agent with room fits.

@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use model::{
-    AgentId, Applied, Assignment, Command, Entry, Observed, Op, Stamped, State, SystemCommand,
-    TaskId,
+    AgentId, Applied, Assignment, Command, Entry, Observed, Op, Preemption, Stamped, State,
+    SystemCommand, TaskId,
 };
 
 use crate::fleet::{AgentView, Fleet};
@@ -198,7 +198,10 @@ fn seen(
 
 fn places(op: &Op) -> bool {
     match op {
-        Op::System(command) => matches!(command, SystemCommand::Assign(_)),
+        Op::System(command) => matches!(
+            command,
+            SystemCommand::Assign(_) | SystemCommand::Preempt(_)
+        ),
         Op::Client { placement, .. } => placement.is_some(),
     }
 }
@@ -217,6 +220,13 @@ impl Decided {
                         decided.placed.push(Placed::of(&placement.agent, &spec));
                     }
                     decided.tasks.insert(*task);
+                }
+                Op::System(SystemCommand::Preempt(Preemption { assignment, .. })) => {
+                    let (task, agent) = (assignment.task, &assignment.placement.agent);
+                    if let Some(spec) = state.spec(task) {
+                        decided.placed.push(Placed::of(agent, &spec).preempting());
+                    }
+                    decided.tasks.insert(task);
                 }
                 Op::Client {
                     command: Command::SubmitTask(submit),
@@ -240,9 +250,10 @@ fn compared(
     taken: &BTreeSet<TaskId>,
 ) -> Result<usize, String> {
     let is_due = |op: &&Op| match op {
-        Op::System(SystemCommand::Assign(_) | SystemCommand::Observe(_)) | Op::Client { .. } => {
-            false
-        }
+        Op::System(
+            SystemCommand::Assign(_) | SystemCommand::Preempt(_) | SystemCommand::Observe(_),
+        )
+        | Op::Client { .. } => false,
         Op::System(_) => true,
     };
     let before = entry.ops.iter().take_while(is_due).count();
@@ -254,6 +265,7 @@ fn compared(
     });
     let mut count = 0;
     let mut planned = plan.assignments.into_iter();
+    let mut preempted = plan.preemptions.into_iter();
     let mut seed = observed.seed;
     for op in &entry.ops {
         match op {
@@ -262,6 +274,18 @@ fn compared(
                 // An estimate is a word about the decision, and no part of it.
                 let estimate = recorded.placement.estimate;
                 let planned = planned.map(|it| it.with_estimate(estimate));
+                if planned.as_ref() != Some(recorded) {
+                    return Err(format!("recorded {recorded:?}, decided again {planned:?}"));
+                }
+                count += 1;
+            }
+            Op::System(SystemCommand::Preempt(recorded)) => {
+                let planned = preempted.next();
+                let estimate = recorded.assignment.placement.estimate;
+                let planned = planned.map(|it| Preemption {
+                    assignment: it.assignment.with_estimate(estimate),
+                    ..it
+                });
                 if planned.as_ref() != Some(recorded) {
                     return Err(format!("recorded {recorded:?}, decided again {planned:?}"));
                 }
@@ -284,8 +308,8 @@ fn compared(
             Op::Client { .. } | Op::System(_) => {}
         }
     }
-    match planned.next() {
-        None => Ok(count),
-        Some(more) => Err(format!("nothing is recorded, decided again {more:?}")),
+    match (planned.next(), preempted.next()) {
+        (None, None) => Ok(count),
+        more => Err(format!("nothing is recorded, decided again {more:?}")),
     }
 }

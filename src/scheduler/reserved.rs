@@ -11,6 +11,8 @@ pub struct Placed {
     sort: Sort,
     model: Option<String>,
     demand: Demand,
+    /// It takes the places of others.
+    preempts: bool,
 }
 
 impl Placed {
@@ -21,7 +23,14 @@ impl Placed {
             sort: spec.sort(),
             model: asked.map(|asked| asked.model.clone()),
             demand: spec.demand(),
+            preempts: false,
         }
+    }
+
+    #[must_use]
+    pub fn preempting(mut self) -> Placed {
+        self.preempts = true;
+        self
     }
 }
 
@@ -35,6 +44,8 @@ pub struct Reserved {
     pub mix: Mix,
     /// What they take beyond slots, where that is something; in the order in which they were decided.
     pub demands: Vec<Demand>,
+    /// How many of them take the places of others, which count as taken as well until it is decided.
+    pub preempting: u32,
 }
 
 /// The same of all agents.
@@ -53,6 +64,7 @@ impl Reservations {
     pub fn add(&mut self, placed: &Placed) {
         let reserved = self.0.entry(placed.agent.clone()).or_default();
         reserved.attempts += 1;
+        reserved.preempting += u32::from(placed.preempts);
         reserved.mix.add(placed.sort.clone());
         if !placed.demand.is_nothing() {
             reserved.demands.push(placed.demand);
@@ -72,6 +84,8 @@ impl Reservations {
             reserved.demands.remove(place);
         }
         reserved.attempts = reserved.attempts.saturating_sub(1);
+        let preempting = u32::from(placed.preempts);
+        reserved.preempting = reserved.preempting.saturating_sub(preempting);
         let model = placed.model.as_ref();
         if let Some(asking) = model.and_then(|it| reserved.asking.get_mut(it)) {
             *asking = asking.saturating_sub(1);

@@ -6,7 +6,9 @@
 //! by a hash of the agent and the first task of the round, so that equal agents share equally and every machine decides
 //! alike.
 
-use model::{AgentId, Scored, Strategy};
+use std::fmt;
+
+use model::{AgentId, Class, Millis, Scored, Strategy};
 
 use crate::filter::Room;
 use crate::health::Health;
@@ -32,6 +34,12 @@ pub enum Term {
     Latency,
     /// How long such tasks take there.
     Service,
+    /// How far the highest class of those that have to end is above the lowest one.
+    Class,
+    /// Attempts that have to end.
+    Victims,
+    /// Seconds for which they have run.
+    Lost,
 }
 
 impl Term {
@@ -48,6 +56,9 @@ impl Term {
             Term::Memory => "memory",
             Term::Latency => "latency",
             Term::Service => "service",
+            Term::Class => "class",
+            Term::Victims => "victims",
+            Term::Lost => "lost",
         }
     }
 }
@@ -60,11 +71,29 @@ pub type Weighted = (Term, i64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Formula {
     pub version: u32,
-    pub strategy: Strategy,
+    pub way: Way,
     /// Whether preferences count, before all else.
     pub prefers: bool,
     /// What else is looked at.
     others: &'static [Weighted],
+}
+
+/// How an agent is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// Of those that have room.
+    Strategy(Strategy),
+    /// Of those where others have to end for it: where least is lost.
+    Preemption,
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Way::Strategy(strategy) => strategy.fmt(f),
+            Way::Preemption => f.write_str("preemption"),
+        }
+    }
 }
 
 /// What an unmet preference counts for: more than all else together. A turn is never off by that much, nor has any agent so
@@ -82,7 +111,16 @@ impl Formula {
     const fn plain(version: u32, strategy: Strategy, others: &'static [Weighted]) -> Formula {
         Formula {
             version,
-            strategy,
+            way: Way::Strategy(strategy),
+            prefers: false,
+            others,
+        }
+    }
+
+    const fn preemption(version: u32, others: &'static [Weighted]) -> Formula {
+        Formula {
+            version,
+            way: Way::Preemption,
             prefers: false,
             others,
         }
@@ -112,8 +150,16 @@ const ADAPTIVE: &[Weighted] = &[
     (Term::Service, 150),
 ];
 
+/// A class more counts more than as many attempts as there can be, and one of these more than all that was run: up to a day of
+/// it is counted.
+const HARM: &[Weighted] = &[
+    (Term::Class, 2_000_000_000),
+    (Term::Victims, 100_000_000),
+    (Term::Lost, 1_000),
+];
+
 /// All that there ever were. `adaptive` went by the queue alone at first.
-static FORMULAS: [Formula; 18] = [
+static FORMULAS: [Formula; 19] = [
     Formula::plain(1, Strategy::Adaptive, QUEUE),
     Formula::plain(2, Strategy::RoundRobin, TURN),
     Formula::plain(3, Strategy::WeightedRoundRobin, TURN),
@@ -132,6 +178,7 @@ static FORMULAS: [Formula; 18] = [
     Formula::preferring(16, Strategy::Spread, OWN),
     Formula::plain(17, Strategy::Adaptive, ADAPTIVE),
     Formula::preferring(18, Strategy::Adaptive, ADAPTIVE),
+    Formula::preemption(19, HARM),
 ];
 
 /// The one that a decision was made by; `None`: of a later release.
@@ -154,6 +201,51 @@ pub fn formula(strategy: Strategy, prefers: bool) -> &'static Formula {
     };
     &FORMULAS[if prefers { preferring } else { plain }]
 }
+
+/// The one by which it is decided whose places a task gets.
+pub fn preemption() -> &'static Formula {
+    &FORMULAS[18]
+}
+
+/// What is lost where a task gets the places of others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Harm {
+    /// The highest class of those that have to end.
+    pub class: Class,
+    pub victims: usize,
+    /// For how long they have run, all together.
+    pub lost: Millis,
+}
+
+impl Harm {
+    /// In thousandths.
+    fn term(self, term: Term) -> i64 {
+        let above = Class::Scavenger as i64 - self.class as i64;
+        match term {
+            Term::Class => above * 1_000,
+            Term::Victims => i64::try_from(self.victims).unwrap_or(i64::MAX) * 1_000,
+            Term::Lost => i64::try_from(self.lost.0).map_or(LOST_MAX, |it| it.min(LOST_MAX)),
+            _ => 0,
+        }
+    }
+
+    /// As a trace shows it.
+    pub fn scored(self, agent: &AgentId) -> Scored {
+        let formula = preemption();
+        let terms = formula.terms().map(|(term, _)| self.term(term));
+        let weighted = formula
+            .terms()
+            .map(|(term, weight)| self.term(term) * weight);
+        Scored {
+            agent: agent.clone(),
+            score: weighted.sum::<i64>() / 1_000,
+            terms: terms.collect(),
+        }
+    }
+}
+
+/// A day, in thousandths of a second.
+const LOST_MAX: i64 = 86_400_000;
 
 /// What is known of an agent that could take a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -189,6 +281,7 @@ impl Measure {
             Term::Memory => self.health.memory,
             Term::Latency => self.health.latency,
             Term::Service => self.service,
+            Term::Class | Term::Victims | Term::Lost => 0,
         }
     }
 

@@ -5,6 +5,7 @@ mod estimates;
 mod files;
 mod health;
 mod order;
+mod preemption;
 mod resources;
 mod shares;
 mod strategies;

@@ -6,12 +6,12 @@
 use std::collections::BTreeSet;
 
 use model::{
-    Command, Entry, Held, Op, Principal, Rejected, Reply, Stamped, State, Task, Timestamp,
+    Command, Entry, Held, Op, Principal, Rejected, Reply, Stamped, State, Task, Timestamp, Victim,
 };
 
 use crate::explain::{Explanation, explain, would};
 use crate::fleet::Fleet;
-use crate::plan::{ROUND_MAX, Round, plan};
+use crate::plan::{PATIENCE, ROUND_MAX, Round, plan};
 
 /// A task that is not there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,8 +62,20 @@ pub fn what_if(
         max: ROUND_MAX,
         after: None,
     };
-    let assignments = plan(&copy, fleet, round).assignments;
-    let own = assignments.into_iter().find(|it| it.task == id);
+    let planned = plan(&copy, fleet, round);
+    // It waits for a moment before it gets the place of another.
+    let later = Round {
+        now: now.plus(PATIENCE),
+        ..round
+    };
+    let mut preempting = plan(&copy, fleet, later).preemptions.into_iter();
+    let preempting = preempting.find(|it| it.assignment.task == id);
+    let mut assigned = planned.assignments.into_iter();
+    let own = assigned.find(|it| it.task == id);
+    // Whoever finds room needs no place of others.
+    let preempting = preempting.filter(|_| own.is_none());
+    let victims = preempting.as_ref().map(|it| it.victims.clone());
+    let own = own.or(preempting.map(|it| it.assignment));
     let (task, explanation) = (copy.task(id), explain(&copy, fleet, now, id));
     let (Some(task), Some(explanation)) = (task, explanation) else {
         return Err(not_a_submit());
@@ -72,11 +84,23 @@ pub fn what_if(
         trace: own.map(|own| own.placement.trace),
         ..task.clone()
     };
+    let summary = would(&task, &explanation);
+    let ended = victims.map(|victims| would_end(&victims));
+    let parts = std::iter::once(summary).chain(ended);
     let explanation = Explanation {
-        summary: would(&task, &explanation),
+        summary: parts.collect::<Vec<_>>().join(" "),
         ..explanation
     };
     Ok(WhatIf { task, explanation })
+}
+
+fn would_end(victims: &[Victim]) -> String {
+    let ids = victims.iter().map(|victim| victim.task.to_string());
+    let ids = ids.collect::<Vec<_>>().join(", ");
+    match victims.len() {
+        1 => format!("Task {ids} would be preempted for it."),
+        _ => format!("Tasks {ids} would be preempted for it."),
+    }
 }
 
 fn not_a_submit() -> Rejected {

@@ -196,6 +196,7 @@ impl Hub {
                 Event::TaskQueued { .. }
                 | Event::TaskRequeued { .. }
                 | Event::CancelRequested { .. }
+                | Event::Preempted { .. }
                 | Event::TaskEnded { .. }
                 | Event::AgentRegistered { .. }
                 | Event::AgentLost { .. }
@@ -296,9 +297,9 @@ fn step_of(event: &Event) -> Option<(TaskId, Wants)> {
     match event {
         Event::TaskEnded { task, .. } => Some((*task, Wants::End)),
         Event::TaskQueued { task } | Event::TaskRequeued { task } => Some((*task, Wants::Change)),
-        Event::TaskAssigned { fence, .. } | Event::CancelRequested { fence, .. } => {
-            Some((fence.task, Wants::Change))
-        }
+        Event::TaskAssigned { fence, .. }
+        | Event::CancelRequested { fence, .. }
+        | Event::Preempted { fence, .. } => Some((fence.task, Wants::Change)),
         Event::AttemptEnded { .. }
         | Event::AgentRegistered { .. }
         | Event::AgentLost { .. }

@@ -39,7 +39,7 @@ const DIAL_LIMIT: Duration = Duration::from_secs(1);
 const LEASE_MARGIN: Duration = Duration::from_secs(3);
 
 /// Two of what tasks ask for fit.
-fn supply() -> Supply {
+pub fn supply() -> Supply {
     Supply {
         cpu_milli: 2_000,
         memory_mib: 64,

@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use model::{
-    AgentId, Class, Command, Demand, Event, Fence, Namespace, Op, SetNamespace, State, StateName,
-    StateVersion, Submit, SystemCommand, TaskId, TaskSpec,
+    AgentId, Class, Command, Demand, Event, Fence, Namespace, Op, Preemption, SetNamespace, State,
+    StateName, StateVersion, Submit, SystemCommand, TaskId, TaskSpec,
 };
 
 use crate::by_hand::ByHand;
@@ -37,6 +37,8 @@ pub struct Plans {
     count: u64,
     of: BTreeMap<TaskId, Plan>,
     first_of: BTreeMap<Namespace, u64>,
+    /// Tasks that had just come when this one got the place of others: nothing ends for them yet.
+    young: BTreeMap<TaskId, BTreeSet<TaskId>>,
 }
 
 /// All the plans for one task: the first and the last by their numbers, and the least that one of them was made on.
@@ -49,9 +51,22 @@ struct Plan {
 
 impl Plans {
     pub fn note(&mut self, ops: &[Op], state: &State) {
+        let now = ops.iter().find_map(|op| match op {
+            Op::System(SystemCommand::Observe(observed)) => Some(observed.now),
+            Op::System(_) | Op::Client { .. } => None,
+        });
         for op in ops {
+            if let (Op::System(SystemCommand::Preempt(preemption)), Some(now)) = (op, now) {
+                let young = state.tasks_newest_first(None);
+                let young = young.filter(|it| now.since(it.waits_since) < scheduler::PATIENCE);
+                let young = young.map(|it| it.id).collect();
+                self.young.insert(preemption.assignment.task, young);
+            }
             let (task, namespace) = match op {
-                Op::System(SystemCommand::Assign(assignment)) => {
+                Op::System(
+                    SystemCommand::Assign(assignment)
+                    | SystemCommand::Preempt(Preemption { assignment, .. }),
+                ) => {
                     let spec = state.spec(assignment.task);
                     (
                         Some(assignment.task),
@@ -125,6 +140,7 @@ struct Known {
     class: Class,
     /// Those that ask for less may go before.
     demand: Demand,
+    is_preemptible: bool,
     queued: u64,
 }
 
@@ -221,6 +237,10 @@ impl Books {
             Event::TaskAssigned { fence, agent, .. } => {
                 self.shares.assigned(fence.task, agent, entry)
             }
+            Event::Preempted { fence, by, .. } => {
+                self.shares.by_hand.over(fence.task);
+                vec![self.shares.preempted(fence.task, *by)]
+            }
             Event::AttemptEnded { fence, .. } => {
                 let ran = entry.ran.get(fence).copied();
                 self.shares.over(*fence, index, ran);
@@ -261,6 +281,7 @@ const WAITS: &str = "I11 quota of tasks that wait";
 const RUNS: &str = "I11 quota of attempts";
 const ORDER: &str = "I12 class, and age of one user";
 const BY_HAND: &str = "I4 rules by hand";
+const PREEMPTS: &str = "I12 preemption across classes, of what allows it";
 const SHARE: &str = "I12 who has used nothing goes first";
 
 enum Look {
@@ -276,7 +297,10 @@ impl Shares {
                 Op::System(SystemCommand::RaiseVersion { to }) if *to >= StateVersion::SHARES => {
                     self.charged_from.get_or_insert(entry.index);
                 }
-                Op::System(SystemCommand::Assign(assignment)) => {
+                Op::System(
+                    SystemCommand::Assign(assignment)
+                    | SystemCommand::Preempt(Preemption { assignment, .. }),
+                ) => {
                     // If it is refused, others may go before the next plan.
                     let known = self.tasks.get(&assignment.task);
                     let assigned = entry.events.iter().any(|event| {
@@ -313,6 +337,7 @@ impl Shares {
             user: user.to_owned(),
             class,
             demand: submit.spec.demand(),
+            is_preemptible: submit.spec.preemptible,
             queued: entry.index,
         };
         self.tasks.insert(id, known);
@@ -349,9 +374,10 @@ impl Shares {
         let Some(plan) = entry.plans.of.get(&id) else {
             return Vec::new();
         };
+        let young = entry.plans.young.get(&id);
         let was_there = |other: &TaskId| {
             let it = self.tasks.get(other)?;
-            if it.demand != known.demand {
+            if it.demand != known.demand || young.is_some_and(|young| young.contains(other)) {
                 return None;
             }
             let planned = entry.plans.of.get(other);
@@ -429,6 +455,18 @@ impl Shares {
                 Look::Broken(SHARE, what)
             }
         })
+    }
+
+    fn preempted(&self, id: TaskId, by: TaskId) -> Look {
+        let known = (self.tasks.get(&id), self.tasks.get(&by));
+        match known {
+            (Some(victim), Some(winner))
+                if victim.is_preemptible && winner.class < victim.class =>
+            {
+                Look::Kept(PREEMPTS)
+            }
+            _ => Look::Broken(PREEMPTS, format!("{id} yields to {by}")),
+        }
     }
 
     fn again(&mut self, id: TaskId) {

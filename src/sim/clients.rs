@@ -304,6 +304,7 @@ impl Client {
             1 => spec.retries = 2,
             _ => {}
         }
+        spec.preemptible = !spec.at_most_once && millis % 3 == 0;
         spec
     }
 

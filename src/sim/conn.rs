@@ -153,11 +153,13 @@ fn said(message: Message) -> Option<Said> {
             fence,
             attempt,
             gpus,
+            after,
             spec,
         } => Said::Assign {
             fence,
             number: attempt,
             gpus,
+            after,
             spec,
         },
         Message::Cancel { fence, cause, .. } => match cause {
@@ -165,6 +167,7 @@ fn said(message: Message) -> Option<Said> {
             Cause::Stale => Said::Stale { fence },
             Cause::Recalled => Said::Recall { fence },
             Cause::Evicted => Said::Evict { fence },
+            Cause::Preempted => Said::Preempt { fence },
         },
         Message::VerdictAck { fence, disposition } => Said::Settled { fence, disposition },
         Message::RenewAck { nonce } => Said::Renewed { nonce },

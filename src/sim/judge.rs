@@ -9,7 +9,7 @@ use std::fmt;
 use std::sync::Mutex;
 
 use agent::parts::{Attempt, Exit};
-use model::{AgentId, Event, Fence, Op, State, TaskId, Timestamp};
+use model::{AgentId, Demand, Event, Fence, Gpus, Op, State, TaskId, Timestamp};
 use raft::parts::{Batch, NodeId, Payload, payloads_of};
 use raft::{AppliedBatch, BatchKind};
 
@@ -63,6 +63,8 @@ struct Seen {
     plans: Plans,
     /// When a process of an attempt began, and for how many milliseconds it ran.
     began: BTreeMap<Fence, u64>,
+    /// What has to end before an attempt begins.
+    yielding: BTreeMap<Fence, Vec<Fence>>,
     ran: BTreeMap<Fence, u64>,
     hashes: BTreeMap<u64, ([u8; 32], NodeId)>,
     /// How far each process has told.
@@ -73,6 +75,8 @@ struct Seen {
     checked: u64,
     /// Processes that run, by task.
     running: BTreeMap<TaskId, (Fence, AgentId)>,
+    /// What they take of their agents.
+    using: BTreeMap<AgentId, BTreeMap<Fence, (Demand, Gpus)>>,
     starts: BTreeMap<TaskId, Vec<Fence>>,
     /// The highest index that any client has seen.
     frontier: u64,
@@ -142,6 +146,7 @@ impl Judge {
                     self.note(&mut seen, "decided once it is written", what);
                 }
                 self.check_stamp(&mut seen, batch);
+                seen.note_preempted(batch);
                 self.check_assignments(&mut seen, batch, state);
             }
             Some(first) if *first != batch.events => {
@@ -235,7 +240,7 @@ impl Judge {
             self.note(&mut seen, "I6 equal hashes", what);
         }
         for agent in state.agents() {
-            let (busy, slots) = (state.busy(&agent.profile.id), agent.profile.slots);
+            let (busy, slots) = (state.slots_taken(&agent.profile.id), agent.profile.slots);
             if busy > slots + model::PREFETCH_MAX {
                 let what = format!(
                     "{} has {slots} slots and {busy} attempts at entry {index}",
@@ -272,6 +277,21 @@ impl Judge {
             let what = format!("{fence} starts on {agent} while {other} runs on {on}");
             self.note(&mut seen, "I3 one live attempt", what);
         }
+        let victims = seen.yielding.remove(&fence).unwrap_or_default();
+        for victim in victims {
+            if seen
+                .running
+                .get(&victim.task)
+                .is_some_and(|(runs, _)| *runs == victim)
+            {
+                let what =
+                    format!("{fence} starts on {agent} while {victim}, which it preempted, runs");
+                self.note(&mut seen, "I4 what is preempted ends first", what);
+            }
+        }
+        for what in seen.uses(agent, attempt) {
+            self.note(&mut seen, "I4 nothing is used twice", what);
+        }
         seen.running.insert(fence.task, (fence, agent.clone()));
         seen.began.insert(fence, self.trace.micros());
         let starts = seen.starts.entry(fence.task).or_default();
@@ -295,6 +315,9 @@ impl Judge {
         if let Some(began) = seen.began.remove(&fence) {
             let ran = (self.trace.micros() - began) / 1_000;
             seen.ran.insert(fence, ran);
+        }
+        if let Some(using) = seen.using.get_mut(agent) {
+            using.remove(&fence);
         }
         if !matches!(exit, Exit::Exited(_)) {
             *seen.counts.entry("processes cut short").or_default() += 1;
@@ -404,6 +427,52 @@ impl Judge {
 }
 
 impl Seen {
+    /// A process begins to use what its attempt has of its agent: what of it is more than there is, or another's.
+    fn uses(&mut self, agent: &AgentId, attempt: &Attempt) -> Vec<String> {
+        let using = self.using.entry(agent.clone()).or_default();
+        let (fence, demand) = (attempt.fence, attempt.spec.demand());
+        using.insert(fence, (demand, attempt.gpus.clone()));
+        let supply = crate::agents::supply();
+        let all = || using.values();
+        let cpu: u64 = all().map(|(it, _)| u64::from(it.cpu_milli)).sum();
+        let memory: u64 = all().map(|(it, _)| it.memory_mib).sum();
+        let mut wrong = Vec::new();
+        if cpu > supply.cpu_milli.into() && demand.cpu_milli > 0 {
+            wrong.push(format!(
+                "{fence} on {agent}: {cpu} of {} processors",
+                supply.cpu_milli
+            ));
+        }
+        if memory > supply.memory_mib && demand.memory_mib > 0 {
+            wrong.push(format!(
+                "{fence} on {agent}: {memory} of {} MiB",
+                supply.memory_mib
+            ));
+        }
+        for place in &attempt.gpus {
+            let on = || all().filter(|(_, gpus)| gpus.contains(place));
+            let whole = on().any(|(it, _)| it.gpus > 0);
+            if whole && on().count() > 1 {
+                wrong.push(format!("{fence} on {agent}: GPU {place} is another's"));
+            }
+        }
+        wrong
+    }
+
+    fn note_preempted(&mut self, batch: &AppliedBatch) {
+        for event in &batch.events {
+            if let Event::Preempted { fence, by, .. } = event {
+                let winner = Fence {
+                    task: *by,
+                    generation: fence.generation,
+                    epoch: model::Epoch(batch.index),
+                };
+                self.yielding.entry(winner).or_default().push(*fence);
+                *self.counts.entry("attempts preempted").or_default() += 1;
+            }
+        }
+    }
+
     /// What an entry asked for, and what its submits became. False where it did something, and nobody has written it.
     fn decided(&mut self, batch: &AppliedBatch, state: &State) -> bool {
         let written = self.written.remove(&(batch.term, batch.index));

@@ -7,14 +7,15 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use model::{
-    AddRule, AgentId, AgentProfile, Command, Demand, Disposition, Event, Fence, Incarnation, Op,
-    PREFETCH_MAX, Rejected, Reply, SetNamespace, StateName, Submit, SystemCommand, TaskId,
-    TaskSpec, Verdict,
+    AddRule, AgentId, AgentProfile, Command, Disposition, Event, Fence, Incarnation, Op,
+    Preemption, Rejected, Reply, SetNamespace, StateName, Submit, SystemCommand, TaskId, TaskSpec,
+    Verdict,
 };
 
 use super::Step;
 use super::book::Book;
 use super::lines::{Asker, Lines};
+use super::machine::Machine;
 use super::orders::Orders;
 use super::quotas::Quotas;
 use crate::checkers::violation::{Invariant, Kind, Violation};
@@ -66,14 +67,6 @@ struct Known {
     ended: Option<StateName>,
     /// The leader wanted to assign it, and could not.
     tried: bool,
-}
-
-#[derive(Debug)]
-struct Machine {
-    profile: AgentProfile,
-    is_lost: bool,
-    is_closed: bool,
-    held: BTreeMap<TaskId, Option<Arc<TaskSpec>>>,
 }
 
 impl Ledger {
@@ -154,7 +147,13 @@ impl Ledger {
                     ..
                 }),
             ) => self.accepted(*fence, step.index, book),
-            (Op::System(SystemCommand::Assign(assignment)), Err(_)) => {
+            (
+                Op::System(
+                    SystemCommand::Assign(assignment)
+                    | SystemCommand::Preempt(Preemption { assignment, .. }),
+                ),
+                Err(_),
+            ) => {
                 if let Some(known) = self.tasks.get_mut(&assignment.task) {
                     known.tried = true;
                 }
@@ -260,6 +259,9 @@ impl Ledger {
                 incarnation,
             } => self.assigned(*fence, (agent, *incarnation), step, book),
             Event::AttemptEnded { fence, agent } => self.freed(*fence, agent),
+            Event::Preempted { fence, agent, by } => {
+                self.preempted((*fence, agent), *by, step.index, book);
+            }
             Event::TaskEnded { task, state } => self.ended(*task, *state, step.index, book),
             Event::TaskRequeued { task } => self.requeued(*task, step.index, book),
             Event::AgentRegistered { agent } => {
@@ -309,12 +311,7 @@ impl Ledger {
         let machine = self
             .agents
             .entry(profile.id.clone())
-            .or_insert_with(|| Machine {
-                profile: profile.clone(),
-                is_lost: false,
-                is_closed: false,
-                held: BTreeMap::new(),
-            });
+            .or_insert_with(|| Machine::new(profile));
         machine.profile = profile.clone();
         machine.is_lost = false;
     }
@@ -419,12 +416,35 @@ impl Ledger {
 
     fn freed(&mut self, fence: Fence, agent: &AgentId) {
         if let Some(machine) = self.agents.get_mut(agent) {
-            machine.held.remove(&fence.task);
+            machine.free(fence.task);
         }
         let known = self.tasks.get_mut(&fence.task);
         if let Some(known) = known.filter(|known| known.live == Some(fence.epoch.0)) {
             known.live = None;
             self.quotas.over(fence.task, &known.asker.0);
+        }
+    }
+
+    /// It takes nothing of its agent any more, and is live until it has ended.
+    fn preempted(
+        &mut self,
+        (fence, agent): (Fence, &AgentId),
+        by: TaskId,
+        index: u64,
+        book: &mut Book,
+    ) {
+        let id = fence.task;
+        let spec = |id| self.tasks.get(&id).and_then(|known| known.spec.as_ref());
+        let may = match (spec(id), spec(by)) {
+            (Some(victim), Some(winner)) => victim.preemptible && winner.class() < victim.class(),
+            _ => false,
+        };
+        let machine = self.agents.get_mut(agent);
+        let was_held = machine.is_some_and(|it| it.yields(id, by));
+        book.saw(Invariant::I12, 1);
+        if !may || !was_held {
+            let seen = format!("entry {index} gives {by} the place of {id} on {agent}");
+            book.note(Violation::new(Kind::PreemptedWrongly, seen).entry(index));
         }
     }
 
@@ -491,92 +511,6 @@ impl Known {
             let state = state.as_str();
             let seen = format!("entry {index} assigns {id}, which had ended as {state}");
             wrong.push((Kind::AfterEnd, seen));
-        }
-        wrong
-    }
-}
-
-impl Machine {
-    /// Of what it has it gives no more than all; of GPUs as many as are asked for as a whole, and their memory together.
-    fn has_given(&self, demand: &Demand) -> Option<String> {
-        let supply = self.profile.supply.as_ref()?;
-        let held = || self.held.values().flatten().map(|spec| spec.demand());
-        let sum = |of: fn(&Demand) -> u64| held().map(|it| of(&it)).sum::<u64>();
-        let share = |it: &Demand| if it.gpus == 0 { it.vram_mib } else { 0 };
-        let all: [(&str, u64, u64, u64); 4] = [
-            (
-                "thousandths of a processor",
-                sum(|it| it.cpu_milli.into()),
-                demand.cpu_milli.into(),
-                supply.cpu_milli.into(),
-            ),
-            (
-                "MiB of memory",
-                sum(|it| it.memory_mib),
-                demand.memory_mib,
-                supply.memory_mib,
-            ),
-            (
-                "GPUs",
-                sum(|it| it.gpus.into()),
-                demand.gpus.into(),
-                supply.gpus.len() as u64,
-            ),
-            (
-                "MiB of its GPUs' memory",
-                held().map(|it| share(&it)).sum(),
-                share(demand),
-                supply.gpus.iter().sum(),
-            ),
-        ];
-        let mut over = all
-            .into_iter()
-            .filter(|(_, given, more, all)| *more > 0 && given + more > *all);
-        over.next().map(|(what, given, more, all)| {
-            format!("which had given {given} {what} of {all}, and was asked for {more}")
-        })
-    }
-
-    fn may_take(
-        &self,
-        id: TaskId,
-        spec: Option<&TaskSpec>,
-        incarnation: Incarnation,
-    ) -> Vec<(Kind, String)> {
-        let agent = &self.profile.id;
-        let mut wrong = Vec::new();
-        let mut note =
-            |kind, why: String| wrong.push((kind, format!("{id} was assigned to {agent}, {why}")));
-        if self.is_lost {
-            note(Kind::OnLost, "whose lease had run out".to_owned());
-        }
-        if self.is_closed {
-            note(Kind::OnCordoned, "which takes no new work".to_owned());
-        }
-        if self.profile.incarnation != incarnation {
-            let is = self.profile.incarnation;
-            note(
-                Kind::OtherIncarnation,
-                format!("incarnation {incarnation}, while {is} is registered"),
-            );
-        }
-        let capacity = u64::from(self.profile.slots) + u64::from(PREFETCH_MAX);
-        let held = self.held.len() as u64;
-        if held >= capacity {
-            note(
-                Kind::OverCapacity,
-                format!("which held {held} of {capacity} already"),
-            );
-        }
-        if let Some(given) = spec.and_then(|spec| self.has_given(&spec.demand())) {
-            note(Kind::OverCapacity, given);
-        }
-        let require = spec.map_or(&[][..], |spec| &spec.require);
-        if let Some(lacks) = require.iter().find(|it| !it.matches(&self.profile)) {
-            note(Kind::OnUnfit, format!("which does not satisfy `{lacks}`"));
-        }
-        if let Some(Err(reason)) = spec.map(|spec| self.profile.understands(spec)) {
-            note(Kind::OnUnfit, format!("which can't run it: {reason}"));
         }
         wrong
     }

@@ -16,6 +16,7 @@ mod answers;
 mod book;
 mod ledger;
 mod lines;
+mod machine;
 mod orders;
 mod quotas;
 mod shown;

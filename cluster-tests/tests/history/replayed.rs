@@ -711,6 +711,45 @@ fn epochs_that_overlap_fall_or_are_not_the_entry_s_are_found() {
     assert_eq!(found, [Kind::EpochFell, Kind::EpochTooLow]);
 }
 
+/// What runs on `a1` and yields, and a task that asks for its place.
+fn yielding() -> (Told, u64) {
+    let mut told = Told::new();
+    let mut low = spec();
+    (low.class, low.preemptible) = (Some(model::Class::Batch), true);
+    told.good(vec![submit("r1", low)]);
+    told.good(vec![assign(1, "a1")]);
+    let epoch = told.index;
+    told.good(vec![submit("r2", spec())]);
+    (told, epoch)
+}
+
+fn preempted(task: u64, epoch: u64, by: u64) -> Event {
+    Event::Preempted {
+        fence: fence(task, epoch),
+        agent: agent("a1"),
+        by: TaskId(by),
+    }
+}
+
+#[test]
+fn who_gets_a_place_that_is_not_given_up_is_found() {
+    let (told, epoch) = yielding();
+    assert_eq!(told.bad(vec![], vec![], vec![preempted(1, epoch, 2)]), []);
+
+    // It holds nothing.
+    let (told, _) = yielding();
+    let found = told.bad(vec![], vec![], vec![preempted(2, 9, 1)]);
+    assert_eq!(found, [Kind::PreemptedWrongly]);
+
+    // It does not allow it, and is of no lower class.
+    let mut told = one();
+    told.good(vec![assign(1, "a1")]);
+    let epoch = told.index;
+    told.good(vec![submit("r2", spec())]);
+    let found = told.bad(vec![], vec![], vec![preempted(1, epoch, 2)]);
+    assert_eq!(found, [Kind::PreemptedWrongly]);
+}
+
 #[test]
 fn a_second_result_and_one_under_a_dead_epoch_are_found() {
     let accepted = || Reply::Finished {

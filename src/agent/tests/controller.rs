@@ -234,6 +234,7 @@ impl Session {
             fence: Some(fence),
             spec: Some(Box::new(spec.into())),
             gpus: Vec::new(),
+            after: Vec::new(),
             attempt: 1,
         }));
     }

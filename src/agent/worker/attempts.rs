@@ -19,6 +19,8 @@ pub(super) struct Attempt {
     pub number: u32,
     /// Its GPUs, by their places among the agent's.
     pub gpus: Gpus,
+    /// Attempts whose places it has got: it begins once they have ended.
+    pub after: Vec<Fence>,
     pub phase: Phase,
 }
 
@@ -54,6 +56,7 @@ pub(super) enum Ending {
     LeaseLost,
     Stopping,
     Drained,
+    Preempted,
 }
 
 impl Ending {
@@ -64,6 +67,7 @@ impl Ending {
             Ending::LeaseLost => "the agent's lease ran out: it could not reach a leader",
             Ending::Stopping => "the agent was stopped",
             Ending::Drained => "the agent is being drained",
+            Ending::Preempted => "another task got its place",
         }
     }
 
@@ -71,11 +75,13 @@ impl Ending {
     pub fn before_it_ran(self) -> Outcome {
         Outcome::bare(match self {
             Ending::Cancelled => End::Killed,
-            Ending::Stale | Ending::LeaseLost | Ending::Stopping | Ending::Drained => {
-                End::Declined {
-                    reason: self.in_words().to_owned(),
-                }
-            }
+            Ending::Stale
+            | Ending::LeaseLost
+            | Ending::Stopping
+            | Ending::Drained
+            | Ending::Preempted => End::Declined {
+                reason: self.in_words().to_owned(),
+            },
         })
     }
 
@@ -83,12 +89,14 @@ impl Ending {
     fn while_it_ran(self) -> End {
         match self {
             Ending::Cancelled => End::Killed,
-            Ending::Stale | Ending::LeaseLost | Ending::Stopping | Ending::Drained => {
-                End::Interrupted {
-                    cause: Interruption::EndedByAgent,
-                    reason: self.in_words().to_owned(),
-                }
-            }
+            Ending::Stale
+            | Ending::LeaseLost
+            | Ending::Stopping
+            | Ending::Drained
+            | Ending::Preempted => End::Interrupted {
+                cause: Interruption::EndedByAgent,
+                reason: self.in_words().to_owned(),
+            },
         }
     }
 }
@@ -102,7 +110,16 @@ impl Attempt {
         Attempt {
             number: 0,
             gpus: Gpus::new(),
+            after: Vec::new(),
             phase,
+        }
+    }
+
+    /// Its process runs, or may yet.
+    fn has_not_ended(&self) -> bool {
+        match self.phase {
+            Phase::Waiting { .. } | Phase::Beginning { .. } | Phase::Running { .. } => true,
+            Phase::Recording(_) | Phase::Reporting { .. } => false,
         }
     }
 
@@ -135,7 +152,7 @@ impl Worker {
             self.decline(fence, "more attempts than it has room for", out);
             return;
         }
-        self.waiting.push_back(fence);
+        self.enqueue(fence);
         if self.takes_work() {
             self.start_waiting(now, out);
         } else {
@@ -147,7 +164,8 @@ impl Worker {
         while self.takes_work()
             && self.busy < self.nature.slots
             && self.lease.holds(now)
-            && let Some(fence) = self.waiting.pop_front()
+            && let Some(place) = self.next_waiting()
+            && let Some(fence) = self.waiting.remove(place)
         {
             let Some(attempt) = self.attempts.get_mut(&fence) else {
                 continue;
@@ -167,6 +185,51 @@ impl Worker {
         }
     }
 
+    /// Behind those that came before, but for one that has got the place of others: the place is not for who was sent ahead.
+    fn enqueue(&mut self, fence: Fence) {
+        let has_a_place = |fence: &Fence| {
+            let attempt = self.attempts.get(fence);
+            attempt.is_some_and(|attempt| !attempt.after.is_empty())
+        };
+        let place = match has_a_place(&fence) {
+            true => self.waiting.iter().take_while(|it| has_a_place(it)).count(),
+            false => self.waiting.len(),
+        };
+        self.waiting.insert(place, fence);
+    }
+
+    /// The first that waits for nothing but a slot.
+    fn next_waiting(&self) -> Option<usize> {
+        let goes_on = |fence: &Fence| {
+            let attempt = self.attempts.get(fence);
+            attempt.is_some_and(Attempt::has_not_ended) && !mutant::is(Mutant::VictimNotAwaited)
+        };
+        self.waiting.iter().position(|fence| {
+            let attempt = self.attempts.get(fence);
+            attempt.is_none_or(|attempt| !attempt.after.iter().any(goes_on))
+        })
+    }
+
+    /// What was to end for them has ended, and none of it had a slot to give: they would wait for whoever has one.
+    pub(super) fn give_back_passed_over(&mut self, out: &mut Vec<Effect>) {
+        if self.busy < self.nature.slots {
+            return;
+        }
+        let goes_on = |fence: &Fence| {
+            let attempt = self.attempts.get(fence);
+            attempt.is_some_and(Attempt::has_not_ended)
+        };
+        let is_passed_over = |fence: &&Fence| {
+            let after = self.attempts.get(*fence).map(|attempt| &attempt.after);
+            after.is_some_and(|after| !after.is_empty() && !after.iter().any(goes_on))
+        };
+        let passed_over = self.waiting.iter().filter(is_passed_over);
+        for fence in passed_over.copied().collect::<Vec<Fence>>() {
+            self.waiting.retain(|waiting| *waiting != fence);
+            self.decline(fence, "the place that it was to get was not there", out);
+        }
+    }
+
     pub(super) fn on_begun(&mut self, now: Millis, fence: Fence, out: &mut Vec<Effect>) {
         let lease_holds = self.lease.holds(now);
         let Some(attempt) = self.attempts.get_mut(&fence) else {
@@ -177,8 +240,8 @@ impl Worker {
         };
         let ending = ending.or((!lease_holds).then_some(Ending::LeaseLost));
         if let Some(ending) = ending {
-            self.free_slot(now, out);
-            return self.record(fence, ending.before_it_ran(), out);
+            self.record(fence, ending.before_it_ran(), out);
+            return self.free_slot(now, out);
         }
         let spec = Arc::clone(spec);
         attempt.phase = Phase::Running {
@@ -281,8 +344,9 @@ impl Worker {
             usage,
             blobs: Box::default(),
         };
-        self.free_slot(now, out);
+        // In this order: somebody may wait for this very end.
         self.record(fence, outcome, out);
+        self.free_slot(now, out);
     }
 
     /// Writes the verdict down; only then is it reported.
@@ -376,6 +440,15 @@ impl Worker {
             self.end_attempt(fence, Ending::Cancelled, out);
         } else if !self.settled.contains(&fence) {
             self.record(fence, Ending::Cancelled.before_it_ran(), out);
+        }
+    }
+
+    /// Another task has got its place; the same as with a cancel, where it never came here.
+    pub(super) fn on_preempt(&mut self, fence: Fence, out: &mut Vec<Effect>) {
+        if self.attempts.contains_key(&fence) {
+            self.end_attempt(fence, Ending::Preempted, out);
+        } else if !self.settled.contains(&fence) {
+            self.record(fence, Ending::Preempted.before_it_ran(), out);
         }
     }
 

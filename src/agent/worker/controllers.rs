@@ -88,12 +88,14 @@ impl Worker {
                 fence,
                 number,
                 gpus,
+                after,
                 spec,
             } => {
                 let phase = Phase::Waiting { spec };
                 let attempt = Attempt {
                     number,
                     gpus,
+                    after,
                     phase,
                 };
                 self.on_assign(now, fence, attempt, out);
@@ -101,6 +103,7 @@ impl Worker {
             Said::Cancel { fence } => self.on_cancel(fence, out),
             Said::Stale { fence } => self.end_attempt(fence, Ending::Stale, out),
             Said::Recall { fence } => self.on_recall(fence, out),
+            Said::Preempt { fence } => self.on_preempt(fence, out),
             Said::Evict { fence } => self.end_attempt(fence, Ending::Drained, out),
             Said::Renewed { nonce } => self.on_renewed(now, nonce, out),
             Said::Settled { fence, disposition } => self.on_settled(fence, disposition, out),
@@ -221,9 +224,11 @@ impl Worker {
         };
         let urgency = match ending {
             Ending::LeaseLost => Urgency::AtOnce,
-            Ending::Cancelled | Ending::Stale | Ending::Stopping | Ending::Drained => {
-                Urgency::Gently
-            }
+            Ending::Cancelled
+            | Ending::Stale
+            | Ending::Stopping
+            | Ending::Drained
+            | Ending::Preempted => Urgency::Gently,
         };
         match &mut attempt.phase {
             Phase::Waiting { .. } => {

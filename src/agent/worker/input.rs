@@ -31,6 +31,8 @@ pub enum Said {
         fence: Fence,
         number: u32,
         gpus: Gpus,
+        /// Attempts here whose places it has got: it begins once they have ended.
+        after: Vec<Fence>,
         spec: Arc<TaskSpec>,
     },
     /// A person cancelled the task.
@@ -47,6 +49,10 @@ pub enum Said {
     },
     /// The agent is being drained, and its time is up.
     Evict {
+        fence: Fence,
+    },
+    /// Another task has got its place.
+    Preempt {
         fence: Fence,
     },
     Renewed {

@@ -155,6 +155,9 @@ impl Worker {
             Input::Tick => self.on_tick(now, out),
             Input::Stop => self.on_stop(out),
         }
+        // What did not begin may have ended, and somebody have waited for that.
+        self.start_waiting(now, out);
+        self.give_back_passed_over(out);
     }
 
     /// No attempt runs or is about to.

@@ -4,8 +4,8 @@
 //! be on a screen.
 
 use model::{
-    Assignment, Command, DrainAgent, End, Observed, Op, Presence, Sample, Strategy, Submit,
-    SystemCommand, TaskSpec, Verdict, Work,
+    Assignment, Command, DrainAgent, End, Observed, Op, Preemption, Presence, Sample, Strategy,
+    Submit, SystemCommand, TaskSpec, Verdict, Work,
 };
 
 use crate::shell;
@@ -98,6 +98,14 @@ fn system_words(command: &SystemCommand) -> String {
         SystemCommand::Assign(Assignment { task, placement }) => {
             format!("assign {task} to {}", placement.agent)
         }
+        SystemCommand::Preempt(Preemption {
+            victims,
+            assignment: Assignment { task, placement },
+        }) => {
+            let victims = victims.iter().map(|victim| victim.task.to_string());
+            let victims = victims.collect::<Vec<_>>().join(", ");
+            format!("assign {task} to {} in place of {victims}", placement.agent)
+        }
         SystemCommand::ExpireLease { agent, incarnation } => {
             format!("the lease of {agent} ran out, incarnation {incarnation}")
         }
@@ -184,6 +192,9 @@ fn spec_words(spec: &TaskSpec) -> String {
     }
     if spec.at_most_once {
         words.push_str(", at most once");
+    }
+    if spec.preemptible {
+        words.push_str(", preemptible");
     }
     words
 }

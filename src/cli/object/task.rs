@@ -260,18 +260,17 @@ fn asked(spec: &v1::TaskSpec) -> Vec<(&'static str, String)> {
         ("timeout", limit(spec.timeout_ms)),
         ("deadline", limit(spec.deadline_ms)),
         ("retries", retries),
-        (
-            "at most once",
-            if spec.at_most_once {
-                "yes".into()
-            } else {
-                String::new()
-            },
-        ),
+        ("at most once", yes(spec.at_most_once)),
+        ("preemptible", yes(spec.preemptible)),
         ("cpu", cpu),
         ("memory", size(spec.memory_mib)),
         ("gpus", gpus),
     ]
+}
+
+/// What is not so is not shown.
+fn yes(holds: bool) -> String {
+    if holds { "yes".into() } else { String::new() }
 }
 
 fn result_rows(result: &v1::TaskResult) -> Vec<(&'static str, String)> {

@@ -67,6 +67,9 @@ pub struct SpecArgs {
     /// Never start it a second time, even if its agent is lost
     #[arg(long)]
     at_most_once: bool,
+    /// Let a task of a higher class that finds no room take its place: it is ended then, and starts anew later
+    #[arg(long)]
+    preemptible: bool,
     /// Your name for this submit: the same one gives the same task, so asking again is safe
     #[arg(long, value_name = "ID")]
     pub request_id: Option<String>,
@@ -168,6 +171,7 @@ fn assemble(
     spec.deadline = deadline.map(millis);
     spec.retries = args.retries.or(file.retries).unwrap_or(spec.retries);
     spec.at_most_once = args.at_most_once || file.at_most_once.unwrap_or(false);
+    spec.preemptible = args.preemptible || file.preemptible.unwrap_or(false);
     spec.memory_mib = args.memory.or(memory);
     spec.hardware = model::Hardware {
         cpu_milli: args.cpu.or(cpu).unwrap_or(0),
@@ -427,6 +431,14 @@ mod tests {
                     ..with_command()
                 },
                 "exclude",
+            ),
+            (
+                SpecArgs {
+                    preemptible: true,
+                    at_most_once: true,
+                    ..with_command()
+                },
+                "could not go on after it was preempted",
             ),
             (
                 SpecArgs {

@@ -33,6 +33,7 @@ pub struct SpecFile {
     pub deadline: Option<Quantity>,
     pub retries: Option<u32>,
     pub at_most_once: Option<bool>,
+    pub preemptible: Option<bool>,
     pub cpu: Option<Quantity>,
     pub memory: Option<Quantity>,
     pub gpus: Option<u32>,

@@ -26,7 +26,7 @@ impl Leader {
     }
 
     /// Attempts that an agent was told to end since the last time, and why.
-    fn told(&mut self) -> Vec<(SessionId, TaskId, Cause)> {
+    pub(super) fn told(&mut self) -> Vec<(SessionId, TaskId, Cause)> {
         let mut found = vec![];
         self.seen.retain(|output| match output {
             Output::Send {

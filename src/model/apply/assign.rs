@@ -1,18 +1,21 @@
 //! A queued task gets an agent. The plan may be stale by now, so everything is checked again, and
 //! the epoch is the index of this entry.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use mutant::Mutant;
 
 use crate::agent::{Agent, AgentState};
 use crate::apply::{Outcome, Step};
+use crate::backend::Asking;
 use crate::command::{Assignment, Placement, Reply};
 use crate::event::Event;
 use crate::id::{Epoch, Fence};
 use crate::limit;
+use crate::mix::Mix;
 use crate::rejected::Rejected;
-use crate::resource::{self, Demand, Gpus};
+use crate::resource::{self, Demand, Gpus, Taken};
 use crate::spec::TaskSpec;
 use crate::state::State;
 use crate::task::{Attempt, Phase, Task};
@@ -39,12 +42,39 @@ impl State {
         placement: Placement,
         step: &mut Step<'_>,
     ) -> Result<(), Rejected> {
+        let gpus = self.admit(task, &placement, &[], step)?;
+        self.begin(task, placement, gpus, step);
+        Ok(())
+    }
+
+    /// Whether it may have its place, were these attempts of the agent gone, and which of its GPUs it gets.
+    pub(super) fn admit(
+        &self,
+        task: &Task,
+        placement: &Placement,
+        leaving: &[Task],
+        step: &Step<'_>,
+    ) -> Result<Gpus, Rejected> {
         assignable(task, step)?;
-        let agent = self
-            .agents
-            .get(&placement.agent)
-            .ok_or_else(|| Rejected::NoSuchAgent(placement.agent.clone()))?;
-        let gpus = self.accepts(agent, task, &placement, step.now)?;
+        let agent = self.agents.get(&placement.agent);
+        let agent = agent.ok_or_else(|| Rejected::NoSuchAgent(placement.agent.clone()))?;
+        self.accepts(
+            agent,
+            task,
+            placement,
+            self.held_without(agent, leaving),
+            step.now,
+        )
+    }
+
+    /// Gives a task its place. Writing it is the caller's.
+    pub(super) fn begin(
+        &mut self,
+        task: &mut Task,
+        placement: Placement,
+        gpus: Gpus,
+        step: &mut Step<'_>,
+    ) {
         let Placement {
             agent,
             incarnation,
@@ -68,6 +98,7 @@ impl State {
             reserved,
             gpus,
             estimate,
+            preempted_by: None,
         });
         task.attempts = task.attempts.saturating_add(1);
         task.last_index = step.index;
@@ -86,7 +117,30 @@ impl State {
             agent,
             incarnation,
         });
-        Ok(())
+    }
+
+    /// What an agent holds but for these.
+    fn held_without(&self, agent: &Agent, leaving: &[Task]) -> Held {
+        let id = &agent.profile.id;
+        let mut held = Held {
+            slots: self.slots_taken(id),
+            taken: self.gone(id).map(Cow::into_owned).unwrap_or_default(),
+            mix: self.mix(id).cloned().unwrap_or_default(),
+            asking: self.asking(agent),
+        };
+        for task in leaving {
+            let (Some(spec), Some(attempt)) = (self.specs.get(&task.id), task.live()) else {
+                continue;
+            };
+            held.slots = held.slots.saturating_sub(1);
+            held.taken.remove(&spec.demand(), &attempt.gpus);
+            held.mix.remove(&spec.sort());
+            let model = spec.inference.as_ref().map(|asked| &asked.model);
+            if let Some(asking) = model.and_then(|it| held.asking.get_mut(it)) {
+                *asking = asking.saturating_sub(1);
+            }
+        }
+        held
     }
 
     /// Whether it may have the task, and which of its GPUs the attempt gets.
@@ -95,6 +149,7 @@ impl State {
         agent: &Agent,
         task: &Task,
         placement: &Placement,
+        held: Held,
         now: Timestamp,
     ) -> Result<Gpus, Rejected> {
         let stale = |why: &str| Rejected::Stale(format!("agent {} {why}", placement.agent));
@@ -110,7 +165,7 @@ impl State {
             return Err(stale("has another incarnation"));
         }
         let capacity = agent.profile.slots.saturating_add(limit::PREFETCH_MAX);
-        if self.busy(&placement.agent) >= capacity && !mutant::is(Mutant::CapacityUnchecked) {
+        if held.slots >= capacity && !mutant::is(Mutant::CapacityUnchecked) {
             return Err(stale("is full"));
         }
         let spec = self.specs.get(&task.id);
@@ -129,21 +184,29 @@ impl State {
         if let Some(spec) = spec
             && !mutant::is(Mutant::RulesUnchecked)
         {
-            let admitted = self.rules_admit(agent, spec, now);
+            let admitted = self.rules_admit(agent, spec, now, Some(&held.mix));
             admitted.map_err(|reason| stale(&format!("may not have it: {reason}")))?;
         }
         let full = |reason: Reason| stale(&format!("has no room for it: {reason}"));
         if let Some(inference) = spec.and_then(|spec| spec.inference.as_ref()) {
-            let room = self.asks_room(agent, &inference.model, &self.asking(agent));
+            let room = self.asks_room(agent, &inference.model, &held.asking);
             room.map_err(full)?;
         }
         let taken = match mutant::is(Mutant::ResourcesUnchecked) {
             true => None,
-            false => self.taken(&agent.profile.id),
+            false => Some(&held.taken),
         };
         let demand = spec.map_or_else(Demand::default, TaskSpec::demand);
         resource::room(agent.profile.supply.as_ref(), taken, &demand).map_err(full)
     }
+}
+
+/// What an agent has given away.
+struct Held {
+    slots: u32,
+    taken: Taken,
+    mix: Mix,
+    asking: Asking,
 }
 
 /// Whether a task may be assigned now. One entry assigns a task at most once: its epoch would not

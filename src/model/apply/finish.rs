@@ -85,12 +85,14 @@ impl State {
         let repeats = self.repeats(task.id);
         let retries = self.specs.get(&task.id).map_or(0, |spec| spec.retries);
         let reason = || describe(&outcome.end, &attempt.agent);
+        let yields = attempt.preempted_by.filter(|_| is_given_up(&outcome.end));
         let mut next = task;
         next.settled = Some(attempt.epoch);
         next.started_at = Some(outcome.started_at).filter(|at| at.0 > 0);
         next.finished_at = Some(outcome.finished_at).filter(|at| at.0 > 0);
         next.phase = match &outcome.end {
             End::Exited { code: 0 } => Phase::Succeeded,
+            _ if let Some(by) = yields => after_preemption(&next, attempt, by),
             End::Declined { .. } => {
                 let not_before = self.wait_after_decline(&next, step);
                 after_decline(&next, repeats, reason(), not_before)
@@ -254,6 +256,31 @@ fn after_decline(
         Repeats::Allowed => Phase::Queued { not_before, reason },
         Repeats::Never => Phase::Failed {
             reason: format!("{reason}; nothing ran"),
+        },
+    }
+}
+
+/// Whether its agent ended it because it was told to, or never began it.
+fn is_given_up(end: &End) -> bool {
+    match end {
+        End::Killed | End::Declined { .. } => true,
+        End::Interrupted { cause, .. } => *cause == Interruption::EndedByAgent,
+        End::Exited { .. }
+        | End::Signalled { .. }
+        | End::TimedOut
+        | End::NotStarted { .. }
+        | End::Failed { .. }
+        | End::Impossible { .. } => false,
+    }
+}
+
+/// It has done nothing wrong: it goes on as soon as there is room again.
+fn after_preemption(task: &Task, attempt: &Attempt, by: TaskId) -> Phase {
+    match cancellation(task) {
+        Some(cancel) => Phase::Cancelled(cancel),
+        None => Phase::Queued {
+            not_before: None,
+            reason: format!("preempted on {} by task {by}", attempt.agent),
         },
     }
 }

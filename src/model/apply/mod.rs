@@ -3,6 +3,7 @@
 //!
 //! - [`submit`]: a new task, its request id, and its assignment in the same entry;
 //! - [`assign`]: a queued task gets an agent and an epoch;
+//! - [`preempt`]: a queued task gets the place of others;
 //! - [`finish`]: an agent's report, behind the fence; retries;
 //! - [`cancel`], [`agents`], [`expire`]: cancels, registrations, leases, deadlines;
 //! - [`blobs`]: who refers to what stands beside the log;
@@ -27,6 +28,7 @@ mod join_token;
 mod namespace;
 mod observe;
 mod policy;
+mod preempt;
 mod rule;
 pub(crate) mod submit;
 
@@ -154,6 +156,7 @@ impl State {
             } => self.found(cluster_id, generation, step),
             SystemCommand::Observe(observed) => self.observe(observed),
             SystemCommand::Assign(assignment) => self.assign(assignment, step),
+            SystemCommand::Preempt(preemption) => self.preempt(preemption, step),
             SystemCommand::ExpireLease { agent, incarnation } => {
                 self.expire_lease(&agent, incarnation, step)
             }

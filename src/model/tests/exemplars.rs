@@ -510,6 +510,7 @@ pub fn tasks() -> Named<Task> {
         reserved: 0,
         gpus: crate::Gpus::new(),
         estimate: None,
+        preempted_by: None,
     };
     let cancellation = || Cancellation {
         by: "ann".into(),

@@ -8,10 +8,10 @@ use super::world::{
 };
 use crate::{
     AddRule, AgentProfile, AgentProtocol, Agents, Assignment, Attachment, BlobRef, Bulk, Class,
-    Command, End, Entry, Event, Hardware, Kind, Load, Magnitude, Millis, Namespace, Observed, Op,
-    Outcome, OutcomeBlobs, Placement, Presence, Reason, RuleAction, RuleId, Sample, Scope,
-    SetBackend, SetNamespace, SetPolicy, SpecBlobs, Stamped, State, StateVersion, Strategy, Supply,
-    SystemCommand, TaskId, Timestamp, Twentieths, Work,
+    Command, End, Entry, Epoch, Event, Hardware, Kind, Load, Magnitude, Millis, Namespace,
+    Observed, Op, Outcome, OutcomeBlobs, Placement, Preemption, Presence, Reason, RuleAction,
+    RuleId, Sample, Scope, SetBackend, SetNamespace, SetPolicy, SpecBlobs, Stamped, State,
+    StateVersion, Strategy, Supply, SystemCommand, TaskId, Timestamp, Twentieths, Victim, Work,
 };
 
 /// What came with version 2.
@@ -19,7 +19,7 @@ pub fn since_2() -> Named<Entry> {
     let raise = SystemCommand::RaiseVersion {
         to: StateVersion(2),
     };
-    vec![
+    let mut all = vec![
         ("raise_version", entry(vec![Op::System(raise)])),
         ("submit_with_blobs", entry(vec![submit_with_blobs()])),
         ("finish_with_blobs", entry(vec![finish_with_blobs()])),
@@ -80,6 +80,27 @@ pub fn since_2() -> Named<Entry> {
                 Reason::Others,
             ])]),
         ),
+    ];
+    all.extend(preempting());
+    all
+}
+
+fn preempting() -> Named<Entry> {
+    vec![
+        (
+            "submit_preemptible",
+            entry(vec![submit_preemptible("r15", None)]),
+        ),
+        (
+            "preempt",
+            entry(vec![preempt(
+                (TaskId(3), "a1"),
+                Victim {
+                    task: TaskId(2),
+                    epoch: Epoch(9),
+                },
+            )]),
+        ),
     ]
 }
 
@@ -99,6 +120,11 @@ pub fn events_since_2() -> Vec<Event> {
         },
         Event::RuleExpired {
             rule: RuleId { entry: 8, nth: 0 },
+        },
+        Event::Preempted {
+            fence: fence(2, 9),
+            agent: agent_id("a1"),
+            by: TaskId(3),
         },
     ]
 }
@@ -271,6 +297,21 @@ fn submit_with_prefer() -> Op {
     submit_op(submit, None)
 }
 
+fn submit_preemptible(request: &str, placement: Option<Placement>) -> Op {
+    let mut submit = submit(spec("sort"), Some(request));
+    submit.spec.class = Some(Class::Batch);
+    submit.spec.preemptible = true;
+    submit_op(submit, placement)
+}
+
+fn preempt((task, agent): (TaskId, &str), victim: Victim) -> Op {
+    let placement = placement(agent);
+    Op::System(SystemCommand::Preempt(Preemption {
+        victims: vec![victim],
+        assignment: Assignment { task, placement },
+    }))
+}
+
 fn submit_with_class() -> Op {
     let mut submit = submit(spec("sort"), Some("r10"));
     submit.spec.class = Some(Class::Batch);
@@ -323,6 +364,22 @@ pub fn lived_on() -> State {
         &mut state,
         entry(vec![Op::System(SystemCommand::Observe(observed()))]),
     );
+    let mut newest = profile("a10", 1, 1);
+    newest.protocol = AgentProtocol(4);
+    let more = entry(vec![
+        register_op(newest),
+        submit_preemptible("r16", Some(placement("a10"))),
+        submit_op(submit(spec("sort"), Some("r17")), None),
+    ]);
+    let epoch = Epoch(state.last_applied() + 1);
+    let winner = apply(&mut state, more);
+    let victim = Victim {
+        task: TaskId(winner.0 - 1),
+        epoch,
+    };
+    apply(&mut state, entry(vec![preempt((winner, "a10"), victim)]));
+    let yields = state.task(victim.task).and_then(crate::Task::live);
+    assert_eq!(yields.and_then(|it| it.preempted_by), Some(winner));
     let ended = state.task(placed).map(crate::Task::state);
     assert_eq!(ended, Some(crate::StateName::Succeeded));
     state

@@ -68,6 +68,7 @@ fn op(name: &str, args: &mut Args<'_>) -> Result<Op, Box<dyn Error>> {
             let placement = placement(word(args)?);
             Op::System(SystemCommand::Assign(crate::Assignment { task, placement }))
         }
+        "preempt" => preemption(args)?,
         "finish" => {
             let task: TaskId = word(args)?.parse()?;
             let fence = fence(task.0, word(args)?.parse()?);
@@ -228,6 +229,8 @@ fn agent(args: &mut Args<'_>) -> Result<Op, Box<dyn Error>> {
     let inc = args.take_key("inc").map_or(Ok(1), str::parse)?;
     let mut profile = profile(word(args)?, slots, inc);
     let backends = args.take_key("backends").unwrap_or_default();
+    let protocol = args.take_key("protocol").map_or(Ok(1), str::parse)?;
+    profile.protocol = crate::AgentProtocol(protocol);
     profile.backends = backends.split_terminator(',').map(backend).collect();
     while let Some((key, value)) = args.next_key() {
         profile.labels.insert(key.to_owned(), value.to_owned());
@@ -235,10 +238,30 @@ fn agent(args: &mut Args<'_>) -> Result<Op, Box<dyn Error>> {
     Ok(register_op(profile))
 }
 
+/// The task that gets the place, the agent, and each victim with its epoch.
+fn preemption(args: &mut Args<'_>) -> Result<Op, Box<dyn Error>> {
+    let task = word(args)?.parse()?;
+    let placement = placement(word(args)?);
+    let mut victims = Vec::new();
+    while let Some(victim) = args.next_pos() {
+        let (task, epoch) = victim.split_once('.').ok_or("a victim is task.epoch")?;
+        victims.push(crate::Victim {
+            task: task.parse()?,
+            epoch: crate::Epoch(epoch.parse()?),
+        });
+    }
+    let assignment = crate::Assignment { task, placement };
+    Ok(Op::System(SystemCommand::Preempt(crate::Preemption {
+        victims,
+        assignment,
+    })))
+}
+
 fn submission(args: &mut Args<'_>) -> Result<Op, Box<dyn Error>> {
     let request = args.take_key("id");
     let retries = args.take_key("retries").map_or(Ok(0), str::parse)?;
     let once = args.take_key("once").map_or(Ok(false), str::parse)?;
+    let preemptible = args.take_key("preemptible").map_or(Ok(false), str::parse)?;
     let deadline = args.take_key("deadline").map(str::parse).transpose()?;
     let require = args.take_key("require").map(str::parse).transpose()?;
     let class = args.take_key("class").map(str::parse).transpose()?;
@@ -253,6 +276,7 @@ fn submission(args: &mut Args<'_>) -> Result<Op, Box<dyn Error>> {
     };
     spec.retries = retries;
     spec.at_most_once = once;
+    spec.preemptible = preemptible;
     spec.deadline = deadline.map(crate::Millis);
     spec.class = class;
     spec.require.extend(require);
@@ -420,6 +444,10 @@ fn end(word: &str) -> Result<End, Box<dyn Error>> {
         "declined" => End::Declined {
             reason: "stopping".into(),
         },
+        "stopped" => End::Interrupted {
+            cause: Interruption::EndedByAgent,
+            reason: "it was told to".into(),
+        },
         "interrupted" => End::Interrupted {
             cause: Interruption::AgentDied,
             reason: "the agent was restarted".into(),
@@ -443,6 +471,7 @@ fn event_words(event: &Event) -> String {
         Event::TaskAssigned { fence, agent, .. } => format!("{fence} assigned to {agent}"),
         Event::TaskRequeued { task } => format!("{task} queued again"),
         Event::CancelRequested { fence, agent, .. } => format!("{agent} has to end {fence}"),
+        Event::Preempted { fence, agent, by } => format!("{agent} has to end {fence} for {by}"),
         Event::TaskEnded { task, state } => format!("{task} ended: {}", state.as_str()),
         Event::AttemptEnded { fence, agent } => format!("{fence} left {agent}"),
         Event::AgentRegistered { agent } => format!("{agent} registered"),

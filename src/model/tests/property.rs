@@ -13,9 +13,10 @@ use super::world::{
 };
 use crate::{
     AddRule, AgentProtocol, Agents, Applied, Assignment, Attachment, BlobRef, Class, Command,
-    DrainAgent, End, Entry, Event, Generation, Hardware, Interruption, Millis, Namespace, Op,
-    Outcome, Retention, RuleAction, RuleId, Scope, SetBackend, SetNamespace, SetPolicy, Stamped,
-    State, StateVersion, Supply, SystemCommand, TaskId, TaskSpec, Timestamp, invariant,
+    DrainAgent, End, Entry, Epoch, Event, Generation, Hardware, Interruption, Millis, Namespace,
+    Op, Outcome, Preemption, Retention, RuleAction, RuleId, Scope, SetBackend, SetNamespace,
+    SetPolicy, Stamped, State, StateVersion, Supply, SystemCommand, TaskId, TaskSpec, Timestamp,
+    Victim, invariant,
 };
 
 const AGENTS: [&str; 3] = ["a1", "a2", "a3"];
@@ -78,6 +79,7 @@ fn wishes() -> impl Strategy<Value = TaskSpec> {
                 (spec.hardware, spec.memory_mib) = (hardware, memory_mib);
             }
             spec.at_most_once = once;
+            spec.preemptible = !once;
             spec.retries = if once { 0 } else { retries };
             spec.deadline = deadline.map(crate::Millis);
             let require = require.iter().filter_map(|text| text.parse().ok());
@@ -109,7 +111,7 @@ fn file() -> impl Strategy<Value = Option<BlobRef>> {
 /// An agent that registers, now and then with other slots or in another zone.
 fn registration(inc: impl Strategy<Value = u8>) -> impl Strategy<Value = Op> {
     let zone = prop::sample::select(&["a", "b"][..]);
-    let protocol = (1..3u32).prop_map(AgentProtocol);
+    let protocol = (1..5u32).prop_map(AgentProtocol);
     let supply = prop::option::weighted(0.8, (1..3u32, 1..4u64, 0..4usize));
     let registration = (agent(), 1..4u32, inc, zone, protocol, supply);
     registration.prop_map(|(agent, slots, inc, zone, protocol, supply)| {
@@ -214,6 +216,24 @@ fn small(n: u64) -> Retention {
     }
 }
 
+/// Of one or two victims, which are found by how far back they were assigned.
+fn preemption(index: u64) -> impl Strategy<Value = Op> {
+    let victim = (1..12u64, 0..6u64).prop_map(move |(task, back)| Victim {
+        task: TaskId(task),
+        epoch: Epoch(index.saturating_sub(back)),
+    });
+    let victims = prop::collection::vec(victim, 1..3);
+    (1..12u64, agent(), 1..3u8, victims).prop_map(|(task, agent, inc, victims)| {
+        let placement = placement_on(agent, inc);
+        let task = TaskId(task);
+        let assignment = Assignment { task, placement };
+        Op::System(SystemCommand::Preempt(Preemption {
+            victims,
+            assignment,
+        }))
+    })
+}
+
 /// Few tasks, agents and epochs, so that operations meet: `epoch` counts back from the index.
 fn op(index: u64) -> impl Strategy<Value = Op> {
     let task = 1..12u64;
@@ -230,6 +250,7 @@ fn op(index: u64) -> impl Strategy<Value = Op> {
             let placement = placement_on(agent, inc);
             Op::System(SystemCommand::Assign(Assignment { task: TaskId(task), placement }))
         }),
+        3 => preemption(index),
         5 => (task.clone(), 0..8u64, agent(), end(), file()).prop_map(
             move |(task, back, agent, end, stdout)| {
                 let mut outcome = Outcome::bare(end);

@@ -6,14 +6,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hint::black_box;
 use std::sync::Arc;
 
-use criterion::{Criterion, criterion_group, criterion_main};
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, Criterion, criterion_group, criterion_main};
 use model::{
-    AddRule, AgentId, AgentProfile, AgentProtocol, Agents, Command, Entry, Generation, Incarnation,
-    Kind, Load, Magnitude, Namespace, Op, Presence, Principal, Role, RuleAction, Sample, Scope,
-    SetPolicy, Stamped, State, StateVersion, Strategy, Submit, Supply, SystemCommand, TaskSpec,
-    Timestamp, Twentieths, Work,
+    AddRule, AgentId, AgentProfile, AgentProtocol, Agents, Class, Command, Entry, Generation,
+    Incarnation, Kind, Load, Magnitude, Namespace, Op, Presence, Principal, Role, RuleAction,
+    Sample, Scope, SetPolicy, Stamped, State, StateVersion, Strategy, Submit, Supply,
+    SystemCommand, TaskSpec, Timestamp, Twentieths, Work,
 };
-use scheduler::{AgentView, Budget, Fleet, Plan, Round, plan, waits};
+use scheduler::{AgentView, Budget, Fleet, PATIENCE, Plan, Round, plan, waits};
 
 const AGENTS: u32 = 1_000;
 const SLOTS: u32 = 4;
@@ -111,6 +112,10 @@ fn task(number: usize, shape: &Shape) -> Op {
 }
 
 fn queued(shape: &Shape) -> State {
+    queue_up(agents(), shape)
+}
+
+fn agents() -> State {
     let mut state = State::default();
     let found = SystemCommand::Found {
         cluster_id: "bench".into(),
@@ -120,6 +125,10 @@ fn queued(shape: &Shape) -> State {
     let raise = SystemCommand::RaiseVersion { to };
     apply(&mut state, vec![Op::System(found), Op::System(raise)]);
     apply(&mut state, (0..AGENTS).map(agent).collect());
+    state
+}
+
+fn queue_up(mut state: State, shape: &Shape) -> State {
     let tasks: Vec<usize> = (0..QUEUED).collect();
     for some in tasks.chunks(1_000) {
         let ops = some.iter().map(|number| task(*number, shape));
@@ -155,17 +164,48 @@ fn fleet(state: &State) -> Fleet {
     }
 }
 
+/// All slots are taken by what yields to what waits.
+fn full_of_what_yields(shape: &Shape) -> State {
+    let mut state = agents();
+    let yields = |number| {
+        let mut op = task(number, &self::shape(5, 4, 0));
+        if let Op::Client {
+            command: Command::SubmitTask(submit),
+            ..
+        } = &mut op
+        {
+            (submit.spec.class, submit.spec.preemptible) = (Some(Class::Batch), true);
+        }
+        op
+    };
+    let slots = (AGENTS * SLOTS) as usize;
+    for first in (0..slots).step_by(DECISIONS) {
+        apply(
+            &mut state,
+            (first..slots.min(first + DECISIONS)).map(yields).collect(),
+        );
+        let assignments = planned(&state, &fleet(&state), NOW).assignments.into_iter();
+        let ops = assignments.map(|it| Op::System(SystemCommand::Assign(it)));
+        apply(&mut state, ops.collect());
+    }
+    queue_up(state, shape)
+}
+
 fn round(state: &State, fleet: &Fleet) -> Plan {
+    let plan = planned(state, fleet, NOW);
+    assert_eq!(plan.assignments.len(), DECISIONS);
+    plan
+}
+
+fn planned(state: &State, fleet: &Fleet, now: Timestamp) -> Plan {
     let taken = BTreeSet::new();
     let round = Round {
-        now: NOW,
+        now,
         taken: &taken,
         max: DECISIONS,
         after: None,
     };
-    let plan = plan(black_box(state), fleet, round);
-    assert_eq!(plan.assignments.len(), DECISIONS);
-    plan
+    plan(black_box(state), fleet, round)
 }
 
 /// Of each namespace some agents are preferred, one is excluded, and one takes one task at a time: a hundred rules and some.
@@ -264,6 +304,7 @@ fn rounds(criterion: &mut Criterion) {
             bencher.iter(|| round(&state, &fleet));
         });
     }
+    preemptions(&mut group);
     let state = queued(&shapes[0].1);
     group.bench_function("floor: a look at each agent for each", |bencher| {
         bencher.iter(|| {
@@ -274,6 +315,24 @@ fn rounds(criterion: &mut Criterion) {
         });
     });
     group.finish();
+}
+
+fn preemptions(group: &mut BenchmarkGroup<'_, WallTime>) {
+    let shapes = [
+        ("64 preemptions for 1000 tenants", shape(50, 20, 0)),
+        (
+            "64 preemptions for 1000 tenants, 50 requirements",
+            shape(50, 20, 50),
+        ),
+    ];
+    let now = NOW.plus(PATIENCE);
+    for (name, shape) in &shapes {
+        let state = full_of_what_yields(shape);
+        let fleet = fleet(&state);
+        group.bench_function(*name, |bencher| {
+            bencher.iter(|| assert!(planned(&state, &fleet, now).preemptions.len() >= 32));
+        });
+    }
 }
 
 criterion_group!(benches, rounds);

@@ -16,7 +16,7 @@ use crate::rotation::Rotations;
 use crate::score;
 
 /// The winner and the runners-up that a trace names; the rest are not told apart.
-const PLACES: usize = 3;
+pub(super) const PLACES: usize = 3;
 
 impl Planner<'_> {
     /// The best agent for a task, whose room it then takes.
@@ -35,14 +35,14 @@ impl Planner<'_> {
         let waits = asker.task.filter(|_| !self.machines.hot().is_empty());
         let waits = waits.and_then(|id| self.state.task(id));
         of.is_overdue = waits.is_some_and(|task| health::is_overdue(task, self.now));
-        if of.strategy() == Strategy::Adaptive {
+        if of.strategy == Strategy::Adaptive {
             of.work = self.number_of_work(spec.work());
         }
         let trace = self.decided(spec, &of, asker)?;
         let number = self.number_of(&trace.winner.agent)?;
         let incarnation = self.candidates[number].agent.profile.incarnation;
         self.count_restraint(number, spec, &of, asker);
-        self.take(number, spec, of.strategy());
+        self.take(number, spec, of.strategy);
         self.count(&spec.namespace);
         Some(Placement {
             agent: trace.winner.agent.clone(),
@@ -78,7 +78,7 @@ impl Planner<'_> {
         let mut scored = best.into_iter().map(|number| {
             let candidate = &self.candidates[number];
             let agent = &candidate.agent.profile.id;
-            let turn = self.rotations.until(of.strategy(), agent);
+            let turn = self.rotations.until(of.strategy, agent);
             candidate.measure(of, turn).scored(of.formula, agent)
         });
         // Those that get no work at all, then those that fit not this: no reason is in both.
@@ -95,7 +95,7 @@ impl Planner<'_> {
 
     /// The winner and the runners-up of those that fit, which are given in the order of their ranking.
     fn first_of(&self, ranked: impl Iterator<Item = usize>, of: &For<'_>, seed: u64) -> Vec<usize> {
-        match of.strategy() {
+        match of.strategy {
             Strategy::IpHash | Strategy::Spread => {
                 let ranks = ranked.map(|it| self.candidates[it].rank_for(of, it));
                 let mut first = BTreeSet::new();
@@ -204,13 +204,13 @@ impl Planner<'_> {
         Some(self.works.len() - 1)
     }
 
-    fn number_of(&self, agent: &AgentId) -> Option<usize> {
+    pub(super) fn number_of(&self, agent: &AgentId) -> Option<usize> {
         let found = |candidate: &Candidate<'_>| candidate.agent.profile.id.cmp(agent);
         self.candidates.binary_search_by(found).ok()
     }
 
     /// One place at an agent, at its model, and of what else it has: every ranking is told.
-    fn take(&mut self, number: usize, spec: &TaskSpec, strategy: Strategy) {
+    pub(super) fn take(&mut self, number: usize, spec: &TaskSpec, strategy: Strategy) {
         let candidate = &mut self.candidates[number];
         let closes = candidate.room.taken.saturating_add(1) >= candidate.room.capacity;
         let left = self.rankings.leave(candidate, (number, closes));

@@ -187,7 +187,10 @@ fn preferred_agents_are_taken_first_whatever_the_strategy_while_they_have_a_free
         // The numbers say so.
         let trace = &assignments[0].placement.trace;
         let formula = formula_of(trace.policy_version).unwrap();
-        assert_eq!((formula.strategy, formula.prefers), (strategy, true));
+        assert_eq!(
+            (formula.way, formula.prefers),
+            (crate::Way::Strategy(strategy), true)
+        );
         assert_eq!(trace.winner.terms[0], 0);
         assert!(
             trace.runners_up.iter().all(|it| it.terms[0] == 1_000),

@@ -6,7 +6,7 @@ use model::{Kind, Scope, Scored, SetPolicy, Strategy};
 use proptest::prelude::*;
 
 use super::*;
-use crate::score::formula;
+use crate::score::{Way, formula, preemption};
 use crate::{Planner, formula_of};
 
 pub(super) fn said(strategy: Strategy, scope: Scope) -> Op {
@@ -410,10 +410,15 @@ fn each_formula_is_known_by_its_version_and_no_two_have_the_same() {
         .map(|(it, prefers)| formula(it, prefers).version)
         .collect();
     assert_eq!(versions.len(), 2 * Strategy::ALL.len());
+    assert!(!versions.contains(&preemption().version));
+    assert_eq!(formula_of(preemption().version), Some(preemption()));
     for (strategy, prefers) in all() {
         let found = formula(strategy, prefers);
         assert_eq!(formula_of(found.version), Some(found));
-        assert_eq!((found.strategy, found.prefers), (strategy, prefers));
+        assert_eq!(
+            (found.way, found.prefers),
+            (Way::Strategy(strategy), prefers)
+        );
     }
     assert_eq!(formula_of(0), None);
 }
@@ -490,7 +495,7 @@ proptest! {
         // What is left fits nobody with room.
         prop_assert_eq!(it.round().len(), 0);
         for (agent, (slots, _, prefetch, _)) in it.state.agents().zip(&agents) {
-            prop_assert!(it.state.busy(&agent.profile.id) <= slots + prefetch);
+            prop_assert!(it.state.slots_taken(&agent.profile.id) <= slots + prefetch);
         }
     }
 }

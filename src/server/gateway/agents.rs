@@ -148,7 +148,7 @@ impl Gateway {
             connected: session.is_some(),
             cordon: agent.cordon.as_ref().map(v1::Cordon::from),
             supply: profile.supply.as_ref().map(v1::Supply::from),
-            taken: state.taken(&profile.id).map(v1::Taken::from),
+            taken: state.gone(&profile.id).map(|gone| v1::Taken::from(&*gone)),
             health: None,
             hot: false,
         }

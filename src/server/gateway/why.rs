@@ -145,9 +145,7 @@ fn explanation(task: &Task, shown: v1::Task, explained: Explanation) -> v1::WhyR
             .iter()
             .map(|verdict| standing(verdict, explained.formula))
             .collect(),
-        strategy: decided_by
-            .map(|it| it.strategy.to_string())
-            .unwrap_or_default(),
+        strategy: decided_by.map(|it| it.way.to_string()).unwrap_or_default(),
         strategy_now: strategy_now.map(|it| it.to_string()).unwrap_or_default(),
         likely_wait_ms: explained.wait.map(|wait| wait.millis.0),
         likely_wait_is_guess: explained.wait.is_some_and(|wait| wait.is_rough),

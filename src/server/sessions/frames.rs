@@ -111,12 +111,14 @@ fn body_of(message: Message) -> Body {
             fence,
             attempt,
             gpus,
+            after,
             spec,
         } => Body::Assign(v1::Assign {
             fence: Some(fence.into()),
             spec: Some(Box::new(v1::TaskSpec::from(&*spec))),
             attempt,
             gpus: gpus.iter().map(|place| u32::from(*place)).collect(),
+            after: after.into_iter().map(v1::Fence::from).collect(),
         }),
         Message::Cancel {
             fence,
@@ -142,6 +144,7 @@ fn cause_of(cause: Cause) -> v1::CancelCause {
         Cause::Stale => v1::CancelCause::Stale,
         Cause::Recalled => v1::CancelCause::Recalled,
         Cause::Evicted => v1::CancelCause::Evicted,
+        Cause::Preempted => v1::CancelCause::Preempted,
     }
 }
 

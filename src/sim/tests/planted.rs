@@ -41,6 +41,8 @@ fn brought_out_by(mutant: Mutant) -> Fault {
         Mutant::ClassIgnored | Mutant::ShareIgnored => Fault::Crowd,
         Mutant::RemovalUnchecked => Fault::RemoveTooMany,
         Mutant::SampleUntold
+        | Mutant::PreemptsItsEqual
+        | Mutant::VictimNotAwaited
         | Mutant::EventsDropped
         | Mutant::ApplyOutOfOrder
         | Mutant::ArchiveLosesTasks

@@ -32,6 +32,12 @@ pub fn event(event: &Event, (index, n): (u64, u32), wall: Timestamp) -> v1::Even
             shown.agent = agent.to_string();
             shown.reason.clone_from(reason);
         }
+        Event::Preempted { fence, agent, by } => {
+            shown.task = Some(fence.task.0);
+            shown.epoch = Some(fence.epoch.0);
+            shown.agent = agent.to_string();
+            shown.reason = format!("task {by} has got its place");
+        }
         Event::TaskEnded { task, state: ended } => {
             shown.task = Some(task.0);
             shown.state = state(*ended).into();
@@ -60,6 +66,7 @@ fn name(event: &Event) -> &'static str {
         Event::TaskAssigned { .. } => "task_assigned",
         Event::TaskRequeued { .. } => "task_requeued",
         Event::CancelRequested { .. } => "cancel_requested",
+        Event::Preempted { .. } => "task_preempted",
         Event::TaskEnded { .. } => "task_ended",
         Event::AttemptEnded { .. } => "attempt_ended",
         Event::AgentRegistered { .. } => "agent_registered",

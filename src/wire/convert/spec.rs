@@ -48,6 +48,7 @@ impl From<&model::TaskSpec> for v1::TaskSpec {
             gpus: spec.hardware.gpus,
             vram_mib: spec.hardware.vram_mib,
             prefer: spec.prefer.iter().map(Expression::to_string).collect(),
+            preemptible: spec.preemptible,
         }
     }
 }
@@ -134,6 +135,7 @@ impl TryFrom<v1::TaskSpec> for model::TaskSpec {
             labels: labels_in(spec.labels)?,
             require,
             prefer: require_in(&spec.prefer)?.into(),
+            preemptible: spec.preemptible,
             timeout: nonzero(spec.timeout_ms).map(Millis),
             deadline: nonzero(spec.deadline_ms).map(Millis),
             retries: spec.retries.unwrap_or(read.retries),

@@ -17,6 +17,7 @@ fn assign(n: u64) -> Said {
         fence: fence(n),
         number: 1,
         gpus: model::Gpus::new(),
+        after: Vec::new(),
         spec: spec(),
     }
 }

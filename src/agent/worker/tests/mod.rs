@@ -2,11 +2,12 @@
 //!
 //! [`Bench`] plays everything around it: it hands in inputs at a time of its choosing and returns
 //! the effects. [`starting`] is about what may begin, [`leaders`] about whom it obeys and for how
-//! long, [`reporting`] about verdicts, [`ending`] about cancels and stops, and [`random`] holds
+//! long, [`preempting`] about who gets the place of others, [`reporting`] about verdicts, [`ending`] about cancels and stops, and [`random`] holds
 //! thousands of random lives against the rules that must always be true.
 
 mod ending;
 mod leaders;
+mod preempting;
 mod random;
 mod reporting;
 mod starting;
@@ -159,7 +160,20 @@ impl Bench {
             fence: fence(n),
             number: 1,
             gpus: model::Gpus::new(),
+            after: Vec::new(),
             spec,
+        };
+        self.say(C1, said)
+    }
+
+    /// In place of others.
+    fn assign_after(&mut self, n: u64, after: &[u64]) -> Vec<Effect> {
+        let said = Said::Assign {
+            fence: fence(n),
+            number: 1,
+            gpus: model::Gpus::new(),
+            after: after.iter().copied().map(fence).collect(),
+            spec: spec(),
         };
         self.say(C1, said)
     }

@@ -31,6 +31,11 @@ struct Judge {
     settled: BTreeSet<Fence>,
     /// In this life, and how urgently each was told to end.
     running: BTreeMap<Fence, Urgency>,
+    /// The worker hears just now that this one ended, or knows it.
+    ended: Option<Fence>,
+    /// In this life, with what has to end before it begins.
+    assigned: BTreeSet<Fence>,
+    after: BTreeMap<Fence, Vec<Fence>>,
     /// In all lives.
     ever_started: BTreeSet<Fence>,
     leader: Option<SessionId>,
@@ -55,6 +60,15 @@ impl Judge {
                 Effect::Begin { fence, .. } => {
                     assert!(self.holds(now), "began without a lease");
                     assert!(!self.begun.contains(fence), "began {fence} twice");
+                    let after = self.after.get(fence).into_iter().flatten();
+                    let ended = |it: &Fence| {
+                        let runs = self.running.contains_key(it) && self.ended != Some(*it);
+                        !runs && !self.beginning.contains(it)
+                    };
+                    assert!(
+                        after.copied().all(|it| ended(&it)),
+                        "began {fence} too early"
+                    );
                     assert!(self.beginning.insert(*fence));
                 }
                 Effect::Start(attempt) => {
@@ -159,21 +173,23 @@ impl Life {
         let leader = self.judge.leader;
         let fence = fence(n % TASKS);
         match what {
-            0..=3 => self.say(
-                leader.unwrap_or(C1),
-                Said::Assign {
+            0..=3 => {
+                let said = Said::Assign {
                     fence,
                     number: 1,
                     gpus: model::Gpus::new(),
+                    after: self.after(fence, n),
                     spec: spec(),
-                },
-            ),
+                };
+                self.say(leader.unwrap_or(C1), said);
+            }
             4 | 5 => {
-                let said = match (what, n / TASKS % 2) {
+                let said = match (what, n / TASKS % 3) {
                     (4, 0) => Said::Cancel { fence },
-                    (4, _) => Said::Evict { fence },
+                    (4, 1) => Said::Evict { fence },
                     (_, 0) => Said::Stale { fence },
-                    (_, _) => Said::Recall { fence },
+                    (_, 1) => Said::Recall { fence },
+                    _ => Said::Preempt { fence },
                 };
                 self.say(leader.unwrap_or(C2), said);
             }
@@ -206,6 +222,7 @@ impl Life {
                         Exit::Stopped
                     };
                     let ended = super::ended(exit);
+                    self.judge.ended = Some(fence);
                     self.tell(Input::Ended { fence, ended });
                     self.judge.running.remove(&fence);
                 }
@@ -219,6 +236,21 @@ impl Life {
                 self.tell(Input::Tick);
             }
         }
+    }
+
+    /// Some get the place of another, which has to end first; of the first time that it is said this holds.
+    fn after(&mut self, fence: Fence, n: u64) -> Vec<Fence> {
+        let victim = super::fence(n / TASKS % TASKS);
+        let is_new = self.judge.leader.is_some() && !self.judge.assigned.contains(&fence);
+        let after = match (n / TASKS / TASKS).is_multiple_of(2) && victim < fence {
+            true => vec![victim],
+            false => Vec::new(),
+        };
+        if is_new {
+            self.judge.assigned.insert(fence);
+            self.judge.after.insert(fence, after.clone());
+        }
+        after
     }
 
     fn renewed(&mut self, n: u64) {
@@ -260,6 +292,8 @@ impl Life {
         judge.beginning.clear();
         judge.recording.clear();
         judge.running.clear();
+        judge.assigned.clear();
+        judge.after.clear();
         judge.sent.clear();
         judge.until = None;
         judge.leader = None;

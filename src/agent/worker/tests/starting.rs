@@ -170,6 +170,7 @@ fn the_same_task_starts_again_under_another_epoch() {
         fence: again,
         number: 2,
         gpus: model::Gpus::new(),
+        after: Vec::new(),
         spec: super::spec(),
     };
     let effects = bench.say(C1, said);
