@@ -373,13 +373,17 @@ async fn what_a_process_leaves_running_is_ended_with_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_left_the_group_is_dead_before_the_end_is_told() {
     let bench = bench();
+    let seen = bench.dir.path().join("seen");
     // Several that left it, some of them below another; the shell waits until they are up.
-    let mut run = bench.start(sh(
+    let mut run = bench.start(sh(&format!(
         "setsid sh -c 'setsid sleep 1000 & sleep 1000 & echo up > done; wait' & \
-         while [ ! -s done ]; do sleep 0.01; done; echo on; exec sleep 0.2",
-    ));
+             while [ ! -s done ]; do sleep 0.01; done; echo on; \
+             while [ ! -e '{0}' ]; do sleep 0.01; done",
+        seen.display()
+    )));
     run.written(3).await;
     assert!(bench.alive(run.fence).len() >= 4);
+    std::fs::write(&seen, "").unwrap();
     assert_eq!(run.end().await, Exit::Exited(0));
     assert_eq!(bench.alive(run.fence), Vec::<i32>::new());
 }
