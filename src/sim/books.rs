@@ -180,6 +180,11 @@ impl Books {
         let made = entry.events.iter().filter(made).count();
         self.shares.by_hand.read(made, entry.ops);
         let mut told: Vec<Option<&Op>> = entry.ops.iter().map(Some).collect();
+        // Some were refused, and which of them is not told.
+        let asked = entry.ops.iter().filter_map(settings_of).count();
+        let set = |event: &&Event| matches!(event, Event::NamespaceSet { .. });
+        let set = entry.events.iter().filter(set).count();
+        self.shares.blind |= set > 0 && asked > set;
         if !self.shares.blind {
             self.shares.read(entry);
         }
