@@ -241,7 +241,7 @@ impl State {
         let age = tally.map_or(0, |tally| tally.average_age(now));
         let reserved = account.expects(age);
         account.reserve(reserved, class, now);
-        self.accounts.put(tenant, account);
+        self.accounts.put_often(tenant, account);
         reserved
     }
 
@@ -258,7 +258,7 @@ impl State {
         }
         let mut account = self.account(&tenant, now);
         account.settle(attempt.reserved, took, now);
-        self.accounts.put(tenant, account);
+        self.accounts.put_often(tenant, account);
     }
 
     fn account(&mut self, tenant: &Tenant, now: Timestamp) -> Account {

@@ -480,6 +480,7 @@ impl State {
     }
 
     pub(crate) fn keep_hash(&mut self) {
+        self.accounts.take_digests();
         if self.meta.last_applied.is_multiple_of(HASH_EVERY) {
             self.hash_at = (self.meta.last_applied, self.hash());
         }

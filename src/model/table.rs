@@ -15,7 +15,8 @@ use crate::hash::{RecordDigest, Sum, digest};
 #[derive(Debug)]
 struct Row<V> {
     value: Arc<V>,
-    digest: RecordDigest,
+    /// `None`: it is taken when the entry has been applied.
+    digest: Option<RecordDigest>,
 }
 
 /// Not derived: that would ask for `V: Clone`, which sharing exists to avoid.
@@ -34,6 +35,8 @@ pub struct Table<K: Ord + Clone, V> {
     name: &'static str,
     rows: OrdMap<K, Row<V>>,
     sum: Sum,
+    /// Rows without a digest, and perhaps some that have one again, or are gone.
+    undigested: Vec<K>,
 }
 
 impl<K: Ord + Clone + Serialize, V: Serialize> Table<K, V> {
@@ -42,6 +45,7 @@ impl<K: Ord + Clone + Serialize, V: Serialize> Table<K, V> {
             name,
             rows: OrdMap::new(),
             sum: Sum::default(),
+            undigested: Vec::new(),
         }
     }
 
@@ -63,14 +67,46 @@ impl<K: Ord + Clone + Serialize, V: Serialize> Table<K, V> {
         if !mutant::is(Mutant::HashForgotten) {
             self.sum.add(digest);
         }
-        if let Some(old) = self.rows.insert(key, Row { value, digest }) {
-            self.sum.remove(old.digest);
+        let digest = Some(digest);
+        let old = self.rows.insert(key, Row { value, digest });
+        self.forget(old.as_ref());
+    }
+
+    /// The same of a record that one entry may write many times: its digest is taken by [`Table::take_digests`], once.
+    pub fn put_often(&mut self, key: K, value: V) {
+        let row = Row {
+            value: Arc::new(value),
+            digest: None,
+        };
+        let old = self.rows.insert(key.clone(), row);
+        self.forget(old.as_ref());
+        if old.is_none_or(|old| old.digest.is_some()) {
+            self.undigested.push(key);
+        }
+    }
+
+    /// At the end of each entry.
+    pub fn take_digests(&mut self) {
+        for key in std::mem::take(&mut self.undigested) {
+            if let Some(row) = self.rows.get_mut(&key)
+                && row.digest.is_none()
+            {
+                let digest = digest(self.name, &key, &*row.value);
+                row.digest = Some(digest);
+                self.sum.add(digest);
+            }
+        }
+    }
+
+    fn forget(&mut self, old: Option<&Row<V>>) {
+        if let Some(digest) = old.and_then(|old| old.digest) {
+            self.sum.remove(digest);
         }
     }
 
     pub fn remove(&mut self, key: &K) -> Option<Arc<V>> {
         let old = self.rows.remove(key)?;
-        self.sum.remove(old.digest);
+        self.forget(Some(&old));
         Some(old.value)
     }
 
