@@ -45,12 +45,8 @@ impl State {
         let victims = victims.map(|it| self.victim(it, &winner, &assignment.placement));
         let victims: Vec<Task> = victims.collect::<Result<_, _>>()?;
         let gpus = self.admit(&winner, &assignment.placement, &victims, step)?;
-        // Who waits for one of them waits no more, and what yields to that yields to who got its place.
-        let own: BTreeSet<TaskId> = told.iter().map(|victim| victim.task).collect();
-        let inherited = self.yielding(on).filter(|(_, by)| own.contains(by));
-        let inherited: Vec<TaskId> = inherited.map(|(task, _)| task).collect();
-        for task in inherited.into_iter().chain(own) {
-            self.write_yielding(task, id, step);
+        for victim in told {
+            self.write_yielding(victim.task, id, step);
         }
         let generation = self.meta.generation;
         let preempted = victims.iter().filter_map(|task| {
@@ -107,6 +103,9 @@ impl State {
         }
         if attempt.preempted_by.is_some() || cancel.is_some() {
             return Err(stale("is being ended already"));
+        }
+        if self.yielding_to(&attempt.agent, id).next().is_some() {
+            return Err(stale("waits for the place of another itself"));
         }
         if !self.specs.get(&id).is_some_and(|spec| spec.preemptible) {
             return Err(stale("may not be preempted"));

@@ -124,25 +124,23 @@ fn its_place_is_not_free_where_who_was_to_have_it_is_gone_first() {
     world.assign(high, "a1").unwrap();
 }
 
+/// What it holds is still another's.
 #[test]
-fn who_gets_the_place_of_one_that_waits_for_a_place_waits_for_that_as_well() {
+fn who_waits_for_a_place_itself_does_not_yield_before_it_has_it() {
     let mut world = World::today();
     world.register(machine(1)).unwrap();
     let low = world.begun(asking(Class::Scavenger, 3, 0));
     let middle = world.queued(asking(Class::Batch, 3, 0));
     world.preempt(middle, &[low]).unwrap();
     let high = world.queued(asking(Class::Critical, 3, 0));
-    world.preempt(high, &[middle]).unwrap();
-    assert_eq!(world.yielding_to(high), [low, middle]);
-    assert_eq!(world.yielding_to(middle), []);
-    // It never began, and says so at once: there is still the first.
-    world.gave_up(middle);
-    assert_eq!(world.yielding_to(high), [low]);
-    let other = world.queued(asking(Class::Batch, 2, 0));
-    let refused = world.assign(other, "a1").unwrap_err().to_string();
-    assert!(refused.contains("taken by others"), "{refused}");
+    let refused = world.preempt(high, &[middle]).unwrap_err().to_string();
+    assert!(
+        refused.contains("waits for the place of another"),
+        "{refused}"
+    );
     world.gave_up(low);
-    assert_eq!(world.yielding_to(high), []);
+    world.preempt(high, &[middle]).unwrap();
+    assert_eq!(world.yielding_to(high), [middle]);
 }
 
 #[test]
@@ -275,10 +273,9 @@ proptest! {
             if matches!(step.0, 8..13) && matches!(reply, Some(Err(_))) {
                 prop_assert_eq!(world.tasks(), before, "refused, and something is done");
             }
-            let winner = world.tasks().into_iter().find(|task| {
-                let live = task.live();
-                matches!(step.0, 8..13) && live.is_some_and(|live| live.epoch.0 == world.index)
-            });
+            // Also who is assigned as any other is told to wait, where something still yields to it.
+            let begun = |task: &crate::Task| task.live().is_some_and(|live| live.epoch.0 == world.index);
+            let winner = world.tasks().into_iter().find(begun);
             if let Some(winner) = winner {
                 let id = winner.id.0;
                 let waits = world.yielding_to(id).into_iter();

@@ -416,7 +416,10 @@ fn preemptible<'a>(
             task: *id,
         })
     });
-    let its = lower.filter(|it| it.attempt.incarnation == agent.profile.incarnation);
+    let its = lower.filter(|it| {
+        let waits = state.yielding_to(&agent.profile.id, it.task).next();
+        it.attempt.incarnation == agent.profile.incarnation && waits.is_none()
+    });
     let mut its: Vec<Preemptible<'_>> = its.collect();
     if its.len() > LOOKED_AT {
         its.retain(|it| it.amount(lacking) > 0);
