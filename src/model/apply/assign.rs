@@ -11,7 +11,7 @@ use crate::apply::{Outcome, Step};
 use crate::backend::Asking;
 use crate::command::{Assignment, Placement, Reply};
 use crate::event::Event;
-use crate::id::{Epoch, Fence};
+use crate::id::{AgentId, Epoch, Fence};
 use crate::limit;
 use crate::mix::Mix;
 use crate::rejected::Rejected;
@@ -58,13 +58,7 @@ impl State {
         assignable(task, step)?;
         let agent = self.agents.get(&placement.agent);
         let agent = agent.ok_or_else(|| Rejected::NoSuchAgent(placement.agent.clone()))?;
-        self.accepts(
-            agent,
-            task,
-            placement,
-            self.held_without(agent, leaving),
-            step.now,
-        )
+        self.accepts(agent, task, (placement, leaving), step.now)
     }
 
     /// Gives a task its place. Writing it is the caller's.
@@ -119,28 +113,36 @@ impl State {
         });
     }
 
-    /// What an agent holds but for these.
-    fn held_without(&self, agent: &Agent, leaving: &[Task]) -> Held {
-        let id = &agent.profile.id;
-        let mut held = Held {
-            slots: self.slots_taken(id),
-            taken: self.gone(id).map(Cow::into_owned).unwrap_or_default(),
-            mix: self.mix(id).cloned().unwrap_or_default(),
-            asking: self.asking(agent),
-        };
-        for task in leaving {
-            let (Some(spec), Some(attempt)) = (self.specs.get(&task.id), task.live()) else {
-                continue;
-            };
-            held.slots = held.slots.saturating_sub(1);
-            held.taken.remove(&spec.demand(), &attempt.gpus);
-            held.mix.remove(&spec.sort());
-            let model = spec.inference.as_ref().map(|asked| &asked.model);
-            if let Some(asking) = model.and_then(|it| held.asking.get_mut(it)) {
-                *asking = asking.saturating_sub(1);
+    /// How much of its models an agent's attempts ask, but for these.
+    fn asking_without(&self, agent: &Agent, leaving: &[Task]) -> Asking {
+        let mut asking = self.asking(agent);
+        let leave = leaving.iter().filter_map(|task| self.specs.get(&task.id));
+        for inference in leave.filter_map(|spec| spec.inference.as_ref()) {
+            if let Some(count) = asking.get_mut(&inference.model) {
+                *count = count.saturating_sub(1);
             }
         }
-        held
+        asking
+    }
+
+    /// What they take of it beyond slots, but for these.
+    fn gone_without(&self, agent: &AgentId, leaving: &[Task]) -> Option<Cow<'_, Taken>> {
+        let mut gone = self.gone(agent)?;
+        for task in leaving {
+            if let (Some(spec), Some(attempt)) = (self.specs.get(&task.id), task.live()) {
+                gone.to_mut().remove(&spec.demand(), &attempt.gpus);
+            }
+        }
+        Some(gone)
+    }
+
+    /// How many of each sort it holds, but for these.
+    fn mix_without(&self, agent: &AgentId, leaving: &[Task]) -> Option<Cow<'_, Mix>> {
+        let mut mix = self.mix(agent).map(Cow::Borrowed)?;
+        for spec in leaving.iter().filter_map(|task| self.specs.get(&task.id)) {
+            mix.to_mut().remove(&spec.sort());
+        }
+        Some(mix)
     }
 
     /// Whether it may have the task, and which of its GPUs the attempt gets.
@@ -148,8 +150,7 @@ impl State {
         &self,
         agent: &Agent,
         task: &Task,
-        placement: &Placement,
-        held: Held,
+        (placement, leaving): (&Placement, &[Task]),
         now: Timestamp,
     ) -> Result<Gpus, Rejected> {
         let stale = |why: &str| Rejected::Stale(format!("agent {} {why}", placement.agent));
@@ -165,7 +166,9 @@ impl State {
             return Err(stale("has another incarnation"));
         }
         let capacity = agent.profile.slots.saturating_add(limit::PREFETCH_MAX);
-        if held.slots >= capacity && !mutant::is(Mutant::CapacityUnchecked) {
+        let left = u32::try_from(leaving.len()).unwrap_or(u32::MAX);
+        let taken = self.slots_taken(&placement.agent).saturating_sub(left);
+        if taken >= capacity && !mutant::is(Mutant::CapacityUnchecked) {
             return Err(stale("is full"));
         }
         let spec = self.specs.get(&task.id);
@@ -184,29 +187,23 @@ impl State {
         if let Some(spec) = spec
             && !mutant::is(Mutant::RulesUnchecked)
         {
-            let admitted = self.rules_admit(agent, spec, now, Some(&held.mix));
+            let mix = self.mix_without(&placement.agent, leaving);
+            let admitted = self.rules_admit(agent, spec, now, mix.as_deref());
             admitted.map_err(|reason| stale(&format!("may not have it: {reason}")))?;
         }
         let full = |reason: Reason| stale(&format!("has no room for it: {reason}"));
         if let Some(inference) = spec.and_then(|spec| spec.inference.as_ref()) {
-            let room = self.asks_room(agent, &inference.model, &held.asking);
+            let asking = self.asking_without(agent, leaving);
+            let room = self.asks_room(agent, &inference.model, &asking);
             room.map_err(full)?;
         }
-        let taken = match mutant::is(Mutant::ResourcesUnchecked) {
+        let gone = match mutant::is(Mutant::ResourcesUnchecked) {
             true => None,
-            false => Some(&held.taken),
+            false => self.gone_without(&placement.agent, leaving),
         };
         let demand = spec.map_or_else(Demand::default, TaskSpec::demand);
-        resource::room(agent.profile.supply.as_ref(), taken, &demand).map_err(full)
+        resource::room(agent.profile.supply.as_ref(), gone.as_deref(), &demand).map_err(full)
     }
-}
-
-/// What an agent has given away.
-struct Held {
-    slots: u32,
-    taken: Taken,
-    mix: Mix,
-    asking: Asking,
 }
 
 /// Whether a task may be assigned now. One entry assigns a task at most once: its epoch would not
