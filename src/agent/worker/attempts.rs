@@ -134,13 +134,7 @@ impl Attempt {
 }
 
 impl Worker {
-    pub(super) fn on_assign(
-        &mut self,
-        now: Millis,
-        fence: Fence,
-        attempt: Attempt,
-        out: &mut Vec<Effect>,
-    ) {
+    pub(super) fn on_assign(&mut self, fence: Fence, attempt: Attempt, out: &mut Vec<Effect>) {
         // Known in whatever state, or settled: it never starts a second time.
         if self.attempts.contains_key(&fence) || self.settled.contains(&fence) {
             tracing::debug!(%fence, "was assigned an attempt that is known");
@@ -153,13 +147,12 @@ impl Worker {
             return;
         }
         self.enqueue(fence);
-        if self.takes_work() {
-            self.start_waiting(now, out);
-        } else {
+        if !self.takes_work() {
             self.decline_waiting(out);
         }
     }
 
+    /// After each input: what was waited for may have come about by any of them.
     pub(super) fn start_waiting(&mut self, now: Millis, out: &mut Vec<Effect>) {
         while self.takes_work()
             && self.busy < self.nature.slots
@@ -187,27 +180,35 @@ impl Worker {
 
     /// Behind those that came before, but for one that has got the place of others: the place is not for who was sent ahead.
     fn enqueue(&mut self, fence: Fence) {
-        let has_a_place = |fence: &Fence| {
-            let attempt = self.attempts.get(fence);
-            attempt.is_some_and(|attempt| !attempt.after.is_empty())
-        };
-        let place = match has_a_place(&fence) {
-            true => self.waiting.iter().take_while(|it| has_a_place(it)).count(),
-            false => self.waiting.len(),
+        let waiting = self.waiting.iter();
+        let place = match self.has_a_place(fence) {
+            true => waiting.take_while(|it| self.has_a_place(**it)).count(),
+            false => waiting.len(),
         };
         self.waiting.insert(place, fence);
     }
 
     /// The first that waits for nothing but a slot.
     fn next_waiting(&self) -> Option<usize> {
+        let awaits =
+            |fence: &Fence| self.awaits_an_end(*fence) && !mutant::is(Mutant::VictimNotAwaited);
+        self.waiting.iter().position(|fence| !awaits(fence))
+    }
+
+    /// Whether something has not ended yet that it begins after.
+    fn awaits_an_end(&self, fence: Fence) -> bool {
         let goes_on = |fence: &Fence| {
             let attempt = self.attempts.get(fence);
-            attempt.is_some_and(Attempt::has_not_ended) && !mutant::is(Mutant::VictimNotAwaited)
+            attempt.is_some_and(Attempt::has_not_ended)
         };
-        self.waiting.iter().position(|fence| {
-            let attempt = self.attempts.get(fence);
-            attempt.is_none_or(|attempt| !attempt.after.iter().any(goes_on))
-        })
+        let attempt = self.attempts.get(&fence);
+        attempt.is_some_and(|attempt| attempt.after.iter().any(goes_on))
+    }
+
+    /// Whether it was to get the place of others.
+    fn has_a_place(&self, fence: Fence) -> bool {
+        let attempt = self.attempts.get(&fence);
+        attempt.is_some_and(|attempt| !attempt.after.is_empty())
     }
 
     /// What was to end for them has ended, and none of it had a slot to give: they would wait for whoever has one.
@@ -215,16 +216,9 @@ impl Worker {
         if self.busy < self.nature.slots {
             return;
         }
-        let goes_on = |fence: &Fence| {
-            let attempt = self.attempts.get(fence);
-            attempt.is_some_and(Attempt::has_not_ended)
-        };
-        let is_passed_over = |fence: &&Fence| {
-            let after = self.attempts.get(*fence).map(|attempt| &attempt.after);
-            after.is_some_and(|after| !after.is_empty() && !after.iter().any(goes_on))
-        };
-        let passed_over = self.waiting.iter().filter(is_passed_over);
-        for fence in passed_over.copied().collect::<Vec<Fence>>() {
+        let waiting = self.waiting.iter().copied();
+        let passed_over = waiting.filter(|it| self.has_a_place(*it) && !self.awaits_an_end(*it));
+        for fence in passed_over.collect::<Vec<Fence>>() {
             self.waiting.retain(|waiting| *waiting != fence);
             self.decline(fence, "the place that it was to get was not there", out);
         }
@@ -240,8 +234,8 @@ impl Worker {
         };
         let ending = ending.or((!lease_holds).then_some(Ending::LeaseLost));
         if let Some(ending) = ending {
-            self.record(fence, ending.before_it_ran(), out);
-            return self.free_slot(now, out);
+            self.free_slot();
+            return self.record(fence, ending.before_it_ran(), out);
         }
         let spec = Arc::clone(spec);
         attempt.phase = Phase::Running {
@@ -344,9 +338,8 @@ impl Worker {
             usage,
             blobs: Box::default(),
         };
-        // In this order: somebody may wait for this very end.
+        self.free_slot();
         self.record(fence, outcome, out);
-        self.free_slot(now, out);
     }
 
     /// Writes the verdict down; only then is it reported.
@@ -433,22 +426,13 @@ impl Worker {
         out.push(Effect::Settle { fence, fate });
     }
 
-    /// Cancelled by a person. One that never came here counts as ended before it ran, so that it
-    /// won't start if it still comes.
-    pub(super) fn on_cancel(&mut self, fence: Fence, out: &mut Vec<Effect>) {
+    /// Ends it, whether it has come here or not: one that never came counts as ended before it ran, so that it won't start if
+    /// it still comes.
+    pub(super) fn on_end(&mut self, fence: Fence, ending: Ending, out: &mut Vec<Effect>) {
         if self.attempts.contains_key(&fence) {
-            self.end_attempt(fence, Ending::Cancelled, out);
+            self.end_attempt(fence, ending, out);
         } else if !self.settled.contains(&fence) {
-            self.record(fence, Ending::Cancelled.before_it_ran(), out);
-        }
-    }
-
-    /// Another task has got its place; the same as with a cancel, where it never came here.
-    pub(super) fn on_preempt(&mut self, fence: Fence, out: &mut Vec<Effect>) {
-        if self.attempts.contains_key(&fence) {
-            self.end_attempt(fence, Ending::Preempted, out);
-        } else if !self.settled.contains(&fence) {
-            self.record(fence, Ending::Preempted.before_it_ran(), out);
+            self.record(fence, ending.before_it_ran(), out);
         }
     }
 
@@ -480,9 +464,8 @@ impl Worker {
         );
     }
 
-    fn free_slot(&mut self, now: Millis, out: &mut Vec<Effect>) {
+    fn free_slot(&mut self) {
         self.busy = self.busy.saturating_sub(1);
-        self.start_waiting(now, out);
     }
 
     pub(super) fn remember(&mut self, fence: Fence) {

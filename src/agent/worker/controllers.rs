@@ -98,14 +98,14 @@ impl Worker {
                     after,
                     phase,
                 };
-                self.on_assign(now, fence, attempt, out);
+                self.on_assign(fence, attempt, out);
             }
-            Said::Cancel { fence } => self.on_cancel(fence, out),
+            Said::Cancel { fence } => self.on_end(fence, Ending::Cancelled, out),
             Said::Stale { fence } => self.end_attempt(fence, Ending::Stale, out),
             Said::Recall { fence } => self.on_recall(fence, out),
-            Said::Preempt { fence } => self.on_preempt(fence, out),
+            Said::Preempt { fence } => self.on_end(fence, Ending::Preempted, out),
             Said::Evict { fence } => self.end_attempt(fence, Ending::Drained, out),
-            Said::Renewed { nonce } => self.on_renewed(now, nonce, out),
+            Said::Renewed { nonce } => self.on_renewed(nonce, out),
             Said::Settled { fence, disposition } => self.on_settled(fence, disposition, out),
             Said::Backends(settings) => out.push(Effect::SetBackends(settings)),
             Said::Leading | Said::Following => {}
@@ -146,12 +146,11 @@ impl Worker {
         }
     }
 
-    fn on_renewed(&mut self, now: Millis, nonce: u64, out: &mut Vec<Effect>) {
-        if self.lease.acknowledged(nonce).is_some() {
-            if let Some(until) = self.lease.until() {
-                out.push(Effect::Leased { until });
-            }
-            self.start_waiting(now, out);
+    fn on_renewed(&mut self, nonce: u64, out: &mut Vec<Effect>) {
+        if self.lease.acknowledged(nonce).is_some()
+            && let Some(until) = self.lease.until()
+        {
+            out.push(Effect::Leased { until });
         }
     }
 

@@ -155,7 +155,6 @@ impl Worker {
             Input::Tick => self.on_tick(now, out),
             Input::Stop => self.on_stop(out),
         }
-        // What did not begin may have ended, and somebody have waited for that.
         self.start_waiting(now, out);
         self.give_back_passed_over(out);
     }
