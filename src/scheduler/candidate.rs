@@ -337,10 +337,7 @@ impl<'a> Candidate<'a> {
 
     /// One more attempt, of this task.
     pub fn take(&mut self, spec: &TaskSpec) {
-        self.room.taken = self.room.taken.saturating_add(1);
-        if let Some(asked) = &spec.inference {
-            *self.asking.entry(asked.model.clone()).or_insert(0) += 1;
-        }
+        self.count(spec);
         let (supply, demand) = (self.agent.profile.supply.as_ref(), spec.demand());
         if let Ok(gpus) = model::room(supply, Some(&self.taken), &demand) {
             self.taken.add(&demand, &gpus);
@@ -348,12 +345,16 @@ impl<'a> Candidate<'a> {
         self.given.add(spec.sort());
     }
 
-    /// The same again, of one that it had.
-    pub fn keep(&mut self, spec: &TaskSpec, attempt: &Attempt) {
+    fn count(&mut self, spec: &TaskSpec) {
         self.room.taken = self.room.taken.saturating_add(1);
         if let Some(asked) = &spec.inference {
             *self.asking.entry(asked.model.clone()).or_insert(0) += 1;
         }
+    }
+
+    /// The same again, of one that it had.
+    pub fn keep(&mut self, spec: &TaskSpec, attempt: &Attempt) {
+        self.count(spec);
         self.taken.add(&spec.demand(), &attempt.gpus);
         self.held.to_mut().add(spec.sort());
     }

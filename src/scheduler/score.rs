@@ -107,6 +107,20 @@ impl Formula {
         unmet.into_iter().chain(self.others.iter().copied())
     }
 
+    /// The weighted sum of the terms, which are in thousandths.
+    fn weighted(&self, value: impl Fn(Term) -> i64) -> i64 {
+        let weighted = self.terms().map(|(term, weight)| value(term) * weight);
+        weighted.sum::<i64>() / 1_000
+    }
+
+    fn scored(&self, agent: &AgentId, value: impl Fn(Term) -> i64) -> Scored {
+        Scored {
+            agent: agent.clone(),
+            score: self.weighted(&value),
+            terms: self.terms().map(|(term, _)| value(term)).collect(),
+        }
+    }
+
     /// One that looks at no preferences.
     const fn plain(version: u32, strategy: Strategy, others: &'static [Weighted]) -> Formula {
         Formula {
@@ -231,16 +245,7 @@ impl Harm {
 
     /// As a trace shows it.
     pub fn scored(self, agent: &AgentId) -> Scored {
-        let formula = preemption();
-        let terms = formula.terms().map(|(term, _)| self.term(term));
-        let weighted = formula
-            .terms()
-            .map(|(term, weight)| self.term(term) * weight);
-        Scored {
-            agent: agent.clone(),
-            score: weighted.sum::<i64>() / 1_000,
-            terms: terms.collect(),
-        }
+        preemption().scored(agent, |term| self.term(term))
     }
 }
 
@@ -287,18 +292,12 @@ impl Measure {
 
     /// The weighted sum of the terms.
     pub fn weighted(self, formula: &Formula) -> i64 {
-        let weighted = formula.terms();
-        let weighted = weighted.map(|(term, weight)| self.term(term) * weight);
-        weighted.sum::<i64>() / 1_000
+        formula.weighted(|term| self.term(term))
     }
 
     /// The score with its terms, as a trace shows it.
     pub fn scored(self, formula: &Formula, agent: &AgentId) -> Scored {
-        Scored {
-            agent: agent.clone(),
-            score: self.weighted(formula),
-            terms: formula.terms().map(|(term, _)| self.term(term)).collect(),
-        }
+        formula.scored(agent, |term| self.term(term))
     }
 }
 

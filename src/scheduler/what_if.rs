@@ -62,18 +62,20 @@ pub fn what_if(
         max: ROUND_MAX,
         after: None,
     };
-    let planned = plan(&copy, fleet, round);
-    // It waits for a moment before it gets the place of another.
-    let later = Round {
-        now: now.plus(PATIENCE),
-        ..round
-    };
-    let mut preempting = plan(&copy, fleet, later).preemptions.into_iter();
-    let preempting = preempting.find(|it| it.assignment.task == id);
-    let mut assigned = planned.assignments.into_iter();
+    let mut assigned = plan(&copy, fleet, round).assignments.into_iter();
     let own = assigned.find(|it| it.task == id);
-    // Whoever finds room needs no place of others.
-    let preempting = preempting.filter(|_| own.is_none());
+    let preempting = match own {
+        Some(_) => None,
+        // It waits for a moment before it gets the place of another.
+        None => {
+            let later = Round {
+                now: now.plus(PATIENCE),
+                ..round
+            };
+            let mut preempting = plan(&copy, fleet, later).preemptions.into_iter();
+            preempting.find(|it| it.assignment.task == id)
+        }
+    };
     let victims = preempting.as_ref().map(|it| it.victims.clone());
     let own = own.or(preempting.map(|it| it.assignment));
     let (task, explanation) = (copy.task(id), explain(&copy, fleet, now, id));
