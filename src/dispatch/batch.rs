@@ -12,8 +12,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use model::{
-    AgentId, AgentProfile, Assignment, Command, Fence, Held, Observed, Op, Placement, Preemption,
-    Principal, QueueKey, State, StateVersion, SystemCommand, TaskId,
+    AgentId, AgentProfile, Command, Fence, Held, Observed, Op, Placement, Principal, QueueKey,
+    State, StateVersion, SystemCommand, TaskId,
 };
 use scheduler::{
     Asker, Clock, Fleet, OPS_PER_ENTRY, Placed, Planner, Reservations, Reserved, Rotations, Round,
@@ -284,44 +284,24 @@ impl Batch {
         clock: Clock,
         (ops, sent): (&mut Vec<Op>, &mut Sent),
     ) -> bool {
-        let plan = planner.round(Round {
+        let mut plan = planner.round(Round {
             now: clock.state,
             taken: &self.assigning,
             max: round_max(ops.len()),
             after: self.resume.as_ref(),
         });
+        let reached_the_end = !plan.cut;
         self.wants_plan = plan.cut;
-        self.resume = plan.resume;
-        for assignment in plan.assignments {
+        self.resume = plan.resume.take();
+        for command in plan.into_commands() {
             sent.origins.push(Origin::Leader);
-            if let Some(spec) = state.spec(assignment.task) {
-                sent.placed_on
-                    .push(Placed::of(&assignment.placement.agent, &spec));
-            }
-            sent.assigning.push(assignment.task);
-            let estimate = self.estimates.take(assignment.task);
-            let assignment = assignment.with_estimate(estimate);
-            ops.push(Op::System(SystemCommand::Assign(assignment)));
+            sent.placed_on.extend(Placed::by(state, &command));
+            let task = command.assignment().map(|it| it.task);
+            sent.assigning.extend(task);
+            let estimate = task.and_then(|it| self.estimates.take(it));
+            ops.push(Op::System(command.with_estimate(estimate)));
         }
-        for Preemption {
-            victims,
-            assignment,
-        } in plan.preemptions
-        {
-            sent.origins.push(Origin::Leader);
-            let Assignment { task, placement } = &assignment;
-            if let Some(spec) = state.spec(*task) {
-                let placed = Placed::of(&placement.agent, &spec);
-                sent.placed_on.push(placed.preempting());
-            }
-            sent.assigning.push(*task);
-            let estimate = self.estimates.take(*task);
-            ops.push(Op::System(SystemCommand::Preempt(Preemption {
-                victims,
-                assignment: assignment.with_estimate(estimate),
-            })));
-        }
-        !plan.cut
+        reached_the_end
     }
 
     /// In the queue's order; placed where there is a planner.

@@ -254,14 +254,6 @@ pub struct Assignment {
     pub placement: Placement,
 }
 
-impl Assignment {
-    #[must_use]
-    pub fn with_estimate(mut self, estimate: Option<Estimate>) -> Assignment {
-        self.placement.estimate = estimate;
-        self
-    }
-}
-
 /// A task that is queued gets the place of others that run: they are ended, and go back to the queue.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -314,6 +306,35 @@ pub enum SystemCommand {
     RaiseVersion {
         to: StateVersion,
     },
+}
+
+impl SystemCommand {
+    /// What it assigns, where there is room, or others yield.
+    pub fn assignment(&self) -> Option<&Assignment> {
+        match self {
+            SystemCommand::Assign(assignment)
+            | SystemCommand::Preempt(Preemption { assignment, .. }) => Some(assignment),
+            SystemCommand::Found { .. }
+            | SystemCommand::Observe(_)
+            | SystemCommand::ExpireLease { .. }
+            | SystemCommand::ExpireDeadline { .. }
+            | SystemCommand::ExpireDrain { .. }
+            | SystemCommand::ExpireRule { .. }
+            | SystemCommand::Retain(_)
+            | SystemCommand::RaiseVersion { .. } => None,
+        }
+    }
+
+    /// With when its task was expected to start; what assigns nothing stays as it is.
+    #[must_use]
+    pub fn with_estimate(mut self, estimate: Option<Estimate>) -> SystemCommand {
+        if let SystemCommand::Assign(assignment)
+        | SystemCommand::Preempt(Preemption { assignment, .. }) = &mut self
+        {
+            assignment.placement.estimate = estimate;
+        }
+        self
+    }
 }
 
 /// One operation of an entry.

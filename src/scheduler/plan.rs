@@ -12,12 +12,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use model::{
-    AgentId, Assignment, Namespace, Preemption, QueueKey, Reason, Requirement, State, TaskId,
-    TaskSpec, Tenant, Timestamp, Work,
+    Agent, AgentId, Assignment, Namespace, Preemption, QueueKey, Reason, Requirement, State,
+    SystemCommand, TaskId, TaskSpec, Tenant, Timestamp, Work,
 };
 
 use crate::candidate::{Candidate, Claim};
-use crate::filter;
+use crate::filter::{self, Room};
 use crate::fleet::{AgentView, Fleet};
 use crate::health::{Asked, Hold, Machines};
 use crate::kept::{Holder, kept};
@@ -69,6 +69,15 @@ pub struct Plan {
     pub cut: bool,
     /// Where the next round goes on; where there is nothing, from the start.
     pub resume: Option<QueueKey>,
+}
+
+impl Plan {
+    /// All that it decides, in the order in which it stands in an entry.
+    pub fn into_commands(self) -> impl Iterator<Item = SystemCommand> {
+        let assigned = self.assignments.into_iter().map(SystemCommand::Assign);
+        let preempted = self.preemptions.into_iter().map(SystemCommand::Preempt);
+        assigned.chain(preempted)
+    }
 }
 
 /// Assigns queued tasks, as a round of its own.
@@ -140,11 +149,7 @@ impl<'a> Planner<'a> {
             let room = filter::room(state, agent, view);
             match filter::accepts_work(agent, view, room) {
                 Ok(()) => {
-                    let known = (state, view);
-                    let rules = &planner.rules;
-                    let seen = (&planner.machines, &*planner.rotations, now);
-                    let mut candidate = Candidate::new((agent, room), known, seen, rules);
-                    candidate.kept_for = planner.kept.get(&agent.profile.id).copied();
+                    let candidate = planner.candidate((agent, room), view);
                     planner.candidates.push(candidate);
                 }
                 Err(reason) => *planner.refused.entry(reason).or_insert(0) += 1,
@@ -152,6 +157,15 @@ impl<'a> Planner<'a> {
         }
         planner.open = planner.candidates.len();
         planner
+    }
+
+    /// An agent as the round finds it.
+    fn candidate(&self, (agent, room): (&'a Agent, Room), view: &AgentView) -> Candidate<'a> {
+        let known = (self.state, view);
+        let seen = (&self.machines, &*self.rotations, self.now);
+        let mut candidate = Candidate::new((agent, room), known, seen, &self.rules);
+        candidate.kept_for = self.kept.get(&agent.profile.id).copied();
+        candidate
     }
 
     /// Whether any agent could take anything.

@@ -8,8 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use model::{
-    AgentId, Applied, Assignment, Command, Entry, Observed, Op, Preemption, Stamped, State,
-    SystemCommand, TaskId,
+    AgentId, Applied, Command, Entry, Observed, Op, Stamped, State, SystemCommand, TaskId,
 };
 
 use crate::fleet::{AgentView, Fleet};
@@ -198,10 +197,7 @@ fn seen(
 
 fn places(op: &Op) -> bool {
     match op {
-        Op::System(command) => matches!(
-            command,
-            SystemCommand::Assign(_) | SystemCommand::Preempt(_)
-        ),
+        Op::System(command) => command.assignment().is_some(),
         Op::Client { placement, .. } => placement.is_some(),
     }
 }
@@ -215,18 +211,10 @@ impl Decided {
         };
         for op in &entry.ops {
             match op {
-                Op::System(SystemCommand::Assign(Assignment { task, placement })) => {
-                    if let Some(spec) = state.spec(*task) {
-                        decided.placed.push(Placed::of(&placement.agent, &spec));
-                    }
-                    decided.tasks.insert(*task);
-                }
-                Op::System(SystemCommand::Preempt(Preemption { assignment, .. })) => {
-                    let (task, agent) = (assignment.task, &assignment.placement.agent);
-                    if let Some(spec) = state.spec(task) {
-                        decided.placed.push(Placed::of(agent, &spec).preempting());
-                    }
-                    decided.tasks.insert(task);
+                Op::System(command) => {
+                    let task = command.assignment().map(|it| it.task);
+                    decided.tasks.extend(task);
+                    decided.placed.extend(Placed::by(state, command));
                 }
                 Op::Client {
                     command: Command::SubmitTask(submit),
@@ -235,7 +223,7 @@ impl Decided {
                 } => decided
                     .placed
                     .push(Placed::of(&placement.agent, &submit.spec)),
-                Op::System(_) | Op::Client { .. } => {}
+                Op::Client { .. } => {}
             }
         }
         decided
@@ -250,11 +238,8 @@ fn compared(
     taken: &BTreeSet<TaskId>,
 ) -> Result<usize, String> {
     let is_due = |op: &&Op| match op {
-        Op::System(
-            SystemCommand::Assign(_) | SystemCommand::Preempt(_) | SystemCommand::Observe(_),
-        )
-        | Op::Client { .. } => false,
-        Op::System(_) => true,
+        Op::System(SystemCommand::Observe(_)) | Op::Client { .. } => false,
+        Op::System(command) => command.assignment().is_none(),
     };
     let before = entry.ops.iter().take_while(is_due).count();
     let plan = planner.round(Round {
@@ -264,28 +249,15 @@ fn compared(
         after: None,
     });
     let mut count = 0;
-    let mut planned = plan.assignments.into_iter();
-    let mut preempted = plan.preemptions.into_iter();
+    let cut = plan.cut;
+    let mut planned = plan.into_commands();
     let mut seed = observed.seed;
     for op in &entry.ops {
         match op {
-            Op::System(SystemCommand::Assign(recorded)) => {
-                let planned = planned.next();
+            Op::System(recorded) if let Some(assignment) = recorded.assignment() => {
                 // An estimate is a word about the decision, and no part of it.
-                let estimate = recorded.placement.estimate;
-                let planned = planned.map(|it| it.with_estimate(estimate));
-                if planned.as_ref() != Some(recorded) {
-                    return Err(format!("recorded {recorded:?}, decided again {planned:?}"));
-                }
-                count += 1;
-            }
-            Op::System(SystemCommand::Preempt(recorded)) => {
-                let planned = preempted.next();
-                let estimate = recorded.assignment.placement.estimate;
-                let planned = planned.map(|it| Preemption {
-                    assignment: it.assignment.with_estimate(estimate),
-                    ..it
-                });
+                let estimate = assignment.placement.estimate;
+                let planned = planned.next().map(|it| it.with_estimate(estimate));
                 if planned.as_ref() != Some(recorded) {
                     return Err(format!("recorded {recorded:?}, decided again {planned:?}"));
                 }
@@ -296,7 +268,7 @@ fn compared(
                 command: Command::SubmitTask(submit),
                 placement: recorded,
                 ..
-            } if !plan.cut => {
+            } if !cut => {
                 seed = seed.wrapping_add(1);
                 let asker = Asker::of_submit(principal, seed);
                 let placed = planner.place(&submit.spec, asker);
@@ -308,8 +280,8 @@ fn compared(
             Op::Client { .. } | Op::System(_) => {}
         }
     }
-    match (planned.next(), preempted.next()) {
-        (None, None) => Ok(count),
-        more => Err(format!("nothing is recorded, decided again {more:?}")),
+    match planned.next() {
+        None => Ok(count),
+        Some(more) => Err(format!("nothing is recorded, decided again {more:?}")),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use model::{AgentId, Asking, Demand, Mix, Sort, TaskSpec};
+use model::{AgentId, Asking, Demand, Mix, Sort, State, SystemCommand, TaskSpec};
 
 /// A decision on its way: its agent, for whom, and what it takes there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,10 +27,14 @@ impl Placed {
         }
     }
 
-    #[must_use]
-    pub fn preempting(mut self) -> Placed {
-        self.preempts = true;
-        self
+    /// What a command assigns takes, where its task is known.
+    pub fn by(state: &State, command: &SystemCommand) -> Option<Placed> {
+        let assignment = command.assignment()?;
+        let spec = state.spec(assignment.task)?;
+        Some(Placed {
+            preempts: matches!(command, SystemCommand::Preempt(_)),
+            ..Placed::of(&assignment.placement.agent, &spec)
+        })
     }
 }
 

@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use model::{
-    AgentId, Class, Command, Demand, Event, Fence, Namespace, Op, Preemption, SetNamespace, State,
-    StateName, StateVersion, Submit, SystemCommand, TaskId, TaskSpec,
+    AgentId, Class, Command, Demand, Event, Fence, Namespace, Op, SetNamespace, State, StateName,
+    StateVersion, Submit, SystemCommand, TaskId, TaskSpec,
 };
 
 use crate::by_hand::ByHand;
@@ -63,10 +63,7 @@ impl Plans {
                 self.young.insert(preemption.assignment.task, young);
             }
             let (task, namespace) = match op {
-                Op::System(
-                    SystemCommand::Assign(assignment)
-                    | SystemCommand::Preempt(Preemption { assignment, .. }),
-                ) => {
+                Op::System(command) if let Some(assignment) = command.assignment() => {
                     let spec = state.spec(assignment.task);
                     (
                         Some(assignment.task),
@@ -302,10 +299,7 @@ impl Shares {
                 Op::System(SystemCommand::RaiseVersion { to }) if *to >= StateVersion::SHARES => {
                     self.charged_from.get_or_insert(entry.index);
                 }
-                Op::System(
-                    SystemCommand::Assign(assignment)
-                    | SystemCommand::Preempt(Preemption { assignment, .. }),
-                ) => {
+                Op::System(command) if let Some(assignment) = command.assignment() => {
                     // If it is refused, others may go before the next plan.
                     let known = self.tasks.get(&assignment.task);
                     let assigned = entry.events.iter().any(|event| {

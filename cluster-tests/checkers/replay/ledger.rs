@@ -7,9 +7,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use model::{
-    AddRule, AgentId, AgentProfile, Command, Disposition, Event, Fence, Incarnation, Op,
-    Preemption, Rejected, Reply, SetNamespace, StateName, Submit, SystemCommand, TaskId, TaskSpec,
-    Verdict,
+    AddRule, AgentId, AgentProfile, Command, Disposition, Event, Fence, Incarnation, Op, Rejected,
+    Reply, SetNamespace, StateName, Submit, TaskId, TaskSpec, Verdict,
 };
 
 use super::Step;
@@ -147,13 +146,7 @@ impl Ledger {
                     ..
                 }),
             ) => self.accepted(*fence, step.index, book),
-            (
-                Op::System(
-                    SystemCommand::Assign(assignment)
-                    | SystemCommand::Preempt(Preemption { assignment, .. }),
-                ),
-                Err(_),
-            ) => {
+            (Op::System(command), Err(_)) if let Some(assignment) = command.assignment() => {
                 if let Some(known) = self.tasks.get_mut(&assignment.task) {
                     known.tried = true;
                 }

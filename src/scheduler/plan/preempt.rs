@@ -219,11 +219,9 @@ impl<'a> Planner<'a> {
             require: &spec.require,
             lens,
             class,
-            is_for_idle_ones: self.machines.is_for_idle_ones(&Asked {
-                rules: (&self.rules, lens.rules),
-                need: spec.need(),
-                is_plain: lens.is_plain,
-            }),
+            is_for_idle_ones: self
+                .machines
+                .is_for_idle_ones(&Asked::of((&self.rules, lens.rules), spec)),
         };
         let unknown = AgentView::default();
         let view = |id| self.fleet.agents.get(id).unwrap_or(&unknown);
@@ -271,7 +269,7 @@ impl<'a> Planner<'a> {
         };
         filter::fits(agent, require)?;
         model::could(agent.profile.supply.as_ref(), &lens.demand)?;
-        let candidate = self.candidate(agent, view);
+        let candidate = self.candidate_now(agent, view);
         if wanted.is_for_idle_ones && !candidate.hold.admits(false) {
             return Err(Reason::Busy.into());
         }
@@ -321,16 +319,11 @@ impl<'a> Planner<'a> {
     }
 
     /// With what this round has given it.
-    fn candidate(&self, agent: &'a Agent, view: &AgentView) -> Candidate<'a> {
-        let id = &agent.profile.id;
-        if let Some(number) = self.number_of(id) {
-            return self.candidates[number].clone();
+    fn candidate_now(&self, agent: &'a Agent, view: &AgentView) -> Candidate<'a> {
+        match self.number_of(&agent.profile.id) {
+            Some(number) => self.candidates[number].clone(),
+            None => self.candidate((agent, filter::room(self.state, agent, view)), view),
         }
-        let seen = (&self.machines, &*self.rotations, self.now);
-        let room = filter::room(self.state, agent, view);
-        let mut candidate = Candidate::new((agent, room), (self.state, view), seen, &self.rules);
-        candidate.kept_for = self.kept.get(id).copied();
-        candidate
     }
 
     fn harm(&self, victims: &[&Preemptible<'_>]) -> Harm {

@@ -138,7 +138,7 @@ fn why_says_when_a_task_is_likely_to_start_and_afterwards_how_wrong_that_was() {
     let fence = state.live_fence(first[0].task).unwrap();
     let ended = report("a1", fence, Outcome::bare(End::Exited { code: 0 }));
     apply_at(&mut state, at(9_000), vec![ended]);
-    let mut next = plan(
+    let next = plan(
         &state,
         &fleet,
         Round {
@@ -148,12 +148,9 @@ fn why_says_when_a_task_is_likely_to_start_and_afterwards_how_wrong_that_was() {
             after: None,
         },
     );
-    let next = next.assignments.remove(0).with_estimate(Some(estimate));
-    apply_at(
-        &mut state,
-        at(9_000),
-        vec![Op::System(SystemCommand::Assign(next))],
-    );
+    let next = next.into_commands().next().unwrap();
+    let next = next.with_estimate(Some(estimate));
+    apply_at(&mut state, at(9_000), vec![Op::System(next)]);
     let summary = told(&state, &fleet, at(9_000)).summary;
     assert!(
         summary.ends_with("It was estimated to wait 2 min, and waited 9 s from then on."),

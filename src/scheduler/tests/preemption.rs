@@ -57,10 +57,8 @@ fn plan_at(state: &State, fleet: &Fleet, now: u64) -> Plan {
 /// Does what a round decides, all of which has to be accepted.
 fn carry_out(state: &mut State, now: u64) -> Plan {
     let plan = plan_at(state, &fleet(state), now);
-    let assigned = plan.assignments.iter().cloned().map(SystemCommand::Assign);
-    let preempted = plan.preemptions.iter().cloned();
-    let ops = assigned.chain(preempted.map(SystemCommand::Preempt));
-    apply_at(state, Timestamp(now), ops.map(Op::System).collect());
+    let ops = plan.clone().into_commands().map(Op::System);
+    apply_at(state, Timestamp(now), ops.collect());
     assert_eq!(invariant::check(state), Vec::<String>::new());
     plan
 }
