@@ -52,6 +52,17 @@ impl Leader {
         leader
     }
 
+    /// With `a1`, which has done one task, in no time.
+    fn with_a_quick_agent(slots: u32) -> Leader {
+        let mut leader = Leader::new();
+        let session = leader.agent("a1", 1, slots);
+        leader.submit("first");
+        let (_, fence) = leader.assigned()[0];
+        leader.pass(10);
+        leader.finish(session, fence);
+        leader
+    }
+
     fn raise(&mut self) {
         let to = model::StateVersion::NEWEST;
         let raise = SystemCommand::RaiseVersion { to };
@@ -325,12 +336,7 @@ fn waiting_tasks_go_before_new_ones_when_a_slot_gets_free() {
 
 #[test]
 fn one_task_is_sent_ahead_to_an_agent_whose_attempts_are_short() {
-    let mut leader = Leader::new();
-    let session = leader.agent("a1", 1, 1);
-    leader.submit("first");
-    let (_, fence) = leader.assigned()[0];
-    leader.pass(10);
-    leader.finish(session, fence);
+    let mut leader = Leader::with_a_quick_agent(1);
     for _ in 0..4 {
         leader.submit("more");
     }

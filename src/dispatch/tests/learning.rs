@@ -119,12 +119,7 @@ fn one_slow_round_trip_says_little() {
 /// Attempts are short on the average, and it would wait for this one all the same.
 #[test]
 fn nothing_is_sent_ahead_behind_what_has_run_for_long_on_all_slots() {
-    let mut leader = Leader::new();
-    let session = leader.agent("a1", 1, 2);
-    leader.submit("short");
-    let (_, fence) = leader.assigned()[0];
-    leader.pass(10);
-    leader.finish(session, fence);
+    let mut leader = Leader::with_a_quick_agent(2);
     leader.submit("long");
     leader.pass(1_000);
     // On the other slot they may be short.

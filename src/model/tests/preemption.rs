@@ -85,13 +85,22 @@ impl World {
     }
 }
 
+/// The first runs on an agent with so many slots, and yields to the second.
+fn preempted(slots: u32, [low, high]: [TaskSpec; 2]) -> (World, u64, u64) {
+    let mut world = World::today();
+    world.register(machine(slots)).unwrap();
+    let low = world.begun(low);
+    let high = world.queued(high);
+    world.preempt(high, &[low]).unwrap();
+    (world, low, high)
+}
+
 #[test]
 fn what_it_leaves_over_is_given_to_nobody_before_it_has_ended() {
-    let mut world = World::today();
-    world.register(machine(9)).unwrap();
-    let low = world.begun(asking(Class::Batch, 3, 2));
-    let high = world.queued(asking(Class::Critical, 1, 1));
-    world.preempt(high, &[low]).unwrap();
+    let (mut world, low, _) = preempted(
+        9,
+        [asking(Class::Batch, 3, 2), asking(Class::Critical, 1, 1)],
+    );
     let others =
         [asking(Class::Batch, 2, 0), asking(Class::Batch, 0, 1)].map(|it| world.queued(it));
     for task in others {
@@ -108,11 +117,10 @@ fn what_it_leaves_over_is_given_to_nobody_before_it_has_ended() {
 
 #[test]
 fn its_place_is_not_free_where_who_was_to_have_it_is_gone_first() {
-    let mut world = World::today();
-    world.register(machine(1)).unwrap();
-    let low = world.begun(asking(Class::Batch, 3, 0));
-    let high = world.queued(asking(Class::Critical, 3, 0));
-    world.preempt(high, &[low]).unwrap();
+    let (mut world, low, high) = preempted(
+        1,
+        [asking(Class::Batch, 3, 0), asking(Class::Critical, 3, 0)],
+    );
     let declined = End::Declined {
         reason: "it stops".into(),
     };
@@ -127,11 +135,10 @@ fn its_place_is_not_free_where_who_was_to_have_it_is_gone_first() {
 /// What it holds is still another's.
 #[test]
 fn who_waits_for_a_place_itself_does_not_yield_before_it_has_it() {
-    let mut world = World::today();
-    world.register(machine(1)).unwrap();
-    let low = world.begun(asking(Class::Scavenger, 3, 0));
-    let middle = world.queued(asking(Class::Batch, 3, 0));
-    world.preempt(middle, &[low]).unwrap();
+    let (mut world, low, middle) = preempted(
+        1,
+        [asking(Class::Scavenger, 3, 0), asking(Class::Batch, 3, 0)],
+    );
     let high = world.queued(asking(Class::Critical, 3, 0));
     let refused = world.preempt(high, &[middle]).unwrap_err().to_string();
     assert!(

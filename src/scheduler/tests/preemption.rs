@@ -209,21 +209,25 @@ fn as_many_yield_as_it_needs_of_what_the_agent_has_and_no_more() {
     assert_eq!(told(&plan), [(4, "a1".into(), vec![1])]);
 }
 
+/// One that yields runs on `a1`, which has one slot, and this one was sent ahead.
+fn with_one_ahead(ahead: &TaskSpec) -> (State, Fleet) {
+    let mut state = farm(&[("a1", 1)]);
+    let mut fleet = fleet(&state);
+    fleet.agents.get_mut(&id("a1")).unwrap().sample.prefetch = 1;
+    for spec in [&yields(Class::Batch), ahead] {
+        apply(&mut state, vec![submission(spec)]);
+        let plan = plan_at(&state, &fleet, NOW.0);
+        apply(&mut state, plan.into_commands().map(Op::System).collect());
+    }
+    assert_eq!(state.busy(&id("a1")), 2);
+    (state, fleet)
+}
+
 /// The agent begins who gets a place before it; were it to end as well, nothing were won.
 #[test]
 fn what_was_sent_ahead_is_left_where_it_is_whether_it_would_yield_or_not() {
     for ahead in [yields(Class::Batch), of(Class::Batch)] {
-        let mut state = farm(&[("a1", 1)]);
-        let mut fleet = fleet(&state);
-        apply(&mut state, vec![submission(&yields(Class::Batch))]);
-        apply(&mut state, vec![submission(&ahead)]);
-        fleet.agents.get_mut(&id("a1")).unwrap().sample.prefetch = 1;
-        for _ in 0..2 {
-            let plan = plan_at(&state, &fleet, NOW.0);
-            let ops = plan.assignments.into_iter().map(SystemCommand::Assign);
-            apply(&mut state, ops.map(Op::System).collect());
-        }
-        assert_eq!(state.busy(&id("a1")), 2);
+        let (mut state, _) = with_one_ahead(&ahead);
         apply(&mut state, vec![submission(&of(Class::Critical))]);
         let plan = carry_out(&mut state, LATER);
         assert_eq!(told(&plan), [(3, "a1".into(), vec![1])]);
@@ -320,16 +324,7 @@ fn one_that_has_much_ends_where_sixteen_that_have_little_would_not_do() {
 /// The agent begins it before what was sent ahead; so that it has ended frees a slot, and the end of the other does not.
 #[test]
 fn who_got_a_place_runs_though_it_came_after_what_was_sent_ahead() {
-    let mut state = farm(&[("a1", 1)]);
-    let mut fleet = fleet(&state);
-    let batch = submission(&yields(Class::Batch));
-    apply(&mut state, vec![batch.clone(), batch]);
-    fleet.agents.get_mut(&id("a1")).unwrap().sample.prefetch = 1;
-    for _ in 0..2 {
-        let plan = plan_at(&state, &fleet, NOW.0);
-        let ops = plan.assignments.into_iter().map(SystemCommand::Assign);
-        apply(&mut state, ops.map(Op::System).collect());
-    }
+    let (mut state, fleet) = with_one_ahead(&yields(Class::Batch));
     let standard = submission(&yields(Class::Standard));
     apply(&mut state, vec![standard]);
     let plan = carry_out(&mut state, LATER);
