@@ -22,7 +22,7 @@ use crate::sample::Observed;
 use crate::spec::TaskSpec;
 use crate::task::Estimate;
 use crate::time::Millis;
-use crate::trace::Trace;
+use crate::trace::TraceRecord;
 use crate::version::StateVersion;
 
 /// A caller's name for one submit: the same id gives the same task.
@@ -240,7 +240,7 @@ impl Command {
 pub struct Placement {
     pub agent: AgentId,
     pub incarnation: Incarnation,
-    pub trace: Arc<Trace>,
+    pub trace: Arc<TraceRecord>,
     /// When the task was expected to start. The only field that came later, so the attribute may stand here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub estimate: Option<Estimate>,

@@ -99,5 +99,5 @@ pub use spec::{Kind, NoSuchKind, TaskSpec, validate_labels};
 pub use state::{Archived, State};
 pub use task::{Attempt, Cancellation, Estimate, Phase, StateName, Task};
 pub use time::{Millis, Timestamp};
-pub use trace::{Reason, Scored, TRACE_MAX_BYTES, Trace};
+pub use trace::{Reason, Scored, TRACE_MAX_BYTES, Trace, TraceRecord};
 pub use version::{NotUnderstood, StateVersion, Versions};

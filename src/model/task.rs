@@ -14,7 +14,7 @@ use crate::resource::Gpus;
 use crate::share::Tenant;
 use crate::spec::{Kind, TaskSpec};
 use crate::time::{Millis, Timestamp};
-use crate::trace::Trace;
+use crate::trace::TraceRecord;
 use crate::trailing::{Unset, positional};
 
 /// One try of a task on one agent.
@@ -186,7 +186,7 @@ pub struct Task {
     /// The agent and epoch of the latest attempt, kept after its end.
     pub latest: Option<Arc<Attempt>>,
     /// How the latest attempt was decided.
-    pub trace: Option<Arc<Trace>>,
+    pub trace: Option<Arc<TraceRecord>>,
     pub request_id: Option<Arc<str>>,
     /// State time of its submit, from which its wait counts; 0 where the state was too old to say, and it never rises.
     #[serde(default)]

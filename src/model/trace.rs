@@ -6,9 +6,12 @@
 use std::fmt;
 use std::io;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{Error as _, SeqAccess, Visitor};
+use serde::ser::SerializeTuple as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::id::AgentId;
+use crate::version::StateVersion;
 
 /// Why an agent was not a candidate.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -138,32 +141,200 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// As much as [`TRACE_MAX_BYTES`] have room for: the winner always has, and nearly always why all others were refused.
-    /// Runners-up are left out from the last on, then reasons, those of the fewest agents first, which are put together.
-    pub fn fitted(mut self) -> Trace {
-        while self.size() > TRACE_MAX_BYTES && self.runners_up.pop().is_some() {}
-        while self.size() > TRACE_MAX_BYTES {
-            let named = self.refusals.iter().enumerate();
-            let named = named.filter(|(_, (reason, _))| *reason != Reason::Others);
-            let Some((rarest, _)) = named.min_by_key(|(_, (_, agents))| *agents) else {
-                break;
-            };
-            let (_, agents) = self.refusals.remove(rarest);
-            let others = self.refusals.iter_mut();
-            match others.rev().find(|(reason, _)| *reason == Reason::Others) {
-                Some((_, known)) => *known = known.saturating_add(agents),
-                None => self.refusals.push((Reason::Others, agents)),
+    /// As it goes into an entry at a state version, with as much as [`TRACE_MAX_BYTES`] have room for: the winner always
+    /// has, and nearly always why all others were refused. Runners-up are left out from the last on, then reasons, those
+    /// of the fewest agents first, which are put together.
+    pub fn recorded(mut self, at: StateVersion) -> TraceRecord {
+        if at < StateVersion::PACKED_TRACES {
+            while size(&self) > TRACE_MAX_BYTES && self.shorten() {}
+            return TraceRecord::Open(self);
+        }
+        loop {
+            let packed = self.packed();
+            if packed.size() <= TRACE_MAX_BYTES || !self.shorten() {
+                return packed;
             }
         }
-        self
+    }
+
+    /// Leaves out what is missed the least; `false` where nothing can be.
+    fn shorten(&mut self) -> bool {
+        if self.runners_up.pop().is_some() {
+            return true;
+        }
+        let named = self.refusals.iter().enumerate();
+        let named = named.filter(|(_, (reason, _))| *reason != Reason::Others);
+        let Some((rarest, _)) = named.min_by_key(|(_, (_, agents))| *agents) else {
+            return false;
+        };
+        let (_, agents) = self.refusals.remove(rarest);
+        let others = self.refusals.iter_mut();
+        match others.rev().find(|(reason, _)| *reason == Reason::Others) {
+            Some((_, known)) => *known = known.saturating_add(agents),
+            None => self.refusals.push((Reason::Others, agents)),
+        }
+        true
+    }
+
+    fn packed(&self) -> TraceRecord {
+        let scores = (&self.winner, &self.runners_up, &self.refusals);
+        let mut bytes = Vec::with_capacity(TRACE_MAX_BYTES);
+        rmp_serde::encode::write(&mut bytes, &scores).expect("scores encode into memory");
+        TraceRecord::Packed {
+            policy_version: self.policy_version,
+            scores: bytes.into(),
+        }
+    }
+}
+
+/// A trace as entries and records have it. Each controller reads, hashes and writes it with the task's record several
+/// times, and hardly anybody ever looks into it: so it is one run of bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TraceRecord {
+    /// As it was before [`StateVersion::PACKED_TRACES`]: field by field, in the places of a [`Trace`].
+    Open(Trace),
+    /// Two places: the version, and the other three fields of a [`Trace`] as MessagePack.
+    Packed {
+        policy_version: u32,
+        scores: Box<[u8]>,
+    },
+}
+
+impl TraceRecord {
+    pub fn policy_version(&self) -> u32 {
+        match self {
+            TraceRecord::Open(trace) => trace.policy_version,
+            TraceRecord::Packed { policy_version, .. } => *policy_version,
+        }
+    }
+
+    /// What it says; `None` where that has things in it that only a later release knows.
+    pub fn read(&self) -> Option<Trace> {
+        let (policy_version, scores) = match self {
+            TraceRecord::Open(trace) => return Some(trace.clone()),
+            TraceRecord::Packed {
+                policy_version,
+                scores,
+            } => (*policy_version, scores),
+        };
+        let (winner, runners_up, refusals) = rmp_serde::from_slice(scores).ok()?;
+        Some(Trace {
+            policy_version,
+            winner,
+            runners_up,
+            refusals,
+        })
     }
 
     /// Bytes in the log.
     pub fn size(&self) -> usize {
-        let mut size = Size(0);
-        rmp_serde::encode::write(&mut size, self).expect("counting takes anything");
-        size.0
+        size(self)
     }
+
+    pub fn needs(&self) -> StateVersion {
+        match self {
+            TraceRecord::Open(_) => StateVersion::FIRST,
+            TraceRecord::Packed { .. } => StateVersion::PACKED_TRACES,
+        }
+    }
+}
+
+impl From<Trace> for TraceRecord {
+    fn from(trace: Trace) -> TraceRecord {
+        TraceRecord::Open(trace)
+    }
+}
+
+impl Serialize for TraceRecord {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            TraceRecord::Open(trace) => trace.serialize(serializer),
+            TraceRecord::Packed {
+                policy_version,
+                scores,
+            } => {
+                let mut places = serializer.serialize_tuple(2)?;
+                places.serialize_element(policy_version)?;
+                places.serialize_element(serde_bytes::Bytes::new(scores))?;
+                places.end()
+            }
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for TraceRecord {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<TraceRecord, D::Error> {
+        struct Places;
+
+        impl<'de> Visitor<'de> for Places {
+            type Value = TraceRecord;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a trace, packed or not")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut places: A) -> Result<TraceRecord, A::Error> {
+                fn next<'de, T: Deserialize<'de>, A: SeqAccess<'de>>(
+                    places: &mut A,
+                ) -> Result<T, A::Error> {
+                    let place = places.next_element()?;
+                    place.ok_or_else(|| A::Error::custom("a trace ends too early"))
+                }
+                let policy_version = next(&mut places)?;
+                Ok(match next(&mut places)? {
+                    Second::Packed(scores) => TraceRecord::Packed {
+                        policy_version,
+                        scores,
+                    },
+                    Second::Winner(winner) => TraceRecord::Open(Trace {
+                        policy_version,
+                        winner,
+                        runners_up: next(&mut places)?,
+                        refusals: next(&mut places)?,
+                    }),
+                })
+            }
+        }
+
+        deserializer.deserialize_seq(Places)
+    }
+}
+
+/// What stands in the second place tells which form it is.
+enum Second {
+    Packed(Box<[u8]>),
+    Winner(Scored),
+}
+
+impl<'de> Deserialize<'de> for Second {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Second, D::Error> {
+        struct Either;
+
+        impl<'de> Visitor<'de> for Either {
+            type Value = Second;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("packed scores, or a winner")
+            }
+
+            fn visit_bytes<E>(self, scores: &[u8]) -> Result<Second, E> {
+                Ok(Second::Packed(scores.into()))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, places: A) -> Result<Second, A::Error> {
+                let places = serde::de::value::SeqAccessDeserializer::new(places);
+                Scored::deserialize(places).map(Second::Winner)
+            }
+        }
+
+        deserializer.deserialize_any(Either)
+    }
+}
+
+fn size(value: &impl Serialize) -> usize {
+    let mut size = Size(0);
+    rmp_serde::encode::write(&mut size, value).expect("counting takes anything");
+    size.0
 }
 
 /// Counts what is written, and keeps nothing.
@@ -249,41 +420,86 @@ mod tests {
         }
     }
 
+    /// In both forms.
+    const VERSIONS: [StateVersion; 2] = [StateVersion::FIRST, StateVersion::PACKED_TRACES];
+
+    /// What is read of its record, and how long that is.
+    fn recorded(told: &Trace, at: StateVersion) -> (Trace, usize) {
+        let record = told.clone().recorded(at);
+        assert_eq!(record.needs(), at);
+        assert_eq!(record.policy_version(), told.policy_version);
+        let bytes = rmp_serde::to_vec(&record).unwrap();
+        assert_eq!(record.size(), bytes.len());
+        let again: TraceRecord = rmp_serde::from_slice(&bytes).unwrap();
+        assert_eq!(again, record);
+        (record.read().unwrap(), bytes.len())
+    }
+
+    fn all(trace: &Trace) -> u32 {
+        trace.refusals.iter().map(|(_, agents)| *agents).sum()
+    }
+
     #[test]
     fn the_largest_trace_fits_and_keeps_its_winner_and_every_agent() {
         let mut worst = worst();
-        assert!(worst.size() > TRACE_MAX_BYTES, "{}", worst.size());
+        assert!(size(&worst) > TRACE_MAX_BYTES, "{}", size(&worst));
         // Two reasons that hold for fewer agents than all others do.
         let (rare, rarer) = (worst.refusals[4].0.clone(), worst.refusals[9].0.clone());
         (worst.refusals[4].1, worst.refusals[9].1) = (2, 1);
-        let fitted = worst.clone().fitted();
-        assert!(fitted.size() <= TRACE_MAX_BYTES, "{}", fitted.size());
-        assert_eq!(
-            (&fitted.winner, &fitted.runners_up),
-            (&worst.winner, &vec![])
-        );
-        let all = |trace: &Trace| {
-            trace
-                .refusals
-                .iter()
-                .map(|(_, agents)| *agents)
-                .sum::<u32>()
-        };
-        assert_eq!(all(&fitted), all(&worst));
-        let others = fitted.refusals.last().unwrap();
-        assert_eq!(others.0, Reason::Others);
-        let kept: Vec<_> = fitted.refusals.iter().map(|(reason, _)| reason).collect();
-        assert!(
-            !kept.contains(&&rare) && !kept.contains(&&rarer),
-            "{kept:?}"
-        );
+        for at in VERSIONS {
+            let (fitted, size) = recorded(&worst, at);
+            assert!(size <= TRACE_MAX_BYTES, "{size}");
+            assert_eq!(
+                (&fitted.winner, &fitted.runners_up),
+                (&worst.winner, &vec![])
+            );
+            assert_eq!(all(&fitted), all(&worst));
+            let others = fitted.refusals.last().unwrap();
+            assert_eq!(others.0, Reason::Others);
+            let kept: Vec<_> = fitted.refusals.iter().map(|(reason, _)| reason).collect();
+            assert!(
+                !kept.contains(&&rare) && !kept.contains(&&rarer),
+                "{kept:?}"
+            );
+        }
         // As many as one cluster is likely to have at once have room whatever the names are.
         worst.refusals.truncate(11);
         let bare = Trace {
             runners_up: Vec::new(),
             ..worst.clone()
         };
-        assert_eq!(worst.fitted(), bare);
+        for at in VERSIONS {
+            assert_eq!(recorded(&worst, at).0, bare);
+        }
+    }
+
+    #[test]
+    fn a_trace_that_is_cut_off_or_says_more_is_no_trace() {
+        for at in VERSIONS {
+            let record = worst().recorded(at);
+            let bytes = rmp_serde::to_vec(&record).unwrap();
+            for end in 0..bytes.len() {
+                assert!(rmp_serde::from_slice::<TraceRecord>(&bytes[..end]).is_err());
+            }
+            let mut longer = bytes.clone();
+            longer[0] += 1;
+            longer.push(0);
+            assert!(rmp_serde::from_slice::<TraceRecord>(&longer).is_err());
+        }
+    }
+
+    #[test]
+    fn what_a_later_release_packed_is_kept_and_not_read() {
+        let record = TraceRecord::Packed {
+            policy_version: 99,
+            scores: rmp_serde::to_vec(&("other", "things")).unwrap().into(),
+        };
+        let bytes = rmp_serde::to_vec(&record).unwrap();
+        let again: TraceRecord = rmp_serde::from_slice(&bytes).unwrap();
+        assert_eq!(
+            (&again, again.policy_version(), again.read()),
+            (&record, 99, None)
+        );
     }
 
     proptest! {
@@ -301,17 +517,21 @@ mod tests {
             }
             told.refusals.iter_mut().zip(few).for_each(|((_, agents), few)| *agents = few);
             told.refusals.retain(|(_, agents)| agents % 2 == 0);
-            let fitted = told.clone().fitted();
-            let bytes = rmp_serde::to_vec(&fitted).unwrap();
-            prop_assert_eq!(fitted.size(), bytes.len());
-            prop_assert!(bytes.len() <= TRACE_MAX_BYTES);
-            let kept = fitted.runners_up.len();
-            prop_assert_eq!(&fitted.runners_up[..], &told.runners_up[..kept]);
-            let all = |trace: &Trace| trace.refusals.iter().map(|(_, agents)| *agents).sum::<u32>();
-            prop_assert_eq!(all(&fitted), all(&told));
-            if kept < 2 {
-                let one_more = Trace { runners_up: told.runners_up[..=kept].to_vec(), ..told };
-                prop_assert!(one_more.size() > TRACE_MAX_BYTES);
+            for at in VERSIONS {
+                let (fitted, bytes) = recorded(&told, at);
+                prop_assert!(bytes <= TRACE_MAX_BYTES);
+                let kept = fitted.runners_up.len();
+                prop_assert_eq!(&fitted.runners_up[..], &told.runners_up[..kept]);
+                prop_assert_eq!(all(&fitted), all(&told));
+                if kept < 2 {
+                    let runners_up = told.runners_up[..=kept].to_vec();
+                    let one_more = Trace { runners_up, ..told.clone() };
+                    let size = match at < StateVersion::PACKED_TRACES {
+                        true => size(&one_more),
+                        false => one_more.packed().size(),
+                    };
+                    prop_assert!(size > TRACE_MAX_BYTES);
+                }
             }
         }
     }

@@ -14,7 +14,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::agent::{AgentProfile, AgentProtocol};
-use crate::command::{Command, Op, SystemCommand};
+use crate::command::{Command, Op, Placement, SystemCommand};
 use crate::entry::Entry;
 use crate::rejected::Rejected;
 use crate::state::State;
@@ -56,12 +56,14 @@ impl StateVersion {
     pub const OBSERVATIONS: StateVersion = StateVersion(2);
     /// From which on tasks can take the places of others.
     pub const PREEMPTION: StateVersion = StateVersion(2);
+    /// From which on traces are packed.
+    pub const PACKED_TRACES: StateVersion = StateVersion(2);
     /// The newest that this release understands, and the one that a new cluster begins with.
     ///
     /// 2: the version is raised by an entry; blobs; settings of back ends; what is given back again waits; what agents
     /// understand; packed request ids; classes of tasks, and how long they wait; who has used how much, and
     /// settings of namespaces; how agents are chosen; what tasks ask for, and agents have; rules by hand; what tasks prefer; what decisions
-    /// were made by; when tasks were expected to start; tasks that take the places of others.
+    /// were made by; when tasks were expected to start; tasks that take the places of others; packed traces.
     pub const NEWEST: StateVersion = StateVersion(2);
 }
 
@@ -186,15 +188,21 @@ impl Command {
     }
 }
 
+impl Placement {
+    fn needs(&self) -> StateVersion {
+        match self.estimate {
+            Some(_) => StateVersion::OBSERVATIONS.max(self.trace.needs()),
+            None => self.trace.needs(),
+        }
+    }
+}
+
 impl SystemCommand {
     /// The same for what the leader does.
     pub fn needs(&self) -> StateVersion {
         match self {
-            SystemCommand::Assign(assignment) if assignment.placement.estimate.is_some() => {
-                StateVersion::OBSERVATIONS
-            }
+            SystemCommand::Assign(assignment) => assignment.placement.needs(),
             SystemCommand::Found { .. }
-            | SystemCommand::Assign(_)
             | SystemCommand::ExpireLease { .. }
             | SystemCommand::ExpireDeadline { .. }
             | SystemCommand::ExpireDrain { .. }
@@ -216,7 +224,7 @@ impl Op {
                 placement: Some(placement),
                 command,
                 ..
-            } if placement.estimate.is_some() => command.needs().max(StateVersion::OBSERVATIONS),
+            } => command.needs().max(placement.needs()),
             Op::Client { command, .. } => command.needs(),
             Op::System(command) => command.needs(),
         }

@@ -131,8 +131,14 @@ fn how_wrong(task: &Task) -> Option<String> {
 }
 
 fn decided(task: &Task) -> String {
-    let Some(trace) = &task.trace else {
+    const LATER: &str = "chosen as a later release chooses";
+    let Some(record) = &task.trace else {
         return "no agent yet".into();
+    };
+    let Some(trace) = record.read() else {
+        let latest = task.latest.as_ref();
+        let agent = latest.map_or("an agent", |it| it.agent.as_str());
+        return format!("{agent}, {LATER}");
     };
     let others = match trace.runners_up.first() {
         Some(second) => format!("; next was {}", second.agent),
@@ -141,7 +147,7 @@ fn decided(task: &Task) -> String {
     // The scores stand beside it, in the decision, in a unit that needs no explanation there.
     let formula = score::formula_of(trace.policy_version);
     let why = match formula {
-        None => "chosen as a later release chooses".to_owned(),
+        None => LATER.to_owned(),
         Some(it) if !it.prefers => words(it.way).to_owned(),
         Some(it) => match trace.winner.terms.first() {
             Some(0) => format!("preferred, and {}", words(it.way)),

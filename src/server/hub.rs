@@ -451,7 +451,7 @@ mod tests {
             estimate: None,
             agent: agent(),
             incarnation: Incarnation::default(),
-            trace: Arc::new(model::Trace {
+            trace: Arc::new(model::TraceRecord::Open(model::Trace {
                 policy_version: 1,
                 winner: model::Scored {
                     agent: agent(),
@@ -460,7 +460,7 @@ mod tests {
                 },
                 runners_up: vec![],
                 refusals: vec![],
-            }),
+            })),
         };
         let register = model::Op::Client {
             principal: principal("a1", model::Role::Agent),

@@ -96,7 +96,7 @@ fn reasons() -> Vec<Reason> {
     ]
 }
 
-fn full_placement() -> Placement {
+pub fn full_placement() -> Placement {
     let scored = |agent: &str, score| Scored {
         agent: agent_id(agent),
         score,
@@ -111,7 +111,7 @@ fn full_placement() -> Placement {
     Placement {
         agent: agent_id("a1"),
         incarnation: incarnation(1),
-        trace: Arc::new(trace),
+        trace: Arc::new(trace.into()),
         estimate: None,
     }
 }

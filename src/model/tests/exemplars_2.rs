@@ -62,6 +62,10 @@ pub fn since_2() -> Named<Entry> {
             entry(vec![register_with_supply()]),
         ),
         (
+            "assign_with_a_packed_trace",
+            entry(vec![assign_with_a_packed_trace()]),
+        ),
+        (
             "assign_past_what_lacks_or_is_taken",
             entry(vec![assign_past_all(&[
                 Reason::LacksCpu,
@@ -206,10 +210,26 @@ fn assign_past(reason: Reason) -> Op {
 fn assign_past_all(reasons: &[Reason]) -> Op {
     let mut placement = placement("a1");
     let refusals = reasons.iter().map(|reason| (reason.clone(), 1));
-    Arc::make_mut(&mut placement.trace).refusals = refusals.collect();
+    let refusals = refusals.collect();
+    let told = placement.trace.read().expect("it is not packed");
+    placement.trace = Arc::new(crate::Trace { refusals, ..told }.into());
     Op::System(SystemCommand::Assign(Assignment {
         task: TaskId(7),
         placement,
+    }))
+}
+
+/// As a leader writes it at version 2.
+fn packed(placement: Placement) -> Placement {
+    let told = placement.trace.read().expect("it is not packed");
+    let trace = told.recorded(StateVersion(2)).into();
+    Placement { trace, ..placement }
+}
+
+fn assign_with_a_packed_trace() -> Op {
+    Op::System(SystemCommand::Assign(Assignment {
+        task: TaskId(7),
+        placement: packed(super::exemplars::full_placement()),
     }))
 }
 
@@ -269,7 +289,7 @@ fn add_rule(agent: &str, action: RuleAction) -> Op {
 fn submit_and_place(request: &str) -> Op {
     let mut submit = submit(spec("sort"), Some(request));
     submit.spec.namespace = namespace();
-    submit_op(submit, Some(placement("a9")))
+    submit_op(submit, Some(packed(placement("a9"))))
 }
 
 fn submit_with_blobs() -> Op {

@@ -92,16 +92,18 @@ fn scored(agent: &str) -> Scored {
 fn placed(task: u64) -> Placement {
     let [winner, second, third] =
         [0, 1, 2].map(|ahead| scored(AGENTS[((task + ahead) % 4) as usize]));
+    let agent = winner.agent.clone();
+    let trace = Trace {
+        policy_version: 1,
+        winner,
+        runners_up: vec![second, third],
+        refusals: Vec::new(),
+    };
     Placement {
         estimate: None,
-        agent: winner.agent.clone(),
+        agent,
         incarnation: incarnation(1),
-        trace: Arc::new(Trace {
-            policy_version: 1,
-            winner,
-            runners_up: vec![second, third],
-            refusals: Vec::new(),
-        }),
+        trace: Arc::new(trace.recorded(StateVersion::NEWEST)),
     }
 }
 

@@ -244,7 +244,7 @@ pub fn placement_on(agent: &str, inc: u8) -> Placement {
     Placement {
         agent: agent_id(agent),
         incarnation: incarnation(inc),
-        trace: Arc::new(trace),
+        trace: Arc::new(trace.into()),
         estimate: None,
     }
 }

@@ -39,15 +39,16 @@ impl Planner<'_> {
             of.work = self.number_of_work(spec.work());
         }
         let trace = self.decided(spec, &of, asker)?;
-        let number = self.number_of(&trace.winner.agent)?;
+        let agent = trace.winner.agent.clone();
+        let number = self.number_of(&agent)?;
         let incarnation = self.candidates[number].agent.profile.incarnation;
         self.count_restraint(number, spec, &of, asker);
         self.take(number, spec, of.strategy);
         self.count(&spec.namespace);
         Some(Placement {
-            agent: trace.winner.agent.clone(),
+            agent,
             incarnation,
-            trace: trace.into(),
+            trace: trace.recorded(self.state.state_version()).into(),
             estimate: None,
         })
     }
@@ -90,7 +91,7 @@ impl Planner<'_> {
             runners_up: scored.collect(),
             refusals: refusals.collect(),
         };
-        Some(trace.fitted())
+        Some(trace)
     }
 
     /// The winner and the runners-up of those that fit, which are given in the order of their ranking.

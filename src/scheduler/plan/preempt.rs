@@ -200,7 +200,7 @@ impl<'a> Planner<'a> {
                 placement: Placement {
                     agent,
                     incarnation,
-                    trace: trace.fitted().into(),
+                    trace: trace.recorded(self.state.state_version()).into(),
                     estimate: None,
                 },
             },
@@ -430,7 +430,7 @@ fn running(state: &State, agent: &Agent) -> Option<BTreeSet<TaskId>> {
         .filter_map(|task| {
             let trace = task.trace.as_ref();
             let got_a_place =
-                trace.is_some_and(|it| it.policy_version == score::preemption().version);
+                trace.is_some_and(|it| it.policy_version() == score::preemption().version);
             Some((!got_a_place, task.live()?.epoch, task.id))
         })
         .collect();

@@ -185,7 +185,7 @@ fn preferred_agents_are_taken_first_whatever_the_strategy_while_they_have_a_free
         assert_eq!((on[0], on[1]), ("a3", "a3"), "{strategy}");
         assert_ne!(on[2], "a3", "{strategy}");
         // The numbers say so.
-        let trace = &assignments[0].placement.trace;
+        let trace = &trace_of(&assignments[0].placement);
         let formula = formula_of(trace.policy_version).unwrap();
         assert_eq!(
             (formula.way, formula.prefers),
@@ -201,7 +201,7 @@ fn preferred_agents_are_taken_first_whatever_the_strategy_while_they_have_a_free
         let red = round_at(&state, NOW);
         let red = red.iter().find(|it| it.task == TaskId(4)).unwrap();
         assert!(
-            !formula_of(red.placement.trace.policy_version)
+            !formula_of(trace_of(&red.placement).policy_version)
                 .unwrap()
                 .prefers
         );
@@ -241,7 +241,7 @@ fn what_a_task_prefers_itself_counts_beside_what_is_preferred_for_it() {
     let decided = |rules: Vec<Op>, expressions: &[&str]| {
         let state = ruled(rules, &[preferring(expressions)]);
         let decided = round_at(&state, NOW);
-        let winner = &decided[0].placement.trace.winner;
+        let winner = &trace_of(&decided[0].placement).winner;
         (winner.agent.to_string(), winner.terms[0])
     };
     assert_eq!(decided(vec![], &["zone=b", "ssd"]), ("a3".into(), 1_000));
@@ -252,7 +252,9 @@ fn what_a_task_prefers_itself_counts_beside_what_is_preferred_for_it() {
     let tasks = [preferring(&["zone=b"]), task_of("blue")];
     let state = ruled(vec![], &tasks);
     let versions = round_at(&state, NOW);
-    let versions = versions.iter().map(|it| it.placement.trace.policy_version);
+    let versions = versions
+        .iter()
+        .map(|it| trace_of(&it.placement).policy_version);
     let prefers = versions.map(|it| formula_of(it).unwrap().prefers);
     assert_eq!(prefers.collect::<Vec<_>>(), [true, false]);
 }
@@ -499,7 +501,7 @@ proptest! {
                 prop_assert!(allows(rule, &spec, &agent, holds), "{} on {}: {}", decided.task, agent, rule.asked);
             }
             // No agent with a free slot, and as many preferences met, is behind one that meets fewer.
-            let trace = &decided.placement.trace;
+            let trace = &trace_of(&decided.placement);
             prop_assert!(trace.runners_up.iter().all(|it| it.score >= trace.winner.score), "{:?}", trace);
             holds.push((*spec).clone());
             apply(&mut state, vec![Op::System(SystemCommand::Assign(decided))]);

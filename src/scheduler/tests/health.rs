@@ -329,7 +329,7 @@ proptest! {
         let decided = it.round();
         prop_assert_eq!(decided.len(), all as usize);
         for decision in &decided {
-            let trace = &decision.placement.trace;
+            let trace = &trace_of(&decision.placement);
             let all = std::iter::once(&trace.winner).chain(&trace.runners_up);
             for scored in all {
                 prop_assert!(adds_up(scored, trace.policy_version), "{:?}", scored);

@@ -176,7 +176,7 @@ fn the_lowest_class_yields_first_then_what_began_last() {
     assert_eq!(told(&plan), expected);
 
     // Whoever reads the decision sees by what it was taken: of class, attempts and seconds as little as can be.
-    let trace = &plan.preemptions[0].assignment.placement.trace;
+    let trace = &super::trace_of(&plan.preemptions[0].assignment.placement);
     let formula = formula_of(trace.policy_version).unwrap();
     assert_eq!(formula.way, Way::Preemption);
     assert_eq!(trace.winner.terms, [0, 1_000, 8_000]);

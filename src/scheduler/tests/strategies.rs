@@ -304,10 +304,11 @@ fn of_two_that_are_drawn_the_less_loaded_one_is_taken_and_both_stand_in_the_trac
     for _ in 0..100 {
         it.submit("ann", &task(""));
         let placement = it.round().remove(0).placement;
-        let [other] = placement.trace.runners_up.as_slice() else {
-            panic!("two were drawn: {:?}", placement.trace)
+        let trace = trace_of(&placement);
+        let [other] = trace.runners_up.as_slice() else {
+            panic!("two were drawn: {trace:?}")
         };
-        assert!(placement.trace.winner.score <= other.score);
+        assert!(trace.winner.score <= other.score);
         winners.push(placement.agent.to_string());
     }
     let counts = counted(&winners);
@@ -341,7 +342,7 @@ fn spread_is_even_for_each_namespace_whatever_others_have_where() {
             estimate: None,
             agent: id("a1"),
             incarnation: Incarnation([1; 16]),
-            trace: model::Trace {
+            trace: std::sync::Arc::new(model::TraceRecord::Open(model::Trace {
                 policy_version: 1,
                 winner: Scored {
                     agent: id("a1"),
@@ -350,8 +351,7 @@ fn spread_is_even_for_each_namespace_whatever_others_have_where() {
                 },
                 runners_up: Vec::new(),
                 refusals: Vec::new(),
-            }
-            .into(),
+            })),
         };
         let assign = model::Assignment {
             task: next,
@@ -525,7 +525,7 @@ proptest! {
             let told = explain(&it.state, &it.fleet, NOW, newest).unwrap();
             prop_assert_eq!(told.strategy(), Some(strategy));
             let Some(decision) = it.round().pop() else { break };
-            let trace = &decision.placement.trace;
+            let trace = &trace_of(&decision.placement);
             prop_assert_eq!(trace.policy_version, formula(strategy, prefers).version);
             let now: BTreeMap<AgentId, Scored> = told.agents.into_iter()
                 .filter_map(|verdict| Some((verdict.agent, verdict.standing.ok()?)))

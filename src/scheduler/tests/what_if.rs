@@ -19,7 +19,8 @@ fn a_plan_is_what_a_submit_would_come_to_and_leaves_the_state_as_it_is() {
     let before = state.hash();
     let planned = what_if(&state, &fleet, NOW, asked(&task("zone=b"))).unwrap();
     assert_eq!((state.hash(), state.task_count()), (before, 1));
-    let trace = planned.task.trace.expect("there is room");
+    let record = planned.task.trace.expect("there is room");
+    let trace = record.read().unwrap();
     assert_eq!(trace.winner.agent, id("a2"));
     // Behind the one that waits already, which comes to the same agent.
     assert_eq!(trace.winner.terms, [0, 0, 0, 333, 1_000]);
@@ -32,7 +33,7 @@ fn a_plan_is_what_a_submit_would_come_to_and_leaves_the_state_as_it_is() {
     let mut real = state.clone();
     apply(&mut real, vec![submission(&task("zone=b"))]);
     let assignments = planned_now(&real, &fleet);
-    assert_eq!(*assignments[1].placement.trace, *trace);
+    assert_eq!(assignments[1].placement.trace, record);
 }
 
 fn planned_now(state: &State, fleet: &Fleet) -> Vec<model::Assignment> {

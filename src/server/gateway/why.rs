@@ -110,7 +110,9 @@ async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> 
 }
 
 fn explanation(task: &Task, shown: v1::Task, explained: Explanation) -> v1::WhyReply {
-    let trace = task.trace.as_ref();
+    let record = task.trace.as_ref();
+    let trace = record.and_then(|record| record.read());
+    let trace = trace.as_ref();
     let (position, strategy_now) = (explained.position(), explained.strategy());
     let decided_by = trace.and_then(|trace| scheduler::formula_of(trace.policy_version));
     let decision = trace.map(|trace| {
@@ -130,7 +132,7 @@ fn explanation(task: &Task, shown: v1::Task, explained: Explanation) -> v1::WhyR
         summary: explained.summary,
         decision: decision.unwrap_or_default(),
         decided_at_index: task.latest.as_ref().map_or(0, |attempt| attempt.epoch.0),
-        policy_version: trace.map_or(0, |trace| trace.policy_version),
+        policy_version: record.map_or(0, |record| record.policy_version()),
         refusals: refusals.unwrap_or_default(),
         queue_position: position.map(|position| position as u64),
         ahead: explained.ahead.map(|ahead| v1::QueueAhead {
