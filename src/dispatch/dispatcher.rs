@@ -461,9 +461,9 @@ impl Dispatcher {
         incarnation: Incarnation,
         out: &mut Vec<Output>,
     ) {
-        let is_live = state.live_fence(fence.task) == Some(fence);
         // The state may be ahead: who has to end by now would be told so anyway, and who it waited for is another's.
-        if !self.leading || !is_live || preempted::yields(state, fence) {
+        let is_live = || state.live_fence(fence.task) == Some(fence);
+        if !self.leading || !is_live() || preempted::yields(state, fence) {
             return;
         }
         let Some(session) = self.agents.ready_session(agent, incarnation) else {

@@ -236,13 +236,13 @@ impl State {
         if self.meta.state_version < StateVersion::SHARES {
             return 0;
         }
-        let mut account = self.account(&tenant, now);
         let tally = self.index.tenants.get(&tenant);
         let age = tally.map_or(0, |tally| tally.average_age(now));
-        let reserved = account.expects(age);
-        account.reserve(reserved, class, now);
-        self.accounts.put_often(tenant, account);
-        reserved
+        self.change_account(tenant, now, |account| {
+            let reserved = account.expects(age);
+            account.reserve(reserved, class, now);
+            reserved
+        })
     }
 
     /// An attempt has ended, and took so much.
@@ -256,25 +256,26 @@ impl State {
         if attempt.since.0 == 0 {
             return;
         }
-        let mut account = self.account(&tenant, now);
-        account.settle(attempt.reserved, took, now);
-        self.accounts.put_often(tenant, account);
+        self.change_account(tenant, now, |account| {
+            account.settle(attempt.reserved, took, now);
+        });
     }
 
-    fn account(&mut self, tenant: &Tenant, now: Timestamp) -> Account {
-        if let Some(known) = self.accounts.get(tenant) {
-            return known.clone();
+    fn change_account<T>(
+        &mut self,
+        tenant: Tenant,
+        now: Timestamp,
+        change: impl FnOnce(&mut Account) -> T,
+    ) -> T {
+        if self.accounts.len() >= limit::ACCOUNTS_MAX && self.accounts.get(&tenant).is_none() {
+            self.make_room_for_account(now);
         }
-        self.make_room_for_account(now);
-        Account::default()
+        self.accounts.change_often(tenant, change)
     }
 
-    /// Where there are as many as are kept, the half that has used least is forgotten: that changes least, and so many
+    /// There are as many as are kept: the half that has used least is forgotten: that changes least, and so many
     /// new ones come for free that the search costs nothing.
     fn make_room_for_account(&mut self, now: Timestamp) {
-        if self.accounts.len() < limit::ACCOUNTS_MAX {
-            return;
-        }
         let accounts = self.accounts.iter();
         let mut least: Vec<(u64, Tenant)> = accounts
             .map(|(tenant, account)| (account.used_at(now), tenant.clone()))

@@ -72,17 +72,27 @@ impl<K: Ord + Clone + Serialize, V: Serialize> Table<K, V> {
         self.forget(old.as_ref());
     }
 
-    /// The same of a record that one entry may write many times: its digest is taken by [`Table::take_digests`], once.
-    pub fn put_often(&mut self, key: K, value: V) {
-        let row = Row {
-            value: Arc::new(value),
-            digest: None,
+    /// Changes a record in its place; one that is not there begins as its default. One entry may do so many times: the digest
+    /// is taken by [`Table::take_digests`], once.
+    pub fn change_often<T>(&mut self, key: K, change: impl FnOnce(&mut V) -> T) -> T
+    where
+        V: Clone + Default,
+    {
+        let Some(row) = self.rows.get_mut(&key) else {
+            let mut value = V::default();
+            let told = change(&mut value);
+            let value = Arc::new(value);
+            let digest = None;
+            self.rows.insert(key.clone(), Row { value, digest });
+            self.undigested.push(key);
+            return told;
         };
-        let old = self.rows.insert(key.clone(), row);
-        self.forget(old.as_ref());
-        if old.is_none_or(|old| old.digest.is_some()) {
+        let told = change(Arc::make_mut(&mut row.value));
+        if let Some(digest) = row.digest.take() {
+            self.sum.remove(digest);
             self.undigested.push(key);
         }
+        told
     }
 
     /// At the end of each entry.

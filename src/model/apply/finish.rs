@@ -13,6 +13,7 @@ use crate::outcome::{Disposition, End, Interruption, Outcome};
 use crate::principal::Principal;
 use crate::rejected::Rejected;
 use crate::share::cost;
+use crate::spec::TaskSpec;
 use crate::state::State;
 use crate::task::{Attempt, Cancellation, Phase, Task};
 use crate::time::Timestamp;
@@ -79,11 +80,13 @@ impl State {
             epoch: attempt.epoch,
         };
         let held_slot = task.live().is_some();
+        let spec = self.specs.shared(&task.id);
+        let spec = spec.as_deref();
         if held_slot {
-            self.charge_for(&task, attempt, Some(&outcome), step);
+            self.charge_for(&task, spec, (attempt, Some(&outcome)), step);
         }
-        let repeats = self.repeats(task.id);
-        let retries = self.specs.get(&task.id).map_or(0, |spec| spec.retries);
+        let repeats = repeats(spec);
+        let retries = spec.map_or(0, |spec| spec.retries);
         let reason = || describe(&outcome.end, &attempt.agent);
         let yields = attempt.preempted_by.filter(|_| is_given_up(&outcome.end));
         let mut next = task;
@@ -129,8 +132,9 @@ impl State {
         let Some(attempt) = next.live().cloned() else {
             return;
         };
-        self.charge_for(&next, &attempt, None, step);
-        let repeats = self.repeats(id);
+        let spec = self.specs.shared(&id);
+        self.charge_for(&next, spec.as_deref(), (&attempt, None), step);
+        let repeats = repeats(spec.as_deref());
         let fence = Fence {
             task: id,
             generation: self.meta.generation,
@@ -149,14 +153,13 @@ impl State {
     fn charge_for(
         &mut self,
         task: &Task,
-        attempt: &Attempt,
-        outcome: Option<&Outcome>,
+        spec: Option<&TaskSpec>,
+        (attempt, outcome): (&Attempt, Option<&Outcome>),
         step: &Step<'_>,
     ) {
-        let tenant = self.specs.get(&task.id).map(|spec| task.tenant(spec));
-        if let Some(tenant) = tenant {
+        if let Some(spec) = spec {
             let took = cost(attempt, outcome, step.now);
-            self.settle_account(tenant, attempt, took, step.now);
+            self.settle_account(task.tenant(spec), attempt, took, step.now);
         }
     }
 
@@ -165,15 +168,6 @@ impl State {
         let again = task.attempts.saturating_sub(task.failures + 1);
         let waits = again > 0 && self.meta.state_version >= StateVersion::DECLINES_WAIT;
         waits.then(|| step.now.plus(backoff(task.id, again)))
-    }
-
-    /// What is not known may have been begun for the last time.
-    fn repeats(&self, id: TaskId) -> Repeats {
-        match self.specs.get(&id) {
-            Some(spec) if !spec.at_most_once => Repeats::Allowed,
-            Some(_) if mutant::is(Mutant::AtMostOnceRepeats) => Repeats::Allowed,
-            Some(_) | None => Repeats::Never,
-        }
     }
 
     /// Writes a task that left an attempt, or the queue, and says so.
@@ -192,6 +186,15 @@ impl State {
             step.events.push(Event::TaskRequeued { task: task.id });
         }
         self.write_task(task);
+    }
+}
+
+/// What is not known may have been begun for the last time.
+fn repeats(spec: Option<&TaskSpec>) -> Repeats {
+    match spec {
+        Some(spec) if !spec.at_most_once => Repeats::Allowed,
+        Some(_) if mutant::is(Mutant::AtMostOnceRepeats) => Repeats::Allowed,
+        Some(_) | None => Repeats::Never,
     }
 }
 
