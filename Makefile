@@ -14,7 +14,7 @@ ARGS ?=
 # The crates that no clock, thread or file may enter.
 CORE := -p quorate-model -p quorate-scheduler -p quorate-dispatch
 
-.PHONY: help setup build test core sim power-cuts verify fix cluster demo demo-llm bench-tasks bench-plan bench-fleet bench-scale deny record
+.PHONY: help setup build test core sim power-cuts verify fix cluster demo demo-llm bench-tasks bench-plan bench-fleet bench-agents bench-scale deny record
 
 help: ## What there is to make
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-12s %s\n", $$1, $$2 }'
@@ -69,8 +69,11 @@ bench-tasks: build ## Tasks per second, latency and fsyncs at 1, 16, 64 and 256 
 bench-plan: ## What a round of the scheduler costs: 1,000 agents, 100,000 queued tasks
 	$(CARGO) bench --locked -p quorate-scheduler --bench plan -- $(ARGS)
 
-bench-fleet: build ## 1,000 agents on one cluster: what they cost, and how soon they are back after the leader died
-	$(RELEASE)/bench-tasks --fleet 1000 $(ARGS)
+bench-fleet: build ## Seven agents of three speeds: round robin with a queue for each beside the strategies
+	$(RELEASE)/bench-tasks --fleet $(ARGS)
+
+bench-agents: build ## 1,000 agents on one cluster: what they cost, and how soon they are back after the leader died
+	$(RELEASE)/bench-tasks --agents 1000 $(ARGS)
 
 bench-scale: build ## A million queued tasks: memory, latency, snapshots, restarts; ARGS='--sustained 10' for a steady rate
 	$(RELEASE)/bench-tasks $(or $(ARGS),--queued 1000000)

@@ -29,6 +29,13 @@ impl Samples {
         self.0.get(rank - 1).copied().unwrap_or_default()
     }
 
+    /// Zero if there are none.
+    pub fn mean(&self) -> Duration {
+        let sum: Duration = self.0.iter().sum();
+        sum.checked_div(u32::try_from(self.0.len()).unwrap_or(u32::MAX))
+            .unwrap_or_default()
+    }
+
     pub fn longest(&self) -> Duration {
         self.0.last().copied().unwrap_or_default()
     }

@@ -1,6 +1,6 @@
 //! Many agents at once: nobody stands for election because of them, and they come back together.
 //!
-//! A debug build's protocol code is too slow for a thousand within a minute; `make bench-fleet` does that.
+//! A debug build's protocol code is too slow for a thousand within a minute; `make bench-agents` does that.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

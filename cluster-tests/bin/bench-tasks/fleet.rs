@@ -1,197 +1,293 @@
-//! Many agents on one cluster: what they cost it, and how soon all of them are back.
+//! Agents of different speed under one closed loop of tasks, with one way of choosing among them after the other.
 //!
-//! First two agents, then many, under the same closed loop of tasks. Then the many do nothing but keep their
-//! leases, and memory and processor time of the controllers are read. Then, with tasks in flight all the time,
-//! the leader is killed over and over: until each agent's lease is confirmed by the next leader, and, once
-//! the killed one was started again, until each has a session with it.
+//! What would come out of two of the ways is known beforehand, so the measurement itself is measured: each task to the next
+//! agent in turn, wherever the one before it is, goes as fast as the slowest agent lets it; with one queue for all that
+//! no agent ever finds empty all of them are busy all the time. Between these is what a scheduler can win.
 //!
-//! An election without a kill, or more than one for a kill, fails the run.
+//! The controllers are real processes, with fsync and TLS. The agents speak the real protocol, have one slot each, and
+//! serve by sleeping: so that a core more or less, or a spawn, is not what differs.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use cluster_tests::Error;
-use cluster_tests::cluster::Cluster;
-use cluster_tests::faults::{self, process::Process};
-use cluster_tests::history::{Action, Operation};
-use cluster_tests::report::{Samples, Spread, grouped, mebibytes, span};
-use cluster_tests::traffic::bench_agent::Fleet;
-use cluster_tests::traffic::{self, Caller, Load};
+use cluster_tests::cluster::{self, Cluster};
+use cluster_tests::report::{Spread, Table};
+use cluster_tests::traffic::bench_agent::{BenchAgent, Conduct, exited};
+use cluster_tests::{Error, traffic};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use rand_distr::{Distribution, Normal};
+use security::Role;
+use tokio::task::JoinSet;
+use wire::v1;
 
 use crate::Arguments;
-use crate::cost::TICKS_PER_SECOND;
-use crate::rounds::{self, Way};
-use crate::site::Site;
+use crate::rounds::{self, Round, Work};
+use crate::site::{Client, Site};
 
-/// With which the many are compared.
-const FEW: u32 = 2;
-/// Slots of all agents together, few or many: only the number of agents differs.
-const SLOTS: u32 = 2_000;
-const IN_FLIGHT: u32 = 256;
-/// Beside the kills: enough that tasks are on their way at each of them.
-const IN_FLIGHT_MEANWHILE: u32 = 16;
-/// What takes longer has failed.
-const LIMIT: Duration = Duration::from_secs(60);
-/// Beats of every agent over which the idle cluster is watched.
-const BEATS: u64 = 3;
+/// Mean service times of the agents, in milliseconds.
+const MEANS: [u32; 7] = [18, 18, 18, 60, 60, 80, 80];
+/// Of each mean.
+const DEVIATION: f64 = 0.3;
+const SHORTEST: Duration = Duration::from_millis(1);
+/// Each with one task on its way.
+const CLIENTS: u32 = 12;
+const LEASED: Duration = Duration::from_secs(30);
+/// Before each round: queues fill, and it becomes known how fast the agents are.
+const WARM_UP: Duration = Duration::from_secs(3);
+/// One assignment to a slow agent takes long enough: fewer seconds would count too few of them.
+const LEAST_SECONDS: u64 = 20;
 
-pub async fn measure(agents: u32, arguments: &Arguments) -> Result<(), Error> {
-    let site = Site::without_agents("bench-fleet").await?;
-    let few = Fleet::start(&site.cluster, FEW, SLOTS / FEW).await?;
-    few.until_leased_after(0, LIMIT).await?;
-    throughput(&site, arguments, &few).await?;
-    drop((few, site));
-
-    let site = Site::without_agents("bench-fleet").await?;
-    let fleet = Fleet::start(&site.cluster, agents, SLOTS.div_ceil(agents)).await?;
-    let begun = Instant::now();
-    fleet.until_leased_after(0, LIMIT).await?;
-    let leased = begun.elapsed();
-    fleet
-        .until_connected(site.cluster.addresses()?.len(), LIMIT)
-        .await?;
-    println!(
-        "    {} agents, started at once: all have a lease after {}, all their sessions after {}",
-        fleet.len(),
-        span(leased),
-        span(begun.elapsed())
-    );
-    site.cluster.until_agents_ready(fleet.len()).await?;
-    idle(&site.cluster, &fleet).await?;
-    throughput(&site, arguments, &fleet).await?;
-    kills(&site, &fleet, arguments.rounds).await
+/// How the agents are chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// Each task names the next agent, and waits for that one.
+    InTurn,
+    /// The name of a strategy, which is also that of the namespace with this policy.
+    Strategy(&'static str),
 }
 
-async fn throughput(site: &Site, arguments: &Arguments, fleet: &Fleet) -> Result<(), Error> {
+impl Way {
+    const ALL: [Way; 5] = [
+        Way::InTurn,
+        Way::Strategy("round_robin"),
+        Way::Strategy("power_of_two"),
+        Way::Strategy("least_connections"),
+        Way::Strategy("adaptive"),
+    ];
+
+    fn title(self) -> &'static str {
+        match self {
+            Way::InTurn => "in turn, a queue for each agent",
+            Way::Strategy(name) => name,
+        }
+    }
+
+    fn work(self) -> Work {
+        let turn = AtomicUsize::new(0);
+        match self {
+            Way::InTurn => Arc::new(move || {
+                let next = turn.fetch_add(1, Ordering::Relaxed) % MEANS.len();
+                v1::TaskSpec {
+                    require: vec![format!("name={}", name(next))],
+                    ..traffic::process(["true"])
+                }
+            }),
+            Way::Strategy(name) => Arc::new(move || v1::TaskSpec {
+                // Names of namespaces have no `_`.
+                namespace: name.replace('_', "-"),
+                ..traffic::process(["true"])
+            }),
+        }
+    }
+}
+
+pub async fn measure(arguments: &Arguments) -> Result<(), Error> {
+    let length = Duration::from_secs(arguments.seconds.max(LEAST_SECONDS));
+    println!(
+        "{CLIENTS} clients with a task each on {} agents with one slot, which serve one in {MEANS:?} ms\n\
+         (deviation {:.0} %); {} rounds of {} s for each way, in turn.\n",
+        MEANS.len(),
+        DEVIATION * 100.0,
+        arguments.rounds,
+        length.as_secs(),
+    );
+    let site = Site::without_agents("bench-fleet").await?;
+    set_policies(&site.cluster).await?;
+    let busy = Arc::new(AtomicU64::new(0));
+    // They serve as long as this is kept.
+    let _servers = serve(&site.cluster, &busy).await?;
     let clients = site.clients().await?;
-    let term = site.cluster.status().await?.term;
-    let mut measured = Vec::new();
-    for _ in 0..arguments.rounds {
-        let length = Duration::from_secs(arguments.seconds);
-        measured.push(rounds::run(&clients, Way::Calls, IN_FLIGHT, length).await?);
+    let mut measured = Way::ALL.map(|_| Vec::new());
+    for number in 1..=arguments.rounds {
+        for (way, rounds) in Way::ALL.into_iter().zip(&mut measured) {
+            let one = Measured::take(&clients, way, length, &busy).await?;
+            eprintln!(
+                "    {}, round {number} of {}: {:.0} tasks/s",
+                way.title(),
+                arguments.rounds,
+                one.round.per_second()
+            );
+            rounds.push(one);
+        }
     }
-    let rate = Spread::of(measured.iter().map(rounds::Round::per_second)).unwrap_or_default();
-    let p99 = measured
-        .iter()
-        .map(|round| round.latencies.percentile(99).as_secs_f64() * 1_000.0);
-    let p99 = Spread::of(p99).unwrap_or_default();
-    println!(
-        "    {} agents, {IN_FLIGHT} tasks in flight: {:.0} tasks/s ({:.0} to {:.0}), p99 {:.0} ms ({:.0} to {:.0})",
-        fleet.len(),
-        rate.median,
-        rate.lowest,
-        rate.highest,
-        p99.median,
-        p99.lowest,
-        p99.highest
-    );
-    same_term(&site.cluster, term).await
+    println!("{}", table(&measured));
+    Ok(())
 }
 
-/// Nothing but leases and statuses.
-async fn idle(cluster: &Cluster, fleet: &Fleet) -> Result<(), Error> {
-    let leader = cluster.leader().await?;
-    let term = cluster.status().await?.term;
-    let (begun, before) = (Instant::now(), ticks(cluster)?);
-    fleet.until_renewed(BEATS, LIMIT).await?;
-    let (after, took) = (ticks(cluster)?, begun.elapsed().as_secs_f64());
-    for ((id, pid, from), (_, _, until)) in before.into_iter().zip(after) {
-        let memory = mebibytes(Process::resident_bytes(pid).unwrap_or_default());
-        let cores = until.saturating_sub(from) as f64 / TICKS_PER_SECOND / took;
-        let role = if id == leader { "leads" } else { "follows" };
-        println!("    idle for {took:.0} s: {id} ({role}) {memory}, {cores:.3} cores");
+async fn set_policies(cluster: &Cluster) -> Result<(), Error> {
+    for way in Way::ALL {
+        let Way::Strategy(strategy) = way else {
+            continue;
+        };
+        let namespace = strategy.replace('_', "-");
+        let set = ["policy", "set", "--strategy", strategy];
+        let set = [&set[..], &["--namespace", &namespace]].concat();
+        cluster.cli().expect(&set).await?;
     }
-    same_term(cluster, term).await
+    Ok(())
 }
 
-/// Processor time of each controller so far.
-fn ticks(cluster: &Cluster) -> Result<Vec<(String, i32, u64)>, Error> {
-    let controllers = cluster.layout()?.controllers.into_iter();
-    let look = |controller: cluster_tests::cluster::Controller| {
-        let pid = controller.pid?;
-        Some((controller.id, pid, Process::look(pid)?.processor_ticks))
+fn name(number: usize) -> String {
+    format!("b{}", number + 1)
+}
+
+/// All agents; for how long they serve is added up in `busy`, in microseconds.
+async fn serve(cluster: &Cluster, busy: &Arc<AtomicU64>) -> Result<JoinSet<()>, Error> {
+    let (layout, addresses) = (cluster.layout()?, cluster.addresses()?);
+    let mut servers = JoinSet::new();
+    for (number, mean) in MEANS.into_iter().enumerate() {
+        let id = name(number);
+        let directory = cluster.scratch().join(&id);
+        let credentials = cluster::issue(&layout, Role::Agent, &id, &directory)?;
+        let agent = BenchAgent::start(&credentials, &addresses, 1, Conduct::WhenTold)?;
+        agent.until_leased(LEASED).await?;
+        let mean = f64::from(mean) / 1_000.0;
+        let times = Normal::new(mean, mean * DEVIATION)
+            .map_err(|error| Error::Invalid(error.to_string()))?;
+        let dice = StdRng::seed_from_u64(number as u64);
+        servers.spawn(one_after_the_other(agent, times, dice, Arc::clone(busy)));
+    }
+    Ok(servers)
+}
+
+async fn one_after_the_other(
+    mut agent: BenchAgent,
+    times: Normal<f64>,
+    mut dice: StdRng,
+    busy: Arc<AtomicU64>,
+) {
+    /// Nothing may come for as long as a round with other agents takes.
+    const PATIENCE: Duration = Duration::from_secs(3_600);
+
+    while let Ok(assign) = agent.assigned(PATIENCE).await {
+        let (began, started_at) = (Instant::now(), wall_millis());
+        let takes = Duration::from_secs_f64(times.sample(&mut dice).max(0.0)).max(SHORTEST);
+        // A thread's sleep is exact to a tenth of a millisecond; the runtime's timers round up to whole ones.
+        let slept = tokio::task::spawn_blocking(move || std::thread::sleep(takes)).await;
+        let (Ok(()), Some(fence)) = (slept, assign.fence) else {
+            return;
+        };
+        let served = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        busy.fetch_add(served, Ordering::Relaxed);
+        let outcome = v1::Outcome {
+            started_at,
+            finished_at: wall_millis(),
+            ..exited(0, "")
+        };
+        agent.report(fence, outcome);
+    }
+}
+
+fn wall_millis() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    u64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A round, and how much of their time the agents served in it.
+struct Measured {
+    round: Round,
+    utilization: f64,
+}
+
+impl Measured {
+    async fn take(
+        clients: &[Client],
+        way: Way,
+        length: Duration,
+        busy: &AtomicU64,
+    ) -> Result<Measured, Error> {
+        let work = way.work();
+        rounds::working(clients, &work, CLIENTS, (WARM_UP, Duration::ZERO)).await?;
+        let before = busy.load(Ordering::Relaxed);
+        let round = rounds::working(clients, &work, CLIENTS, (length, Duration::ZERO)).await?;
+        let served = Duration::from_micros(busy.load(Ordering::Relaxed) - before);
+        let all = round.took * u32::try_from(MEANS.len()).unwrap_or(u32::MAX);
+        Ok(Measured {
+            utilization: served.as_secs_f64() / all.as_secs_f64(),
+            round,
+        })
+    }
+}
+
+fn table(measured: &[Vec<Measured>]) -> Table {
+    let mut table = Table::new([
+        "agents chosen",
+        "mean ms",
+        "p50 ms",
+        "p99 ms",
+        "tasks/s",
+        "spread",
+        "busy",
+        "mean, of in turn",
+        "tasks/s, of in turn",
+    ]);
+    let figure = |rounds: &[Measured], of: &dyn Fn(&Measured) -> f64| {
+        Spread::of(rounds.iter().map(of)).unwrap_or_default()
     };
-    Ok(controllers.filter_map(look).collect())
-}
-
-async fn kills(site: &Site, fleet: &Fleet, times: u32) -> Result<(), Error> {
-    let caller = Caller::new(&site.cluster.addresses()?, site.tls());
-    let load = Load {
-        name: "load",
-        in_flight: IN_FLIGHT_MEANWHILE,
-        spec: Arc::new(|_| traffic::process(["true"])),
-        patience: LIMIT,
-        pause: Duration::ZERO,
+    let mean = |it: &Measured| it.round.latencies.mean().as_secs_f64() * 1_000.0;
+    let rate = |it: &Measured| it.round.per_second();
+    let ratio = |of: f64, to: f64| format!("{:.2}", of / to);
+    let first = measured.first().map_or(&[][..], Vec::as_slice);
+    let (slowest, fewest) = (figure(first, &mean).median, figure(first, &rate).median);
+    for (way, rounds) in Way::ALL.into_iter().zip(measured) {
+        let percentile = |percent| {
+            let of = |it: &Measured| it.round.latencies.percentile(percent).as_secs_f64() * 1_000.0;
+            format!("{:.0}", figure(rounds, &of).median)
+        };
+        let (mean, rate) = (figure(rounds, &mean), figure(rounds, &rate));
+        table.row([
+            way.title().to_owned(),
+            format!("{:.0}", mean.median),
+            percentile(50),
+            percentile(99),
+            format!("{:.0}", rate.median),
+            format!("{:.0} %", rate.percent()),
+            format!(
+                "{:.0} %",
+                figure(rounds, &|it| it.utilization).median * 100.0
+            ),
+            ratio(mean.median, slowest),
+            ratio(rate.median, fewest),
+        ]);
     }
-    .start(&caller);
-    let (mut usable, mut back) = (Vec::new(), Vec::new());
-    for number in 1..=times {
-        let (leased, connected) = kill(site, fleet).await?;
-        println!(
-            "    kill {number} of {times}: all leased after {}, back at the one that was killed after {}",
-            span(leased),
-            span(connected)
-        );
-        usable.push(leased);
-        back.push(connected);
-    }
-    let history = load.finish().await?;
-    let waits = |it: &&Operation| matches!(it.action, Action::Wait { .. });
-    let submits = |it: &&Operation| matches!(it.action, Action::Submit { .. });
-    let ended = |it: &&Operation| waits(it) && it.outcome.answer().is_some();
-    let tasks = history.operations.iter().filter(submits).count();
-    let lost = tasks.saturating_sub(history.operations.iter().filter(ended).count());
-    for (what, samples) in [
-        (
-            "leader killed, until every lease is confirmed by the next",
-            usable,
-        ),
-        (
-            "controller started again, until every agent has a session",
-            back,
-        ),
+    for (title, (mean, rate, busy)) in [
+        ("reckoned: in turn", in_turn()),
+        ("reckoned: none ever idle", never_idle()),
     ] {
-        let samples = Samples::new(samples);
-        println!(
-            "    {what}: p50 {}, {} to {}",
-            span(samples.percentile(50)),
-            span(samples.shortest()),
-            span(samples.longest())
-        );
+        table.row([
+            title.to_owned(),
+            format!("{mean:.0}"),
+            String::new(),
+            String::new(),
+            format!("{rate:.0}"),
+            String::new(),
+            format!("{:.0} %", busy * 100.0),
+            ratio(mean, slowest),
+            ratio(rate, fewest),
+        ]);
     }
-    println!(
-        "    {} tasks meanwhile, {lost} without a result",
-        grouped(tasks as u64)
-    );
-    match lost {
-        0 => Ok(()),
-        _ => Err(Error::Broken("tasks were left without a result".to_owned())),
-    }
+    table
 }
 
-async fn kill(site: &Site, fleet: &Fleet) -> Result<(Duration, Duration), Error> {
-    let cluster = &site.cluster;
-    let (leader, before) = (cluster.leader().await?, cluster.status().await?.term);
-    let killed = faults::kill(cluster, &leader).await?;
-    fleet.until_leased_after(before, LIMIT).await?;
-    let leased = killed.at.elapsed();
-    cluster.until_agents_ready(fleet.len()).await?;
-    same_term(cluster, before + 1).await?;
-    cluster.restart(&leader).await?;
-    let began = Instant::now();
-    let all = cluster.addresses()?.len();
-    fleet.until_connected(all, LIMIT).await?;
-    let connected = began.elapsed();
-    cluster.until_whole().await?;
-    same_term(cluster, before + 1).await?;
-    Ok((leased, connected))
+/// Mean latency in milliseconds, tasks a second, and how much of their time agents serve, where every agent gets one task
+/// after the other in turn, and the slowest always has one that waits.
+fn in_turn() -> (f64, f64, f64) {
+    let slowest = MEANS.into_iter().max().unwrap_or(1);
+    let each = 1_000.0 / f64::from(slowest);
+    let rate = each * MEANS.len() as f64;
+    let served: f64 = MEANS.into_iter().map(f64::from).sum();
+    (
+        f64::from(CLIENTS) * 1_000.0 / rate,
+        rate,
+        served / MEANS.len() as f64 / f64::from(slowest),
+    )
 }
 
-async fn same_term(cluster: &Cluster, wanted: u64) -> Result<(), Error> {
-    match cluster.status().await?.term {
-        term if term == wanted => Ok(()),
-        term => Err(Error::Broken(format!(
-            "an election that nobody asked for: term {term} instead of {wanted}"
-        ))),
-    }
+/// The same where no agent waits for anything.
+fn never_idle() -> (f64, f64, f64) {
+    let rates = MEANS.into_iter().map(|mean| 1_000.0 / f64::from(mean));
+    let rate: f64 = rates.sum();
+    (f64::from(CLIENTS) * 1_000.0 / rate, rate, 1.0)
 }

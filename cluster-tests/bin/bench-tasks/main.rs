@@ -7,8 +7,9 @@
 //! figure is the median of several rounds, with their spread.
 //!
 //! `--failover N` kills the leader N times and measures the time to the next commit; `--steady MINUTES`
-//! holds full load and counts elections, of which there must be none; `--fleet AGENTS` (`make bench-fleet`)
-//! connects that many agents and shows what they cost and how soon they are back after the leader died;
+//! holds full load and counts elections, of which there must be none; `--fleet` (`make bench-fleet`)
+//! compares how agents of different speed are chosen; `--agents N` (`make bench-agents`) connects that many and shows what
+//! they cost and how soon they are back after the leader died;
 //! `--queued TASKS` (`make bench-scale`) lets that many wait, and `--sustained MINUTES` keeps a rate, for what
 //! that costs in memory, on disk and in latency.
 
@@ -17,6 +18,7 @@
     reason = "a program that prints tables on stdout"
 )]
 
+mod agents;
 mod cost;
 mod failover;
 mod fleet;
@@ -71,14 +73,17 @@ pub struct Arguments {
     /// Instead: full load for so long, counting elections
     #[arg(long, value_name = "MINUTES", conflicts_with = "failover")]
     steady: Option<u64>,
+    /// Instead: the same load on seven agents of three speeds, with one strategy after the other
+    #[arg(long, conflicts_with_all = ["failover", "steady"])]
+    fleet: bool,
     /// Instead: so many agents at once; the leader is killed --rounds times
-    #[arg(long, value_name = "AGENTS", conflicts_with_all = ["failover", "steady"])]
-    fleet: Option<u32>,
+    #[arg(long, value_name = "AGENTS", conflicts_with_all = ["failover", "steady", "fleet"])]
+    agents: Option<u32>,
     /// Instead: let so many tasks wait, and see how the cluster bears it
-    #[arg(long, value_name = "TASKS", conflicts_with_all = ["failover", "steady", "fleet"])]
+    #[arg(long, value_name = "TASKS", conflicts_with_all = ["failover", "steady", "fleet", "agents"])]
     queued: Option<u64>,
     /// Instead: a fixed rate for so long, and what that leaves in memory and on disk
-    #[arg(long, value_name = "MINUTES", conflicts_with_all = ["failover", "steady", "fleet", "queued"])]
+    #[arg(long, value_name = "MINUTES", conflicts_with_all = ["failover", "steady", "fleet", "agents", "queued"])]
     sustained: Option<u64>,
     /// Tasks a minute of --sustained
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
@@ -133,8 +138,11 @@ async fn measure(arguments: &Arguments) -> Result<(), Error> {
     if let Some(minutes) = arguments.steady {
         return steady::measure(Duration::from_secs(minutes * 60)).await;
     }
-    if let Some(agents) = arguments.fleet {
-        return fleet::measure(agents, arguments).await;
+    if arguments.fleet {
+        return fleet::measure(arguments).await;
+    }
+    if let Some(agents) = arguments.agents {
+        return agents::measure(agents, arguments).await;
     }
     if let Some(tasks) = arguments.queued {
         return queued::measure(tasks, arguments.seconds).await;

@@ -4,6 +4,7 @@
 //! its latency is the whole of submit, assign and finish.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cluster_tests::report::Samples;
@@ -69,6 +70,9 @@ async fn streamed(clients: &[Client], in_flight: u32, span: Duration) -> Result<
     ended(begun, streams).await
 }
 
+/// Makes the next task of a loop.
+pub type Work = Arc<dyn Fn() -> v1::TaskSpec + Send + Sync>;
+
 /// By calls, one task begun after each `pause` at most.
 pub async fn paced(
     clients: &[Client],
@@ -76,13 +80,30 @@ pub async fn paced(
     span: Duration,
     pause: Duration,
 ) -> Result<Round, Error> {
+    let work: Work = Arc::new(|| traffic::process(["true"]));
+    working(clients, &work, in_flight, (span, pause)).await
+}
+
+/// The same with tasks of any sort; `span`, and the pause.
+pub async fn working(
+    clients: &[Client],
+    work: &Work,
+    in_flight: u32,
+    (span, pause): (Duration, Duration),
+) -> Result<Round, Error> {
     let begun = Instant::now();
     let pace = pause * in_flight;
     let mut loops = JoinSet::new();
     for number in 0..in_flight as usize {
         let client = clients[number % clients.len()].clone();
         let first = begun + pause * u32::try_from(number).unwrap_or(0);
-        loops.spawn(closed_loop(client, first, pace, begun + span));
+        loops.spawn(closed_loop(
+            client,
+            Arc::clone(work),
+            first,
+            pace,
+            begun + span,
+        ));
     }
     ended(begun, loops).await
 }
@@ -107,6 +128,7 @@ async fn ended(
 /// A task each `pace` from `first` on, or as soon as the one before has ended.
 async fn closed_loop(
     mut client: Client,
+    work: Work,
     first: Instant,
     pace: Duration,
     end: Instant,
@@ -120,7 +142,7 @@ async fn closed_loop(
         }
         let begun = Instant::now();
         let reply = client
-            .submit(no_op())
+            .submit(request(work()))
             .await
             .map_err(Error::call("submit"))?
             .into_inner();
@@ -176,15 +198,15 @@ async fn begin(
     messages: &mpsc::Sender<v1::SubmitRequest>,
     begun: &mut HashMap<String, Instant>,
 ) -> Result<(), Error> {
-    let request = no_op();
+    let request = request(traffic::process(["true"]));
     begun.insert(request.request_id.clone(), Instant::now());
     let sent = messages.send(request).await;
     sent.map_err(|_| Error::Invalid("the stream takes nothing more".to_owned()))
 }
 
 /// A submit that is answered when its task has ended.
-fn no_op() -> v1::SubmitRequest {
-    let mut request = traffic::submit(traffic::process(["true"]));
+fn request(spec: v1::TaskSpec) -> v1::SubmitRequest {
+    let mut request = traffic::submit(spec);
     request.wait_ms = u64::try_from(PATIENCE.as_millis()).unwrap_or(u64::MAX);
     request
 }

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use security::Credentials;
-use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use wire::v1;
 
@@ -37,7 +37,8 @@ pub enum Conduct {
 #[derive(Debug)]
 pub struct BenchAgent {
     journal: Arc<Mutex<Journal>>,
-    changed: Arc<Notify>,
+    // Told of what is to be said; a session that is busy meanwhile sees it afterwards.
+    changed: watch::Sender<()>,
     assigned: mpsc::UnboundedReceiver<v1::Assign>,
     // Aborts the sessions when it goes.
     sessions: JoinSet<()>,
@@ -71,10 +72,10 @@ impl BenchAgent {
         };
         let (tell, assigned) = mpsc::unbounded_channel();
         let journal = Arc::new(Mutex::new(Journal::new(profile, conduct, tell)));
-        let changed = Arc::new(Notify::new());
+        let changed = watch::Sender::new(());
         let mut sessions = JoinSet::new();
         for (number, address) in controllers.iter().enumerate() {
-            let (journal, changed) = (Arc::clone(&journal), Arc::clone(&changed));
+            let (journal, changed) = (Arc::clone(&journal), changed.subscribe());
             let (channel, turns) = (cluster::channel(address, &tls), Arc::clone(turns));
             sessions.spawn(session::keep_up(number, channel, turns, journal, changed));
         }
@@ -111,7 +112,7 @@ impl BenchAgent {
     /// Puts a verdict into the outbox, true or not: it is sent until it is acknowledged.
     pub fn report(&self, fence: v1::Fence, outcome: v1::Outcome) {
         lock(&self.journal).report(fence, outcome);
-        self.changed.notify_waiters();
+        self.changed.send_replace(());
     }
 
     /// No renewal and no status from now on, and nothing is sent; its sessions stay open.
@@ -122,7 +123,7 @@ impl BenchAgent {
     /// The end of that.
     pub fn speak_again(&self) {
         lock(&self.journal).set_silent(false);
-        self.changed.notify_waiters();
+        self.changed.send_replace(());
     }
 
     /// What became of its verdicts, as far as acknowledged; the first answer counts.

@@ -147,13 +147,10 @@ impl Journal {
             backends: Vec::new(),
             protocol: model::AgentProtocol::NEWEST.0,
             supply: None,
+            labels: vec![label("bench", "true"), label("name", &agent)],
             agent,
             incarnation: incarnation.to_vec().into(),
             slots,
-            labels: vec![v1::Label {
-                key: "bench".to_owned(),
-                value: "true".to_owned(),
-            }],
             version: env!("CARGO_PKG_VERSION").to_owned(),
             limits: "rlimit".to_owned(),
             cluster_id: self.cluster_id.clone(),
@@ -456,6 +453,11 @@ fn verdict(key: Key, outcome: v1::Outcome) -> Said {
         fence: Some(key.into()),
         outcome: Some(outcome),
     })
+}
+
+fn label(key: &str, value: &str) -> v1::Label {
+    let (key, value) = (key.to_owned(), value.to_owned());
+    v1::Label { key, value }
 }
 
 /// The outcome of a process that exited by itself.

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rand::Rng;
-use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Status, Streaming};
@@ -31,12 +31,12 @@ pub async fn keep_up(
     channel: Channel,
     turns: Arc<Semaphore>,
     journal: Arc<Mutex<Journal>>,
-    changed: Arc<Notify>,
+    mut changed: watch::Receiver<()>,
 ) {
     let mut pause = FIRST_PAUSE;
     loop {
         let began = Instant::now();
-        let ended = once(number, channel.clone(), &turns, &journal, &changed).await;
+        let ended = once(number, channel.clone(), &turns, &journal, &mut changed).await;
         if let Err(status) = ended {
             lock(&journal).note_end(number, status.to_string());
         } else {
@@ -57,7 +57,7 @@ async fn once(
     channel: Channel,
     turns: &Semaphore,
     journal: &Mutex<Journal>,
-    changed: &Notify,
+    changed: &mut watch::Receiver<()>,
 ) -> Result<(), Status> {
     // Until the controller has answered; a semaphore that nobody closes gives a turn.
     let mut turn = turns.acquire().await.ok();
@@ -87,7 +87,12 @@ async fn once(
                 continue;
             }
             _ = tick.tick() => {}
-            () = changed.notified() => {}
+            told = changed.changed() => {
+                // The agent is gone, and this with it.
+                if told.is_err() {
+                    return Ok(());
+                }
+            }
         }
         let now = Instant::now();
         let due = lock(journal).due(number, now);
