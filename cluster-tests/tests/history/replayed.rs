@@ -887,7 +887,9 @@ fn a_decision_that_is_not_what_its_inputs_come_to_is_found() {
     assert_eq!(decided(|_, _| {}), []);
     let found = [Kind::DecidedOtherwise];
     let score = |assigned: &mut Assignment, _: &mut Observed| {
-        Arc::make_mut(&mut assigned.placement.trace).winner.score += 1;
+        let mut trace = assigned.placement.trace.read().unwrap();
+        trace.winner.score += 1;
+        assigned.placement.trace = Arc::new(trace.recorded(StateVersion::NEWEST));
     };
     assert_eq!(decided(score), found);
     let other = |assigned: &mut Assignment, _: &mut Observed| {
