@@ -18,7 +18,7 @@ use crate::id::{AgentId, Epoch, Incarnation, Namespace, TaskId};
 use crate::label::Expression;
 use crate::mix::Mix;
 use crate::resource::{Demand, Need, Taken};
-use crate::share::Tenant;
+use crate::share::{Price, Tenant};
 use crate::spec::{Kind, TaskSpec};
 use crate::task::{Attempt, Phase, StateName, Task};
 use crate::time::Timestamp;
@@ -96,41 +96,53 @@ pub struct Tally {
     pub live: u32,
     /// Those of tasks of each class.
     of_class: [u32; Class::ALL.len()],
-    /// Those of them whose beginning is known, the sum of their beginnings, and of what was charged for them.
+    /// Those of them whose beginning is known, and the sums of their beginnings, their prices in thousandths, each beginning
+    /// times its price, and what was charged for them.
     timed: u32,
     since: u128,
+    prices: u128,
+    priced_since: u128,
     reserved: u128,
 }
 
 impl Tally {
-    fn begin(&mut self, class: Class, attempt: &Attempt) {
+    fn begin(&mut self, class: Class, attempt: &Attempt, price: Price) {
         self.live = self.live.saturating_add(1);
         let of_class = &mut self.of_class[class as usize];
         *of_class = of_class.saturating_add(1);
         if attempt.since.0 > 0 {
             self.timed = self.timed.saturating_add(1);
-            self.since = self.since.saturating_add(attempt.since.0.into());
+            let (since, price) = (u128::from(attempt.since.0), u128::from(price.milli()));
+            self.since = self.since.saturating_add(since);
+            self.prices = self.prices.saturating_add(price);
+            self.priced_since = self.priced_since.saturating_add(since * price);
             self.reserved = self.reserved.saturating_add(attempt.reserved.into());
         }
     }
 
-    fn end(&mut self, class: Class, attempt: &Attempt) {
+    fn end(&mut self, class: Class, attempt: &Attempt, price: Price) {
         self.live = self.live.saturating_sub(1);
         let of_class = &mut self.of_class[class as usize];
         *of_class = of_class.saturating_sub(1);
         if attempt.since.0 > 0 {
             self.timed = self.timed.saturating_sub(1);
-            self.since = self.since.saturating_sub(attempt.since.0.into());
+            let (since, price) = (u128::from(attempt.since.0), u128::from(price.milli()));
+            self.since = self.since.saturating_sub(since);
+            self.prices = self.prices.saturating_sub(price);
+            self.priced_since = self.priced_since.saturating_sub(since * price);
             self.reserved = self.reserved.saturating_sub(attempt.reserved.into());
         }
     }
 
-    /// For how long they have, all together.
+    /// What they have taken until now, all together: one whose beginning is not known as much as the others on average.
     pub fn running(&self, now: Timestamp) -> u64 {
-        self.average_age(now).saturating_mul(self.live.into())
+        let until = self.prices.saturating_mul(now.0.into());
+        let all = until.saturating_sub(self.priced_since) / u128::from(Price::ONE.milli());
+        let all = all.saturating_mul(self.live.into()) / u128::from(self.timed.max(1));
+        u64::try_from(all).unwrap_or(u64::MAX)
     }
 
-    /// What they claim beyond what was charged for them: one that outlasts it counts as twice as long as it has run.
+    /// What they claim beyond what was charged for them: one that outlasts it counts as if it had run for twice as long.
     pub fn overdue(&self, now: Timestamp) -> u64 {
         self.running(now)
             .saturating_mul(2)
@@ -230,7 +242,10 @@ impl Index {
                         .or_default()
                         .insert(place_among_preemptible(task, attempt));
                 }
-                self.tally(&task.tenant(spec), |tally| tally.begin(task.class, attempt));
+                let price = Price::of(&spec.demand());
+                self.tally(&task.tenant(spec), |tally| {
+                    tally.begin(task.class, attempt, price);
+                });
             }
             Phase::Succeeded | Phase::Failed { .. } | Phase::Cancelled(_) => {
                 self.ended.insert((task.ended.unwrap_or_default(), task.id));
@@ -262,7 +277,10 @@ impl Index {
                 remove_from(&mut self.yielding, &attempt.agent, &task.id);
                 let place = place_among_preemptible(task, attempt);
                 remove_from(&mut self.preemptible, &attempt.agent, &place);
-                self.tally(&task.tenant(spec), |tally| tally.end(task.class, attempt));
+                let price = Price::of(&spec.demand());
+                self.tally(&task.tenant(spec), |tally| {
+                    tally.end(task.class, attempt, price);
+                });
             }
             Phase::Succeeded | Phase::Failed { .. } | Phase::Cancelled(_) => {
                 self.ended

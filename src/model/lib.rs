@@ -94,7 +94,7 @@ pub use rule::{AddRule, Agents, Rule, RuleAction};
 pub use sample::{
     Load, Magnitude, Observed, Presence, Sample, Service, Twentieths, Work, news, retold,
 };
-pub use share::{Tenant, TenantUsage};
+pub use share::{Price, Tenant, TenantUsage};
 pub use spec::{Kind, NoSuchKind, TaskSpec, validate_labels};
 pub use state::{Archived, State};
 pub use task::{Attempt, Cancellation, Estimate, Phase, StateName, Task};

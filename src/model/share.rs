@@ -3,7 +3,8 @@
 //! A **tenant** is a user in a namespace. When one of its tasks is assigned, what its attempts took lately is charged to its
 //! account; when the attempt ends, what it took more or less than that is made good. One that runs for long counts for more
 //! meanwhile: twice the time for which it has run, which is what may be expected of it once it has outlasted what was
-//! charged. The unit is the slot-millisecond: one slot, held for one millisecond of state time.
+//! charged. The unit is the slot-millisecond: one slot, held for one millisecond of state time. Who asks for more than a slot
+//! pays for it: see [`Price`].
 //!
 //! What was used is forgotten by halves, every 4,096 s, as in the usage decay of batch schedulers. That what an
 //! attempt takes is charged at one moment, and not as it goes, makes no difference in the long run: tenants with as many
@@ -20,6 +21,7 @@ use crate::class::Class;
 use crate::id::Namespace;
 use crate::limit;
 use crate::outcome::{End, Outcome};
+use crate::resource::Demand;
 use crate::state::State;
 use crate::task::Attempt;
 use crate::time::{Millis, Timestamp};
@@ -42,8 +44,43 @@ const LEFT: [u64; 10] = [
     3_611_622_603,
     3_037_000_500,
 ];
-/// What an attempt is taken to cost where none of its tenant's has ended yet.
+/// For how long an attempt is taken to run where none of its tenant's has ended yet, in milliseconds.
 const TYPICAL_AT_FIRST: u64 = 1_000;
+/// Of a price: one slot.
+const ONE: u64 = 1_000;
+/// As many slots as one GPU counts for.
+const GPU_SLOTS: u64 = 8;
+/// Memory that comes with a slot, as it does with a processor of most machines.
+const SLOT_MIB: u64 = 8_192;
+
+/// What a task costs while it runs, in thousandths of a slot.
+///
+/// That is the slot itself; or as many as it takes processors, or memory of so many processors, where that is more; and
+/// 8 for each GPU, which is given to one alone. As batch schedulers have it that bill the largest of what nodes have in
+/// fixed proportions, and devices beside it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Price(u64);
+
+impl Price {
+    pub const ONE: Price = Price(ONE);
+
+    pub fn of(demand: &Demand) -> Price {
+        let memory = demand.memory_mib.saturating_mul(ONE) / SLOT_MIB;
+        let slots = ONE.max(demand.cpu_milli.into()).max(memory);
+        Price(slots.saturating_add(u64::from(demand.gpus).saturating_mul(GPU_SLOTS * ONE)))
+    }
+
+    /// What it costs for so many milliseconds, in slot-milliseconds.
+    pub fn times(self, millis: u64) -> u64 {
+        millis.saturating_mul(self.0) / ONE
+    }
+
+    /// In thousandths.
+    pub(crate) fn milli(self) -> u64 {
+        self.0
+    }
+}
+
 /// Who shares: a user in a namespace.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Tenant {
@@ -69,7 +106,7 @@ pub struct Account {
     used: u64,
     /// State time in steps since the epoch.
     step: u64,
-    /// What its attempts took lately, in eighths of a slot-millisecond.
+    /// For how long its attempts ran lately, in eighths of a millisecond.
     typical_eighths: u64,
     /// In which step one of its tasks of a class was assigned last.
     begun: BTreeMap<Class, u64>,
@@ -82,7 +119,7 @@ pub struct TenantUsage {
     pub used: u64,
     /// The same with what those that run are expected to take: by this, tenants take turns.
     pub claimed: u64,
-    /// What one more is expected to take; at least 1.
+    /// For how long one more is expected to run, in milliseconds; at least 1.
     pub typical: u64,
 }
 
@@ -100,10 +137,10 @@ impl Account {
         self.begun.insert(class, step);
     }
 
-    /// It has ended, and took so much.
-    fn settle(&mut self, reserved: u64, took: u64, now: Timestamp) {
-        let used = self.used_at(now);
-        self.used = used.saturating_add(took).saturating_sub(reserved);
+    /// It has ended, and took so long.
+    fn settle(&mut self, reserved: u64, took: u64, price: Price, now: Timestamp) {
+        let used = self.used_at(now).saturating_add(price.times(took));
+        self.used = used.saturating_sub(reserved);
         self.step = self.step.max(now.0 / STEP.0);
         self.typical_eighths = match self.typical_eighths {
             0 => took.saturating_mul(8),
@@ -118,7 +155,7 @@ impl Account {
         }
     }
 
-    /// What one more attempt is expected to take, where those that run are so old: they may take longer than any before.
+    /// For how long one more attempt is expected to run, where those that run are so old: they may take longer than any before.
     fn expects(&self, age: u64) -> u64 {
         self.typical().max(age)
     }
@@ -136,9 +173,9 @@ fn left(used: u64, steps: u64) -> u64 {
     })
 }
 
-/// What an attempt took, now that it has ended: the time for which it held its slot, but no more than it says that it
+/// How long an attempt took, now that it has ended, in milliseconds: the time for which it held its slot, but no more than it says that it
 /// ran, for it may have waited at its agent for the one before it. `None` for the outcome of one that was lost.
-pub(crate) fn cost(attempt: &Attempt, outcome: Option<&Outcome>, now: Timestamp) -> u64 {
+pub(crate) fn taken(attempt: &Attempt, outcome: Option<&Outcome>, now: Timestamp) -> u64 {
     let held = now.since(attempt.since).0;
     let Some(outcome) = outcome else {
         return held.max(1);
@@ -232,32 +269,37 @@ impl State {
 /// Writing, for `apply/` only.
 impl State {
     /// An attempt begins: what is charged for it.
-    pub(crate) fn reserve(&mut self, tenant: Tenant, class: Class, now: Timestamp) -> u64 {
+    pub(crate) fn reserve(
+        &mut self,
+        tenant: Tenant,
+        (class, price): (Class, Price),
+        now: Timestamp,
+    ) -> u64 {
         if self.meta.state_version < StateVersion::SHARES {
             return 0;
         }
         let tally = self.index.tenants.get(&tenant);
         let age = tally.map_or(0, |tally| tally.average_age(now));
         self.change_account(tenant, now, |account| {
-            let reserved = account.expects(age);
+            let reserved = price.times(account.expects(age));
             account.reserve(reserved, class, now);
             reserved
         })
     }
 
-    /// An attempt has ended, and took so much.
+    /// An attempt has ended, and took so long.
     pub(crate) fn settle_account(
         &mut self,
         tenant: Tenant,
         attempt: &Attempt,
-        took: u64,
+        (took, price): (u64, Price),
         now: Timestamp,
     ) {
         if attempt.since.0 == 0 {
             return;
         }
         self.change_account(tenant, now, |account| {
-            account.settle(attempt.reserved, took, now);
+            account.settle(attempt.reserved, took, price, now);
         });
     }
 
@@ -352,15 +394,36 @@ mod tests {
     fn what_was_charged_too_much_or_too_little_is_made_good() {
         let mut account = used(10_000, 0);
         account.reserve(1_000, Class::Batch, Timestamp(1));
-        account.settle(1_000, 80, Timestamp(2));
+        account.settle(1_000, 80, Price::ONE, Timestamp(2));
         assert_eq!((account.used, account.typical()), (10_080, 80));
-        account.settle(50_000, 0, Timestamp(3));
+        account.settle(50_000, 0, Price::ONE, Timestamp(3));
         assert_eq!(account.used, 0, "no less than nothing");
         // What is charged for the next follows the latest.
         for _ in 0..50 {
-            account.settle(0, 8_000, Timestamp(3));
+            account.settle(0, 8_000, Price::ONE, Timestamp(3));
         }
         assert!((7_000..=8_000).contains(&account.typical()), "{account:?}");
+    }
+
+    #[test]
+    fn what_is_asked_for_beyond_a_slot_has_its_price() {
+        let demand = |cpu_milli, memory_mib, gpus| Demand {
+            cpu_milli,
+            memory_mib,
+            gpus,
+            vram_mib: 0,
+        };
+        let price = |cpu_milli, memory_mib, gpus| {
+            Price::of(&demand(cpu_milli, memory_mib, gpus)).times(1_000)
+        };
+        assert_eq!(price(0, 0, 0), 1_000);
+        assert_eq!(price(250, 4_096, 0), 1_000, "no less than a slot");
+        assert_eq!(price(4_000, 8_192, 0), 4_000);
+        assert_eq!(price(4_000, 65_536, 0), 8_000, "what is the most of both");
+        assert_eq!(price(0, 0, 2), 17_000);
+        assert_eq!(price(16_000, 0, 2), 32_000);
+        let most = demand(u32::MAX, u64::MAX, u32::MAX);
+        assert_eq!(Price::of(&most).times(u64::MAX), u64::MAX / ONE);
     }
 
     #[test]
@@ -380,7 +443,7 @@ mod tests {
             finished_at: Timestamp(to),
             ..Outcome::bare(End::Exited { code: 0 })
         };
-        let costs = |outcome: &Outcome| cost(&attempt(1_000), Some(outcome), Timestamp(5_000));
+        let costs = |outcome: &Outcome| taken(&attempt(1_000), Some(outcome), Timestamp(5_000));
         assert_eq!(costs(&ran(90_000, 93_000)), 3_000, "by a clock of its own");
         assert_eq!(
             costs(&ran(90_000, 99_000)),
@@ -394,6 +457,6 @@ mod tests {
         let declined = Outcome::bare(End::Declined { reason: reason() });
         let missing = Outcome::bare(End::NotStarted { reason: reason() });
         assert_eq!((costs(&declined), costs(&missing)), (0, 1));
-        assert_eq!(cost(&attempt(1_000), None, Timestamp(5_000)), 4_000);
+        assert_eq!(taken(&attempt(1_000), None, Timestamp(5_000)), 4_000);
     }
 }

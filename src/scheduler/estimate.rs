@@ -87,7 +87,7 @@ fn play(
     });
     let lines = lines.map(|(key, waiting)| {
         let line = order::line(state, (&key.tenant, waiting), now, order::RIPE_MAX);
-        (&key.tenant, line)
+        (key, line)
     });
     let mut order = Turns::new(state, now, lines.collect(), &BTreeSet::new());
     let mut told = 0;

@@ -13,7 +13,8 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::iter::Peekable;
 
 use model::{
-    Class, Namespace, Phase, State, StateVersion, Task, TaskId, Tenant, Timestamp, Waiting,
+    Class, Namespace, Phase, Price, QueueKey, State, StateVersion, Task, TaskId, Tenant, Timestamp,
+    Waiting,
 };
 use mutant::Mutant;
 
@@ -142,7 +143,7 @@ type First = Reverse<(Class, Share, TaskId, usize)>;
 pub struct Turns<'a> {
     state: &'a State,
     now: Timestamp,
-    lines: Vec<Line<'a>>,
+    lines: Vec<(Price, Line<'a>)>,
     users: Vec<User>,
     namespaces: Vec<Space>,
     known: BTreeMap<&'a Tenant, usize>,
@@ -164,6 +165,7 @@ struct User {
     space: usize,
     used: u64,
     weight: u32,
+    /// For how long its attempts run, in milliseconds.
     typical: u64,
     /// The first task of each of its lines.
     heads: BinaryHeap<Reverse<(Place, usize)>>,
@@ -191,11 +193,11 @@ pub enum Became {
 }
 
 impl<'a> Turns<'a> {
-    /// `lines` each with its tenant; `begun` are tasks whose assignment is under way, and counts as if it were there.
+    /// `lines` each with the key of its queue; `begun` are tasks whose assignment is under way, and counts as if it were there.
     pub fn new(
         state: &'a State,
         now: Timestamp,
-        lines: Vec<(&'a Tenant, Line<'a>)>,
+        lines: Vec<(&'a QueueKey, Line<'a>)>,
         begun: &BTreeSet<TaskId>,
     ) -> Turns<'a> {
         let mut turns = Turns {
@@ -208,12 +210,13 @@ impl<'a> Turns<'a> {
             known_spaces: BTreeMap::new(),
             order: BinaryHeap::new(),
         };
-        for (tenant, mut line) in lines {
+        for (key, mut line) in lines {
             if let Some(place) = line.next() {
-                let user = turns.user(tenant);
+                let user = turns.user(&key.tenant);
                 let at = turns.lines.len();
                 turns.users[user].heads.push(Reverse((place, at)));
-                turns.lines.push(line);
+                let price = Price::of(&key.requirement.demand);
+                turns.lines.push((price, line));
             }
         }
         // With one tenant there are no shares to be compared.
@@ -285,16 +288,17 @@ impl<'a> Turns<'a> {
                 continue;
             };
             if let Some(user) = self.known.get(&task.tenant(&spec)) {
-                self.charge(*user);
+                self.charge(*user, Price::of(&spec.demand()));
             }
         }
     }
 
-    fn charge(&mut self, user: usize) {
+    fn charge(&mut self, user: usize, price: Price) {
         let user = &mut self.users[user];
         let space = &mut self.namespaces[user.space];
-        user.used = user.used.saturating_add(user.typical);
-        space.used = space.used.saturating_add(user.typical);
+        let charged = price.times(user.typical);
+        user.used = user.used.saturating_add(charged);
+        space.used = space.used.saturating_add(charged);
     }
 
     /// The task whose turn it is. The next one only after [`Turns::go_on`].
@@ -313,11 +317,11 @@ impl<'a> Turns<'a> {
     pub fn go_on(&mut self, turn: Turn, became: Became) {
         let Turn { line, user, .. } = turn;
         match became {
-            Became::Gone => self.charge(user),
+            Became::Gone => self.charge(user, self.lines[line].0),
             Became::Passed | Became::Stuck => {}
         }
         if became != Became::Stuck
-            && let Some(place) = self.lines[line].next()
+            && let Some(place) = self.lines[line].1.next()
         {
             self.users[user].heads.push(Reverse((place, line)));
         }
@@ -395,7 +399,7 @@ fn turns_ahead(state: &State, task: &Task, now: Timestamp) -> Option<Ahead> {
     let mut lines: Vec<_> = queues
         .map(|(key, waiting)| {
             let line = line(state, (&key.tenant, waiting), now, usize::MAX);
-            (&key.tenant, line)
+            (key, line)
         })
         .collect();
     let own = standing_of(state, task, now);
@@ -405,7 +409,7 @@ fn turns_ahead(state: &State, task: &Task, now: Timestamp) -> Option<Ahead> {
     } = task.phase
     {
         // As if its time had come, and met for sure.
-        let known = lines.iter().find(|(known, _)| **known == tenant);
+        let known = lines.iter().find(|(known, _)| known.tenant == tenant);
         let alone: Line<'_> = Box::new(std::iter::once((own, task.id)));
         lines.push((known?.0, alone));
     }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use model::{
     Agent, AgentId, Assignment, Namespace, Preemption, QueueKey, Reason, Requirement, State,
-    SystemCommand, TaskId, TaskSpec, Tenant, Timestamp, Work,
+    SystemCommand, TaskId, TaskSpec, Timestamp, Work,
 };
 
 use crate::candidate::{Candidate, Claim};
@@ -219,7 +219,7 @@ impl<'a> Planner<'a> {
     }
 
     /// The lines that some agent with room fits.
-    fn lines(&mut self, round: Round<'_>, plan: &mut Plan) -> Vec<(&'a Tenant, Line<'a>)> {
+    fn lines(&mut self, round: Round<'_>, plan: &mut Plan) -> Vec<(&'a QueueKey, Line<'a>)> {
         let state = self.state;
         let mut queues = state.queues_behind(round.after);
         let mut lines = Vec::new();
@@ -280,7 +280,7 @@ impl<'a> Planner<'a> {
             seen = Some(requirement);
             if fits && self.may_run(&tenant.namespace) {
                 let line = order::line(state, (tenant, waiting), round.now, order::RIPE_MAX);
-                lines.push((tenant, line));
+                lines.push((key, line));
             }
         }
         plan.resume = last.filter(|_| plan.cut).cloned();

@@ -16,6 +16,7 @@ use crate::limit;
 use crate::mix::Mix;
 use crate::rejected::Rejected;
 use crate::resource::{self, Demand, Gpus, Taken};
+use crate::share::Price;
 use crate::spec::TaskSpec;
 use crate::state::State;
 use crate::task::{Attempt, Phase, Task};
@@ -79,8 +80,11 @@ impl State {
             true => u64::from(task.attempts) + 1,
             false => step.index,
         };
-        let tenant = self.specs.get(&task.id).map(|spec| task.tenant(spec));
-        let reserved = tenant.map_or(0, |tenant| self.reserve(tenant, task.class, step.now));
+        let spec = self.specs.get(&task.id);
+        let charged = spec.map(|spec| (task.tenant(spec), Price::of(&spec.demand())));
+        let reserved = charged.map_or(0, |(tenant, price)| {
+            self.reserve(tenant, (task.class, price), step.now)
+        });
         let attempt = Arc::new(Attempt {
             agent: agent.clone(),
             incarnation,

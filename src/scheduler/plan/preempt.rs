@@ -118,7 +118,11 @@ impl<'a> Planner<'a> {
     }
 
     /// The lines with tasks that go before those which may be preempted.
-    fn lines_above(&mut self, lowest: Class, now: Timestamp) -> Vec<(&'a model::Tenant, Line<'a>)> {
+    fn lines_above(
+        &mut self,
+        lowest: Class,
+        now: Timestamp,
+    ) -> Vec<(&'a model::QueueKey, Line<'a>)> {
         let state = self.state;
         let mut lines = Vec::new();
         for (key, waiting) in state.queues_behind(None) {
@@ -127,7 +131,7 @@ impl<'a> Planner<'a> {
                 first.is_some_and(|it| goes_before(it, lowest)) || !waiting.delayed.is_empty();
             if may_be_above && self.may_run(&key.tenant.namespace) {
                 let line = order::line(state, (&key.tenant, waiting), now, order::RIPE_MAX);
-                lines.push((&key.tenant, line));
+                lines.push((key, line));
             }
             if lines.len() == LINES_MAX {
                 break;

@@ -7,7 +7,7 @@ use model::{
     SystemCommand, TaskId, TaskSpec, Timestamp,
 };
 
-use super::{NOW, apply_at, asked, cluster, fleet, task};
+use super::{NOW, apply_at, asked, cluster, fleet, resources, task};
 use crate::{Ahead, Round, explain, plan};
 
 const SECOND: u64 = 1_000;
@@ -23,8 +23,12 @@ struct Farm {
 
 impl Farm {
     fn new(slots: u32) -> Farm {
+        Farm::of(cluster(&[("a1", slots, "a")], &[]))
+    }
+
+    fn of(state: State) -> Farm {
         Farm {
-            state: cluster(&[("a1", slots, "a")], &[]),
+            state,
             now: NOW,
             running: BTreeSet::new(),
             took: BTreeMap::new(),
@@ -180,6 +184,51 @@ fn it_is_what_tasks_cost_that_is_shared_and_not_how_many_there_are() {
     // Each has both.
     let mixed = |_: &str, id: TaskId| [SECOND / 4, 5 * SECOND / 2][(id.0 / 3 % 2) as usize];
     assert_three_quarters(three_to_one(4, mixed));
+}
+
+#[test]
+fn who_asks_for_much_pays_for_it() {
+    let mut farm = Farm::of(cluster(&[], &[]));
+    let machine = resources::machine("a1", 20, resources::supply(64, 262_144, &[1; 16]));
+    farm.apply(vec![machine]);
+    let with_a_gpu = TaskSpec {
+        hardware: model::Hardware {
+            gpus: 1,
+            ..model::Hardware::default()
+        },
+        ..task("")
+    };
+    farm.submit(("blue", "ann"), &with_a_gpu, 400);
+    farm.submit(("green", "bob"), &task(""), 4_000);
+    let account = |farm: &Farm, of, user: &str| {
+        let tenant = model::Tenant {
+            namespace: namespace(of),
+            user: user.into(),
+        };
+        farm.state.usage(&tenant, farm.now)
+    };
+    // In one round each gets as much as the other: two tasks of blue's have the price of eighteen.
+    let assign = |it| Op::System(SystemCommand::Assign(it));
+    let mut first = farm.plan();
+    first.truncate(20);
+    let of_blue = first.iter().filter(|it| it.task.0 <= 400);
+    assert_eq!(of_blue.count(), 2, "{first:?}");
+    let mut begun = Farm::of(farm.state.clone());
+    begun.apply(first.into_iter().map(assign).collect());
+    let claimed = |of, user: &str| account(&begun, of, user).claimed;
+    let both = (claimed("blue", "ann"), claimed("green", "bob"));
+    assert_eq!(both, (18 * SECOND, 18 * SECOND));
+
+    farm.run(10 * SECOND, |_, _| SECOND);
+    farm.fail_over();
+    farm.part(|_, _| true);
+    farm.run(100 * SECOND, |_, _| SECOND);
+    // Each second of blue's costs nine of green's, so that each has used a half once it has a tenth of the time.
+    let part = farm.part(|of, _| of == "blue");
+    assert!((80..=120).contains(&part), "{part}");
+    let used = |of, user: &str| account(&farm, of, user).used;
+    let (blue, green) = (used("blue", "ann"), used("green", "bob"));
+    assert!(blue.abs_diff(green) * 20 <= blue, "{blue} and {green}");
 }
 
 #[test]
