@@ -889,7 +889,7 @@ fn a_decision_that_is_not_what_its_inputs_come_to_is_found() {
     let score = |assigned: &mut Assignment, _: &mut Observed| {
         let mut trace = assigned.placement.trace.read().unwrap();
         trace.winner.score += 1;
-        assigned.placement.trace = Arc::new(trace.recorded(StateVersion::NEWEST));
+        assigned.placement.trace = Arc::new(trace.recorded(model::StateVersion::NEWEST));
     };
     assert_eq!(decided(score), found);
     let other = |assigned: &mut Assignment, _: &mut Observed| {

@@ -61,6 +61,14 @@ pub fn since_2() -> Named<Entry> {
             "register_agent_with_supply",
             entry(vec![register_with_supply()]),
         ),
+    ];
+    all.extend(traces());
+    all.extend(preempting());
+    all
+}
+
+fn traces() -> Named<Entry> {
+    vec![
         (
             "assign_with_a_packed_trace",
             entry(vec![assign_with_a_packed_trace()]),
@@ -84,9 +92,7 @@ pub fn since_2() -> Named<Entry> {
                 Reason::Others,
             ])]),
         ),
-    ];
-    all.extend(preempting());
-    all
+    ]
 }
 
 fn preempting() -> Named<Entry> {
