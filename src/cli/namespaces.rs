@@ -37,8 +37,9 @@ enum Verb {
   quorate namespace list
   quorate namespace list -o wide
 
-USED is time on slots, of what runs and of what has ended; what is past counts half after an hour or so (4096 s). In each
-class the namespace goes first that has used least for its weight.")]
+USED is time on slots, times the price of what tasks ask for (an hour with a GPU counts as nine), of what runs and of what
+has ended; what is past counts half after an hour or so (4096 s). In each class the namespace goes
+first that has used least for its weight.")]
 struct ListArgs {
     #[command(flatten)]
     connect: ConnectArgs,

@@ -165,6 +165,13 @@ impl Tally {
         let all = until.saturating_sub(self.since);
         u64::try_from(all / u128::from(self.timed.max(1))).unwrap_or(u64::MAX)
     }
+
+    /// The same where one of twice the price counts twice.
+    pub fn average_age_by_price(&self, now: Timestamp) -> u64 {
+        let until = self.prices.saturating_mul(now.0.into());
+        let all = until.saturating_sub(self.priced_since);
+        u64::try_from(all / self.prices.max(1)).unwrap_or(u64::MAX)
+    }
 }
 
 /// The queued tasks of one requirement, kind and tenant.

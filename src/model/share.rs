@@ -48,15 +48,18 @@ const LEFT: [u64; 10] = [
 const TYPICAL_AT_FIRST: u64 = 1_000;
 /// Of a price: one slot.
 const ONE: u64 = 1_000;
+// All members have to reckon alike: to change one of these needs a state version from which on that holds.
 /// As many slots as one GPU counts for.
 const GPU_SLOTS: u64 = 8;
+/// Memory of a GPU that counts for one slot, where a share of one is asked for.
+const SLOT_VRAM_MIB: u64 = 3_072;
 /// Memory that comes with a slot, as it does with a processor of most machines.
 const SLOT_MIB: u64 = 8_192;
 
 /// What a task costs while it runs, in thousandths of a slot.
 ///
 /// That is the slot itself; or as many as it takes processors, or memory of so many processors, where that is more; and
-/// 8 for each GPU, which is given to one alone. As batch schedulers have it that bill the largest of what nodes have in
+/// 8 for each GPU, which is given to one alone, or what a share of one's memory comes to, up to 8. As batch schedulers have it that bill the largest of what nodes have in
 /// fixed proportions, and devices beside it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Price(u64);
@@ -67,7 +70,12 @@ impl Price {
     pub fn of(demand: &Demand) -> Price {
         let memory = demand.memory_mib.saturating_mul(ONE) / SLOT_MIB;
         let slots = ONE.max(demand.cpu_milli.into()).max(memory);
-        Price(slots.saturating_add(u64::from(demand.gpus).saturating_mul(GPU_SLOTS * ONE)))
+        let gpu = GPU_SLOTS * ONE;
+        let gpus = match demand.gpus {
+            0 => gpu.min(demand.vram_mib.saturating_mul(ONE) / SLOT_VRAM_MIB),
+            some => gpu.saturating_mul(some.into()),
+        };
+        Price(slots.saturating_add(gpus))
     }
 
     /// What it costs for so many milliseconds, in slot-milliseconds.
@@ -175,7 +183,7 @@ fn left(used: u64, steps: u64) -> u64 {
 
 /// How long an attempt took, now that it has ended, in milliseconds: the time for which it held its slot, but no more than it says that it
 /// ran, for it may have waited at its agent for the one before it. `None` for the outcome of one that was lost.
-pub(crate) fn taken(attempt: &Attempt, outcome: Option<&Outcome>, now: Timestamp) -> u64 {
+pub(crate) fn ran_for(attempt: &Attempt, outcome: Option<&Outcome>, now: Timestamp) -> u64 {
     let held = now.since(attempt.since).0;
     let Some(outcome) = outcome else {
         return held.max(1);
@@ -212,13 +220,14 @@ impl State {
         };
         let account = self.accounts.get(tenant).unwrap_or(NOTHING);
         let tally = self.index.tenants.get(tenant).copied().unwrap_or_default();
-        let (age, charged) = (tally.average_age(now), account.used_at(now));
+        let charged = account.used_at(now);
         // What was charged for those that run has become less since, as all else has.
-        let ended = charged.saturating_sub(left(tally.reserved(), age / STEP.0));
+        let since = tally.average_age_by_price(now) / STEP.0;
+        let ended = charged.saturating_sub(left(tally.reserved(), since));
         TenantUsage {
             used: ended.saturating_add(tally.running(now)),
             claimed: charged.saturating_add(tally.overdue(now)),
-            typical: account.expects(age),
+            typical: account.expects(tally.average_age(now)),
         }
     }
 
@@ -407,14 +416,15 @@ mod tests {
 
     #[test]
     fn what_is_asked_for_beyond_a_slot_has_its_price() {
-        let demand = |cpu_milli, memory_mib, gpus| Demand {
+        let demand = |cpu_milli, memory_mib, gpus, vram_mib| Demand {
             cpu_milli,
             memory_mib,
             gpus,
-            vram_mib: 0,
+            vram_mib,
         };
+        let with_vram = |gpus, vram_mib| Price::of(&demand(0, 0, gpus, vram_mib)).times(1_000);
         let price = |cpu_milli, memory_mib, gpus| {
-            Price::of(&demand(cpu_milli, memory_mib, gpus)).times(1_000)
+            Price::of(&demand(cpu_milli, memory_mib, gpus, 0)).times(1_000)
         };
         assert_eq!(price(0, 0, 0), 1_000);
         assert_eq!(price(250, 4_096, 0), 1_000, "no less than a slot");
@@ -422,7 +432,11 @@ mod tests {
         assert_eq!(price(4_000, 65_536, 0), 8_000, "what is the most of both");
         assert_eq!(price(0, 0, 2), 17_000);
         assert_eq!(price(16_000, 0, 2), 32_000);
-        let most = demand(u32::MAX, u64::MAX, u32::MAX);
+        // Of one GPU a share, and then all of it; each of two has so much.
+        assert_eq!(with_vram(0, 6_144), 3_000);
+        assert_eq!(with_vram(0, 81_920), 9_000);
+        assert_eq!(with_vram(2, 81_920), 17_000);
+        let most = demand(u32::MAX, u64::MAX, u32::MAX, u64::MAX);
         assert_eq!(Price::of(&most).times(u64::MAX), u64::MAX / ONE);
     }
 
@@ -443,7 +457,7 @@ mod tests {
             finished_at: Timestamp(to),
             ..Outcome::bare(End::Exited { code: 0 })
         };
-        let costs = |outcome: &Outcome| taken(&attempt(1_000), Some(outcome), Timestamp(5_000));
+        let costs = |outcome: &Outcome| ran_for(&attempt(1_000), Some(outcome), Timestamp(5_000));
         assert_eq!(costs(&ran(90_000, 93_000)), 3_000, "by a clock of its own");
         assert_eq!(
             costs(&ran(90_000, 99_000)),
@@ -457,6 +471,6 @@ mod tests {
         let declined = Outcome::bare(End::Declined { reason: reason() });
         let missing = Outcome::bare(End::NotStarted { reason: reason() });
         assert_eq!((costs(&declined), costs(&missing)), (0, 1));
-        assert_eq!(taken(&attempt(1_000), None, Timestamp(5_000)), 4_000);
+        assert_eq!(ran_for(&attempt(1_000), None, Timestamp(5_000)), 4_000);
     }
 }

@@ -1,4 +1,4 @@
-//! A persistent map that keeps the sum of its records' digests. `put` and `remove` are the only
+//! A persistent map that keeps the sum of its records' digests. `put`, `change_often` and `remove` are the only
 //! functions that write, so the hash can't be forgotten. Cloning costs O(1).
 
 use std::fmt;
@@ -213,5 +213,39 @@ impl<'de, K: DeserializeOwned, V: DeserializeOwned> Deserialize<'de> for Rows<K,
         }
 
         deserializer.deserialize_seq(Pairs(PhantomData))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_one_entry_changes_often_is_hashed_as_if_it_had_been_put_once() {
+        let mut put = Table::new("t");
+        put.put(1, 7);
+        put.put(2, 9);
+        let mut table = Table::new("t");
+        assert_eq!(table.change_often(1, |it: &mut i32| *it += 3), ());
+        table.change_often(1, |it| *it += 4);
+        table.put(2, 8);
+        table.change_often(2, |it| *it += 1);
+        table.take_digests();
+        assert_eq!((table.get(&1), table.get(&2)), (Some(&7), Some(&9)));
+        assert_eq!(table.sum(), put.sum());
+        assert_eq!(table.sum(), table.recomputed_sum());
+
+        // Gone in the same entry, and there again.
+        let before = table.clone();
+        table.change_often(1, |it| *it = 5);
+        table.remove(&1);
+        assert_eq!(table.change_often(1, |it| std::mem::replace(it, 6)), 0);
+        table.change_often(2, |it| *it = 5);
+        table.remove(&2);
+        table.take_digests();
+        assert_eq!(table.sum(), table.recomputed_sum());
+        assert_eq!((table.len(), table.get(&1)), (1, Some(&6)));
+        // What was there before is as it was.
+        assert_eq!((before.sum(), before.get(&1)), (put.sum(), Some(&7)));
     }
 }

@@ -10,6 +10,7 @@ use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::ser::SerializeTuple as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::entry::read_body;
 use crate::id::AgentId;
 use crate::version::StateVersion;
 
@@ -217,7 +218,7 @@ impl TraceRecord {
                 scores,
             } => (*policy_version, scores),
         };
-        let (winner, runners_up, refusals) = rmp_serde::from_slice(scores).ok()?;
+        let (winner, runners_up, refusals) = read_body(&scores[..]).ok()?;
         Some(Trace {
             policy_version,
             winner,
@@ -490,16 +491,26 @@ mod tests {
 
     #[test]
     fn what_a_later_release_packed_is_kept_and_not_read() {
-        let record = TraceRecord::Packed {
-            policy_version: 99,
-            scores: rmp_serde::to_vec(&("other", "things")).unwrap().into(),
+        let TraceRecord::Packed { scores, .. } = worst().packed() else {
+            panic!("it is packed");
         };
-        let bytes = rmp_serde::to_vec(&record).unwrap();
-        let again: TraceRecord = rmp_serde::from_slice(&bytes).unwrap();
-        assert_eq!(
-            (&again, again.policy_version(), again.read()),
-            (&record, 99, None)
-        );
+        let more = [&scores[..], b"!"].concat();
+        for scores in [
+            rmp_serde::to_vec(&("other", "things")).unwrap(),
+            more,
+            Vec::new(),
+        ] {
+            let record = TraceRecord::Packed {
+                policy_version: 99,
+                scores: scores.into(),
+            };
+            let bytes = rmp_serde::to_vec(&record).unwrap();
+            let again: TraceRecord = rmp_serde::from_slice(&bytes).unwrap();
+            assert_eq!(
+                (&again, again.policy_version(), again.read()),
+                (&record, 99, None)
+            );
+        }
     }
 
     proptest! {

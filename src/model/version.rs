@@ -209,7 +209,9 @@ impl SystemCommand {
             | SystemCommand::Retain(_) => StateVersion::FIRST,
             SystemCommand::ExpireRule { .. } => StateVersion::RULES,
             SystemCommand::Observe(_) => StateVersion::OBSERVATIONS,
-            SystemCommand::Preempt(_) => StateVersion::PREEMPTION,
+            SystemCommand::Preempt(preemption) => {
+                StateVersion::PREEMPTION.max(preemption.assignment.placement.needs())
+            }
             // It comes before what it makes room for. Who proposes it has asked all members first.
             SystemCommand::RaiseVersion { .. } => StateVersion::FIRST,
         }

@@ -409,7 +409,8 @@ fn turns_ahead(state: &State, task: &Task, now: Timestamp) -> Option<Ahead> {
     } = task.phase
     {
         // As if its time had come, and met for sure.
-        let known = lines.iter().find(|(known, _)| known.tenant == tenant);
+        let own_queue = QueueKey::of(&spec, tenant.clone());
+        let known = lines.iter().find(|(known, _)| **known == own_queue);
         let alone: Line<'_> = Box::new(std::iter::once((own, task.id)));
         lines.push((known?.0, alone));
     }

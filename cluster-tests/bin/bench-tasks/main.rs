@@ -52,7 +52,7 @@ pub struct Arguments {
     /// Rounds for each row; the median is printed
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// Seconds of one round
+    /// Seconds of one round; with --fleet at least 20
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
     /// Slots of each of the two real agents. With fewer than are in flight, tasks wait for one another

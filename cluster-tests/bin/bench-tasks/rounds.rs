@@ -4,7 +4,6 @@
 //! its latency is the whole of submit, assign and finish.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cluster_tests::report::Samples;
@@ -70,9 +69,6 @@ async fn streamed(clients: &[Client], in_flight: u32, span: Duration) -> Result<
     ended(begun, streams).await
 }
 
-/// Makes the next task of a loop.
-pub type Work = Arc<dyn Fn() -> v1::TaskSpec + Send + Sync>;
-
 /// By calls, one task begun after each `pause` at most.
 pub async fn paced(
     clients: &[Client],
@@ -80,30 +76,13 @@ pub async fn paced(
     span: Duration,
     pause: Duration,
 ) -> Result<Round, Error> {
-    let work: Work = Arc::new(|| traffic::process(["true"]));
-    working(clients, &work, in_flight, (span, pause)).await
-}
-
-/// The same with tasks of any sort; `span`, and the pause.
-pub async fn working(
-    clients: &[Client],
-    work: &Work,
-    in_flight: u32,
-    (span, pause): (Duration, Duration),
-) -> Result<Round, Error> {
     let begun = Instant::now();
     let pace = pause * in_flight;
     let mut loops = JoinSet::new();
     for number in 0..in_flight as usize {
         let client = clients[number % clients.len()].clone();
         let first = begun + pause * u32::try_from(number).unwrap_or(0);
-        loops.spawn(closed_loop(
-            client,
-            Arc::clone(work),
-            first,
-            pace,
-            begun + span,
-        ));
+        loops.spawn(closed_loop(client, first, pace, begun + span));
     }
     ended(begun, loops).await
 }
@@ -128,7 +107,6 @@ async fn ended(
 /// A task each `pace` from `first` on, or as soon as the one before has ended.
 async fn closed_loop(
     mut client: Client,
-    work: Work,
     first: Instant,
     pace: Duration,
     end: Instant,
@@ -141,15 +119,16 @@ async fn closed_loop(
             next += pace;
         }
         let begun = Instant::now();
-        let reply = client
-            .submit(request(work()))
-            .await
-            .map_err(Error::call("submit"))?
-            .into_inner();
-        succeeded(reply)?;
+        one(&mut client, traffic::process(["true"])).await?;
         latencies.push(begun.elapsed());
     }
     Ok(latencies)
+}
+
+/// Submits a task, and waits until it has succeeded.
+pub async fn one(client: &mut Client, spec: v1::TaskSpec) -> Result<(), Error> {
+    let reply = client.submit(request(spec)).await;
+    succeeded(reply.map_err(Error::call("submit"))?.into_inner())
 }
 
 /// So many tasks in flight on one stream, each followed by another until `end`.

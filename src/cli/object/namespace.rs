@@ -38,7 +38,7 @@ fn of_quota(count: u64, quota: u32) -> String {
     }
 }
 
-/// Time on slots: `1h 2m 3s`, or `850ms`.
+/// Time on slots, times prices: `1h 2m 3s`, or `850ms`.
 fn used(millis: u64) -> String {
     let whole = match millis {
         0..10_000 => millis,

@@ -12,7 +12,7 @@ use crate::limit;
 use crate::outcome::{Disposition, End, Interruption, Outcome};
 use crate::principal::Principal;
 use crate::rejected::Rejected;
-use crate::share::{Price, taken};
+use crate::share::{Price, ran_for};
 use crate::spec::TaskSpec;
 use crate::state::State;
 use crate::task::{Attempt, Cancellation, Phase, Task};
@@ -158,7 +158,7 @@ impl State {
         step: &Step<'_>,
     ) {
         if let Some(spec) = spec {
-            let took = taken(attempt, outcome, step.now);
+            let took = ran_for(attempt, outcome, step.now);
             let price = Price::of(&spec.demand());
             self.settle_account(task.tenant(spec), attempt, (took, price), step.now);
         }

@@ -1,9 +1,9 @@
 //! The state version: how it rises, and what it holds back.
 
-use super::world::{World, agent_id, profile, register_op, spec, submit, submit_op};
+use super::world::{World, agent_id, placement, profile, register_op, spec, submit, submit_op};
 use crate::{
-    AgentProfile, AgentProtocol, Command, Entry, Op, Rejected, Reply, State, StateVersion,
-    SystemCommand, Timestamp, Versions,
+    AgentProfile, AgentProtocol, Assignment, Command, Entry, Op, Placement, Rejected, Reply, State,
+    StateVersion, SystemCommand, Timestamp, Versions,
 };
 
 fn raise(to: u32) -> SystemCommand {
@@ -33,6 +33,39 @@ fn a_state_begins_at_version_1_and_an_entry_raises_it_but_never_lowers_it() {
     }
     let restored = State::decode(&world.state.encode()).unwrap();
     assert_eq!(restored.state_version(), StateVersion(2));
+}
+
+#[test]
+fn a_packed_trace_stands_in_no_entry_before_its_version() {
+    let mut world = World::new();
+    world.register(profile("a1", 4, 1)).unwrap();
+    let open = placement("a1");
+    let told = open.trace.read().unwrap();
+    let packed = Placement {
+        trace: std::sync::Arc::new(told.recorded(StateVersion(2))),
+        ..open.clone()
+    };
+    let refused = Rejected::NotYet {
+        needs: StateVersion(2),
+        version: StateVersion(1),
+    };
+    let submitted = |request: &str, placement: &Placement| {
+        submit_op(submit(spec("true"), Some(request)), Some(placement.clone()))
+    };
+    assert_eq!(world.one(submitted("r1", &packed)), Err(refused.clone()));
+    assert_eq!(world.state.task_count(), 0);
+    let Ok(Reply::Submitted { task, .. }) = world.submit(submit(spec("true"), None)) else {
+        panic!("it is submitted");
+    };
+    let assign = |placement: &Placement| {
+        let placement = placement.clone();
+        SystemCommand::Assign(Assignment { task, placement })
+    };
+    assert_eq!(world.system(assign(&packed)), Err(refused));
+    assert_eq!(world.system(assign(&open)), Ok(Reply::Done));
+    assert_eq!(world.system(raise(2)), Ok(Reply::Done));
+    let next = world.one(submitted("r2", &packed));
+    assert!(matches!(next, Ok(Reply::Submitted { .. })), "{next:?}");
 }
 
 #[test]

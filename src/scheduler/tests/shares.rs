@@ -65,10 +65,14 @@ impl Farm {
     }
 
     fn plan(&self) -> Vec<model::Assignment> {
-        let taken = BTreeSet::new();
+        self.plan_beside(&BTreeSet::new())
+    }
+
+    /// Beside assignments that are under way.
+    fn plan_beside(&self, taken: &BTreeSet<TaskId>) -> Vec<model::Assignment> {
         let round = Round {
             now: self.now,
-            taken: &taken,
+            taken,
             max: 256,
             after: None,
         };
@@ -214,10 +218,20 @@ fn who_asks_for_much_pays_for_it() {
     let of_blue = first.iter().filter(|it| it.task.0 <= 400);
     assert_eq!(of_blue.count(), 2, "{first:?}");
     let mut begun = Farm::of(farm.state.clone());
-    begun.apply(first.into_iter().map(assign).collect());
+    begun.apply(first.iter().cloned().map(assign).collect());
     let claimed = |of, user: &str| account(&begun, of, user).claimed;
     let both = (claimed("blue", "ann"), claimed("green", "bob"));
     assert_eq!(both, (18 * SECOND, 18 * SECOND));
+    // What runs for longer than it was charged for counts by its price as well.
+    begun.now = NOW.plus(Millis(3 * SECOND));
+    let blue = account(&begun, "blue", "ann");
+    assert_eq!((blue.used, blue.claimed), (54 * SECOND, 108 * SECOND));
+    // What is under way from the round before counts as if it had begun.
+    let under_way: BTreeSet<_> = first.iter().map(|it| it.task).take(1).collect();
+    assert_eq!(first[0].task, TaskId(1));
+    let next = farm.plan_beside(&under_way);
+    let until_blue = next.iter().take_while(|it| it.task.0 > 400);
+    assert_eq!(until_blue.count(), 9, "{next:?}");
 
     farm.run(10 * SECOND, |_, _| SECOND);
     farm.fail_over();

@@ -165,6 +165,25 @@ fn the_trace_of_a_decision_has_at_most_256_bytes_and_every_reason_is_in_it() {
 }
 
 #[test]
+fn a_trace_that_a_later_release_packed_is_told_as_that() {
+    let mut state = cluster(&[("a1", 1, "a")], &[task("")]);
+    let mut assigned = planned(&state, &fleet(&state)).assignments.remove(0);
+    let later = model::TraceRecord::Packed {
+        policy_version: 99,
+        scores: b"?".as_slice().into(),
+    };
+    assigned.placement.trace = std::sync::Arc::new(later);
+    let id = assigned.task;
+    apply(
+        &mut state,
+        vec![Op::System(SystemCommand::Assign(assigned))],
+    );
+    let told = explain(&state, &fleet(&state), NOW, id).expect("it is known");
+    let expected = "It was assigned to a1, chosen as a later release chooses.";
+    assert_eq!(told.summary, expected);
+}
+
+#[test]
 fn a_trace_names_the_winner_and_two_runners_up_however_many_there_are() {
     let agents: Vec<String> = (0..20).map(|n| format!("worker-{n}.example")).collect();
     let agents: Vec<_> = agents.iter().map(|name| (name.as_str(), 2, "a")).collect();
