@@ -62,7 +62,7 @@ struct GetArgs {
   quorate namespace set research --user ann=2 --user bob=1
 
 What is left out stays as it is. Weights count while there is more to do than there is room: what one leaves, the others
-have. A quota lower than what is there already is refused.")]
+have. A --max-running lower than what runs is refused.")]
 #[command(group = clap::ArgGroup::new("settings").required(true).multiple(true))]
 struct SetArgs {
     name: Namespace,

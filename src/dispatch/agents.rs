@@ -163,12 +163,13 @@ impl Agents {
 
     /// What decisions go by, of all that is known of it here.
     pub fn sample(&self, state: &State, agent: &Agent, now: Millis) -> Sample {
-        let presence = if !self.takes_assignments(state, agent, now) {
+        let presence = if agent.current.is_some() && agent.is_silent(now) {
+            // Its lease is over by then, too; but the session is there, and that it is silent says more.
+            Presence::Suspect
+        } else if !self.takes_assignments(state, agent, now) {
             Presence::NotConnected
         } else if self.declines(agent) {
             Presence::Declining
-        } else if agent.is_silent(now) {
-            Presence::Suspect
         } else {
             Presence::Open
         };

@@ -96,46 +96,63 @@ impl FromStr for Expression {
         }
         let rest = text[start + key_len..].trim();
         let at = text.len() - text[start + key_len..].trim_start().len();
+        let value = |text, at| value_of(text, at).map_err(|(what, byte)| fail(what, byte));
         if rest.is_empty() {
             Ok(Expression::Exists(key))
         } else if key == "offers" && !rest.starts_with(['=', '!']) {
-            match rest.contains(char::is_whitespace) {
-                true => Err(fail("a model's name has no white space", at)),
-                false => Ok(Expression::Offers(rest.to_owned())),
+            match rest.find(char::is_whitespace) {
+                Some(space) => Err(fail("a model's name has no white space", at + space)),
+                None => Ok(Expression::Offers(rest.to_owned())),
             }
-        } else if let Some(value) = rest.strip_prefix("!=") {
-            Ok(Expression::Differs(
-                key,
-                value_of(value).ok_or_else(|| fail(VALUE, at + 2))?,
-            ))
-        } else if let Some(value) = rest.strip_prefix('=') {
-            Ok(Expression::Equals(
-                key,
-                value_of(value).ok_or_else(|| fail(VALUE, at + 1))?,
-            ))
-        } else if let Some(list) = rest.strip_prefix("in").map(str::trim) {
-            let inner = list
-                .strip_prefix('(')
-                .and_then(|list| list.strip_suffix(')'));
-            let inner = inner.ok_or_else(|| fail("`(a,b)` is missing", at + 2))?;
-            let values: Option<BTreeSet<String>> = inner.split(',').map(value_of).collect();
-            Ok(Expression::In(
-                key,
-                values.ok_or_else(|| fail(VALUE, at + 2))?,
-            ))
+        } else if let Some(other) = rest.strip_prefix("!=") {
+            Ok(Expression::Differs(key, value(other, at + 2)?))
+        } else if let Some(same) = rest.strip_prefix('=') {
+            Ok(Expression::Equals(key, value(same, at + 1)?))
+        } else if let Some(list) = rest.strip_prefix("in")
+            && !list.starts_with(is_key_char)
+        {
+            let values = list_of(list, at + 2).map_err(|(what, byte)| fail(what, byte))?;
+            Ok(Expression::In(key, values))
         } else {
-            Err(fail("`=`, `!=` or `in` is expected", at))
+            Err(fail("`=`, `!=` or `in (a,b)` is expected", at))
         }
     }
 }
 
-const VALUE: &str = "a value is missing, or has a character that isn't allowed";
+/// What is wrong, and at which byte.
+type Wrong = (&'static str, usize);
 
-/// A value: anything without white space, comma, parenthesis or `=`, and not empty.
-fn value_of(text: &str) -> Option<String> {
+/// Values in parentheses; the text begins at byte `at`.
+fn list_of(text: &str, at: usize) -> Result<BTreeSet<String>, Wrong> {
+    let at = at + text.len() - text.trim_start().len();
     let text = text.trim();
+    let inner = text.strip_prefix('(').ok_or(("`(` is expected", at))?;
+    let end = inner.find(')');
+    let end = end.ok_or(("`)` is missing", at + text.len()))?;
+    let behind = &inner[end + 1..];
+    if !behind.is_empty() {
+        let skipped = behind.len() - behind.trim_start().len();
+        return Err(("nothing is expected behind `)`", at + end + 2 + skipped));
+    }
+    let mut from = at + 1;
+    let values = inner[..end].split(',').map(|value| {
+        let begins = from;
+        from += value.len() + 1;
+        value_of(value, begins)
+    });
+    values.collect()
+}
+
+/// A value: anything without white space, comma, parenthesis or `=`, and not empty. The text begins at byte `at`.
+fn value_of(text: &str, at: usize) -> Result<String, Wrong> {
+    let begins = at + text.len() - text.trim_start().len();
+    let value = text.trim();
     let bad = |c: char| c.is_whitespace() || matches!(c, ',' | '(' | ')' | '=');
-    (!text.is_empty() && !text.contains(bad)).then(|| text.to_owned())
+    match value.find(bad) {
+        _ if value.is_empty() => Err(("a value is missing", begins)),
+        Some(found) => Err(("a value has no such character", begins + found)),
+        None => Ok(value.to_owned()),
+    }
 }
 
 fn is_key_char(c: char) -> bool {
@@ -145,4 +162,58 @@ fn is_key_char(c: char) -> bool {
 /// Whether a label may have this key.
 pub fn is_key(text: &str) -> bool {
     !text.is_empty() && text.chars().all(is_key_char)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_is_pointed_at() {
+        let wrong = [
+            ("", 1, "a key is missing"),
+            ("  =a", 3, "a key is missing"),
+            ("zöne=a", 2, "`=`, `!=` or `in (a,b)` is expected"),
+            ("zone=", 6, "a value is missing"),
+            ("zone = ", 7, "a value is missing"),
+            ("zone=a b", 7, "a value has no such character"),
+            ("zone=ä,b", 7, "a value has no such character"),
+            ("zone!= a=b", 9, "a value has no such character"),
+            ("zone==a", 6, "a value has no such character"),
+            ("zone in", 8, "`(` is expected"),
+            ("zone in a", 9, "`(` is expected"),
+            ("zone in (a,b", 13, "`)` is missing"),
+            ("zone in ( a, b c)", 15, "a value has no such character"),
+            ("zone in (a,,b)", 12, "a value is missing"),
+            ("zone in ()", 10, "a value is missing"),
+            ("zone in (a) b", 13, "nothing is expected behind `)`"),
+            ("gpu inside", 5, "`=`, `!=` or `in (a,b)` is expected"),
+            ("gpu > 2", 5, "`=`, `!=` or `in (a,b)` is expected"),
+            ("offers llama 3", 13, "a model's name has no white space"),
+        ];
+        for (text, at, what) in wrong {
+            let error = text.parse::<Expression>().unwrap_err();
+            assert_eq!((error.at, error.what), (at, what), "{text}");
+            let told = format!("label expression `{text}`: {what} at character {at}");
+            assert_eq!(error.to_string(), told);
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let right = [
+            ("zone=a", "zone=a"),
+            (" zone != a ", "zone!=a"),
+            ("zone in ( b ,a)", "zone in (a,b)"),
+            ("zone in(a)", "zone in (a)"),
+            ("inside", "inside"),
+            ("offers llama3:8b", "offers llama3:8b"),
+            ("offers=yes", "offers=yes"),
+        ];
+        for (text, told) in right {
+            let read: Expression = text.parse().unwrap();
+            assert_eq!(read.to_string(), told);
+            assert_eq!(told.parse::<Expression>().unwrap(), read);
+        }
+    }
 }

@@ -59,7 +59,8 @@ struct GetArgs {
   quorate policy set --namespace research --strategy inherit
 
 Strategies:
-  adaptive              the least loaded agent: attempts for each slot (what holds where nothing was set)
+  adaptive              the best by its machine's health, its attempts for each slot, and how long such tasks take there
+                        (what holds where nothing was set)
   round_robin           one after the other
   weighted_round_robin  the same, and one with twice the slots twice as often
   least_connections     the fewest attempts, however many slots there are

@@ -13,7 +13,7 @@ impl Leader {
         });
     }
 
-    fn view(&self, agent: &str) -> scheduler::AgentView {
+    pub(super) fn view(&self, agent: &str) -> scheduler::AgentView {
         let fleet = self.dispatcher.fleet(&self.state, self.clock());
         fleet.agents[&AgentId::new(agent).unwrap()].clone()
     }

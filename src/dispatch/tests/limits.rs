@@ -106,6 +106,23 @@ fn nothing_is_placed_on_an_agent_whose_lease_has_run_out() {
 }
 
 #[test]
+fn an_agent_is_suspect_after_fifteen_seconds_of_silence_and_gets_no_work() {
+    let mut leader = Leader::new();
+    leader.agent("a1", 1, 2);
+    leader.hold = true;
+    leader.millis += 14_999;
+    let presence = |leader: &Leader| leader.view("a1").sample.presence;
+    assert_eq!(presence(&leader), model::Presence::Open);
+    leader.submit("true");
+    assert!(held_ops(&leader).into_iter().any(is_placed));
+    leader.held.clear();
+    leader.millis += 1;
+    assert_eq!(presence(&leader), model::Presence::Suspect);
+    leader.submit("true");
+    assert!(!held_ops(&leader).into_iter().any(is_placed));
+}
+
+#[test]
 fn what_is_due_comes_first_in_its_entry() {
     let mut leader = Leader::new();
     leader.agent("a1", 1, 1);
