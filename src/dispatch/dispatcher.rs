@@ -462,8 +462,10 @@ impl Dispatcher {
         out: &mut Vec<Output>,
     ) {
         // The state may be ahead: who has to end by now would be told so anyway, and who it waited for is another's.
-        let is_live = || state.live_fence(fence.task) == Some(fence);
-        if !self.leading || !is_live() || preempted::yields(state, fence) {
+        if !self.leading
+            || state.live_fence(fence.task) != Some(fence)
+            || preempted::yields(state, fence)
+        {
             return;
         }
         let Some(session) = self.agents.ready_session(agent, incarnation) else {

@@ -136,8 +136,7 @@ impl Tally {
 
     /// What they have taken until now, all together: one whose beginning is not known as much as the others on average.
     pub fn running(&self, now: Timestamp) -> u64 {
-        let until = self.prices.saturating_mul(now.0.into());
-        let all = until.saturating_sub(self.priced_since) / u128::from(Price::ONE.milli());
+        let all = self.priced_age(now) / u128::from(Price::ONE.milli());
         let all = all.saturating_mul(self.live.into()) / u128::from(self.timed.max(1));
         u64::try_from(all).unwrap_or(u64::MAX)
     }
@@ -168,9 +167,13 @@ impl Tally {
 
     /// The same where one of twice the price counts twice.
     pub fn average_age_by_price(&self, now: Timestamp) -> u64 {
+        u64::try_from(self.priced_age(now) / self.prices.max(1)).unwrap_or(u64::MAX)
+    }
+
+    /// The sum of the ages of those whose beginning is known, each times its price in thousandths.
+    fn priced_age(&self, now: Timestamp) -> u128 {
         let until = self.prices.saturating_mul(now.0.into());
-        let all = until.saturating_sub(self.priced_since);
-        u64::try_from(all / self.prices.max(1)).unwrap_or(u64::MAX)
+        until.saturating_sub(self.priced_since)
     }
 }
 
@@ -249,9 +252,8 @@ impl Index {
                         .or_default()
                         .insert(place_among_preemptible(task, attempt));
                 }
-                let price = Price::of(&spec.demand());
                 self.tally(&task.tenant(spec), |tally| {
-                    tally.begin(task.class, attempt, price);
+                    tally.begin(task.class, attempt, spec.price());
                 });
             }
             Phase::Succeeded | Phase::Failed { .. } | Phase::Cancelled(_) => {
@@ -284,9 +286,8 @@ impl Index {
                 remove_from(&mut self.yielding, &attempt.agent, &task.id);
                 let place = place_among_preemptible(task, attempt);
                 remove_from(&mut self.preemptible, &attempt.agent, &place);
-                let price = Price::of(&spec.demand());
                 self.tally(&task.tenant(spec), |tally| {
-                    tally.end(task.class, attempt, price);
+                    tally.end(task.class, attempt, spec.price());
                 });
             }
             Phase::Succeeded | Phase::Failed { .. } | Phase::Cancelled(_) => {

@@ -48,8 +48,8 @@ const LEFT: [u64; 10] = [
 const TYPICAL_AT_FIRST: u64 = 1_000;
 /// Of a price: one slot.
 const ONE: u64 = 1_000;
-// All members have to reckon alike: to change one of these needs a state version from which on that holds.
-/// As many slots as one GPU counts for.
+/// As many slots as one GPU counts for. All members have to reckon alike: to change this or one of the next two needs a state
+/// version from which on that holds.
 const GPU_SLOTS: u64 = 8;
 /// Memory of a GPU that counts for one slot, where a share of one is asked for.
 const SLOT_VRAM_MIB: u64 = 3_072;
@@ -59,8 +59,8 @@ const SLOT_MIB: u64 = 8_192;
 /// What a task costs while it runs, in thousandths of a slot.
 ///
 /// That is the slot itself; or as many as it takes processors, or memory of so many processors, where that is more; and
-/// 8 for each GPU, which is given to one alone, or what a share of one's memory comes to, up to 8. As batch schedulers have it that bill the largest of what nodes have in
-/// fixed proportions, and devices beside it.
+/// 8 for each GPU, which is given to one alone, or what a share of one's memory comes to, up to 8. As batch schedulers have
+/// it that bill the largest of what nodes have in fixed proportions, and devices beside it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Price(u64);
 
@@ -181,8 +181,9 @@ fn left(used: u64, steps: u64) -> u64 {
     })
 }
 
-/// How long an attempt took, now that it has ended, in milliseconds: the time for which it held its slot, but no more than it says that it
-/// ran, for it may have waited at its agent for the one before it. `None` for the outcome of one that was lost.
+/// How long an attempt took, now that it has ended, in milliseconds: the time for which it held its slot, but no more than
+/// it says that it ran, for it may have waited at its agent for the one before it. `None` for the outcome of one that was
+/// lost.
 pub(crate) fn ran_for(attempt: &Attempt, outcome: Option<&Outcome>, now: Timestamp) -> u64 {
     let held = now.since(attempt.since).0;
     let Some(outcome) = outcome else {
@@ -324,8 +325,8 @@ impl State {
         self.accounts.change_often(tenant, change)
     }
 
-    /// There are as many as are kept: the half that has used least is forgotten: that changes least, and so many
-    /// new ones come for free that the search costs nothing.
+    /// As many as are kept are there. The half that has used least is forgotten: that changes least, and so many new ones
+    /// come for free that the search costs nothing.
     fn make_room_for_account(&mut self, now: Timestamp) {
         let accounts = self.accounts.iter();
         let mut least: Vec<(u64, Tenant)> = accounts

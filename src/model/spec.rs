@@ -15,6 +15,7 @@ use crate::limit;
 use crate::mix::Sort;
 use crate::rejected::Rejected;
 use crate::resource::{Demand, Hardware, Need};
+use crate::share::Price;
 use crate::time::Millis;
 use crate::trailing::positional;
 
@@ -186,6 +187,11 @@ impl TaskSpec {
             gpus,
             vram_mib,
         }
+    }
+
+    /// What it costs while it runs.
+    pub fn price(&self) -> Price {
+        Price::of(&self.demand())
     }
 
     /// What it asks of an agent.

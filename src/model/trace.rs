@@ -6,9 +6,10 @@
 use std::fmt;
 use std::io;
 
-use serde::de::{Error as _, SeqAccess, Visitor};
-use serde::ser::SerializeTuple as _;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::de::value::SeqAccessDeserializer;
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_bytes::ByteBuf;
 
 use crate::entry::read_body;
 use crate::id::AgentId;
@@ -190,13 +191,15 @@ impl Trace {
 
 /// A trace as entries and records have it. Each controller reads, hashes and writes it with the task's record several
 /// times, and hardly anybody ever looks into it: so it is one run of bytes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
 pub enum TraceRecord {
     /// As it was before [`StateVersion::PACKED_TRACES`]: field by field, in the places of a [`Trace`].
     Open(Trace),
     /// Two places: the version, and the other three fields of a [`Trace`] as MessagePack.
     Packed {
         policy_version: u32,
+        #[serde(with = "serde_bytes")]
         scores: Box<[u8]>,
     },
 }
@@ -246,23 +249,6 @@ impl From<Trace> for TraceRecord {
     }
 }
 
-impl Serialize for TraceRecord {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            TraceRecord::Open(trace) => trace.serialize(serializer),
-            TraceRecord::Packed {
-                policy_version,
-                scores,
-            } => {
-                let mut places = serializer.serialize_tuple(2)?;
-                places.serialize_element(policy_version)?;
-                places.serialize_element(serde_bytes::Bytes::new(scores))?;
-                places.end()
-            }
-        }
-    }
-}
-
 impl<'de> Deserialize<'de> for TraceRecord {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<TraceRecord, D::Error> {
         struct Places;
@@ -274,61 +260,22 @@ impl<'de> Deserialize<'de> for TraceRecord {
                 f.write_str("a trace, packed or not")
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut places: A) -> Result<TraceRecord, A::Error> {
-                fn next<'de, T: Deserialize<'de>, A: SeqAccess<'de>>(
-                    places: &mut A,
-                ) -> Result<T, A::Error> {
-                    let place = places.next_element()?;
-                    place.ok_or_else(|| A::Error::custom("a trace ends too early"))
+            /// How many places there are tells the forms apart: MessagePack says so before them.
+            fn visit_seq<A: SeqAccess<'de>>(self, places: A) -> Result<TraceRecord, A::Error> {
+                let is_packed = places.size_hint() == Some(2);
+                let places = SeqAccessDeserializer::new(places);
+                if !is_packed {
+                    return Trace::deserialize(places).map(TraceRecord::Open);
                 }
-                let policy_version = next(&mut places)?;
-                Ok(match next(&mut places)? {
-                    Second::Packed(scores) => TraceRecord::Packed {
-                        policy_version,
-                        scores,
-                    },
-                    Second::Winner(winner) => TraceRecord::Open(Trace {
-                        policy_version,
-                        winner,
-                        runners_up: next(&mut places)?,
-                        refusals: next(&mut places)?,
-                    }),
+                let (policy_version, scores) = <(u32, ByteBuf)>::deserialize(places)?;
+                Ok(TraceRecord::Packed {
+                    policy_version,
+                    scores: scores.into_vec().into(),
                 })
             }
         }
 
         deserializer.deserialize_seq(Places)
-    }
-}
-
-/// What stands in the second place tells which form it is.
-enum Second {
-    Packed(Box<[u8]>),
-    Winner(Scored),
-}
-
-impl<'de> Deserialize<'de> for Second {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Second, D::Error> {
-        struct Either;
-
-        impl<'de> Visitor<'de> for Either {
-            type Value = Second;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("packed scores, or a winner")
-            }
-
-            fn visit_bytes<E>(self, scores: &[u8]) -> Result<Second, E> {
-                Ok(Second::Packed(scores.into()))
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, places: A) -> Result<Second, A::Error> {
-                let places = serde::de::value::SeqAccessDeserializer::new(places);
-                Scored::deserialize(places).map(Second::Winner)
-            }
-        }
-
-        deserializer.deserialize_any(Either)
     }
 }
 

@@ -288,7 +288,7 @@ impl<'a> Turns<'a> {
                 continue;
             };
             if let Some(user) = self.known.get(&task.tenant(&spec)) {
-                self.charge(*user, Price::of(&spec.demand()));
+                self.charge(*user, spec.price());
             }
         }
     }

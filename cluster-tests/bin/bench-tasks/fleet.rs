@@ -110,7 +110,7 @@ pub async fn measure(arguments: &Arguments) -> Result<(), Error> {
     let clients = site.clients().await?;
     let mut measured = Choice::ALL.map(|_| Vec::new());
     for number in 1..=arguments.rounds {
-        // Each comes after another one in the next round.
+        // Another one is the first in each round.
         for at in 0..Choice::ALL.len() {
             let at = (at + number as usize - 1) % Choice::ALL.len();
             let (choice, rounds) = (Choice::ALL[at], &mut measured[at]);
@@ -221,7 +221,7 @@ impl Measured {
         let from = Instant::now() + WARM_UP;
         let until = from + length;
         let tasks = choice.tasks();
-        let mut loops = JoinSet::new();
+        let mut loops = rounds::Loops::new();
         for client in clients.iter().cycle().take(CLIENTS as usize) {
             loops.spawn(one_after_another(
                 client.clone(),
@@ -234,13 +234,10 @@ impl Measured {
         let before = busy.load(Ordering::Relaxed);
         tokio::time::sleep_until(until.into()).await;
         let served = Duration::from_micros(busy.load(Ordering::Relaxed) - before);
-        let mut latencies = Vec::new();
-        while let Some(ended) = loops.join_next().await {
-            latencies.extend(ended.map_err(|error| Error::Invalid(error.to_string()))??);
-        }
+        let latencies = rounds::latencies_of(loops).await?;
         Ok(Measured {
             per_second: latencies.len() as f64 / length.as_secs_f64(),
-            latencies: Samples::new(latencies),
+            latencies,
             utilization: served.as_secs_f64() / length.as_secs_f64() / MEANS.len() as f64,
         })
     }
@@ -270,7 +267,7 @@ async fn one_after_another(
 /// What is known beforehand has to come out.
 fn say_if_off(in_turn: &[Measured]) {
     let measured = Spread::of(in_turn.iter().map(|it| it.per_second)).unwrap_or_default();
-    let (_, reckoned, _) = self::in_turn();
+    let (reckoned, _) = self::in_turn();
     let off = 100.0 * (measured.median / reckoned - 1.0);
     if off.abs() > OFF_MAX {
         println!(
@@ -322,10 +319,12 @@ fn table(measured: &[Vec<Measured>]) -> Table {
             ratio(rate.median, fewest),
         ]);
     }
-    for (title, (mean, rate, busy)) in [
+    for (title, (rate, busy)) in [
         ("reckoned: in turn", in_turn()),
         ("reckoned: none ever idle", never_idle()),
     ] {
+        // Little's law: so many are on their way, and so many end in a second.
+        let mean = f64::from(CLIENTS) * 1_000.0 / rate;
         table.row([
             title.to_owned(),
             format!("{mean:.0}"),
@@ -341,23 +340,17 @@ fn table(measured: &[Vec<Measured>]) -> Table {
     table
 }
 
-/// Mean latency in milliseconds, tasks a second, and how much of their time agents serve, where every agent gets one task
-/// after the other in turn, and the slowest always has one that waits.
-fn in_turn() -> (f64, f64, f64) {
-    let slowest = MEANS.into_iter().max().unwrap_or(1);
-    let each = 1_000.0 / f64::from(slowest);
-    let rate = each * MEANS.len() as f64;
-    let served: f64 = MEANS.into_iter().map(f64::from).sum();
-    (
-        f64::from(CLIENTS) * 1_000.0 / rate,
-        rate,
-        served / MEANS.len() as f64 / f64::from(slowest),
-    )
+/// Tasks a second, and how much of their time agents serve, where every agent gets one task after the other in turn, and the
+/// slowest always has one that waits.
+fn in_turn() -> (f64, f64) {
+    let slowest = f64::from(MEANS.into_iter().max().unwrap_or(1));
+    let agents = MEANS.len() as f64;
+    let mean = MEANS.into_iter().map(f64::from).sum::<f64>() / agents;
+    (agents * 1_000.0 / slowest, mean / slowest)
 }
 
 /// The same where no agent waits for anything.
-fn never_idle() -> (f64, f64, f64) {
+fn never_idle() -> (f64, f64) {
     let rates = MEANS.into_iter().map(|mean| 1_000.0 / f64::from(mean));
-    let rate: f64 = rates.sum();
-    (f64::from(CLIENTS) * 1_000.0 / rate, rate, 1.0)
+    (rates.sum(), 1.0)
 }

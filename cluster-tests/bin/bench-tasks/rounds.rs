@@ -87,20 +87,25 @@ pub async fn paced(
     ended(begun, loops).await
 }
 
-/// The round, once all its loops have ended.
-async fn ended(
-    begun: Instant,
-    mut loops: JoinSet<Result<Vec<Duration>, Error>>,
-) -> Result<Round, Error> {
+/// Loops that run beside one another, each with its latencies in the end.
+pub type Loops = JoinSet<Result<Vec<Duration>, Error>>;
+
+/// The latencies of all loops, once all have ended.
+pub async fn latencies_of(mut loops: Loops) -> Result<Samples, Error> {
     let mut latencies = Vec::new();
     while let Some(ended) = loops.join_next().await {
         latencies.extend(ended.map_err(|error| Error::Invalid(error.to_string()))??);
     }
-    let tasks = latencies.len() as u64;
+    Ok(Samples::new(latencies))
+}
+
+/// The round, once all its loops have ended.
+async fn ended(begun: Instant, loops: Loops) -> Result<Round, Error> {
+    let latencies = latencies_of(loops).await?;
     Ok(Round {
-        tasks,
+        tasks: latencies.len() as u64,
         took: begun.elapsed(),
-        latencies: Samples::new(latencies),
+        latencies,
     })
 }
 

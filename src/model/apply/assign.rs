@@ -16,7 +16,6 @@ use crate::limit;
 use crate::mix::Mix;
 use crate::rejected::Rejected;
 use crate::resource::{self, Demand, Gpus, Taken};
-use crate::share::Price;
 use crate::spec::TaskSpec;
 use crate::state::State;
 use crate::task::{Attempt, Phase, Task};
@@ -81,7 +80,7 @@ impl State {
             false => step.index,
         };
         let spec = self.specs.get(&task.id);
-        let charged = spec.map(|spec| (task.tenant(spec), Price::of(&spec.demand())));
+        let charged = spec.map(|spec| (task.tenant(spec), spec.price()));
         let reserved = charged.map_or(0, |(tenant, price)| {
             self.reserve(tenant, (task.class, price), step.now)
         });

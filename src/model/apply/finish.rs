@@ -12,7 +12,7 @@ use crate::limit;
 use crate::outcome::{Disposition, End, Interruption, Outcome};
 use crate::principal::Principal;
 use crate::rejected::Rejected;
-use crate::share::{Price, ran_for};
+use crate::share::ran_for;
 use crate::spec::TaskSpec;
 use crate::state::State;
 use crate::task::{Attempt, Cancellation, Phase, Task};
@@ -159,8 +159,7 @@ impl State {
     ) {
         if let Some(spec) = spec {
             let took = ran_for(attempt, outcome, step.now);
-            let price = Price::of(&spec.demand());
-            self.settle_account(task.tenant(spec), attempt, (took, price), step.now);
+            self.settle_account(task.tenant(spec), attempt, (took, spec.price()), step.now);
         }
     }
 
