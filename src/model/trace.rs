@@ -243,12 +243,6 @@ impl TraceRecord {
     }
 }
 
-impl From<Trace> for TraceRecord {
-    fn from(trace: Trace) -> TraceRecord {
-        TraceRecord::Open(trace)
-    }
-}
-
 impl<'de> Deserialize<'de> for TraceRecord {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<TraceRecord, D::Error> {
         struct Places;

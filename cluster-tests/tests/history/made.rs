@@ -109,7 +109,7 @@ pub fn placement(to: &str) -> Placement {
     Placement {
         agent: agent(to),
         incarnation: incarnation(to),
-        trace: std::sync::Arc::new(trace.into()),
+        trace: std::sync::Arc::new(model::TraceRecord::Open(trace)),
         estimate: None,
     }
 }

@@ -13,7 +13,7 @@ use crate::{
     DrainAgent, End, Endpoint, Enrolment, Entry, Epoch, Event, Expression, Generation, Inference,
     Interruption, JoinTokenId, KeyHash, Kind, Millis, NewJoinToken, Op, Outcome, Phase, Placement,
     Principal, Reason, Retention, Role, Scored, Stamped, State, StateName, SystemCommand, Task,
-    TaskId, TaskSpec, Timestamp, Trace, Usage,
+    TaskId, TaskSpec, Timestamp, Trace, TraceRecord, Usage,
 };
 
 pub type Named<T> = Vec<(&'static str, T)>;
@@ -111,7 +111,7 @@ pub fn full_placement() -> Placement {
     Placement {
         agent: agent_id("a1"),
         incarnation: incarnation(1),
-        trace: Arc::new(trace.into()),
+        trace: Arc::new(TraceRecord::Open(trace)),
         estimate: None,
     }
 }

@@ -218,7 +218,8 @@ fn assign_past_all(reasons: &[Reason]) -> Op {
     let refusals = reasons.iter().map(|reason| (reason.clone(), 1));
     let refusals = refusals.collect();
     let told = placement.trace.read().expect("it is not packed");
-    placement.trace = Arc::new(crate::Trace { refusals, ..told }.into());
+    let trace = crate::Trace { refusals, ..told };
+    placement.trace = Arc::new(crate::TraceRecord::Open(trace));
     Op::System(SystemCommand::Assign(Assignment {
         task: TaskId(7),
         placement,

@@ -8,7 +8,7 @@ use crate::{
     AgentId, AgentProfile, Applied, Assignment, Backend, Command, End, Endpoint, Entry, Epoch,
     Fence, Generation, Incarnation, Inference, Namespace, Op, Outcome, Placement, Principal,
     Rejected, Reply, RequestId, Role, Scored, Stamped, State, Submit, SystemCommand, TaskId,
-    TaskSpec, Timestamp, Trace, Verdict, invariant,
+    TaskSpec, Timestamp, Trace, TraceRecord, Verdict, invariant,
 };
 use crate::{Held, StateVersion};
 
@@ -244,7 +244,7 @@ pub fn placement_on(agent: &str, inc: u8) -> Placement {
     Placement {
         agent: agent_id(agent),
         incarnation: incarnation(inc),
-        trace: Arc::new(trace.into()),
+        trace: Arc::new(TraceRecord::Open(trace)),
         estimate: None,
     }
 }

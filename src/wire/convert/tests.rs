@@ -181,7 +181,7 @@ fn assignment(agent: &AgentId) -> Op {
     let placement = Placement {
         agent: agent.clone(),
         incarnation: Incarnation::default(),
-        trace: std::sync::Arc::new(trace.into()),
+        trace: std::sync::Arc::new(model::TraceRecord::Open(trace)),
         estimate: None,
     };
     let task = TaskId(1);
