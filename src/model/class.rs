@@ -42,22 +42,69 @@ impl Class {
         }
     }
 
-    /// How long a task waits in it, and with which it goes from then on, so that nothing but endless critical work starves
-    /// it. `None`: for ever; nobody comes to be critical by waiting.
-    pub fn rise(self) -> Option<(Millis, Class)> {
+    /// How long the first task of a line waits in it, and is not served, before it is starved.
+    pub fn patience(self) -> Millis {
+        match self {
+            // Somebody waits for it.
+            Class::Critical | Class::Interactive => Millis(MINUTE),
+            Class::Standard => Millis(10 * MINUTE),
+            Class::Batch => Millis(HOUR),
+            Class::Scavenger => Millis(6 * HOUR),
+        }
+    }
+
+    /// With which it goes from then on, so that nothing but endless critical work starves it. `None`: nobody comes to be
+    /// critical by waiting.
+    fn next(self) -> Option<Class> {
         match self {
             Class::Critical | Class::Interactive => None,
-            Class::Standard => Some((Millis(10 * MINUTE), Class::Interactive)),
-            Class::Batch => Some((Millis(HOUR), Class::Standard)),
-            Class::Scavenger => Some((Millis(6 * HOUR), Class::Batch)),
+            Class::Standard => Some(Class::Interactive),
+            Class::Batch => Some(Class::Standard),
+            Class::Scavenger => Some(Class::Batch),
         }
     }
 
     /// The one that a task goes with after it has waited for so long.
     pub fn after(self, waited: Millis) -> Class {
-        match self.rise() {
-            Some((longest, next)) if waited >= longest => next.after(Millis(waited.0 - longest.0)),
-            Some(_) | None => self,
+        let left = waited.0.checked_sub(self.patience().0);
+        match (self.next(), left) {
+            (Some(next), Some(left)) => next.after(Millis(left)),
+            (_, _) => self,
+        }
+    }
+}
+
+/// Whether a task is the first of a line that is starved: such ones go before others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Served {
+    TooLongAgo,
+    Lately,
+}
+
+/// With which class a task goes, and where among its tasks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Precedence {
+    pub class: Class,
+    pub served: Served,
+}
+
+impl Precedence {
+    /// Of a task that is not starved.
+    pub fn usual(class: Class) -> Precedence {
+        Precedence {
+            class,
+            served: Served::Lately,
+        }
+    }
+
+    /// Of one that has waited for so long, and was not served.
+    pub fn after(class: Class, waited: Millis) -> Precedence {
+        match waited >= class.patience() {
+            true => Precedence {
+                class: class.after(waited),
+                served: Served::TooLongAgo,
+            },
+            false => Precedence::usual(class),
         }
     }
 }

@@ -94,8 +94,6 @@ pub struct Tally {
     pub queued: u64,
     /// Live attempts.
     pub live: u32,
-    /// Those of tasks of each class.
-    of_class: [u32; Class::ALL.len()],
     /// Those of them whose beginning is known, and the sums of their beginnings, their prices in thousandths, each beginning
     /// times its price, and what was charged for them.
     timed: u32,
@@ -106,10 +104,8 @@ pub struct Tally {
 }
 
 impl Tally {
-    fn begin(&mut self, class: Class, attempt: &Attempt, price: Price) {
+    fn begin(&mut self, attempt: &Attempt, price: Price) {
         self.live = self.live.saturating_add(1);
-        let of_class = &mut self.of_class[class as usize];
-        *of_class = of_class.saturating_add(1);
         if attempt.since.0 > 0 {
             self.timed = self.timed.saturating_add(1);
             let (since, price) = (u128::from(attempt.since.0), u128::from(price.milli()));
@@ -120,10 +116,8 @@ impl Tally {
         }
     }
 
-    fn end(&mut self, class: Class, attempt: &Attempt, price: Price) {
+    fn end(&mut self, attempt: &Attempt, price: Price) {
         self.live = self.live.saturating_sub(1);
-        let of_class = &mut self.of_class[class as usize];
-        *of_class = of_class.saturating_sub(1);
         if attempt.since.0 > 0 {
             self.timed = self.timed.saturating_sub(1);
             let (since, price) = (u128::from(attempt.since.0), u128::from(price.milli()));
@@ -146,11 +140,6 @@ impl Tally {
         self.running(now)
             .saturating_mul(2)
             .saturating_sub(self.reserved())
-    }
-
-    /// Whether a task of this class runs.
-    pub fn runs(&self, class: Class) -> bool {
-        self.of_class[class as usize] > 0
     }
 
     /// What was charged for its live attempts.
@@ -253,7 +242,7 @@ impl Index {
                         .insert(place_among_preemptible(task, attempt));
                 }
                 self.tally(&task.tenant(spec), |tally| {
-                    tally.begin(task.class, attempt, spec.price());
+                    tally.begin(attempt, spec.price());
                 });
             }
             Phase::Succeeded | Phase::Failed { .. } | Phase::Cancelled(_) => {
@@ -287,7 +276,7 @@ impl Index {
                 let place = place_among_preemptible(task, attempt);
                 remove_from(&mut self.preemptible, &attempt.agent, &place);
                 self.tally(&task.tenant(spec), |tally| {
-                    tally.end(task.class, attempt, spec.price());
+                    tally.end(attempt, spec.price());
                 });
             }
             Phase::Succeeded | Phase::Failed { .. } | Phase::Cancelled(_) => {

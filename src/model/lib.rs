@@ -16,6 +16,7 @@ mod apply;
 mod archive;
 mod backend;
 mod backoff;
+mod begun;
 mod blob;
 mod class;
 mod command;
@@ -64,7 +65,7 @@ pub use blob::{
     Attachment, Blob, BlobDigest, BlobHasher, BlobRef, Bulk, Held, NoDigest, OutcomeBlobs,
     SpecBlobs,
 };
-pub use class::{Class, NoSuchClass, WaitingClass};
+pub use class::{Class, NoSuchClass, Precedence, Served, WaitingClass};
 pub use command::{
     Assignment, Command, DrainAgent, Op, Placement, Preemption, Reply, RequestId, Submit,
     SystemCommand, Verdict, Victim,

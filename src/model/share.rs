@@ -17,13 +17,14 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::begun::Begun;
 use crate::class::Class;
-use crate::id::Namespace;
+use crate::id::{Namespace, TaskId};
 use crate::limit;
 use crate::outcome::{End, Outcome};
 use crate::resource::Demand;
 use crate::state::State;
-use crate::task::Attempt;
+use crate::task::{Attempt, Task};
 use crate::time::{Millis, Timestamp};
 use crate::version::StateVersion;
 
@@ -46,6 +47,11 @@ const LEFT: [u64; 10] = [
 ];
 /// For how long an attempt is taken to run where none of its tenant's has ended yet, in milliseconds.
 const TYPICAL_AT_FIRST: u64 = 1_000;
+/// Where a tenant's tasks run for so long that this many times it is more than a class's patience, its lines are starved only
+/// after that: else who has tasks of hours would get more by being starved than is his share.
+const WINDOW_TYPICAL: u64 = 4;
+/// How exactly it is kept when tasks were begun: in such parts of the time after which a line is starved.
+const WINDOW_CELLS: u64 = 4;
 /// Of a price: one slot.
 const ONE: u64 = 1_000;
 /// As many slots as one GPU counts for. All members have to reckon alike: to change this or one of the next two needs a state
@@ -116,8 +122,8 @@ pub struct Account {
     step: u64,
     /// For how long its attempts ran lately, in eighths of a millisecond.
     typical_eighths: u64,
-    /// In which step one of its tasks of a class was assigned last.
-    begun: BTreeMap<Class, u64>,
+    /// In which steps its tasks of a class were begun lately.
+    begun: BTreeMap<Class, Begun>,
 }
 
 /// How a tenant stands now.
@@ -137,12 +143,19 @@ impl Account {
         left(self.used, (now.0 / STEP.0).saturating_sub(self.step))
     }
 
-    /// An attempt begins: the step is when it does, for its class.
-    fn reserve(&mut self, reserved: u64, class: Class, now: Timestamp) {
+    /// An attempt begins.
+    fn reserve(&mut self, reserved: u64, (class, task): (Class, TaskId), now: Timestamp) {
         let step = now.0 / STEP.0;
         self.used = self.used_at(now).saturating_add(reserved);
         self.step = self.step.max(step);
-        self.begun.insert(class, step);
+        let cell = self.window(class).0 / WINDOW_CELLS / STEP.0;
+        self.begun.entry(class).or_default().note(task, step, cell);
+    }
+
+    /// For how long after one of its tasks was begun the next ones of the class are not starved.
+    fn window(&self, class: Class) -> Millis {
+        let usual = self.typical().saturating_mul(WINDOW_TYPICAL);
+        class.patience().max(Millis(usual))
     }
 
     /// It has ended, and took so long.
@@ -244,16 +257,17 @@ impl State {
         used.chain(overdue).fold(0, u64::saturating_add)
     }
 
-    /// Until when a tenant's tasks of this class were served: now, where one of them runs; else when one was assigned last,
-    /// to a few seconds; 0 where that is not known.
-    pub fn served_until(&self, tenant: &Tenant, class: Class, now: Timestamp) -> Timestamp {
-        let tally = self.index.tenants.get(tenant);
-        if tally.is_some_and(|tally| tally.runs(class)) {
-            return now;
-        }
+    /// Until when the line of a task was served: it is starved once its class's patience has passed since. That is when
+    /// it, or one of its tenant's tasks of its class that came before it, was begun last, or later where its tenant's tasks
+    /// run for long; 0 where none is known to have been.
+    pub fn served_until(&self, tenant: &Tenant, task: &Task) -> Timestamp {
         let account = self.accounts.get(tenant);
-        let step = account.and_then(|account| account.begun.get(&class));
-        Timestamp(step.map_or(0, |step| step.saturating_mul(STEP.0)))
+        let served = account.and_then(|account| {
+            let step = account.begun.get(&task.class)?.up_to(task.id)?;
+            let longer = account.window(task.class).0 - task.class.patience().0;
+            Some(step.saturating_mul(STEP.0).saturating_add(longer))
+        });
+        Timestamp(served.unwrap_or(0))
     }
 
     /// Namespaces that were used, are in use, or of which something was set.
@@ -282,7 +296,8 @@ impl State {
     pub(crate) fn reserve(
         &mut self,
         tenant: Tenant,
-        (class, price): (Class, Price),
+        task: (Class, TaskId),
+        price: Price,
         now: Timestamp,
     ) -> u64 {
         if self.meta.state_version < StateVersion::SHARES {
@@ -292,7 +307,7 @@ impl State {
         let age = tally.map_or(0, |tally| tally.average_age(now));
         self.change_account(tenant, now, |account| {
             let reserved = price.times(account.expects(age));
-            account.reserve(reserved, class, now);
+            account.reserve(reserved, task, now);
             reserved
         })
     }
@@ -390,9 +405,9 @@ mod tests {
     fn how_often_an_account_is_charged_changes_nothing_but_roundings() {
         let (mut often, mut once) = (Account::default(), Account::default());
         for millis in 0..400_000 {
-            often.reserve(1, Class::Batch, Timestamp(millis));
+            often.reserve(1, (Class::Batch, TaskId(millis)), Timestamp(millis));
             if millis % STEP.0 == 0 {
-                once.reserve(STEP.0, Class::Batch, Timestamp(millis));
+                once.reserve(STEP.0, (Class::Batch, TaskId(millis)), Timestamp(millis));
             }
         }
         let now = Timestamp(400_000);
@@ -403,7 +418,7 @@ mod tests {
     #[test]
     fn what_was_charged_too_much_or_too_little_is_made_good() {
         let mut account = used(10_000, 0);
-        account.reserve(1_000, Class::Batch, Timestamp(1));
+        account.reserve(1_000, (Class::Batch, TaskId(1)), Timestamp(1));
         account.settle(1_000, 80, Price::ONE, Timestamp(2));
         assert_eq!((account.used, account.typical()), (10_080, 80));
         account.settle(50_000, 0, Price::ONE, Timestamp(3));

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use thin_vec::ThinVec;
 
-use crate::class::Class;
+use crate::class::{Class, Precedence};
 use crate::id::{AgentId, Epoch, Incarnation, TaskId};
 use crate::resource::Gpus;
 use crate::share::Tenant;
@@ -230,12 +230,12 @@ impl Task {
         }
     }
 
-    /// The class that it goes with now, if it is the next of its line: it has risen where its tenant's tasks of this class
-    /// were served for the last time too long ago, at `served`.
-    pub fn standing(&self, served: Timestamp, now: Timestamp) -> Class {
+    /// How it stands now, if it is the next of its line: starved where that was served for the last time too long ago, at
+    /// `served`.
+    pub fn standing(&self, served: Timestamp, now: Timestamp) -> Precedence {
         match self.waits_since {
-            Timestamp(0) => self.class,
-            since => self.class.after(now.since(since.max(served))),
+            Timestamp(0) => Precedence::usual(self.class),
+            since => Precedence::after(self.class, now.since(since.max(served))),
         }
     }
 

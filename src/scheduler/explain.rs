@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use model::{
-    AgentId, Magnitude, Millis, Phase, Reason, State, Strategy, Task, TaskId, TaskSpec, Timestamp,
-    Work,
+    AgentId, Magnitude, Millis, Phase, Reason, Served, State, Strategy, Task, TaskId, TaskSpec,
+    Timestamp, Work,
 };
 
 use crate::candidate::{Candidate, Claim, For};
@@ -239,13 +239,11 @@ fn waiting(
             }
         },
     };
-    let risen = match order::standing_of(state, task, now) {
-        class if class == task.class => None,
-        higher => Some(format!(
-            "For so long none of its user's {} tasks was assigned that it goes with {higher} tasks.",
-            task.class
-        )),
-    };
+    let standing = order::standing_of(state, task, now);
+    let starved = (standing.served == Served::TooLongAgo).then(|| {
+        let class = standing.class;
+        format!("It has waited for so long that it goes with {class} tasks, before those of them that have not.")
+    });
     let is_free = agents.iter().any(|agent| agent.standing.is_ok());
     let is_for_slots = held_up.is_none() && not_before.is_none_or(|at| at <= now) && !is_free;
     let wait = match is_for_slots {
@@ -257,7 +255,7 @@ fn waiting(
         let doubt = if is_rough { ", by a guess" } else { "" };
         format!("It is likely to start in {}{doubt}.", span(millis))
     });
-    let parts = std::iter::once(summary).chain(risen).chain(likely);
+    let parts = std::iter::once(summary).chain(starved).chain(likely);
     let summary = parts.collect::<Vec<_>>().join(" ");
     Explanation {
         summary,

@@ -1,15 +1,15 @@
 //! Agents that are kept free for tasks which ask for much.
 //!
 //! A task that asks for all GPUs of a machine would wait for ever where smaller ones take each GPU that comes free. So who
-//! has waited for longer than its class waits ([`patience`]), while nothing of its line runs, is given an agent that takes nothing else until it has run
+//! has waited for longer than its class waits ([`Class::patience`]), while nothing of its line runs, is given an agent that takes nothing else until it has run
 //! empty enough; tasks of higher classes alone go there all the same. Which agent follows from the state: the one that lacks least,
 //! and as it is given nothing, it stays that.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use model::{
-    Agent, AgentId, Class, Millis, Mix, QueueKey, Reason, State, Supply, Taken, Task, TaskId,
-    TaskSpec, Timestamp,
+    Agent, AgentId, Class, Mix, QueueKey, Reason, State, Supply, Taken, Task, TaskId, TaskSpec,
+    Timestamp,
 };
 
 use crate::filter;
@@ -18,8 +18,6 @@ use crate::health::{Asked, Machines};
 use crate::order;
 use crate::rules::{RuleSet, Rules};
 
-/// For who does not rise: somebody waits for it.
-const SHORT_PATIENCE: Millis = Millis(60_000);
 /// Queues that are looked at.
 const QUEUES_MAX: usize = 16_384;
 /// Of so many agents one may be kept, or one of fewer.
@@ -27,11 +25,6 @@ const SHARE: usize = 4;
 /// Agents that are kept at a time, and tasks for which one is looked for: they bound what a round costs.
 const KEPT_MAX: usize = 32;
 const TRIES: usize = 128;
-
-/// For how long a task waits before an agent is kept free for it.
-pub fn patience(class: Class) -> Millis {
-    class.rise().map_or(SHORT_PATIENCE, |(longest, _)| longest)
-}
 
 /// A task for which an agent is kept, and the class with which it goes.
 pub type Holder = (Class, TaskId);
@@ -99,9 +92,9 @@ fn overdue(state: &State, fleet: &Fleet, now: Timestamp) -> Vec<Holder> {
         // Of one that comes back, from its last try on.
         let tried = task.latest.as_ref().map(|attempt| attempt.since);
         let waited = now.since(task.waits_since.max(tried.unwrap_or_default()));
-        let waits = task.waits_since.0 > 0 && waited >= patience(task.class);
+        let waits = task.waits_since.0 > 0 && waited >= task.class.patience();
         let may_go = state.running_left(&spec.namespace) != Some(0);
-        let holder = (standing.min(task.class.after(waited)), id);
+        let holder = (standing.class.min(task.class.after(waited)), id);
         (waits && may_go && fleet.lacked_by(&spec).is_none()).then_some(holder)
     });
     firsts.collect()

@@ -4,24 +4,25 @@
 //! user, and of the user's tasks the oldest. What goes is charged at once with what it is expected to cost, so that one
 //! round shares as fairly as many do.
 //!
-//! A line of which none runs, and none was assigned for too long, is starved: its first task goes with the next higher
-//! class ([`model::Task::standing`]), that one alone, for then the line is not starved any more. Were it the wait of each
-//! task that counted, who has the longest queue would have the most that have risen, and would be served before all others.
+//! The first task of a line is starved where neither it nor one of its user's tasks of its class that came before it was
+//! begun for too long ([`State::served_until`]): it goes with the next higher class, and before those of that class which
+//! are not starved ([`model::Precedence`]). That one alone, for once it is begun those behind it are served. Were it the
+//! wait of each task that counted, who has the longest queue would have the most that have risen, and would be served before all others.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::iter::Peekable;
 
 use model::{
-    Class, Namespace, Phase, Price, QueueKey, State, StateVersion, Task, TaskId, Tenant, Timestamp,
-    Waiting,
+    Class, Namespace, Phase, Precedence, Price, QueueKey, State, StateVersion, Task, TaskId,
+    Tenant, Timestamp, Waiting,
 };
 use mutant::Mutant;
 
 use crate::health;
 
 /// A task's place among those of its tenant.
-pub type Place = (Class, TaskId);
+pub type Place = (Precedence, TaskId);
 
 /// Tasks of one tenant that are free to go, in order.
 pub type Line<'a> = Box<dyn Iterator<Item = Place> + 'a>;
@@ -51,46 +52,49 @@ pub fn line<'a>(
 }
 
 /// In the order in which they go.
-fn ripe(state: &State, waiting: &Waiting, now: Timestamp, most: usize) -> Vec<Place> {
+fn ripe(state: &State, waiting: &Waiting, now: Timestamp, most: usize) -> Vec<(Class, TaskId)> {
     let ripe = waiting.delayed.iter().take_while(|(at, _)| *at <= now);
     let ripe = ripe.take(most).filter_map(|(_, id)| state.task(*id));
-    let mut ripe: Vec<Place> = ripe.map(|task| (task.class, task.id)).collect();
+    let mut ripe: Vec<_> = ripe.map(|task| (task.class, task.id)).collect();
     ripe.sort_unstable();
     ripe
 }
 
-/// Those of one class, of which the first may have risen.
+/// Those of one class, of which the first may be starved.
 fn of_class<'a>(
     state: &'a State,
     (tenant, waiting): (&Tenant, &'a Waiting),
     class: Class,
-    ripe: &[Place],
+    ripe: &[(Class, TaskId)],
     now: Timestamp,
 ) -> Option<Line<'a>> {
     let ready = waiting
         .ready
         .range((class, TaskId(0))..=(class, TaskId(u64::MAX)));
-    let ready = ready.copied();
-    let ripe = ripe.iter().filter(|place| place.0 == class).copied();
+    let usual = |(class, id): &(Class, TaskId)| (Precedence::usual(*class), *id);
+    let ready = ready.map(usual);
+    let ripe = ripe.iter().filter(|place| place.0 == class).map(usual);
     let ripe: Vec<Place> = ripe.collect();
     let mut line: Line<'_> = match ripe.is_empty() {
         true => Box::new(ready),
         false => merged(vec![Box::new(ready), Box::new(ripe.into_iter())]),
     };
-    let first = line.next()?;
-    let risen = standing(state, tenant, first, now);
-    Some(Box::new(std::iter::once((risen, first.1)).chain(line)))
+    let (_, first) = line.next()?;
+    let first = (standing(state, tenant, (class, first), now), first);
+    Some(Box::new(std::iter::once(first).chain(line)))
 }
 
-/// With which class the first task of a line goes.
-fn standing(state: &State, tenant: &Tenant, (class, id): Place, now: Timestamp) -> Class {
-    let may_rise = |task: &&Task| {
-        let longest = class.rise().map(|(longest, _)| longest);
-        longest.is_some_and(|longest| now.since(task.waits_since) >= longest)
-    };
-    let task = state.task(id).filter(may_rise);
-    task.map_or(class, |task| {
-        task.standing(state.served_until(tenant, class, now), now)
+/// How the first task of a line stands.
+fn standing(
+    state: &State,
+    tenant: &Tenant,
+    (class, id): (Class, TaskId),
+    now: Timestamp,
+) -> Precedence {
+    let may_starve = |task: &&Task| now.since(task.waits_since) >= class.patience();
+    let task = state.task(id).filter(may_starve);
+    task.map_or(Precedence::usual(class), |task| {
+        task.standing(state.served_until(tenant, task), now)
     })
 }
 
@@ -100,8 +104,8 @@ pub fn is_overdue(state: &State, waiting: &Waiting, now: Timestamp) -> bool {
     first.is_some_and(|task| health::is_overdue(task, now))
 }
 
-/// With which class a waiting task goes: another one than its own where it is the first of a starved line.
-pub fn standing_of(state: &State, task: &Task, now: Timestamp) -> Class {
+/// How a waiting task stands: starved only where it is the first of its line.
+pub fn standing_of(state: &State, task: &Task, now: Timestamp) -> Precedence {
     let first = state.queue_of(task).and_then(|waiting| {
         let tenant = task.tenant(&*state.spec(task.id)?);
         let ripe = ripe(state, waiting, now, usize::MAX);
@@ -109,7 +113,7 @@ pub fn standing_of(state: &State, task: &Task, now: Timestamp) -> Class {
     });
     first
         .filter(|(_, id)| *id == task.id)
-        .map_or(task.class, |(risen, _)| risen)
+        .map_or(Precedence::usual(task.class), |(standing, _)| standing)
 }
 
 /// One line of several.
@@ -137,7 +141,7 @@ fn share(used: u64, weight: u32) -> Share {
 }
 
 /// A key of a heap whose first is the least.
-type First = Reverse<(Class, Share, TaskId, usize)>;
+type First = Reverse<(Precedence, Share, TaskId, usize)>;
 
 /// Lines of several tenants, and whose turn it is.
 pub struct Turns<'a> {
@@ -305,10 +309,10 @@ impl<'a> Turns<'a> {
     pub fn next(&mut self) -> Option<Turn> {
         let Reverse((.., space)) = self.order.pop()?;
         let Reverse((.., user)) = self.namespaces[space].order.pop()?;
-        let Reverse(((class, task), line)) = self.users[user].heads.pop()?;
+        let Reverse(((standing, task), line)) = self.users[user].heads.pop()?;
         Some(Turn {
             task,
-            class,
+            class: standing.class,
             line,
             user,
         })
@@ -335,20 +339,30 @@ impl<'a> Turns<'a> {
 
 impl User {
     fn key(&self, at: usize) -> Option<First> {
-        let Reverse(((class, task), _)) = self.heads.peek()?;
-        let class = match mutant::is(Mutant::ClassIgnored) {
-            true => Class::Standard,
-            false => *class,
+        let Reverse(((standing, task), _)) = self.heads.peek()?;
+        let standing = match mutant::is(Mutant::ClassIgnored) {
+            true => Precedence::usual(Class::Standard),
+            false => *standing,
         };
-        Some(Reverse((class, share(self.used, self.weight), *task, at)))
+        Some(Reverse((
+            standing,
+            share(self.used, self.weight),
+            *task,
+            at,
+        )))
     }
 }
 
 impl Space {
     /// As its first user's.
     fn key(&self, at: usize) -> Option<First> {
-        let Reverse((class, _, task, _)) = self.order.peek()?;
-        Some(Reverse((*class, share(self.used, self.weight), *task, at)))
+        let Reverse((standing, _, task, _)) = self.order.peek()?;
+        Some(Reverse((
+            *standing,
+            share(self.used, self.weight),
+            *task,
+            at,
+        )))
     }
 }
 
@@ -426,7 +440,7 @@ fn turns_ahead(state: &State, task: &Task, now: Timestamp) -> Option<Ahead> {
             ahead.is_least = true;
             break;
         }
-        let why = match turn.class < own {
+        let why = match turn.class < own.class {
             true => &mut ahead.higher,
             false if turns.users[turn.user].space != space => &mut ahead.namespaces,
             false if turn.user != user => &mut ahead.users,
@@ -444,8 +458,8 @@ fn older_ahead(state: &State, task: &Task, now: Timestamp) -> Ahead {
     let mut ahead = Ahead::default();
     for (key, waiting) in state.queues_behind(None) {
         let line = line(state, (&key.tenant, waiting), now, usize::MAX);
-        for (class, _) in line.take_while(|place| *place < own) {
-            match class < own.0 {
+        for (standing, _) in line.take_while(|place| *place < own) {
+            match standing.class < own.0.class {
                 true => ahead.higher += 1,
                 false => ahead.older += 1,
             }

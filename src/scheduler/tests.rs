@@ -2,12 +2,14 @@
 
 mod by_hand;
 mod estimates;
+mod farm;
 mod files;
 mod health;
 mod order;
 mod preemption;
 mod resources;
 mod shares;
+mod starving;
 mod strategies;
 mod traces;
 mod what_if;

@@ -82,7 +82,7 @@ impl State {
         let spec = self.specs.get(&task.id);
         let charged = spec.map(|spec| (task.tenant(spec), spec.price()));
         let reserved = charged.map_or(0, |(tenant, price)| {
-            self.reserve(tenant, (task.class, price), step.now)
+            self.reserve(tenant, (task.class, task.id), price, step.now)
         });
         let attempt = Arc::new(Attempt {
             agent: agent.clone(),

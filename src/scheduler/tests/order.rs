@@ -1,7 +1,7 @@
 //! In which order tasks go.
 
 use model::Class::{self, Batch, Critical, Interactive, Scavenger, Standard};
-use model::{Millis, TaskSpec, Timestamp};
+use model::{Millis, Precedence, Served, TaskSpec, Timestamp};
 
 use super::{NOW, apply_at, cluster, fleet, submission, task};
 use crate::{Round, explain, plan};
@@ -71,8 +71,13 @@ fn who_waited_for_too_long_goes_with_the_next_class_and_no_further_than_interact
 fn one_of_before_it_was_written_down_since_when_a_task_waits_does_not_rise() {
     let (state, now) = (cluster(&[], &[task("")]), NOW.plus(Millis(24 * HOUR)));
     let mut task = state.task(model::TaskId(1)).unwrap().clone();
-    assert_eq!(task.standing(Timestamp(0), now), Interactive);
-    assert_eq!(task.standing(now, now), Standard, "its line is served");
+    let starved = Precedence {
+        class: Interactive,
+        served: Served::TooLongAgo,
+    };
+    assert_eq!(task.standing(Timestamp(0), now), starved);
+    let usual = Precedence::usual(Standard);
+    assert_eq!(task.standing(now, now), usual, "its line is served");
     task.waits_since = Timestamp(0);
-    assert_eq!(task.standing(Timestamp(0), now), Standard);
+    assert_eq!(task.standing(Timestamp(0), now), usual);
 }
