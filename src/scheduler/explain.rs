@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use model::{
-    AgentId, Magnitude, Millis, Phase, Reason, Served, State, Strategy, Task, TaskId, TaskSpec,
-    Timestamp, Work,
+    AgentId, Expression, Magnitude, Millis, Phase, Reason, Served, State, Strategy, Task, TaskId,
+    TaskSpec, Timestamp, Work,
 };
 
 use crate::candidate::{Candidate, Claim, For};
@@ -232,6 +232,7 @@ fn waiting(
                     format!("It has waited for so long that {agent} is kept free for it.")
                 });
                 let parts = std::iter::once(summary(&agents, &position))
+                    .chain(unmet(state, spec, &agents))
                     .chain(short_of(state, fleet, spec, &agents))
                     .chain(by_hand)
                     .chain(own);
@@ -264,6 +265,22 @@ fn waiting(
         agents,
         wait,
     }
+}
+
+/// How many agents satisfy each expression that it requires, where none satisfies all.
+fn unmet(state: &State, spec: &TaskSpec, agents: &[AgentVerdict]) -> Option<String> {
+    let lack = |agent: &AgentVerdict| agent.standing == Err(Reason::LabelMismatch);
+    if agents.is_empty() || !agents.iter().all(lack) {
+        return None;
+    }
+    let labels = spec.require.iter();
+    let labels = labels.filter(|it| !matches!(it, Expression::Offers(_)));
+    let told = labels.filter_map(|expression| {
+        let holds = |agent: &&model::Agent| expression.matches(&agent.profile);
+        let count = state.agents().filter(holds).count();
+        (count < agents.len()).then(|| format!("{count} satisfy `{expression}`"))
+    });
+    Some(format!("{}.", told.collect::<Vec<_>>().join(", ")))
 }
 
 /// What all agents have too little of.

@@ -13,6 +13,7 @@ mod starving;
 mod strategies;
 mod traces;
 mod what_if;
+mod why;
 
 use std::collections::BTreeMap;
 
