@@ -230,9 +230,9 @@ impl Task {
         }
     }
 
-    /// How it stands now, if it is the next of its line: starved where that was served for the last time too long ago, at
-    /// `served`.
-    pub fn standing(&self, served: Timestamp, now: Timestamp) -> Precedence {
+    /// With which it goes now, if it is the next of its line: starved where that was served for the last time too long ago,
+    /// at `served`.
+    pub fn precedence(&self, served: Timestamp, now: Timestamp) -> Precedence {
         match self.waits_since {
             Timestamp(0) => Precedence::usual(self.class),
             since => Precedence::after(self.class, now.since(since.max(served))),

@@ -240,9 +240,9 @@ fn waiting(
             }
         },
     };
-    let standing = order::standing_of(state, task, now);
-    let starved = (standing.served == Served::TooLongAgo).then(|| {
-        let class = standing.class;
+    let precedence = order::precedence_of(state, task, now);
+    let starved = (precedence.served == Served::TooLongAgo).then(|| {
+        let class = precedence.class;
         format!("It has waited for so long that it goes with {class} tasks, before those of them that have not.")
     });
     let is_free = agents.iter().any(|agent| agent.standing.is_ok());

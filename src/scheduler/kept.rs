@@ -87,14 +87,14 @@ fn overdue(state: &State, fleet: &Fleet, now: Timestamp) -> Vec<Holder> {
     let queues = state.demanding_queues().take(QUEUES_MAX);
     let firsts = queues.filter_map(|(key, waiting)| {
         let mut line = order::line(state, (&key.tenant, waiting), now, order::RIPE_MAX);
-        let (standing, id) = line.next()?;
+        let (precedence, id) = line.next()?;
         let (task, spec) = (state.task(id)?, state.spec(id)?);
         // Of one that comes back, from its last try on.
         let tried = task.latest.as_ref().map(|attempt| attempt.since);
         let waited = now.since(task.waits_since.max(tried.unwrap_or_default()));
         let waits = task.waits_since.0 > 0 && waited >= task.class.patience();
         let may_go = state.running_left(&spec.namespace) != Some(0);
-        let holder = (standing.class.min(task.class.after(waited)), id);
+        let holder = (precedence.class.min(task.class.after(waited)), id);
         (waits && may_go && fleet.lacked_by(&spec).is_none()).then_some(holder)
     });
     firsts.collect()

@@ -80,12 +80,12 @@ fn of_class<'a>(
         false => merged(vec![Box::new(ready), Box::new(ripe.into_iter())]),
     };
     let (_, first) = line.next()?;
-    let first = (standing(state, tenant, (class, first), now), first);
+    let first = (precedence(state, tenant, (class, first), now), first);
     Some(Box::new(std::iter::once(first).chain(line)))
 }
 
-/// How the first task of a line stands.
-fn standing(
+/// With which the first task of a line goes.
+fn precedence(
     state: &State,
     tenant: &Tenant,
     (class, id): (Class, TaskId),
@@ -94,7 +94,7 @@ fn standing(
     let may_starve = |task: &&Task| now.since(task.waits_since) >= class.patience();
     let task = state.task(id).filter(may_starve);
     task.map_or(Precedence::usual(class), |task| {
-        task.standing(state.served_until(tenant, task), now)
+        task.precedence(state.served_until(tenant, task), now)
     })
 }
 
@@ -104,8 +104,8 @@ pub fn is_overdue(state: &State, waiting: &Waiting, now: Timestamp) -> bool {
     first.is_some_and(|task| health::is_overdue(task, now))
 }
 
-/// How a waiting task stands: starved only where it is the first of its line.
-pub fn standing_of(state: &State, task: &Task, now: Timestamp) -> Precedence {
+/// With which a waiting task goes: starved only where it is the first of its line.
+pub fn precedence_of(state: &State, task: &Task, now: Timestamp) -> Precedence {
     let first = state.queue_of(task).and_then(|waiting| {
         let tenant = task.tenant(&*state.spec(task.id)?);
         let ripe = ripe(state, waiting, now, usize::MAX);
@@ -113,7 +113,7 @@ pub fn standing_of(state: &State, task: &Task, now: Timestamp) -> Precedence {
     });
     first
         .filter(|(_, id)| *id == task.id)
-        .map_or(Precedence::usual(task.class), |(standing, _)| standing)
+        .map_or(Precedence::usual(task.class), |(precedence, _)| precedence)
 }
 
 /// One line of several.
@@ -309,10 +309,10 @@ impl<'a> Turns<'a> {
     pub fn next(&mut self) -> Option<Turn> {
         let Reverse((.., space)) = self.order.pop()?;
         let Reverse((.., user)) = self.namespaces[space].order.pop()?;
-        let Reverse(((standing, task), line)) = self.users[user].heads.pop()?;
+        let Reverse(((precedence, task), line)) = self.users[user].heads.pop()?;
         Some(Turn {
             task,
-            class: standing.class,
+            class: precedence.class,
             line,
             user,
         })
@@ -339,13 +339,13 @@ impl<'a> Turns<'a> {
 
 impl User {
     fn key(&self, at: usize) -> Option<First> {
-        let Reverse(((standing, task), _)) = self.heads.peek()?;
-        let standing = match mutant::is(Mutant::ClassIgnored) {
+        let Reverse(((precedence, task), _)) = self.heads.peek()?;
+        let precedence = match mutant::is(Mutant::ClassIgnored) {
             true => Precedence::usual(Class::Standard),
-            false => *standing,
+            false => *precedence,
         };
         Some(Reverse((
-            standing,
+            precedence,
             share(self.used, self.weight),
             *task,
             at,
@@ -356,9 +356,9 @@ impl User {
 impl Space {
     /// As its first user's.
     fn key(&self, at: usize) -> Option<First> {
-        let Reverse((standing, _, task, _)) = self.order.peek()?;
+        let Reverse((precedence, _, task, _)) = self.order.peek()?;
         Some(Reverse((
-            *standing,
+            *precedence,
             share(self.used, self.weight),
             *task,
             at,
@@ -378,7 +378,7 @@ pub struct Ahead {
     pub namespaces: usize,
     /// Of users in its namespace whose turn is before.
     pub users: usize,
-    /// Its own user's, and older.
+    /// Its own user's, and older, or starved.
     pub older: usize,
     /// There may be more.
     pub is_least: bool,
@@ -416,7 +416,7 @@ fn turns_ahead(state: &State, task: &Task, now: Timestamp) -> Option<Ahead> {
             (key, line)
         })
         .collect();
-    let own = standing_of(state, task, now);
+    let own = precedence_of(state, task, now);
     if let Phase::Queued {
         not_before: Some(_),
         ..
@@ -454,12 +454,12 @@ fn turns_ahead(state: &State, task: &Task, now: Timestamp) -> Option<Ahead> {
 
 /// Of one tenant all wait: by class and age alone.
 fn older_ahead(state: &State, task: &Task, now: Timestamp) -> Ahead {
-    let own = (standing_of(state, task, now), task.id);
+    let own = (precedence_of(state, task, now), task.id);
     let mut ahead = Ahead::default();
     for (key, waiting) in state.queues_behind(None) {
         let line = line(state, (&key.tenant, waiting), now, usize::MAX);
-        for (standing, _) in line.take_while(|place| *place < own) {
-            match standing.class < own.0.class {
+        for (precedence, _) in line.take_while(|place| *place < own) {
+            match precedence.class < own.0.class {
                 true => ahead.higher += 1,
                 false => ahead.older += 1,
             }

@@ -75,9 +75,9 @@ fn one_of_before_it_was_written_down_since_when_a_task_waits_does_not_rise() {
         class: Interactive,
         served: Served::TooLongAgo,
     };
-    assert_eq!(task.standing(Timestamp(0), now), starved);
+    assert_eq!(task.precedence(Timestamp(0), now), starved);
     let usual = Precedence::usual(Standard);
-    assert_eq!(task.standing(now, now), usual, "its line is served");
+    assert_eq!(task.precedence(now, now), usual, "its line is served");
     task.waits_since = Timestamp(0);
-    assert_eq!(task.standing(Timestamp(0), now), usual);
+    assert_eq!(task.precedence(Timestamp(0), now), usual);
 }

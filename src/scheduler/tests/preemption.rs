@@ -142,7 +142,7 @@ fn to_have_risen_to_a_class_gives_nobody_the_place_of_another() {
     apply(&mut state, vec![submission(&of(Class::Batch))]);
     let late = NOW.0 + 100 * 3_600_000;
     let waits = state.task(TaskId(2)).unwrap();
-    let standing = waits.standing(Timestamp(0), Timestamp(late)).class;
+    let standing = waits.precedence(Timestamp(0), Timestamp(late)).class;
     assert!(standing < Class::Batch, "it goes with {standing}");
     assert!(plan_at(&state, &fleet(&state), late).preemptions.is_empty());
 }
@@ -346,7 +346,7 @@ fn who_has_risen_does_not_stand_in_the_way_of_those_behind_it() {
     apply_at(&mut state, Timestamp(late - 5_000), interactive);
     let first = state.task(TaskId(2)).unwrap();
     assert_eq!(
-        first.standing(Timestamp(0), Timestamp(late)).class,
+        first.precedence(Timestamp(0), Timestamp(late)).class,
         Class::Interactive
     );
     let plan = plan_at(&state, &fleet(&state), late);

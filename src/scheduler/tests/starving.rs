@@ -71,9 +71,8 @@ fn who_has_used_much_elsewhere_still_gets_a_task_through() {
     let id = TaskId(4_001);
     farm.run(5 * MINUTE + 55 * SECOND, length);
     assert_eq!(task_of(&farm, id).state(), StateName::Queued);
-    let mut late = Farm::of(farm.state.clone());
-    late.now = NOW.plus(Millis(7 * MINUTE));
-    let told = explain(&late.state, &fleet(&late.state), late.now, id).unwrap();
+    let later = NOW.plus(Millis(7 * MINUTE));
+    let told = explain(&farm.state, &fleet(&farm.state), later, id).unwrap();
     let wanted = "so long that it goes with interactive tasks, before those of them that have not.";
     assert!(told.summary.contains(wanted), "{}", told.summary);
     farm.run(6 * MINUTE + 20 * SECOND, length);
