@@ -13,6 +13,7 @@
 
 mod ending;
 mod gather;
+mod rules;
 mod scenario;
 mod striker;
 mod troubles;
@@ -35,6 +36,7 @@ use crate::network::Backend;
 use crate::nodes::{Nodes, Options};
 use crate::report::{Report, Run};
 use crate::traffic::{ExecutionLog, Onlookers};
+use rules::make_rules;
 use striker::Striker;
 use troubles::Troubles;
 use watcher::Watcher;
@@ -221,6 +223,7 @@ impl Campaign {
         let [controllers, agents] = &mut strikers;
         tokio::select! {
             never = watcher.run() => match never {},
+            never = make_rules(nodes, StdRng::seed_from_u64(rng.random())) => match never {},
             _ended = async {
                 tokio::join!(controllers.run(), agents.run());
                 // So that it is seen how soon the cluster serves after the last of them.

@@ -13,7 +13,7 @@ impl Checker for Placements {
 
     fn sentence(&self) -> &'static str {
         "each assignment in the log is to an agent that is registered, open and not lost then, satisfies what the task \
-         requires, holds fewer attempts than its slots and the one that is sent ahead, and has left what the task asks for"
+         requires, is kept from it by no rule made by hand, holds fewer attempts than its slots and the one that is sent ahead, and has left what the task asks for"
     }
 
     fn check(&self, case: &Case<'_>) -> Finding {
