@@ -85,3 +85,5 @@ mod verbs;
 mod versions;
 #[cfg(test)]
 mod wal;
+#[cfg(test)]
+mod why;

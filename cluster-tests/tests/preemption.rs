@@ -107,7 +107,7 @@ async fn what_may_be_preempted_is_a_choice_and_nothing_that_is_at_most_once() {
     let waits = submit(&["--class", "critical"]).await;
     let why = cli.json(&["task", "why", &waits]).await.unwrap();
     let told = why["summary"].as_str().unwrap();
-    assert!(told.contains("1 have no free slot"), "{told}");
+    assert!(told.contains("1 has no free slot"), "{told}");
     let both = [
         "task",
         "submit",

@@ -119,11 +119,11 @@ async fn memory_and_processors_are_what_the_settings_say_and_nobody_is_promised_
             .await;
     }
     let told = why(&second).await;
-    assert!(told.contains("1 have too little memory free"), "{told}");
+    assert!(told.contains("1 has too little memory free"), "{told}");
     assert!(told.contains("600 MiB of memory"), "{told}");
     let told = why(&third).await;
     assert!(
-        told.contains("1 have too few processors free. It asks for 1.6 CPUs"),
+        told.contains("1 has too few processors free. It asks for 1.6 CPUs"),
         "{told}"
     );
     let plan = ["task", "plan", "--memory", "2GiB", "--", "true"];

@@ -115,7 +115,7 @@ async fn a_rule_ends_by_itself_and_what_waited_for_that_goes() {
     }
     let summary = why(&site, tasks[2]).await["summary"].to_string();
     assert!(
-        summary.contains("1 are not among those to which a rule pins it"),
+        summary.contains("1 is not among those to which a rule pins it"),
         "{summary}"
     );
     // Given again it is the same rule, with the new time.
@@ -189,7 +189,7 @@ async fn a_cap_bounds_what_an_agent_holds_and_what_contradicts_is_refused() {
     site.until_running(red).await;
     let summary = why(&site, second).await["summary"].to_string();
     assert!(
-        summary.contains("1 hold as many such tasks as a rule allows"),
+        summary.contains("1 holds as many such tasks as a rule allows"),
         "{summary}"
     );
     cli.expect(&["task", "cancel", &format!("t{first}")])

@@ -265,7 +265,14 @@ async fn namespaces(site: &Site) {
     let another = ["task", "submit", "--namespace", "research", "--", "true"];
     assert_refused(cli, &another, 1, "quota_used_up").await;
     let set = |more: &[&'static str]| [&["namespace", "set", "research"], more].concat();
-    for nonsense in [&["--weight", "0"][..], &["--user", "ann=NaN"], &[]] {
+    for nonsense in [
+        &["--weight", "0"][..],
+        &["--weight", "NaN"],
+        &["--weight", "-1"],
+        &["--user", "ann=NaN"],
+        &["--user", "ann=0"],
+        &[],
+    ] {
         assert_refused(cli, &set(nonsense), 1, "usage").await;
     }
     cli.expect(&set(&["--max-queued", "5"])).await.unwrap();

@@ -2,15 +2,20 @@
 //!
 //! The queue is played through on the slots as they are: what runs ends when such work usually does, each task whose turn
 //! it is takes the first slot that comes free on an agent that fits it, and holds it for as long as such work usually takes
-//! there. What comes later, fails or is cancelled is not foreseen; nor are resources beyond slots, limits of back ends, caps
-//! and quotas, but that nothing of a namespace whose quota is used up is played. Hot machines take what no idle one can.
+//! there, and a place in its namespace's quota. What comes later, fails or is cancelled is not foreseen; nor are resources
+//! beyond slots, limits of back ends and caps, but of the one task that somebody asks about (`room`). Hot machines take what no idle one can.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::Arc;
 
-use model::{Magnitude, Millis, Requirement, State, TaskId, TaskSpec, Tenant, Timestamp, Work};
+use model::{
+    Attempt, Magnitude, Millis, Namespace, Requirement, State, TaskId, TaskSpec, Tenant, Timestamp,
+    Work,
+};
 
+use crate::candidate::{Candidate, For};
+use crate::filter;
 use crate::fleet::Fleet;
 use crate::health::{Asked, Machines};
 use crate::order::{self, Became, Turns};
@@ -54,7 +59,7 @@ pub fn waits(
     (found, looks)
 }
 
-/// One that waits now; `None`: it is too far back, no agent fits it, or its namespace may not have more.
+/// One that waits now; `None`: it is too far back, or no agent fits it.
 pub fn wait_of(state: &State, fleet: &Fleet, now: Timestamp, task: TaskId) -> Option<Wait> {
     let mut found = None;
     play(state, fleet, now, ASKED, |id, wait| {
@@ -63,7 +68,12 @@ pub fn wait_of(state: &State, fleet: &Fleet, now: Timestamp, task: TaskId) -> Op
         }
         id != task
     });
-    found
+    let found = found?;
+    let room = Play::new(state, fleet, now, ASKED.looks).room(task)?;
+    Some(Wait {
+        millis: found.millis.max(room),
+        is_rough: found.is_rough || room > found.millis,
+    })
 }
 
 /// Until `tell` says that it is enough; answers how many looks it took.
@@ -81,11 +91,7 @@ fn play(
     if queues.len() > LINES_MAX || !play.fill_all() {
         return play.looks;
     }
-    let lines = queues.into_iter().filter(|(key, _)| {
-        let left = state.running_left(&key.tenant.namespace);
-        left != Some(0)
-    });
-    let lines = lines.map(|(key, waiting)| {
+    let lines = queues.into_iter().map(|(key, waiting)| {
         let line = order::line(state, (&key.tenant, waiting), now, order::RIPE_MAX);
         (key, line)
     });
@@ -113,6 +119,20 @@ fn play(
     play.looks
 }
 
+/// An attempt that an agent holds, and when it ends, from now.
+struct End<'a> {
+    at: u64,
+    is_rough: bool,
+    spec: Arc<TaskSpec>,
+    attempt: &'a Attempt,
+}
+
+/// What an agent holds, and when the slots come free that it takes.
+struct Busy<'a> {
+    ends: Vec<End<'a>>,
+    slots: Vec<(u64, bool)>,
+}
+
 /// Where a task's turn has led.
 #[derive(Debug, Clone, Copy)]
 enum Found {
@@ -129,10 +149,12 @@ struct Play<'a> {
     state: &'a State,
     fleet: &'a Fleet,
     now: Timestamp,
-    rules: Rules<'a>,
+    rules: Arc<Rules<'a>>,
     machines: Machines<'a>,
     /// When a slot comes free, from now, and on which agent; with whether that is a guess.
     slots: BinaryHeap<Reverse<(u64, usize, bool)>>,
+    /// When a place in a namespace's quota does, of those that have one.
+    places: BTreeMap<Namespace, BinaryHeap<Reverse<(u64, bool)>>>,
     looks: usize,
     most: usize,
     /// Whether each agent fits tasks that require the same, and obey the same rules.
@@ -147,9 +169,10 @@ impl<'a> Play<'a> {
             state,
             fleet,
             now,
-            rules: Rules::of(state, now),
+            rules: Arc::new(Rules::of(state, now)),
             machines: Machines::of(state, fleet),
             slots: BinaryHeap::new(),
+            places: BTreeMap::new(),
             looks: 0,
             most,
             fitting: BTreeMap::new(),
@@ -160,20 +183,55 @@ impl<'a> Play<'a> {
 
     /// False where that is too much to look at.
     fn fill_all(&mut self) -> bool {
+        let limited = self.state.set_namespaces();
+        let limited = limited.filter(|(_, settings)| settings.max_running > 0);
+        let limited = limited.map(|(namespace, _)| (namespace.clone(), BinaryHeap::new()));
+        self.places = limited.collect();
         for number in 0..self.machines.open().len() {
             if self.looks > self.most {
                 return false;
             }
-            self.fill(number);
+            let Busy { ends, slots } = self.busy(number);
+            self.fill(number, slots);
+            self.note_ends(&ends);
         }
+        self.fill_places();
         true
     }
 
-    /// What runs on an agent, and its free slots. What was sent ahead follows the first that ends.
-    fn fill(&mut self, number: usize) {
+    fn fill(&mut self, number: usize, busy: Vec<(u64, bool)>) {
+        let slots = self.machines.open()[number].0.profile.slots as usize;
+        let free = std::iter::repeat_n((0, false), slots.saturating_sub(busy.len()));
+        let slots = busy.into_iter().chain(free);
+        let slots = slots.map(|(at, is_rough)| Reverse((at, number, is_rough)));
+        self.slots.extend(slots);
+    }
+
+    fn note_ends(&mut self, ends: &[End<'_>]) {
+        if self.places.is_empty() {
+            return;
+        }
+        for end in ends {
+            if let Some(places) = self.places.get_mut(&end.spec.namespace) {
+                places.push(Reverse((end.at, end.is_rough)));
+            }
+        }
+    }
+
+    /// What namespaces may have beyond what they have.
+    fn fill_places(&mut self) {
+        for (namespace, places) in &mut self.places {
+            let left = self.state.running_left(namespace).unwrap_or(0);
+            places.extend(std::iter::repeat_n(Reverse((0, false)), left as usize));
+        }
+    }
+
+    /// What an agent holds. What was sent ahead follows the first that ends.
+    fn busy(&mut self, number: usize) -> Busy<'a> {
         let (state, (agent, _)) = (self.state, self.machines.open()[number]);
         let profile = &agent.profile;
-        let mut ends = BinaryHeap::new();
+        let mut slots = BinaryHeap::new();
+        let mut ends = Vec::new();
         let mut ahead = Vec::new();
         self.looks += 1;
         for task in state.held_by(&profile.id) {
@@ -181,32 +239,39 @@ impl<'a> Play<'a> {
             let (Some(spec), Some(attempt)) = (state.spec(task.id), task.live()) else {
                 continue;
             };
+            let end = |at, is_rough, spec| End {
+                at,
+                is_rough,
+                spec,
+                attempt,
+            };
             if attempt.preempted_by.is_some() {
-                // It is being ended, and who gets its place is there as well.
+                // It is being ended, and who gets its slot is there as well.
+                ends.push(end(0, true, spec));
                 continue;
             }
             let (takes, is_rough) = self.takes(number, &spec, &task.tenant(&spec));
             let since = Some(attempt.since).filter(|since| since.0 > 0);
             let ran = since.map_or(0, |since| self.now.since(since).0);
-            if ends.len() < profile.slots as usize {
+            if slots.len() < profile.slots as usize {
                 // One that takes longer than is usual goes on for as long again.
                 let left = if ran < takes { takes - ran } else { ran };
-                ends.push(Reverse((left, is_rough)));
+                slots.push(Reverse((left, is_rough)));
+                ends.push(end(left, is_rough, spec));
             } else {
-                ahead.push((takes, is_rough));
+                ahead.push(end(takes, is_rough, spec));
             }
         }
-        for (takes, is_rough) in ahead {
-            if let Some(Reverse((end, before))) = ends.pop() {
-                ends.push(Reverse((end.saturating_add(takes), before || is_rough)));
+        for mut end in ahead {
+            if let Some(Reverse((before, is_rough))) = slots.pop() {
+                end.at = end.at.saturating_add(before);
+                end.is_rough |= is_rough;
+                slots.push(Reverse((end.at, end.is_rough)));
             }
+            ends.push(end);
         }
-        let free = (profile.slots as usize).saturating_sub(ends.len());
-        let busy = ends
-            .into_iter()
-            .map(|Reverse((end, rough))| (end, number, rough));
-        let free = std::iter::repeat_n((0, number, false), free);
-        self.slots.extend(busy.chain(free).map(Reverse));
+        let slots = slots.into_iter().map(|Reverse(slot)| slot).collect();
+        Busy { ends, slots }
     }
 
     /// How long a task takes on an agent, in milliseconds, and whether that is a guess.
@@ -259,16 +324,71 @@ impl<'a> Play<'a> {
             return Found::Nowhere;
         };
         let (takes, is_rough) = self.takes(number, &spec, &tenant);
-        let end = start.saturating_add(takes);
-        self.slots.push(Reverse((end, number, before || is_rough)));
+        let place = match self.places.get_mut(&spec.namespace).map(BinaryHeap::pop) {
+            None => (0, false),
+            Some(Some(Reverse(place))) => place,
+            Some(None) => {
+                self.slots.push(Reverse((start, number, before)));
+                return Found::Nowhere;
+            }
+        };
+        // Others have the slot until there is a place, and who has one then nobody knows.
+        let (from, is_guess) = match place.0 > start {
+            true => (place.0, true),
+            false => (start, before),
+        };
+        let end = (from.saturating_add(takes), is_guess || is_rough);
+        self.slots.push(Reverse(match from > start {
+            true => (start, number, before),
+            false => (end.0, number, end.1),
+        }));
+        if let Some(places) = self.places.get_mut(&spec.namespace) {
+            places.push(Reverse(end));
+        }
         // It may wait for more than a slot.
-        let is_limited = !spec.demand().is_nothing()
-            || spec.inference.is_some()
-            || self.state.running_left(&spec.namespace).is_some();
+        let is_limited = !spec.demand().is_nothing() || spec.inference.is_some();
         Found::Start(Wait {
-            millis: Millis(start),
-            is_rough: before || is_limited,
+            millis: Millis(from),
+            is_rough: is_guess || is_limited,
         })
+    }
+
+    /// When an agent has all that a task asks for beyond a slot, should no other take it before; `None`: not once all has
+    /// ended that runs.
+    fn room(&mut self, id: TaskId) -> Option<Millis> {
+        let state = self.state;
+        let (task, spec) = (state.task(id)?, state.spec(id)?);
+        let of = For::of(state, &self.rules, &spec, &task.user);
+        let is_for_slots = spec.demand().is_nothing() && spec.inference.is_none();
+        if is_for_slots && !self.rules.have_cap(of.rules) {
+            return Some(Millis(0));
+        }
+        let fits = self.fitting(&spec);
+        let numbers = (0..fits.len()).filter(|number| fits[*number]);
+        let rooms = numbers.filter_map(|number| self.room_on(number, &spec, of.rules));
+        rooms.min().map(Millis)
+    }
+
+    fn room_on(&mut self, number: usize, spec: &TaskSpec, rules: RuleSet) -> Option<u64> {
+        let (state, (agent, view)) = (self.state, self.machines.open()[number]);
+        let known = (&self.machines, &*self.fleet.rotations, self.now);
+        let room = filter::room(state, agent, view);
+        let mut candidate = Candidate::new((agent, room), (state, view), known, &self.rules);
+        let mut ends = self.busy(number).ends;
+        ends.sort_by_key(|end| end.at);
+        let mut ends = ends.into_iter();
+        let mut at = 0;
+        loop {
+            let has_room = candidate.has_free_slot()
+                && candidate.fits(state, spec.need()).is_ok()
+                && candidate.obeys(rules).is_ok();
+            if has_room {
+                return Some(at);
+            }
+            let end = ends.next()?;
+            candidate.give_back(&end.spec, end.attempt);
+            at = end.at;
+        }
     }
 
     fn fitting(&mut self, spec: &TaskSpec) -> Arc<[bool]> {

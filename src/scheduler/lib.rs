@@ -28,7 +28,6 @@ mod reserved;
 mod rotation;
 mod rules;
 mod score;
-mod shortfall;
 mod told;
 mod what_if;
 
@@ -40,7 +39,7 @@ pub use estimate::{Budget, Wait, waits};
 pub use explain::{AgentVerdict, Explanation, explain, explain_decided};
 pub use fleet::{AgentView, Fleet};
 pub use health::{Health, Machines};
-pub use order::Ahead;
+pub use order::{Ahead, Rival};
 pub use plan::{Asker, OPS_PER_ENTRY, PATIENCE, Plan, Planner, ROUND_MAX, Round, plan, round_max};
 pub use remade::{Remade, Remaking};
 pub use reserved::{Placed, Reservations, Reserved};

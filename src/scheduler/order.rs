@@ -12,6 +12,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::iter::Peekable;
+use std::sync::Arc;
 
 use model::{
     Class, Namespace, Phase, Precedence, Price, QueueKey, State, StateVersion, Task, TaskId,
@@ -337,6 +338,38 @@ impl<'a> Turns<'a> {
     }
 }
 
+/// For those who ask.
+impl Turns<'_> {
+    /// What each namespace and each user has used.
+    fn used(&self) -> (Vec<u64>, Vec<u64>) {
+        let spaces = self.namespaces.iter().map(|it| it.used);
+        let users = self.users.iter().map(|it| it.used);
+        (spaces.collect(), users.collect())
+    }
+
+    /// By which numbers a user goes before another; `None` where it had not used less.
+    fn rival(&self, other: usize, own: usize, used: &(Vec<u64>, Vec<u64>)) -> Option<Rival> {
+        let tenant = self.known.iter().find(|(_, at)| **at == other)?.0;
+        let (spaces, users) = used;
+        let space = |user: usize| self.users[user].space;
+        let is_same_space = space(other) == space(own);
+        let stands = |user: usize| match is_same_space {
+            true => (users[user], self.users[user].weight),
+            false => (spaces[space(user)], self.namespaces[space(user)].weight),
+        };
+        let (used, own_used) = (stands(other), stands(own));
+        let is_less = share(used.0, used.1) < share(own_used.0, own_used.1);
+        is_less.then(|| Rival {
+            namespace: tenant.namespace.clone(),
+            user: is_same_space.then(|| Arc::clone(&tenant.user)),
+            used: used.0,
+            weight: used.1,
+            own_used: own_used.0,
+            own_weight: own_used.1,
+        })
+    }
+}
+
 impl User {
     fn key(&self, at: usize) -> Option<First> {
         let Reverse(((precedence, task), _)) = self.heads.peek()?;
@@ -369,8 +402,21 @@ impl Space {
 /// As many as are counted one by one, where several tenants share.
 const COUNTED_MAX: usize = 20_000;
 
+/// Who goes before a task for having used less, and by which numbers: slot-milliseconds at their prices, and weights.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rival {
+    pub namespace: Namespace,
+    /// Of the same namespace; unset: it is the namespace whose turn is before.
+    pub user: Option<Arc<str>>,
+    pub used: u64,
+    pub weight: u32,
+    /// Of the task's own namespace, or user.
+    pub own_used: u64,
+    pub own_weight: u32,
+}
+
 /// How many tasks go before one that waits, and why they do.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ahead {
     /// They are of a higher class, or have risen to one.
     pub higher: usize,
@@ -382,10 +428,12 @@ pub struct Ahead {
     pub older: usize,
     /// There may be more.
     pub is_least: bool,
+    /// The first of other namespaces or users, where it has used less than the task's own as things stand.
+    pub rival: Option<Rival>,
 }
 
 impl Ahead {
-    pub fn total(self) -> usize {
+    pub fn total(&self) -> usize {
         self.higher + self.namespaces + self.users + self.older
     }
 }
@@ -431,6 +479,8 @@ fn turns_ahead(state: &State, task: &Task, now: Timestamp) -> Option<Ahead> {
     let mut turns = Turns::new(state, now, lines, &BTreeSet::new());
     let user = *turns.known.get(&tenant)?;
     let space = turns.users[user].space;
+    // As things stand: what goes before it is charged below.
+    let used = turns.used();
     let mut ahead = Ahead::default();
     while let Some(turn) = turns.next() {
         if turn.task == task.id {
@@ -447,6 +497,9 @@ fn turns_ahead(state: &State, task: &Task, now: Timestamp) -> Option<Ahead> {
             false => &mut ahead.older,
         };
         *why += 1;
+        if ahead.rival.is_none() && turn.user != user && turn.class >= own.class {
+            ahead.rival = turns.rival(turn.user, user, &used);
+        }
         turns.go_on(turn, Became::Gone);
     }
     Some(ahead)

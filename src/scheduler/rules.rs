@@ -126,6 +126,10 @@ impl<'a> Rules<'a> {
         !(some & self.prefers).is_empty()
     }
 
+    pub fn have_cap(&self, some: RuleSet) -> bool {
+        !(some & self.caps).is_empty()
+    }
+
     /// How many of the preferences that concern a task an agent does not meet.
     pub fn unmet(&self, concerning: RuleSet, naming: RuleSet) -> u32 {
         (concerning & self.prefers & !naming).len()

@@ -434,8 +434,8 @@ fn agents_without_a_session_or_silent_get_nothing_and_why_says_so() {
     assert_eq!(explanation.position(), Some(1));
     assert_eq!(
         explanation.summary,
-        "It waits as number 1 in the queue: of 3 agents 1 do not satisfy its `require`, 1 are not \
-         connected, 1 are suspect."
+        "It waits as number 1 in the queue: of 3 agents 1 does not satisfy its `require`, 1 is not \
+         connected, 1 is suspect. It can start once a1, a2 are back."
     );
 }
 
@@ -471,8 +471,8 @@ fn agents_that_are_closed_get_nothing_and_why_says_by_what() {
     assert_eq!(reasons, refused.map(Err));
     assert_eq!(
         explained.summary,
-        "It waits as number 1 in the queue: of 3 agents 1 are cordoned, 1 are being drained, 1 take \
-         nothing now."
+        "It waits as number 1 in the queue: of 3 agents 1 is cordoned, 1 is being drained, 1 takes \
+         nothing now. a2 is being drained by ann. a1 was cordoned by ann: disk. `quorate agent uncordon a1` lets it go there."
     );
     let uncordon = |agent| asked(Command::UncordonAgent { agent: id(agent) });
     apply(&mut state, vec![uncordon("a2")]);
@@ -547,7 +547,7 @@ fn an_agent_gets_no_more_questions_than_its_back_ends_may_answer_and_why_says_so
     assert!(
         explained
             .summary
-            .contains("1 have their back ends for it at the limit"),
+            .contains("1 has its back ends for it at the limit"),
         "{}",
         explained.summary
     );

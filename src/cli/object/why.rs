@@ -73,6 +73,14 @@ fn ahead_json(ahead: &v1::QueueAhead) -> Value {
         "other_users": ahead.users,
         "older": ahead.older,
         "is_least": ahead.is_least,
+        "rival": ahead.rival.as_ref().map(|rival| json!({
+            "namespace": rival.namespace,
+            "user": text(&rival.user),
+            "used_slot_ms": rival.used_ms,
+            "weight": rival.weight,
+            "own_used_slot_ms": rival.own_used_ms,
+            "own_weight": rival.own_weight,
+        })),
     })
 }
 

@@ -70,7 +70,7 @@ fn a_task_with_files_waits_for_an_agent_that_fetches_them_and_holds_up_nobody() 
     let sent = leader.assigned();
     assert!(matches!(sent[..], [(session, fence)] if session == old && fence.task == TaskId(2)));
     let why = leader.why(1);
-    let words = "1 are of an older release, which can't run all of it: upgrade them";
+    let words = "1 is of an older release, which can't run all of it: upgrade it";
     assert!(why.summary.contains(words), "{}", why.summary);
     let reason = why.agents[0].standing.clone().unwrap_err().to_string();
     assert!(

@@ -98,7 +98,7 @@ fn excluded_tasks_pass_an_agent_by_and_others_do_not() {
     assert_eq!(placed.len(), 6, "{placed:?}");
     let told = why(&state, 3);
     assert!(
-        told.contains("1 have no free slot, 2 have a rule against such tasks"),
+        told.contains("1 has no free slot, 2 have a rule against such tasks"),
         "{told}"
     );
     assert!(

@@ -28,6 +28,17 @@ fn at(millis: u64) -> Timestamp {
     NOW.plus(Millis(millis))
 }
 
+/// A quota of the namespace of all tasks.
+fn at_most(running: u32) -> Op {
+    asked(Command::SetNamespace(SetNamespace {
+        namespace: Namespace::new("default").unwrap(),
+        weight: None,
+        users: BTreeMap::new(),
+        max_running: Some(running),
+        max_queued: None,
+    }))
+}
+
 /// One round, whose decisions are applied.
 fn begin(state: &mut State, fleet: &Fleet, now: Timestamp) -> Vec<Assignment> {
     let taken = BTreeSet::new();
@@ -96,15 +107,12 @@ fn of_work_that_nobody_knows_it_is_a_guess_and_nothing_is_said_of_what_can_not_s
     );
     apply(&mut state, vec![submission(&task("zone=nowhere"))]);
     assert_eq!(expected(&state, &fleet, at(250)).len(), 2);
-    let quota = asked(Command::SetNamespace(SetNamespace {
-        namespace: Namespace::new("default").unwrap(),
-        weight: None,
-        users: BTreeMap::new(),
-        max_running: Some(1),
-        max_queued: None,
-    }));
-    apply(&mut state, vec![quota]);
-    assert_eq!(expected(&state, &fleet, at(250)), []);
+    apply(&mut state, vec![at_most(1)]);
+    // One after the other, as they do anyway.
+    assert_eq!(
+        expected(&state, &fleet, at(250)),
+        [(2, 750, true), (3, 1_750, true)]
+    );
 }
 
 #[test]
@@ -117,7 +125,7 @@ fn why_says_when_a_task_is_likely_to_start_and_afterwards_how_wrong_that_was() {
     assert!(
         guess
             .summary
-            .ends_with("1 have no free slot. It is likely to start in 1 s, by a guess."),
+            .ends_with("1 has no free slot. It is likely to start in 1 s, by a guess."),
         "{}",
         guess.summary
     );
@@ -126,7 +134,7 @@ fn why_says_when_a_task_is_likely_to_start_and_afterwards_how_wrong_that_was() {
     assert!(
         known
             .summary
-            .ends_with("1 have no free slot. It is likely to start in 2 min."),
+            .ends_with("1 has no free slot. It is likely to start in 2 min."),
         "{}",
         known.summary
     );
@@ -166,6 +174,7 @@ proptest! {
     fn what_was_expected_comes_true_where_nothing_unforeseen_happens(
         slots in prop::collection::vec(1..4u32, 1..5),
         classes in prop::collection::vec(0..3usize, 1..40),
+        quota in prop::option::of(1..6u32),
     ) {
         let names: Vec<String> = (0..slots.len()).map(|n| format!("a{n}")).collect();
         let agents: Vec<_> = names.iter().zip(&slots).map(|(name, slots)| (name.as_str(), *slots, "a")).collect();
@@ -174,6 +183,7 @@ proptest! {
             ..task("")
         }).collect();
         let mut state = cluster(&agents, &tasks);
+        apply(&mut state, quota.map(at_most).into_iter().collect());
         let mut fleet = fleet(&state);
         names.iter().for_each(|name| takes(&mut fleet, name, LONG));
         let expected: BTreeMap<u64, u64> = waits(&state, &fleet, NOW, AMPLE).0.into_iter().map(|(task, wait)| (task.0, wait.millis.0)).collect();

@@ -201,8 +201,8 @@ fn a_hot_agent_runs_what_idle_ones_can_not_and_why_says_what_holds_it_back() {
     let told = explain(&it.state, &it.fleet, NOW, TaskId(2)).unwrap();
     assert_eq!(
         told.summary,
-        "It waits as number 1 in the queue: of 3 agents 1 do not satisfy its `require`, 1 have no free slot, 1 are busy \
-         with other things, and get only a twentieth of what idle ones do. It is likely to start in 1 s, by a guess."
+        "It waits as number 1 in the queue: of 3 agents 1 does not satisfy its `require`, 1 has no free slot, 1 is busy \
+         with other things, and gets only a twentieth of what idle ones do. It is likely to start in 1 s, by a guess."
     );
     // One that a person closed is none to wait for.
     let cordon = asked(Command::CordonAgent {

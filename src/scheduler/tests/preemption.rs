@@ -450,7 +450,7 @@ fn plan_and_why_say_who_would_have_to_end() {
             .unwrap()
             .summary
     };
-    let waits = "no other agent could take it. It begins once t1 ended there, whose place it got.";
+    let waits = "no other agent could take it. It had waited 10 s before that. It begins once t1 ended there, whose place it got.";
     assert!(told(2).ends_with(waits), "{}", told(2));
     let ends = "It has to end: preempted by task t2, waiting for a1 to end it.";
     assert!(told(1).ends_with(ends), "{}", told(1));

@@ -127,7 +127,7 @@ fn why_names_what_ran_out_and_by_how_much() {
         (
             asking(5, 0, (0, 0)),
             Some(
-                "of 2 agents 1 have too few processors, 1 have too few processors free. It asks for 5 CPUs; the most that is free is 4 CPUs, on a1.",
+                "of 2 agents 1 has too few processors, 1 has too few processors free. It asks for 5 CPUs; the most that is free is 4 CPUs, on a1.",
             ),
         ),
         (
@@ -139,7 +139,7 @@ fn why_names_what_ran_out_and_by_how_much() {
         (
             asking(0, 0, (2, 0)),
             Some(
-                "1 have too few GPUs, 1 have too few GPUs free. It asks for 2 GPUs; the most that is free is 1 GPU, on a2.",
+                "1 has too few GPUs, 1 has too few GPUs free. It asks for 2 GPUs; the most that is free is 1 GPU, on a2.",
             ),
         ),
         (
@@ -166,7 +166,8 @@ fn what_is_free_is_told_of_an_agent_that_has_enough_of_it() {
     let mut state = farm(machines, &vec![asking(0, 0, (1, 0)); 2]);
     assign(&mut state, NOW.0);
     let text = told(&state, NOW.0, 2);
-    let wanted = "It asks for 1 GPU; the most that is free is 0 GPUs, on a1.";
+    let wanted = "It asks for 1 GPU; the most that is free is 0 GPUs, on a1. \
+                  It is likely to start in 1 s, by a guess.";
     assert!(text.ends_with(wanted), "{text}");
     let state = farm(
         vec![(4, supply(4, 1, &[24, 16, 24]))],
@@ -174,8 +175,8 @@ fn what_is_free_is_told_of_an_agent_that_has_enough_of_it() {
     );
     let text = told(&state, NOW.0, 1);
     let wanted =
-        "It asks for 3 GPUs with 20 MiB each; no agent that it could run on has more than 2 GPUs.";
-    assert!(text.ends_with(wanted), "{text}");
+        "It asks for 3 GPUs with 20 MiB each; no agent that it could run on has more than 2 GPUs. ";
+    assert!(text.contains(wanted), "{text}");
 }
 
 #[test]
@@ -232,11 +233,11 @@ fn an_agent_that_is_kept_takes_nothing_else_but_what_is_of_a_higher_class_and_sa
     state = submitted(state, &[asking(0, 0, (2, 0)), task(""), small.clone()]);
     let late = NOW.0 + 10 * MINUTE;
     assert!(told(&state, late, 2).contains("a1 is kept free for it"));
-    assert!(told(&state, late, 3).contains("1 are kept free for tasks that ask for more"));
+    assert!(told(&state, late, 3).contains("1 is kept free for a task that asks for more"));
     assert_eq!(assign(&mut state, late), []);
     let newer = submitted(state.clone(), std::slice::from_ref(&critical));
     let newest = newer.tasks_newest_first(None).next().unwrap().id.0;
-    assert!(told(&newer, late, newest).contains("1 of 1 agents can take it"));
+    assert!(told(&newer, late, newest).contains("1 of 1 agent can take it"));
     assert_eq!(
         assign(&mut newer.clone(), late),
         [(newest, "a1".to_owned())]

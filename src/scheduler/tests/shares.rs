@@ -281,7 +281,7 @@ fn a_namespace_never_has_more_at_once_than_its_quota_and_holds_up_nobody() {
     let told = explain(&farm.state, &fleet(&farm.state), farm.now, one).unwrap();
     let wanted =
         "until a task of namespace blue has ended: its quota allows 3 at once, and as many run.";
-    assert!(told.summary.ends_with(wanted), "{}", told.summary);
+    assert!(told.summary.contains(wanted), "{}", told.summary);
 }
 
 #[test]

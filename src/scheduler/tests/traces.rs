@@ -180,7 +180,7 @@ fn a_trace_that_a_later_release_packed_is_told_as_that() {
     );
     let told = explain(&state, &fleet(&state), NOW, id).expect("it is known");
     let expected = "It was assigned to a1, chosen as a later release chooses.";
-    assert_eq!(told.summary, expected);
+    assert!(told.summary.starts_with(expected), "{}", told.summary);
 }
 
 #[test]

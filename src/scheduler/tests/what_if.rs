@@ -48,7 +48,7 @@ fn what_would_wait_is_told_why_and_what_would_be_refused_is_refused() {
     assert_eq!(waits.task.trace, None);
     assert_eq!(
         waits.explanation.summary,
-        "It would wait as number 3 in the queue: of 1 agents 1 do not satisfy its `require`. 0 satisfy `zone=b`."
+        "It would wait as number 3 in the queue: of 1 agent 1 does not satisfy its `require`. 0 satisfy `zone=b`. None of them will take it as things are: have an agent join that does, or ask for what they have."
     );
     let behind = what_if(&state, &fleet, NOW, asked(&task(""))).unwrap();
     assert_eq!(

@@ -2,7 +2,7 @@
 //! agent stands towards it now. Only the leader knows the latter, so a follower passes it on.
 
 use model::{Attempt, Command, Principal, Scored, Submit, Task, TaskId};
-use scheduler::{AgentVerdict, Explanation, Formula, Term};
+use scheduler::{AgentVerdict, Ahead, Explanation, Formula, Term};
 use tonic::{Request, Response};
 use wire::status::Failure;
 use wire::v1;
@@ -135,13 +135,7 @@ fn explanation(task: &Task, shown: v1::Task, explained: Explanation) -> v1::WhyR
         policy_version: record.map_or(0, |record| record.policy_version()),
         refusals: refusals.unwrap_or_default(),
         queue_position: position.map(|position| position as u64),
-        ahead: explained.ahead.map(|ahead| v1::QueueAhead {
-            higher: ahead.higher as u64,
-            namespaces: ahead.namespaces as u64,
-            users: ahead.users as u64,
-            older: ahead.older as u64,
-            is_least: ahead.is_least,
-        }),
+        ahead: explained.ahead.map(ahead),
         agents_now: explained
             .agents
             .iter()
@@ -152,6 +146,24 @@ fn explanation(task: &Task, shown: v1::Task, explained: Explanation) -> v1::WhyR
         likely_wait_ms: explained.wait.map(|wait| wait.millis.0),
         likely_wait_is_guess: explained.wait.is_some_and(|wait| wait.is_rough),
         estimate: task.latest.as_ref().and_then(|it| estimate(it)),
+    }
+}
+
+fn ahead(ahead: Ahead) -> v1::QueueAhead {
+    v1::QueueAhead {
+        higher: ahead.higher as u64,
+        namespaces: ahead.namespaces as u64,
+        users: ahead.users as u64,
+        older: ahead.older as u64,
+        is_least: ahead.is_least,
+        rival: ahead.rival.map(|rival| v1::Rival {
+            namespace: rival.namespace.to_string(),
+            user: rival.user.as_deref().unwrap_or_default().to_owned(),
+            used_ms: rival.used,
+            weight: rival.weight,
+            own_used_ms: rival.own_used,
+            own_weight: rival.own_weight,
+        }),
     }
 }
 

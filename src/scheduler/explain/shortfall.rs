@@ -2,7 +2,7 @@
 
 use model::{AgentId, Demand, Mebibytes, Processors, Reason, State, Supply, Taken};
 
-use crate::explain::AgentVerdict;
+use super::verdicts::AgentVerdict;
 use crate::filter;
 use crate::fleet::Fleet;
 
