@@ -12,7 +12,7 @@ impl Checker for Precedence {
     }
 
     fn sentence(&self) -> &'static str {
-        "of two tasks that require the same, the one of the higher class, else of one user's the older, is assigned first, \
+        "of two tasks that require the same, the one of the higher class, unless the other has waited for its class's patience, else of one user's the older, is assigned first, \
          if it was acknowledged before the other was asked for (retries, tasks with files beside the log, and between \
          namespaces those with a quota, are left out; who has used how much is not looked at)"
     }

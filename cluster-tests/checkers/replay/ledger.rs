@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use model::{
     AddRule, AgentId, AgentProfile, Command, Disposition, Event, Fence, Incarnation, Op, Rejected,
-    Reply, SetNamespace, StateName, Submit, TaskId, TaskSpec, Verdict,
+    Reply, SetNamespace, StateName, Submit, TaskId, TaskSpec, Timestamp, Verdict,
 };
 
 use super::Step;
@@ -57,6 +57,8 @@ impl<'a> Told<'a> {
 #[derive(Debug)]
 struct Known {
     asker: Asker,
+    /// State time of its submit.
+    since: Timestamp,
     /// `None` once it has ended.
     spec: Option<Arc<TaskSpec>>,
     live: Option<u64>,
@@ -201,6 +203,7 @@ impl Ledger {
         }
         let known = Known {
             asker,
+            since: step.now,
             spec: Some(Arc::new(spec.clone())),
             live: None,
             last_epoch: 0,
@@ -327,7 +330,7 @@ impl Ledger {
         self.assigned.insert((id.0, epoch), agent.clone());
         book.saw(Invariant::I3, 1);
         book.saw(Invariant::I4, 1);
-        self.overtakes(id, index, book);
+        self.overtakes(id, step, book);
         let mut wrong = Vec::new();
         let mut spec = None;
         if let Some(known) = self.tasks.get_mut(&id) {
@@ -371,7 +374,8 @@ impl Ledger {
     }
 
     /// Whether one that has to go before it, and was there before, is passed over.
-    fn overtakes(&mut self, id: TaskId, index: u64, book: &mut Book) {
+    fn overtakes(&mut self, id: TaskId, step: &Step<'_>, book: &mut Book) {
+        let index = step.index;
         let Some(known) = self.tasks.get(&id) else {
             return;
         };
@@ -384,6 +388,8 @@ impl Ledger {
         let Some((asked, _)) = self.known_since.get(&id).copied() else {
             return;
         };
+        // It may have been starved, and have risen.
+        let may_rise = step.now.since(known.since) >= spec.class().patience();
         book.saw(Invariant::I12, 1);
         for older in self.lines.before(&asker, &spec, id) {
             let known = self.tasks.get(&older);
@@ -393,7 +399,11 @@ impl Ledger {
                     .spec
                     .as_ref()
                     .is_some_and(|it| self.orders.tell_apart(it, &spec, index));
-                !known.tried && !held_up && !told_apart
+                let of_higher = known
+                    .spec
+                    .as_ref()
+                    .is_some_and(|it| it.class() < spec.class());
+                !known.tried && !held_up && !told_apart && !(of_higher && may_rise)
             });
             let since = self.known_since.get(&older);
             if waits && since.is_some_and(|(_, answered)| *answered < asked) {

@@ -11,8 +11,9 @@ use cluster_tests::history::{
 use cluster_tests::log::{Content, Log, LogEntry};
 use model::{
     AgentId, AgentProfile, AgentProtocol, Assignment, Command, End, Entry, Epoch, Fence,
-    Generation, Incarnation, Namespace, Op, Placement, Principal, RequestId, Role, Stamped, State,
-    StateVersion, Submit, SystemCommand, TaskId, TaskRecord, TaskSpec, Timestamp, Trace, Verdict,
+    Generation, Incarnation, Millis, Namespace, Op, Placement, Principal, RequestId, Role, Stamped,
+    State, StateVersion, Submit, SystemCommand, TaskId, TaskRecord, TaskSpec, Timestamp, Trace,
+    Verdict,
 };
 
 pub fn at(micros: u64) -> Moment {
@@ -144,6 +145,8 @@ pub struct World {
     gone: BTreeMap<u64, TaskSeen>,
     index: u64,
     now: u64,
+    /// Between two entries the state's time passed by so much.
+    late: Millis,
 }
 
 impl World {
@@ -170,6 +173,7 @@ impl World {
             gone: BTreeMap::new(),
             index: 1,
             now: 1_000,
+            late: Millis(0),
         };
         world.state.note_index(0, 1);
         world.state.note_index(1, 1);
@@ -183,11 +187,16 @@ impl World {
         world
     }
 
+    /// The state's time passes.
+    pub fn later(&mut self, span: Millis) {
+        self.late = Millis(self.late.0 + span.0);
+    }
+
     /// Commits these as one entry, and gives its index.
     pub fn entry(&mut self, ops: Vec<Op>) -> u64 {
         self.index += 1;
         let index = self.index;
-        let stamp = Timestamp(index * 1_000);
+        let stamp = Timestamp(index * 1_000).plus(self.late);
         let entry = Entry {
             stamp,
             wall: stamp,

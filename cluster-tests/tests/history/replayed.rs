@@ -469,6 +469,13 @@ fn another_tenants_older_task_may_wait_but_not_one_of_a_higher_class() {
     assert_eq!(overtaken(of("green", Class::Batch), None), [Kind::Overtook]);
     let higher = || of("blue", Class::Standard);
     assert_eq!(overtaken(higher(), None), [Kind::Overtook]);
+    // Who has waited for long may have risen.
+    let mut world = World::new();
+    world.submitted("r1", of("green", Class::Batch));
+    world.submitted("r2", higher());
+    world.later(Class::Batch.patience());
+    world.entry(vec![assign(1, "a1")]);
+    assert_eq!(check(&world.evidence()), []);
     // It may wait for its namespace's quota.
     assert_eq!(overtaken(higher(), Some(set("blue", 1))), []);
 }
