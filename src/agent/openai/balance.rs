@@ -7,6 +7,7 @@
 //! A back end that failed too often within a while is left alone for as long; then one request is let through, and
 //! what becomes of that decides. The only one with a model is never left alone: there is nothing better to do than ask.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use model::BackendSettings;
@@ -23,8 +24,8 @@ struct Standing {
     busy: u32,
     /// How much it is its turn.
     current: i64,
-    /// Failures since then.
-    fails: Option<(Instant, u32)>,
+    /// Failures within the timeout, the oldest first; fewer than are allowed.
+    fails: VecDeque<Instant>,
     left_alone: Option<LeftAlone>,
 }
 
@@ -75,7 +76,7 @@ impl Balance {
         };
         standing.settings = settings;
         if settings.max_fails == 0 {
-            standing.fails = None;
+            standing.fails.clear();
             standing.left_alone = None;
         }
         if let Some(left) = &mut standing.left_alone {
@@ -182,18 +183,21 @@ impl Standing {
             return;
         }
         let span = timeout(self.settings);
-        let (since, fails) = match self.fails {
-            Some((since, fails)) if now.duration_since(since) <= span => (since, fails + 1),
-            Some(_) | None => (now, 1),
-        };
-        self.fails = Some((since, fails));
-        if fails >= max_fails {
+        self.fails.push_back(now);
+        while self
+            .fails
+            .front()
+            .is_some_and(|at| now.duration_since(*at) > span)
+        {
+            self.fails.pop_front();
+        }
+        if self.fails.len() >= max_fails as usize {
             self.leave_alone(now);
         }
     }
 
     fn leave_alone(&mut self, now: Instant) {
-        self.fails = None;
+        self.fails.clear();
         self.left_alone = Some(LeftAlone {
             until: now + timeout(self.settings),
             tried: false,
@@ -312,9 +316,9 @@ mod tests {
             fail_timeout: Millis(10_000),
             ..BackendSettings::default()
         };
-        let (mut balance, now) = balance(&[fails(2), fails(0)]);
+        let (mut balance, now) = balance(&[fails(3), fails(0)]);
         let after = |seconds| now + Duration::from_secs(seconds);
-        for second in [0, 11] {
+        for second in [0, 9, 11] {
             balance.ended(0, Role::Ordinary, Told::Failed, after(second));
         }
         assert_eq!(
@@ -322,6 +326,7 @@ mod tests {
             Some(0),
             "too far apart"
         );
+        // Three within ten seconds, whenever the first of all was.
         balance.ended(0, Role::Ordinary, Told::Failed, after(12));
         for _ in 0..9 {
             assert_eq!(asked(&mut balance, &[0, 1], after(12)), Some(1));

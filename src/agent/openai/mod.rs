@@ -21,6 +21,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -99,27 +100,27 @@ async fn run(backends: Arc<Backends>, attempt: Attempt, hands: Hands) -> Exit {
         tracing::info!(model = %inference.model, "no back end offers it any more");
         return Exit::Prevented;
     };
-    let answering = async {
-        started(None);
-        let exit = answer::ask(&chosen, inference, &output).await;
-        chosen.tell(told_by(&exit));
-        exit
-    };
+    started(None);
+    let heard = AtomicBool::new(false);
     // What is dropped closes its connection, by which a back end hears that nobody waits for the answer.
-    tokio::select! {
+    let exit = tokio::select! {
         biased;
         // The sender goes only with the runner.
         _ = stop.wait_for(|urgency| *urgency > Urgency::None) => Exit::Stopped,
         () = after(limit) => Exit::TimedOut,
-        exit = answering => exit,
-    }
+        exit = answer::ask(&chosen, inference, &output, &heard) => exit,
+    };
+    chosen.tell(told_by(&exit, heard.load(Ordering::Relaxed)));
+    exit
 }
 
-/// What the end of a request tells of its back end. That it refused one says nothing of how it is.
-fn told_by(exit: &Exit) -> Told {
+/// What the end of a request tells of its back end. That it refused one says nothing of how it is; that an answer had not
+/// begun to come when the time was up, or broke off, is a failure, as nginx has it.
+fn told_by(exit: &Exit, heard: bool) -> Told {
     match exit {
         Exit::Answered(_) => Told::Answered,
         Exit::Failed(_) => Told::Failed,
+        Exit::TimedOut if !heard => Told::Failed,
         Exit::Exited(_)
         | Exit::Signalled(_)
         | Exit::TimedOut
