@@ -69,6 +69,17 @@ impl Agent {
         }
     }
 
+    /// The newest attempt, where there are more than slots, and it has waited for one for longer than attempts took there when
+    /// it was sent ahead.
+    pub fn waits_ahead(&self, slots: u32, now: Millis) -> Option<Fence> {
+        if self.began.len() <= slots as usize {
+            return None;
+        }
+        let newest = self.began.iter().max_by_key(|(fence, _)| fence.epoch);
+        let (fence, sent) = newest?;
+        (now.0 >= sent.0.saturating_add(SHORT.0)).then_some(*fence)
+    }
+
     /// One attempt ahead where attempts are short, as long as not all slots have one that is not.
     fn prefetch(&self, state: &State, now: Millis) -> u32 {
         if self.took.is_none_or(|took| took >= SHORT) {

@@ -12,6 +12,7 @@ use mutant::Mutant;
 use scheduler::{AgentView, Clock, Fleet, Reserved};
 
 use crate::agents::{Agents, Session};
+use crate::ahead;
 use crate::batch::Batch;
 use crate::drain;
 use crate::io::{Cause, Hindrance, Input, Message, Output, Refusal, SessionId};
@@ -144,7 +145,12 @@ impl Dispatcher {
                 self.heard = self.heard.max(index);
             }
             Input::Proposed { proposal, result } => self.proposed(proposal, result, out),
-            Input::Tick => self.batch.want_due(),
+            Input::Tick => {
+                self.batch.want_due();
+                if self.leading {
+                    ahead::recall(&self.agents, state, clock.monotonic, out);
+                }
+            }
         }
     }
 

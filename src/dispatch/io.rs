@@ -228,7 +228,7 @@ pub enum Cause {
     Cancelled,
     /// It is not the live attempt (any more).
     Stale,
-    /// Its agent is being drained: it is wanted back if it has not begun.
+    /// It is wanted back if it has not begun: its agent is being drained, or its slots are taken for long.
     Recalled,
     /// Its agent is being drained, and the time for it is up.
     Evicted,

@@ -16,6 +16,7 @@
 //! has everything that counts.
 
 mod agents;
+mod ahead;
 mod batch;
 mod dispatcher;
 mod drain;

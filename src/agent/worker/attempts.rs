@@ -56,6 +56,7 @@ pub(super) enum Ending {
     LeaseLost,
     Stopping,
     Drained,
+    Recalled,
     Preempted,
 }
 
@@ -67,6 +68,7 @@ impl Ending {
             Ending::LeaseLost => "the agent's lease ran out: it could not reach a leader",
             Ending::Stopping => "the agent was stopped",
             Ending::Drained => "the agent is being drained",
+            Ending::Recalled => "it was asked back before it began",
             Ending::Preempted => "another task got its place",
         }
     }
@@ -79,6 +81,7 @@ impl Ending {
             | Ending::LeaseLost
             | Ending::Stopping
             | Ending::Drained
+            | Ending::Recalled
             | Ending::Preempted => End::Declined {
                 reason: self.in_words().to_owned(),
             },
@@ -93,6 +96,7 @@ impl Ending {
             | Ending::LeaseLost
             | Ending::Stopping
             | Ending::Drained
+            | Ending::Recalled
             | Ending::Preempted => End::Interrupted {
                 cause: Interruption::EndedByAgent,
                 reason: self.in_words().to_owned(),
@@ -440,7 +444,7 @@ impl Worker {
     pub(super) fn on_recall(&mut self, fence: Fence, out: &mut Vec<Effect>) {
         let attempt = self.attempts.get(&fence);
         if attempt.is_some_and(|attempt| matches!(attempt.phase, Phase::Waiting { .. })) {
-            self.end_attempt(fence, Ending::Drained, out);
+            self.end_attempt(fence, Ending::Recalled, out);
         }
     }
 

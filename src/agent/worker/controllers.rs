@@ -227,6 +227,7 @@ impl Worker {
             | Ending::Stale
             | Ending::Stopping
             | Ending::Drained
+            | Ending::Recalled
             | Ending::Preempted => Urgency::Gently,
         };
         match &mut attempt.phase {

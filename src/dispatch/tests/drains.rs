@@ -18,7 +18,7 @@ impl Leader {
         }));
     }
 
-    fn submit_once(&mut self) {
+    pub(super) fn submit_once(&mut self) {
         let namespace = Namespace::new("default").expect("it is a name");
         let mut spec = TaskSpec::process(namespace, vec!["true".into()]);
         spec.at_most_once = true;

@@ -130,3 +130,44 @@ fn nothing_is_sent_ahead_behind_what_has_run_for_long_on_all_slots() {
     let view = leader.view("a1");
     assert_eq!(view.sample.prefetch, 0);
 }
+
+/// It may have become one by chance: what it waits behind was short on the average.
+#[test]
+fn what_waits_ahead_for_long_is_asked_back_and_goes_where_a_slot_is_free() {
+    let mut leader = Leader::with_a_quick_agent(2);
+    leader.submit("long");
+    leader.submit("another");
+    leader.submit("ahead");
+    let sent = leader.assigned();
+    let (session, ahead) = sent[2];
+    leader.pass(900);
+    assert_eq!(leader.told(), [], "they are short");
+    leader.pass(200);
+    assert_eq!(leader.told(), [(session, ahead.task, Cause::Recalled)]);
+    assert_eq!(leader.told(), [], "it was told once");
+    let other = leader.agent("a2", 2, 1);
+    let declined = Outcome::bare(End::Declined {
+        reason: "it was asked back".into(),
+    });
+    let verdict = Verdict {
+        fence: ahead,
+        outcome: declined,
+    };
+    leader.input(Input::Verdict {
+        session,
+        verdict,
+        held: None,
+    });
+    let again = leader.assigned();
+    assert_eq!(again.len(), 1);
+    assert_eq!((again[0].0, again[0].1.task), (other, ahead.task));
+    leader.pass(2_000);
+    assert_eq!(leader.told(), [], "it has its slot");
+
+    let mut leader = Leader::with_a_quick_agent(1);
+    leader.submit("long");
+    leader.submit_once();
+    assert_eq!(leader.assigned().len(), 2);
+    leader.pass(5_000);
+    assert_eq!(leader.told(), [], "given back it would end for good");
+}
