@@ -161,7 +161,7 @@ async fn a_back_end_that_dies_in_the_middle_is_asked_again_and_one_that_stays_aw
     let id = cli.expect(&asked).await.unwrap().text().trim().to_owned();
     let why = cli.expect(&["task", "why", &id]).await.unwrap();
     assert!(
-        why.text().contains("do not offer its model"),
+        why.text().contains("1 does not offer its model"),
         "{}",
         why.text()
     );

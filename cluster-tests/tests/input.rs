@@ -34,7 +34,11 @@ async fn wrong_usage_is_refused_in_one_line_and_changes_nothing() {
         ),
         (
             vec!["task", "submit", "--require", "a in", "--", "true"],
-            "a in",
+            "at character 5",
+        ),
+        (
+            vec!["task", "submit", "--require", "zone=größe in", "--", "true"],
+            "at character 11",
         ),
         (
             vec![

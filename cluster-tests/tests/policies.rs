@@ -45,6 +45,10 @@ async fn a_policy_holds_for_the_next_task_and_under_the_next_leader_and_why_tell
     let why = cli.json(&["task", "why", &id]).await.unwrap();
     assert_eq!(why["strategy"], "round_robin");
     assert_eq!(why["decision"][0]["terms"][0]["name"], "turn");
+    for address in site.cluster.addresses().unwrap() {
+        let words = ["task", "why", &id, "--addr", &address];
+        assert_eq!(cli.json(&words).await.unwrap(), why, "{address}");
+    }
     let text = cli.expect(&["task", "why", &id]).await.unwrap().stdout;
     let text = String::from_utf8(text).unwrap();
     assert!(text.contains("whose turn it was"), "{text}");

@@ -56,6 +56,14 @@ async fn a_rule_holds_at_every_controller_and_under_the_next_leader_until_it_is_
     );
     let id = rule["id"].as_str().unwrap().to_owned();
 
+    let other = ["--agent", "a1", "--namespace", "blue", "--reason", "a test"];
+    let other = [&["policy", "rule-add", "pin"], &other[..]].concat();
+    let refused = cli.run(&other).await.unwrap();
+    assert_eq!(refused.code, Some(1), "{}", refused.stderr);
+    for part in ["an exclusion wins over a pin", &format!("rule-remove {id}")] {
+        assert!(refused.stderr.contains(part), "{}", refused.stderr);
+    }
+
     // Whoever is asked has the rule, and takes tasks by it.
     for controller in ["c1", "c2", "c3"] {
         let address = site.cluster.controller(controller).unwrap().grpc;
@@ -64,6 +72,7 @@ async fn a_rule_holds_at_every_controller_and_under_the_next_leader_until_it_is_
             .await
             .unwrap();
         assert_eq!(listed["items"][0]["id"], Value::from(id.as_str()));
+        assert_eq!(listed["items"].as_array().map(Vec::len), Some(1));
     }
     for _ in 0..2 {
         let task = site.submit(sleeper("blue")).await;

@@ -147,6 +147,12 @@ async fn a_task_that_failed(site: &Site) -> String {
     let candidate = &why["decision"][0];
     assert_keys(candidate, &["agent", "score", "terms", "refused"]);
     assert_keys(&candidate["terms"][0], &["name", "value", "weight"]);
+    let number = |it: &Value, key: &str| it[key].as_i64().unwrap();
+    let terms = candidate["terms"].as_array().unwrap().iter();
+    let sum: i64 = terms
+        .map(|it| number(it, "value") * number(it, "weight"))
+        .sum();
+    assert_eq!(sum / 1_000, number(candidate, "score"), "{candidate}");
     assert_refused(cli, &["task", "cancel", &id], 1, "already_ended").await;
     id
 }

@@ -167,3 +167,28 @@ async fn ended(user: &Asker<'_>, site: &Site) {
     user.does(&["task", "cancel", &format!("t{again}")]).await;
     user.hears(again, &["It was cancelled by admin."]).await;
 }
+
+#[test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_hangs_gets_nothing_once_it_has_been_silent_and_why_says_so_until_it_is_back()
+{
+    let site = Site::start("silent", |options| options.agents(2).slots(1)).await;
+    let user = Asker(&site);
+    let pid = faults::stop(&site.cluster, "a1").await.unwrap();
+    let first = user.submits(&[], &LONG).await;
+    // It may have been given to the one that hangs, and goes on once that is lost.
+    let elsewhere = |task: &v1::Task| task.agent == "a2" && task.state() == v1::TaskState::Running;
+    site.until(first, "running on a2", PATIENCE, elsewhere)
+        .await;
+    let second = user.submits(&[], &LONG).await;
+    let why = user.hears(second, &["1 has no free slot", "1 is "]).await;
+    let hung = &why["agents_now"][0]["refused"];
+    let reasons = [
+        "it is suspect: silent for too long",
+        "it is lost: its lease ran out",
+    ];
+    assert!(reasons.iter().any(|it| hung == it), "{why}");
+    faults::continue_stopped("a1", pid).await.unwrap();
+    let back = site.until_running(second).await;
+    assert_eq!(back.agent, "a1");
+    site.cluster.stop().await.unwrap();
+}

@@ -7,7 +7,7 @@ mod verdicts;
 
 use std::sync::Arc;
 
-use model::{Millis, Phase, Served, State, Strategy, Task, TaskId, TaskSpec, Timestamp};
+use model::{Attempt, Millis, Phase, Served, State, Strategy, Task, TaskId, TaskSpec, Timestamp};
 
 use crate::candidate::{Claim, For};
 use crate::estimate::{self, Wait};
@@ -63,11 +63,15 @@ pub fn explain(state: &State, fleet: &Fleet, now: Timestamp, id: TaskId) -> Opti
             let mut explanation = explain_decided(task);
             let waits_for = state.yielding_to(&attempt.agent, id);
             let waits_for: Vec<String> = waits_for.map(|it| it.task.to_string()).collect();
+            let summary = &mut explanation.summary;
             if !waits_for.is_empty() {
-                let summary = &mut explanation.summary;
                 let names = waits_for.join(", ");
                 *summary =
                     format!("{summary} It begins once {names} ended there, whose place it got.");
+            } else if is_ahead(state, attempt) {
+                *summary = format!(
+                    "{summary} It was sent ahead, and begins there once a slot is free; it is asked back if that takes long."
+                );
             }
             explanation
         }
@@ -77,6 +81,15 @@ pub fn explain(state: &State, fleet: &Fleet, now: Timestamp, id: TaskId) -> Opti
         | Phase::Unknown { .. }
         | Phase::DeadLetter { .. } => explain_decided(task),
     })
+}
+
+/// Whether an attempt waits at its agent: those that were assigned before it have all the slots.
+fn is_ahead(state: &State, attempt: &Attempt) -> bool {
+    let slots = state.agent(&attempt.agent).map_or(0, |it| it.profile.slots);
+    let held = state.held_by(&attempt.agent).filter_map(Task::live);
+    let before =
+        held.filter(|it| it.incarnation == attempt.incarnation && it.epoch < attempt.epoch);
+    before.count() >= slots as usize
 }
 
 fn sentences(all: impl Iterator<Item = String>) -> String {

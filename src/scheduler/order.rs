@@ -402,6 +402,9 @@ impl Space {
 /// As many as are counted one by one, where several tenants share.
 const COUNTED_MAX: usize = 20_000;
 
+/// As many as are named.
+const FIRST_TOLD: usize = 3;
+
 /// Who goes before a task for having used less, and by which numbers: slot-milliseconds at their prices, and weights.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rival {
@@ -428,6 +431,8 @@ pub struct Ahead {
     pub older: usize,
     /// There may be more.
     pub is_least: bool,
+    /// Those that go first, as far as [`FIRST_TOLD`].
+    pub first: Vec<TaskId>,
     /// The first of other namespaces or users, where it has used less than the task's own as things stand.
     pub rival: Option<Rival>,
 }
@@ -497,6 +502,9 @@ fn turns_ahead(state: &State, task: &Task, now: Timestamp) -> Option<Ahead> {
             false => &mut ahead.older,
         };
         *why += 1;
+        if ahead.first.len() < FIRST_TOLD {
+            ahead.first.push(turn.task);
+        }
         if ahead.rival.is_none() && turn.user != user && turn.class >= own.class {
             ahead.rival = turns.rival(turn.user, user, &used);
         }
@@ -509,14 +517,21 @@ fn turns_ahead(state: &State, task: &Task, now: Timestamp) -> Option<Ahead> {
 fn older_ahead(state: &State, task: &Task, now: Timestamp) -> Ahead {
     let own = (precedence_of(state, task, now), task.id);
     let mut ahead = Ahead::default();
+    let mut first = Vec::new();
     for (key, waiting) in state.queues_behind(None) {
         let line = line(state, (&key.tenant, waiting), now, usize::MAX);
-        for (precedence, _) in line.take_while(|place| *place < own) {
-            match precedence.class < own.0.class {
+        for (number, place) in line.take_while(|place| *place < own).enumerate() {
+            match place.0.class < own.0.class {
                 true => ahead.higher += 1,
                 false => ahead.older += 1,
             }
+            if number < FIRST_TOLD {
+                first.push(place);
+            }
         }
     }
+    first.sort_unstable();
+    let first = first.into_iter().map(|(_, task)| task);
+    ahead.first = first.take(FIRST_TOLD).collect();
     ahead
 }

@@ -73,6 +73,7 @@ fn ahead_json(ahead: &v1::QueueAhead) -> Value {
         "other_users": ahead.users,
         "older": ahead.older,
         "is_least": ahead.is_least,
+        "first": ahead.first.iter().map(|id| format!("t{id}")).collect::<Vec<_>>(),
         "rival": ahead.rival.as_ref().map(|rival| json!({
             "namespace": rival.namespace,
             "user": text(&rival.user),
@@ -84,7 +85,7 @@ fn ahead_json(ahead: &v1::QueueAhead) -> Value {
     })
 }
 
-/// `3 of a higher class, 5 of its own user that are older`; empty where it is next.
+/// `3 of a higher class, 5 of its own user that are older, first t4, t7, t8`; empty where it is next.
 fn ahead_text(ahead: &v1::QueueAhead) -> String {
     let parts = [
         (ahead.higher, "of a higher class, or risen to one"),
@@ -97,7 +98,13 @@ fn ahead_text(ahead: &v1::QueueAhead) -> String {
     ];
     let parts = parts.iter().filter(|(count, _)| *count > 0);
     let parts = parts.map(|(count, why)| format!("{count} {why}"));
-    parts.collect::<Vec<_>>().join(", ")
+    let first = ahead.first.iter().map(|id| format!("t{id}"));
+    let first = first.collect::<Vec<_>>().join(", ");
+    let first = match first.is_empty() {
+        true => None,
+        false => Some(format!("first {first}")),
+    };
+    parts.chain(first).collect::<Vec<_>>().join(", ")
 }
 
 fn candidate_json(candidate: &v1::Candidate) -> Value {

@@ -167,7 +167,8 @@ fn unmet(state: &State, spec: &TaskSpec, agents: &[AgentVerdict]) -> Option<Stri
     let told = labels.filter_map(|expression| {
         let holds = |agent: &&model::Agent| expression.matches(&agent.profile);
         let count = state.agents().filter(holds).count();
-        (count < agents.len()).then(|| format!("{count} satisfy `{expression}`"))
+        let verb = if count == 1 { "satisfies" } else { "satisfy" };
+        (count < agents.len()).then(|| format!("{count} {verb} `{expression}`"))
     });
     Some(format!("{}.", told.collect::<Vec<_>>().join(", ")))
 }
@@ -311,6 +312,8 @@ pub fn remedy(agents: &[AgentVerdict]) -> Option<String> {
     } else if let Some(agents) = some(Until::Back) {
         let is = if agents.len() == 1 { "is" } else { "are" };
         format!("It can start once {} {is} back.", names(agents))
+    } else if agents.iter().any(|it| it.standing == Err(Reason::NotOffered)) {
+        "It can start once a back end offers its model: see `quorate backend list`.".into()
     } else {
         let by_rule = [Err(Reason::Excluded), Err(Reason::PinnedElsewhere)];
         let by_rule = agents.iter().any(|it| by_rule.contains(&it.standing));

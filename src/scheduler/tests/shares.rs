@@ -330,6 +330,7 @@ fn the_place_in_the_queue_is_that_in_which_tasks_go() {
     let ahead = Ahead {
         higher: 21,
         older: 1,
+        first: order.iter().take(3).map(|it| it.task).collect(),
         ..Ahead::default()
     };
     assert_eq!(told.ahead, Some(ahead), "the batch tasks of green are last");

@@ -6,7 +6,7 @@ use model::Class::{self, Batch, Interactive, Standard};
 use model::{Millis, StateName, Task, TaskId, TaskSpec, Timestamp};
 use proptest::prelude::*;
 
-use super::farm::{Farm, SECOND};
+use super::farm::{Farm, SECOND, namespace};
 use super::{NOW, cluster, fleet, task};
 use crate::explain;
 
@@ -77,6 +77,23 @@ fn who_has_used_much_elsewhere_still_gets_a_task_through() {
     assert!(told.summary.contains(wanted), "{}", told.summary);
     farm.run(6 * MINUTE + 20 * SECOND, length);
     assert_ne!(task_of(&farm, id).state(), StateName::Queued);
+}
+
+#[test]
+fn a_scavenger_s_turn_comes_within_its_bound_while_interactive_work_never_ends() {
+    let mut farm = two_zones();
+    let length = |_: &str, _| 20 * SECOND;
+    for zone in ["a", "b"] {
+        farm.submit(("green", "bob"), &asking(Interactive, zone), 1_300);
+    }
+    let id = TaskId(2_601);
+    farm.submit(("blue", "ann"), &asking(Class::Scavenger, "b"), 1);
+    farm.run(Class::Scavenger.patience().0 - 40 * SECOND, length);
+    assert_eq!(task_of(&farm, id).state(), StateName::Queued);
+    farm.run(longest(Class::Scavenger) + 40 * SECOND, length);
+    assert_ne!(task_of(&farm, id).state(), StateName::Queued);
+    let waiting = farm.state.load(&namespace("green")).0;
+    assert!(waiting > 0, "nothing was before it any more");
 }
 
 /// How long a task that has nothing of its user's before it may wait at most, where starved ones do not fill the machines.

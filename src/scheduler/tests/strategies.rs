@@ -524,6 +524,9 @@ proptest! {
             let newest = it.state.tasks_newest_first(None).next().unwrap().id;
             let told = explain(&it.state, &it.fleet, NOW, newest).unwrap();
             prop_assert_eq!(told.strategy(), Some(strategy));
+            // On another machine, whose state came in a snapshot, the decision is the same.
+            let elsewhere = State::decode(&it.state.encode()).unwrap();
+            prop_assert_eq!(planned(&elsewhere, &it.fleet), planned(&it.state, &it.fleet));
             let Some(decision) = it.round().pop() else { break };
             let trace = &trace_of(&decision.placement);
             prop_assert_eq!(trace.policy_version, formula(strategy, prefers).version);

@@ -67,7 +67,7 @@ fn it_says_which_of_what_a_task_requires_agents_lack() {
     );
     assert_eq!(
         told(&["zone", "zone=a", "disk in (nvme,ssd)"]),
-        format!("{lead} 1 satisfy `zone=a`, 0 satisfy `disk in (nvme,ssd)`. {NOTHING_FITS}")
+        format!("{lead} 1 satisfies `zone=a`, 0 satisfy `disk in (nvme,ssd)`. {NOTHING_FITS}")
     );
     assert_eq!(
         told(&["zone=a"]),

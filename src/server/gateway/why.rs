@@ -156,6 +156,7 @@ fn ahead(ahead: Ahead) -> v1::QueueAhead {
         users: ahead.users as u64,
         older: ahead.older as u64,
         is_least: ahead.is_least,
+        first: ahead.first.iter().map(|task| task.0).collect(),
         rival: ahead.rival.map(|rival| v1::Rival {
             namespace: rival.namespace.to_string(),
             user: rival.user.as_deref().unwrap_or_default().to_owned(),
