@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::conn::{self, Conn, Ends, Line};
 use crate::dice::Dice;
+use crate::labels;
 use crate::network::Place;
 use crate::process;
 use crate::reactor::Signal;
@@ -258,7 +259,7 @@ impl Agent {
                 id: self.id.clone(),
                 incarnation: recovered.incarnation,
                 slots: self.slots,
-                labels: BTreeMap::new(),
+                labels: labels::of(&self.id),
                 version: "sim".to_owned(),
                 limits: String::new(),
                 backends: Vec::new(),

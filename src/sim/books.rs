@@ -10,11 +10,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use model::{
-    AgentId, Class, Command, Demand, Event, Fence, Namespace, Op, SetNamespace, State, StateName,
-    StateVersion, Submit, SystemCommand, TaskId, TaskSpec,
+    AgentId, Class, Command, Event, Expression, Fence, Namespace, Op, Requirement, SetNamespace,
+    State, StateName, StateVersion, Submit, SystemCommand, TaskId, TaskSpec,
 };
 
 use crate::by_hand::ByHand;
+use crate::labels;
 
 /// Those that wait longest, with which one that goes is compared.
 const COMPARED: usize = 8;
@@ -135,8 +136,8 @@ struct Known {
     namespace: Namespace,
     user: String,
     class: Class,
-    /// Those that ask for less may go before.
-    demand: Demand,
+    /// Those that need less, or something else, may go before.
+    need: Requirement,
     is_preemptible: bool,
     queued: u64,
 }
@@ -283,6 +284,7 @@ const WAITS: &str = "I11 quota of tasks that wait";
 const RUNS: &str = "I11 quota of attempts";
 const ORDER: &str = "I12 class, and age of one user";
 const BY_HAND: &str = "I4 rules by hand";
+const LABELS: &str = "I4 labels that are required";
 const PREEMPTS: &str = "I12 preemption across classes, of what allows it";
 const SHARE: &str = "I12 who has used nothing goes first";
 
@@ -335,7 +337,7 @@ impl Shares {
             namespace,
             user: user.to_owned(),
             class,
-            demand: submit.spec.demand(),
+            need: submit.spec.need().into(),
             is_preemptible: submit.spec.preemptible,
             queued: entry.index,
         };
@@ -353,6 +355,7 @@ impl Shares {
         };
         self.waiting.remove(&(known.class, id));
         let mut looks = self.order(id, known, entry);
+        looks.extend(required(id, agent, &known.need.require));
         let namespace = known.namespace.clone();
         looks.push(match self.by_hand.assigned(id, agent, &namespace) {
             None => Look::Kept(BY_HAND),
@@ -376,7 +379,7 @@ impl Shares {
         let young = entry.plans.young.get(&id);
         let was_there = |other: &TaskId| {
             let it = self.tasks.get(other)?;
-            if it.demand != known.demand || young.is_some_and(|young| young.contains(other)) {
+            if it.need != known.need || young.is_some_and(|young| young.contains(other)) {
                 return None;
             }
             let planned = entry.plans.of.get(other);
@@ -414,7 +417,7 @@ impl Shares {
 
     fn asks_alike(&self, other: &TaskId, known: &Known) -> bool {
         let other = self.tasks.get(other);
-        other.is_some_and(|it| it.demand == known.demand)
+        other.is_some_and(|it| it.need == known.need)
     }
 
     fn is_same(&self, other: &TaskId, known: &Known) -> bool {
@@ -432,7 +435,7 @@ impl Shares {
     ) -> Option<Look> {
         let own = self.spaces.get(&known.namespace)?;
         // Who asks for much may have had an agent kept free for it.
-        if !own.had_used(plan.as_of) || !known.demand.is_nothing() {
+        if !own.had_used(plan.as_of) || !known.need.demand.is_nothing() {
             return None;
         }
         let class = (known.class, TaskId(0))..=(known.class, TaskId(u64::MAX));
@@ -529,6 +532,15 @@ fn look(
     (most > 0).then(|| match now.len() < most as usize {
         true => Look::Kept(rule),
         false => Look::Broken(rule, format!("{} beside {} of {most}", what(), now.len())),
+    })
+}
+
+/// An agent is given what requires something of it.
+fn required(id: TaskId, agent: &AgentId, require: &[Expression]) -> Option<Look> {
+    let lacking = require.iter().find(|it| !labels::meets(agent, it));
+    (!require.is_empty()).then(|| match lacking {
+        None => Look::Kept(LABELS),
+        Some(lacking) => Look::Broken(LABELS, format!("{id} on {agent}, which is not `{lacking}`")),
     })
 }
 

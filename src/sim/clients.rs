@@ -14,6 +14,7 @@ use raft::parts::NodeId;
 use raft::parts::openraft::async_runtime::AsyncRuntime;
 use tokio::sync::oneshot;
 
+use crate::labels;
 use crate::network::Place;
 use crate::process;
 use crate::reactor::{Accepted, Answer, Signal};
@@ -293,6 +294,7 @@ impl Client {
         let code = i32::from(dice.permille(100));
         let mut spec = spec(process::command(millis, code));
         (spec.hardware, spec.memory_mib) = demand(millis);
+        spec.require = labels::required(millis, self.world.plan.agents);
         if dice.permille(200) {
             spec.namespace = capped();
         }

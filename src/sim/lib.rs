@@ -30,6 +30,7 @@ mod dice;
 mod disk;
 mod faults;
 mod judge;
+mod labels;
 pub mod network;
 mod plan;
 mod process;
