@@ -46,6 +46,8 @@ pub enum Mutant {
     CapacityUnchecked,
     /// An agent may be given more than it has of memory, processors and GPUs: an entry does not look, nor does the plan.
     ResourcesUnchecked,
+    /// An agent may be given what requires other labels than it has: an entry does not look, nor does the plan.
+    LabelsUnchecked,
     /// A cordoned agent may be given work.
     CordonIgnored,
     /// A rule by hand is kept and not obeyed: an entry does not look, nor does the plan.

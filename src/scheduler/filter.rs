@@ -99,7 +99,7 @@ pub fn asks_room(
 pub fn fits(agent: &Agent, require: &[Expression]) -> Result<(), Reason> {
     let unmet = require
         .iter()
-        .find(|expression| !expression.matches(&agent.profile));
+        .find(|expression| !expression.matches(&agent.profile) && !is_unchecked(expression));
     match unmet {
         None => Ok(()),
         Some(Expression::Offers(_)) => Err(Reason::NotOffered),
@@ -110,4 +110,9 @@ pub fn fits(agent: &Agent, require: &[Expression]) -> Result<(), Reason> {
             | Expression::Exists(_),
         ) => Err(Reason::LabelMismatch),
     }
+}
+
+/// A planted bug. It is about labels alone: what models are offered is another promise.
+fn is_unchecked(expression: &Expression) -> bool {
+    mutant::is(Mutant::LabelsUnchecked) && !matches!(expression, Expression::Offers(_))
 }

@@ -32,6 +32,8 @@ fn brought_out_by(mutant: Mutant) -> Fault {
         | Mutant::AtMostOnceRepeats
         | Mutant::CapacityUnchecked
         | Mutant::ResourcesUnchecked
+        // There are two agents at least, so that one of them is not as is required.
+        | Mutant::LabelsUnchecked
         | Mutant::NoDedupe => Fault::StopAtLeaseEnd,
         Mutant::JournalForgotten | Mutant::ReportForgotten => Fault::KillAgent,
         Mutant::IncarnationIgnored => Fault::LoseJournal,
