@@ -25,6 +25,7 @@ use wire::v1::tasks_client::TasksClient;
 
 pub use asking::Seat;
 pub use node::Node;
+pub use prepare::zone;
 
 use crate::checkers::{self, Final};
 use crate::cluster::{

@@ -24,6 +24,15 @@ pub struct Plan<'a> {
     pub keep_behind_snapshot: Option<u64>,
 }
 
+/// Where the n-th agent stands, counted from 0: it says so in its label `zone`.
+pub fn zone(number: u64) -> &'static str {
+    match number % 3 {
+        0 => "a",
+        1 => "b",
+        _ => "c",
+    }
+}
+
 impl Plan<'_> {
     /// Makes the directories, and the nodes by their ids; nothing runs yet.
     pub async fn carry_out(&self, cli: &Cli) -> Result<BTreeMap<String, Node>, Error> {
@@ -48,9 +57,9 @@ impl Plan<'_> {
             }
             nodes.insert(id.clone(), self.controller(cli, id));
         }
-        for id in self.agents {
+        for (number, id) in (0..).zip(self.agents) {
             self.issue(&ca, Role::Agent, id)?;
-            nodes.insert(id.clone(), self.agent(cli, id));
+            nodes.insert(id.clone(), self.agent(cli, (number, id)));
         }
         let context = |dial: &dyn Fn(&str) -> String| {
             let addresses: Vec<String> = self.controllers.iter().map(|id| dial(id)).collect();
@@ -104,10 +113,11 @@ impl Plan<'_> {
         self.node(id, argv)
     }
 
-    fn agent(&self, cli: &Cli, id: &str) -> Node {
+    fn agent(&self, cli: &Cli, (number, id): (u64, &str)) -> Node {
         let mut argv = self.common(cli, "agent", id);
         argv.extend(["--controller".to_owned(), self.dials(id).join(",")]);
         argv.extend(["--slots".to_owned(), self.slots.to_string()]);
+        argv.extend(["--label".to_owned(), format!("zone={}", zone(number))]);
         self.node(id, argv)
     }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use cluster_tests::campaign::{self, Campaign, Ending, Outcome};
 use cluster_tests::checkers::{Finding, Invariant, Standing};
 use cluster_tests::faults;
+use cluster_tests::history::{Action, Operation};
 use cluster_tests::network::Backend;
 use cluster_tests::report::{Progress, Verdict};
 use tokio::test;
@@ -65,6 +66,16 @@ fn assert_kept(outcome: &Outcome, progress: &Progress) {
         let kept = matches!(standing, Standing::Holds | Standing::NotApplicable);
         assert!(kept, "{name}: {finding:#?}");
     }
+    // Of labels I4 says something only where they are required.
+    let operations = &outcome.evidence.history.operations;
+    let requires = |it: &&Operation| {
+        let is_picky =
+            matches!(&it.action, Action::Submit { spec, .. } if !spec.require.is_empty());
+        is_picky && it.submitted().is_some()
+    };
+    let required = operations.iter().filter(requires).count();
+    progress.say(format!("{required} tasks that require labels"));
+    assert!(required > 0);
 }
 
 #[test(flavor = "multi_thread", worker_threads = 2)]
