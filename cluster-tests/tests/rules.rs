@@ -56,13 +56,7 @@ async fn a_rule_holds_at_every_controller_and_under_the_next_leader_until_it_is_
     );
     let id = rule["id"].as_str().unwrap().to_owned();
 
-    let other = ["--agent", "a1", "--namespace", "blue", "--reason", "a test"];
-    let other = [&["policy", "rule-add", "pin"], &other[..]].concat();
-    let refused = cli.run(&other).await.unwrap();
-    assert_eq!(refused.code, Some(1), "{}", refused.stderr);
-    for part in ["an exclusion wins over a pin", &format!("rule-remove {id}")] {
-        assert!(refused.stderr.contains(part), "{}", refused.stderr);
-    }
+    refuses_what_an_exclusion_wins_over(cli, &id).await;
 
     // Whoever is asked has the rule, and takes tasks by it.
     for controller in ["c1", "c2", "c3"] {
@@ -109,6 +103,26 @@ async fn a_rule_holds_at_every_controller_and_under_the_next_leader_until_it_is_
     let again = cli.run(&["policy", "rule-remove", &id]).await.unwrap();
     assert_eq!(again.code, Some(2), "{}", again.stderr);
     site.cluster.stop().await.unwrap();
+}
+
+/// A rule excludes blue tasks from `a1`.
+async fn refuses_what_an_exclusion_wins_over(cli: &Cli, rule: &str) {
+    let words = [
+        "pin",
+        "--agent",
+        "a1",
+        "--namespace",
+        "blue",
+        "--reason",
+        "x",
+    ];
+    let words = [&["policy", "rule-add"], &words[..]].concat();
+    let refused = cli.run(&words).await.unwrap();
+    assert_eq!(refused.code, Some(1), "{}", refused.stderr);
+    let remedy = format!("rule-remove {rule}");
+    for part in ["an exclusion wins over a pin", &remedy] {
+        assert!(refused.stderr.contains(part), "{}", refused.stderr);
+    }
 }
 
 #[test(flavor = "multi_thread", worker_threads = 2)]

@@ -145,12 +145,14 @@ impl Dispatcher {
                 self.heard = self.heard.max(index);
             }
             Input::Proposed { proposal, result } => self.proposed(proposal, result, out),
-            Input::Tick => {
-                self.batch.want_due();
-                if self.leading {
-                    ahead::recall(&self.agents, state, clock.monotonic, out);
-                }
-            }
+            Input::Tick => self.tick(state, clock, out),
+        }
+    }
+
+    fn tick(&mut self, state: &State, clock: Clock, out: &mut Vec<Output>) {
+        self.batch.want_due();
+        if self.leading {
+            ahead::recall(&self.agents, state, clock.monotonic, out);
         }
     }
 

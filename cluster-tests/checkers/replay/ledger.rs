@@ -403,7 +403,7 @@ impl Ledger {
                     .spec
                     .as_ref()
                     .is_some_and(|it| it.class() < spec.class());
-                !known.tried && !held_up && !told_apart && !(of_higher && may_rise)
+                !(known.tried || held_up || told_apart || of_higher && may_rise)
             });
             let since = self.known_since.get(&older);
             if waits && since.is_some_and(|(_, answered)| *answered < asked) {

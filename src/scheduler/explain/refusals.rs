@@ -312,7 +312,10 @@ pub fn remedy(agents: &[AgentVerdict]) -> Option<String> {
     } else if let Some(agents) = some(Until::Back) {
         let is = if agents.len() == 1 { "is" } else { "are" };
         format!("It can start once {} {is} back.", names(agents))
-    } else if agents.iter().any(|it| it.standing == Err(Reason::NotOffered)) {
+    } else if agents
+        .iter()
+        .any(|it| it.standing == Err(Reason::NotOffered))
+    {
         "It can start once a back end offers its model: see `quorate backend list`.".into()
     } else {
         let by_rule = [Err(Reason::Excluded), Err(Reason::PinnedElsewhere)];

@@ -107,8 +107,10 @@ pub async fn remove_too_many(world: &Arc<World>) -> bool {
     let answer = SimRuntime::timeout(REFUSAL, asked).await;
     let still_down = before == boots(down) && down.iter().all(|id| world.boot(*id).is_none());
     // One that another fault has let in meanwhile does for the one that went.
-    let votes = boot.core.members.effective().voter_ids().count();
-    if still_down && !all_vote(&boot, &others) && votes <= others.len() {
+    let configs = boot.core.members.effective();
+    let next = configs.membership().get_joint_config().last();
+    let is_short = next.is_none_or(|voters| voters.len() <= others.len());
+    if still_down && !all_vote(&boot, &others) && is_short {
         let what = format!(
             "c{gone} was removed from {others:?} and c{} with {down:?} down",
             boot.id
