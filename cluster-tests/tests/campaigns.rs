@@ -7,11 +7,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use cluster_tests::campaign::{self, Campaign, Ending, Outcome};
-use cluster_tests::checkers::{Finding, Invariant, Standing};
+use cluster_tests::checkers::{Evidence, Finding, Invariant, Standing};
 use cluster_tests::faults;
 use cluster_tests::history::{Action, Operation};
+use cluster_tests::log::Content;
 use cluster_tests::network::Backend;
 use cluster_tests::report::{Progress, Verdict};
+use model::{Command, Entry, Op};
 use tokio::test;
 
 use crate::site::{alone, turn};
@@ -76,6 +78,31 @@ fn assert_kept(outcome: &Outcome, progress: &Progress) {
     let required = operations.iter().filter(requires).count();
     progress.say(format!("{required} tasks that require labels"));
     assert!(required > 0);
+    // And of rules only where some are made.
+    let made = rules_made(&outcome.evidence);
+    progress.say(format!("{made} rules by hand"));
+    assert!(made > 0);
+}
+
+/// By what a controller has in its log.
+fn rules_made(evidence: &Evidence) -> usize {
+    let log = evidence.logs.values().max_by_key(|log| log.entries.len());
+    let entries = log.into_iter().flat_map(|log| &log.entries);
+    let entries = entries.filter_map(|entry| match &entry.content {
+        Content::Operations(bytes) => Entry::decode(bytes).ok(),
+        _ => None,
+    });
+    let ops = entries.flat_map(|entry| entry.ops);
+    let is_made = |op: &Op| {
+        matches!(
+            op,
+            Op::Client {
+                command: Command::AddRule(_),
+                ..
+            }
+        )
+    };
+    ops.filter(is_made).count()
 }
 
 #[test(flavor = "multi_thread", worker_threads = 2)]

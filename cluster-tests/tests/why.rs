@@ -71,10 +71,10 @@ async fn every_question_of_somebody_whose_task_does_not_run_has_an_answer_that_l
         "a2 was cordoned by admin: new disk.",
         "It is likely to start in",
     ];
-    let why = user.hears(second, &told).await;
-    assert!(why["likely_wait_ms"].as_u64() > Some(0), "{why}");
+    user.hears(second, &told).await;
     user.does(&["agent", "cordon", "a1"]).await;
-    let told = ["`quorate agent uncordon a1` lets it go there."];
+    // The other one has no room.
+    let told = ["`quorate agent uncordon a2` lets it go there."];
     user.hears(second, &told).await;
     user.does(&["agent", "uncordon", "a1"]).await;
     user.does(&["agent", "uncordon", "a2"]).await;
@@ -103,7 +103,7 @@ async fn every_question_of_somebody_whose_task_does_not_run_has_an_answer_that_l
         faults::kill(&site.cluster, agent).await.unwrap();
     }
     let alone = user.submits(&[], &LONG).await;
-    user.hears(alone, &["It can start once a1, a2 are back."])
+    user.hears(alone, &["It can start once one of a1, a2 is back."])
         .await;
     site.cluster.stop().await.unwrap();
 }

@@ -16,7 +16,7 @@ use crate::paces::Paces;
 const SUSPECT_AFTER: Millis = Millis(15_000);
 /// Attempts shorter than this are worth sending ahead: an agent would idle a round trip between
 /// two of them. One behind a longer attempt would only wait where another agent could run it.
-const SHORT: Millis = Millis(1_000);
+pub(crate) const SHORT: Millis = Millis(1_000);
 
 /// An open session.
 #[derive(Debug)]
@@ -51,6 +51,8 @@ pub(crate) struct Agent {
     pub load: Load,
     /// When its live attempts were assigned, as far as this controller saw it.
     began: BTreeMap<Fence, Millis>,
+    /// Attempts that it was asked for, should they not have begun, on its session.
+    asked_back: BTreeSet<Fence>,
     /// Smoothed time from assignment to accepted end; unknown before the first.
     took: Option<Millis>,
     paces: Paces,
@@ -67,17 +69,6 @@ impl Agent {
             true => state.service(id),
             false => self.paces.shown(),
         }
-    }
-
-    /// The newest attempt, where there are more than slots, and it has waited for one for longer than attempts took there when
-    /// it was sent ahead.
-    pub fn waits_ahead(&self, slots: u32, now: Millis) -> Option<Fence> {
-        if self.began.len() <= slots as usize {
-            return None;
-        }
-        let newest = self.began.iter().max_by_key(|(fence, _)| fence.epoch);
-        let (fence, sent) = newest?;
-        (now.0 >= sent.0.saturating_add(SHORT.0)).then_some(*fence)
     }
 
     /// One attempt ahead where attempts are short, as long as not all slots have one that is not.
@@ -154,6 +145,7 @@ impl Agents {
         let agent = self.agents.entry(session.profile.id.clone()).or_default();
         let older = agent.current.replace(id);
         agent.heard = now;
+        agent.asked_back.clear();
         self.sessions.insert(id, session);
         if let Some(older) = older {
             self.sessions.remove(&older);
@@ -334,11 +326,18 @@ impl Agents {
         }
     }
 
+    /// Whether it has not been asked for this attempt on its session yet; now it has.
+    pub fn asks_back(&mut self, agent: &AgentId, fence: Fence) -> bool {
+        let agent = self.agents.get_mut(agent);
+        agent.is_some_and(|agent| agent.asked_back.insert(fence))
+    }
+
     /// Keeps an average in which the latest attempt counts an eighth.
     pub fn ended(&mut self, agent: &AgentId, fence: Fence, now: Millis) {
         let Some(agent) = self.agents.get_mut(agent) else {
             return;
         };
+        agent.asked_back.remove(&fence);
         let Some(began) = agent.began.remove(&fence) else {
             return;
         };
@@ -351,6 +350,7 @@ impl Agents {
     pub fn retain_began(&mut self, live: &BTreeSet<Fence>) {
         for agent in self.agents.values_mut() {
             agent.began.retain(|fence, _| live.contains(fence));
+            agent.asked_back.retain(|fence| live.contains(fence));
         }
     }
 }

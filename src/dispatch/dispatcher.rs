@@ -152,7 +152,7 @@ impl Dispatcher {
     fn tick(&mut self, state: &State, clock: Clock, out: &mut Vec<Output>) {
         self.batch.want_due();
         if self.leading {
-            ahead::recall(&self.agents, state, clock.monotonic, out);
+            ahead::recall(&mut self.agents, state, clock.state, out);
         }
     }
 

@@ -359,6 +359,16 @@ impl<'a> Candidate<'a> {
         self.held.to_mut().add(spec.sort());
     }
 
+    /// Nothing but these attempts, in slots, processors, memory and GPUs.
+    pub fn holds_just<'t>(&mut self, held: impl Iterator<Item = (&'t TaskSpec, &'t Attempt)>) {
+        self.taken = Taken::default();
+        self.room.taken = 0;
+        for (spec, attempt) in held {
+            self.room.taken = self.room.taken.saturating_add(1);
+            self.taken.add(&spec.demand(), &attempt.gpus);
+        }
+    }
+
     /// One attempt less, of this task.
     pub fn give_back(&mut self, spec: &TaskSpec, attempt: &Attempt) {
         self.room.taken = self.room.taken.saturating_sub(1);

@@ -10,13 +10,13 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::Arc;
 
 use model::{
-    Attempt, Magnitude, Millis, Namespace, Requirement, State, TaskId, TaskSpec, Tenant, Timestamp,
-    Work,
+    Agent, AgentId, Attempt, Magnitude, Millis, Namespace, Requirement, State, TaskId, TaskSpec,
+    Tenant, Timestamp, Work,
 };
 
 use crate::candidate::{Candidate, For};
 use crate::filter;
-use crate::fleet::Fleet;
+use crate::fleet::{AgentView, Fleet};
 use crate::health::{Asked, Machines};
 use crate::order::{self, Became, Turns};
 use crate::plan::LINES_MAX;
@@ -103,17 +103,18 @@ fn play(
     {
         let found = play.next(turn.task);
         let became = match found {
-            Found::Start(_) => Became::Gone,
+            Found::Start(_) | Found::Later(_) => Became::Gone,
             Found::Nowhere => Became::Stuck,
             Found::Elsewhere => Became::Passed,
             Found::TooLong => break,
         };
         order.go_on(turn, became);
-        if let Found::Start(wait) = found {
-            told += 1;
-            if !tell(turn.task, wait) {
-                break;
-            }
+        // Those that wait for a place alone leave the others as many to be told of as there were.
+        told += usize::from(matches!(found, Found::Start(_)));
+        if let Found::Start(wait) | Found::Later(wait) = found
+            && !tell(turn.task, wait)
+        {
+            break;
         }
     }
     play.looks
@@ -127,6 +128,23 @@ struct End<'a> {
     attempt: &'a Attempt,
 }
 
+/// Places in a namespace's quota: those that are free, and when the others come free.
+struct Places {
+    free: u32,
+    ends: BinaryHeap<Reverse<(u64, bool)>>,
+}
+
+impl Places {
+    /// The first; `None`: none of those that have one is known to end.
+    fn take(&mut self) -> Option<(u64, bool)> {
+        if let Some(left) = self.free.checked_sub(1) {
+            self.free = left;
+            return Some((0, false));
+        }
+        self.ends.pop().map(|Reverse(place)| place)
+    }
+}
+
 /// What an agent holds, and when the slots come free that it takes.
 struct Busy<'a> {
     ends: Vec<End<'a>>,
@@ -137,6 +155,8 @@ struct Busy<'a> {
 #[derive(Debug, Clone, Copy)]
 enum Found {
     Start(Wait),
+    /// The same, but it waits for a place in its quota, and takes no slot before.
+    Later(Wait),
     /// No agent fits it, nor those behind it in its line.
     Nowhere,
     /// It waits for something else than a slot.
@@ -154,7 +174,7 @@ struct Play<'a> {
     /// When a slot comes free, from now, and on which agent; with whether that is a guess.
     slots: BinaryHeap<Reverse<(u64, usize, bool)>>,
     /// When a place in a namespace's quota does, of those that have one.
-    places: BTreeMap<Namespace, BinaryHeap<Reverse<(u64, bool)>>>,
+    places: BTreeMap<Namespace, Places>,
     looks: usize,
     most: usize,
     /// Whether each agent fits tasks that require the same, and obey the same rules.
@@ -183,19 +203,43 @@ impl<'a> Play<'a> {
 
     /// False where that is too much to look at.
     fn fill_all(&mut self) -> bool {
-        let limited = self.state.set_namespaces();
-        let limited = limited.filter(|(_, settings)| settings.max_running > 0);
-        let limited = limited.map(|(namespace, _)| (namespace.clone(), BinaryHeap::new()));
+        let limited = self.state.set_namespaces().filter_map(|(namespace, _)| {
+            let free = self.state.running_left(namespace)?;
+            let ends = BinaryHeap::new();
+            Some((namespace.clone(), Places { free, ends }))
+        });
         self.places = limited.collect();
         for number in 0..self.machines.open().len() {
             if self.looks > self.most {
                 return false;
             }
-            let Busy { ends, slots } = self.busy(number);
+            let (agent, view) = self.machines.open()[number];
+            let Busy { ends, slots } = self.busy(agent, Some(view));
             self.fill(number, slots);
             self.note_ends(&ends);
         }
-        self.fill_places();
+        self.places.is_empty() || self.note_ends_on_others()
+    }
+
+    /// What runs on agents that get nothing new has places, too.
+    fn note_ends_on_others(&mut self) -> bool {
+        let open: BTreeSet<&AgentId> = self
+            .machines
+            .open()
+            .iter()
+            .map(|(agent, _)| &agent.profile.id)
+            .collect();
+        let others = self
+            .state
+            .agents()
+            .filter(|agent| !open.contains(&agent.profile.id));
+        for agent in others.collect::<Vec<_>>() {
+            if self.looks > self.most {
+                return false;
+            }
+            let Busy { ends, .. } = self.busy(agent, None);
+            self.note_ends(&ends);
+        }
         true
     }
 
@@ -213,30 +257,24 @@ impl<'a> Play<'a> {
         }
         for end in ends {
             if let Some(places) = self.places.get_mut(&end.spec.namespace) {
-                places.push(Reverse((end.at, end.is_rough)));
+                places.ends.push(Reverse((end.at, end.is_rough)));
             }
         }
     }
 
-    /// What namespaces may have beyond what they have.
-    fn fill_places(&mut self) {
-        for (namespace, places) in &mut self.places {
-            let left = self.state.running_left(namespace).unwrap_or(0);
-            places.extend(std::iter::repeat_n(Reverse((0, false)), left as usize));
-        }
-    }
-
     /// What an agent holds. What was sent ahead follows the first that ends.
-    fn busy(&mut self, number: usize) -> Busy<'a> {
-        let (state, (agent, _)) = (self.state, self.machines.open()[number]);
-        let profile = &agent.profile;
+    fn busy(&mut self, agent: &Agent, view: Option<&AgentView>) -> Busy<'a> {
+        let (state, profile) = (self.state, &agent.profile);
         let mut slots = BinaryHeap::new();
         let mut ends = Vec::new();
         let mut ahead = Vec::new();
         self.looks += 1;
-        for task in state.held_by(&profile.id) {
+        let held = state.held_by(&profile.id);
+        let mut held: Vec<_> = held.filter_map(|task| Some((task.live()?, task))).collect();
+        held.sort_by_key(|(attempt, task)| (attempt.epoch, task.id));
+        for (attempt, task) in held {
             self.looks += 1;
-            let (Some(spec), Some(attempt)) = (state.spec(task.id), task.live()) else {
+            let Some(spec) = state.spec(task.id) else {
                 continue;
             };
             let end = |at, is_rough, spec| End {
@@ -250,7 +288,7 @@ impl<'a> Play<'a> {
                 ends.push(end(0, true, spec));
                 continue;
             }
-            let (takes, is_rough) = self.takes(number, &spec, &task.tenant(&spec));
+            let (takes, is_rough) = self.takes(view, &spec, &task.tenant(&spec));
             let since = Some(attempt.since).filter(|since| since.0 > 0);
             let ran = since.map_or(0, |since| self.now.since(since).0);
             if slots.len() < profile.slots as usize {
@@ -275,10 +313,9 @@ impl<'a> Play<'a> {
     }
 
     /// How long a task takes on an agent, in milliseconds, and whether that is a guess.
-    fn takes(&mut self, number: usize, spec: &TaskSpec, tenant: &Tenant) -> (u64, bool) {
+    fn takes(&mut self, view: Option<&AgentView>, spec: &TaskSpec, tenant: &Tenant) -> (u64, bool) {
         let work = spec.work();
-        let (_, view) = self.machines.open()[number];
-        let own = view.service.get(&work).copied();
+        let own = view.and_then(|view| view.service.get(&work).copied());
         let known = own.or_else(|| {
             let machines = &self.machines;
             let usual = self.usual.entry(work);
@@ -323,10 +360,11 @@ impl<'a> Play<'a> {
         let Some((start, number, before)) = found else {
             return Found::Nowhere;
         };
-        let (takes, is_rough) = self.takes(number, &spec, &tenant);
-        let place = match self.places.get_mut(&spec.namespace).map(BinaryHeap::pop) {
+        let (_, view) = self.machines.open()[number];
+        let (takes, is_rough) = self.takes(Some(view), &spec, &tenant);
+        let place = match self.places.get_mut(&spec.namespace).map(Places::take) {
             None => (0, false),
-            Some(Some(Reverse(place))) => place,
+            Some(Some(place)) => place,
             Some(None) => {
                 self.slots.push(Reverse((start, number, before)));
                 return Found::Nowhere;
@@ -335,7 +373,7 @@ impl<'a> Play<'a> {
         // Others have the slot until there is a place, and who has one then nobody knows.
         let (from, is_guess) = match place.0 > start {
             true => (place.0, true),
-            false => (start, before),
+            false => (start, before || place.1),
         };
         let end = (from.saturating_add(takes), is_guess || is_rough);
         self.slots.push(Reverse(match from > start {
@@ -343,14 +381,18 @@ impl<'a> Play<'a> {
             false => (end.0, number, end.1),
         }));
         if let Some(places) = self.places.get_mut(&spec.namespace) {
-            places.push(Reverse(end));
+            places.ends.push(Reverse(end));
         }
         // It may wait for more than a slot.
         let is_limited = !spec.demand().is_nothing() || spec.inference.is_some();
-        Found::Start(Wait {
+        let wait = Wait {
             millis: Millis(from),
             is_rough: is_guess || is_limited,
-        })
+        };
+        match from > start {
+            true => Found::Later(wait),
+            false => Found::Start(wait),
+        }
     }
 
     /// When an agent has all that a task asks for beyond a slot, should no other take it before; `None`: not once all has
@@ -364,9 +406,15 @@ impl<'a> Play<'a> {
             return Some(Millis(0));
         }
         let fits = self.fitting(&spec);
-        let numbers = (0..fits.len()).filter(|number| fits[*number]);
-        let rooms = numbers.filter_map(|number| self.room_on(number, &spec, of.rules));
-        rooms.min().map(Millis)
+        let mut first: Option<u64> = None;
+        for number in (0..fits.len()).filter(|number| fits[*number]) {
+            if self.looks > self.most {
+                return None;
+            }
+            let found = self.room_on(number, &spec, of.rules);
+            first = first.into_iter().chain(found).min();
+        }
+        first.map(Millis)
     }
 
     fn room_on(&mut self, number: usize, spec: &TaskSpec, rules: RuleSet) -> Option<u64> {
@@ -374,7 +422,13 @@ impl<'a> Play<'a> {
         let known = (&self.machines, &*self.fleet.rotations, self.now);
         let room = filter::room(state, agent, view);
         let mut candidate = Candidate::new((agent, room), (state, view), known, &self.rules);
-        let mut ends = self.busy(number).ends;
+        let mut ends = self.busy(agent, Some(view)).ends;
+        let held = ends.len();
+        ends.retain(|end| end.attempt.preempted_by.is_none());
+        if ends.len() < held {
+            // What has to end is as good as gone, and what it has is there twice, or the other's already.
+            candidate.holds_just(ends.iter().map(|end| (&*end.spec, end.attempt)));
+        }
         ends.sort_by_key(|end| end.at);
         let mut ends = ends.into_iter();
         let mut at = 0;

@@ -7,7 +7,7 @@ mod verdicts;
 
 use std::sync::Arc;
 
-use model::{Attempt, Millis, Phase, Served, State, Strategy, Task, TaskId, TaskSpec, Timestamp};
+use model::{Millis, Phase, Served, State, Strategy, Task, TaskId, TaskSpec, Timestamp};
 
 use crate::candidate::{Claim, For};
 use crate::estimate::{self, Wait};
@@ -68,10 +68,6 @@ pub fn explain(state: &State, fleet: &Fleet, now: Timestamp, id: TaskId) -> Opti
                 let names = waits_for.join(", ");
                 *summary =
                     format!("{summary} It begins once {names} ended there, whose place it got.");
-            } else if is_ahead(state, attempt) {
-                *summary = format!(
-                    "{summary} It was sent ahead, and begins there once a slot is free; it is asked back if that takes long."
-                );
             }
             explanation
         }
@@ -83,13 +79,17 @@ pub fn explain(state: &State, fleet: &Fleet, now: Timestamp, id: TaskId) -> Opti
     })
 }
 
-/// Whether an attempt waits at its agent: those that were assigned before it have all the slots.
-fn is_ahead(state: &State, attempt: &Attempt) -> bool {
-    let slots = state.agent(&attempt.agent).map_or(0, |it| it.profile.slots);
-    let held = state.held_by(&attempt.agent).filter_map(Task::live);
-    let before =
-        held.filter(|it| it.incarnation == attempt.incarnation && it.epoch < attempt.epoch);
-    before.count() >= slots as usize
+/// Of one that its agent has not said to have begun: that it may wait there for a slot.
+pub fn may_wait_there(state: &State, task: &Task) -> Option<String> {
+    let live = task.live()?;
+    let slots = state.agent(&live.agent)?.profile.slots;
+    let is_ahead = state.slots_taken(&live.agent) > slots;
+    is_ahead.then(|| {
+        format!(
+            "{} has more attempts than slots: it may wait there for one, sent ahead because they were short.",
+            live.agent
+        )
+    })
 }
 
 fn sentences(all: impl Iterator<Item = String>) -> String {
@@ -137,7 +137,7 @@ fn waiting(
     let remedy = match wait.is_some() || held_up.is_some() && refusals::may_start_by_itself(&agents)
     {
         true => None,
-        false => refusals::remedy(&agents),
+        false => refusals::remedy((state, fleet), &agents),
     };
     let parts = std::iter::once(lead)
         .chain(behind)

@@ -36,7 +36,7 @@ mod tests;
 
 pub use due::{Clock, LEASE, Leases, due};
 pub use estimate::{Budget, Wait, waits};
-pub use explain::{AgentVerdict, Explanation, explain, explain_decided};
+pub use explain::{AgentVerdict, Explanation, explain, explain_decided, may_wait_there};
 pub use fleet::{AgentView, Fleet};
 pub use health::{Health, Machines};
 pub use order::{Ahead, Rival};

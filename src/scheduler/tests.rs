@@ -435,7 +435,7 @@ fn agents_without_a_session_or_silent_get_nothing_and_why_says_so() {
     assert_eq!(
         explanation.summary,
         "It waits as number 1 in the queue: of 3 agents 1 does not satisfy its `require`, 1 is not \
-         connected, 1 is suspect. It can start once a1, a2 are back."
+         connected, 1 is suspect. It can start once one of a1, a2 is back."
     );
 }
 
@@ -472,7 +472,7 @@ fn agents_that_are_closed_get_nothing_and_why_says_by_what() {
     assert_eq!(
         explained.summary,
         "It waits as number 1 in the queue: of 3 agents 1 is cordoned, 1 is being drained, 1 takes \
-         nothing now. a2 is being drained by ann. a1 was cordoned by ann: disk. `quorate agent uncordon a1` lets it go there."
+         nothing now. a2 is being drained by ann. a1 was cordoned by ann: disk. `quorate agent uncordon a2` lets it go there."
     );
     let uncordon = |agent| asked(Command::UncordonAgent { agent: id(agent) });
     apply(&mut state, vec![uncordon("a2")]);

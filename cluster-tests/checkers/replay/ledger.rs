@@ -389,7 +389,7 @@ impl Ledger {
             return;
         };
         // It may have been starved, and have risen.
-        let may_rise = step.now.since(known.since) >= spec.class().patience();
+        let risen = spec.class().after(step.now.since(known.since));
         book.saw(Invariant::I12, 1);
         for older in self.lines.before(&asker, &spec, id) {
             let known = self.tasks.get(&older);
@@ -399,11 +399,11 @@ impl Ledger {
                     .spec
                     .as_ref()
                     .is_some_and(|it| self.orders.tell_apart(it, &spec, index));
-                let of_higher = known
+                let has_risen = known
                     .spec
                     .as_ref()
-                    .is_some_and(|it| it.class() < spec.class());
-                !(known.tried || held_up || told_apart || of_higher && may_rise)
+                    .is_some_and(|it| it.class() < spec.class() && it.class() >= risen);
+                !(known.tried || held_up || told_apart || has_risen)
             });
             let since = self.known_since.get(&older);
             if waits && since.is_some_and(|(_, answered)| *answered < asked) {

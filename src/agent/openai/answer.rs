@@ -1,7 +1,6 @@
 //! One request and its answer.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use eventsource_stream::{EventStreamError, Eventsource};
 use futures::StreamExt;
@@ -23,13 +22,8 @@ const ANSWER_BYTES: usize = 64 << 20;
 /// Bytes of one piece of an answer.
 const EVENT_BYTES: usize = 4 << 20;
 
-/// Asks, and writes the answer to stdout as it comes; `heard` is set once that has begun to come.
-pub(super) async fn ask(
-    known: &Known,
-    inference: &Inference,
-    output: &Arc<AttemptLog>,
-    heard: &AtomicBool,
-) -> Exit {
+/// Asks, and writes the answer to stdout as it comes.
+pub(super) async fn ask(known: &Known, inference: &Inference, output: &Arc<AttemptLog>) -> Exit {
     let body = match body(inference) {
         Ok(body) => body,
         Err(why) => return Exit::Impossible(why),
@@ -42,7 +36,6 @@ pub(super) async fn ask(
             return Exit::Failed(trouble.to_string());
         }
     };
-    heard.store(true, Ordering::Relaxed);
     let answered = match inference.endpoint {
         // Some servers do not stream, whatever they are asked.
         Endpoint::ChatCompletions | Endpoint::Completions if is_json(&response) => {

@@ -21,7 +21,6 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -101,26 +100,24 @@ async fn run(backends: Arc<Backends>, attempt: Attempt, hands: Hands) -> Exit {
         return Exit::Prevented;
     };
     started(None);
-    let heard = AtomicBool::new(false);
     // What is dropped closes its connection, by which a back end hears that nobody waits for the answer.
     let exit = tokio::select! {
         biased;
         // The sender goes only with the runner.
         _ = stop.wait_for(|urgency| *urgency > Urgency::None) => Exit::Stopped,
         () = after(limit) => Exit::TimedOut,
-        exit = answer::ask(&chosen, inference, &output, &heard) => exit,
+        exit = answer::ask(&chosen, inference, &output) => exit,
     };
-    chosen.tell(told_by(&exit, heard.load(Ordering::Relaxed)));
+    chosen.tell(told_by(&exit));
     exit
 }
 
-/// What the end of a request tells of its back end. That it refused one says nothing of how it is; that an answer had not
-/// begun to come when the time was up, or broke off, is a failure, as nginx has it.
-fn told_by(exit: &Exit, heard: bool) -> Told {
+/// What the end of a request tells of its back end. That it refused one says nothing of how it is; nor does the time limit of
+/// a task, which whoever submits it may set as short as he likes.
+fn told_by(exit: &Exit) -> Told {
     match exit {
         Exit::Answered(_) => Told::Answered,
         Exit::Failed(_) => Told::Failed,
-        Exit::TimedOut if !heard => Told::Failed,
         Exit::Exited(_)
         | Exit::Signalled(_)
         | Exit::TimedOut

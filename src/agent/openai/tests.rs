@@ -486,29 +486,3 @@ async fn a_request_beyond_the_limit_waits_for_its_turn_and_its_time_does_not_run
     seen.answer("200 OK", "application/json", text).await;
     assert_eq!(first.end().await.0, Exit::Answered(None));
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_back_end_that_says_nothing_until_the_time_is_up_is_left_alone_as_one_that_fails() {
-    let (silent, mut asked) = server().await;
-    let (other, mut requests) = server().await;
-    let urls = [silent, other].map(|url| BackendConfig {
-        url,
-        ..BackendConfig::default()
-    });
-    let bench = Bench::with(&urls).await;
-    let request = r#"{"messages":[]}"#;
-    let run = bench.ask(Endpoint::ChatCompletions, request, Some(300));
-    let unanswered = asked.recv().await.unwrap();
-    assert_eq!(run.end().await.0, Exit::TimedOut);
-    drop(unanswered);
-    // Its turn would be the first one's again after the second's.
-    for _ in 0..3 {
-        let run = bench.ask(Endpoint::ChatCompletions, request, None);
-        let answer = tokio::time::timeout(PATIENCE, requests.recv()).await;
-        let body = r#"{"choices":[{"message":{"content":"well"}}]}"#;
-        let seen = answer.expect("the other one is asked").unwrap();
-        seen.answer("200 OK", "application/json", body).await;
-        assert!(matches!(run.end().await.0, Exit::Answered(_)));
-    }
-    assert!(asked.try_recv().is_err(), "it is left alone");
-}

@@ -68,7 +68,7 @@ impl Ending {
             Ending::LeaseLost => "the agent's lease ran out: it could not reach a leader",
             Ending::Stopping => "the agent was stopped",
             Ending::Drained => "the agent is being drained",
-            Ending::Recalled => "it was asked back before it began",
+            Ending::Recalled => "it had not begun, and was asked back",
             Ending::Preempted => "another task got its place",
         }
     }

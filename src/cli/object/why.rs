@@ -85,7 +85,7 @@ fn ahead_json(ahead: &v1::QueueAhead) -> Value {
     })
 }
 
-/// `3 of a higher class, 5 of its own user that are older, first t4, t7, t8`; empty where it is next.
+/// `3 of a higher class, 5 of its own user, and older, first t4, t7, t8`; empty where it is next.
 fn ahead_text(ahead: &v1::QueueAhead) -> String {
     let parts = [
         (ahead.higher, "of a higher class, or risen to one"),
@@ -94,7 +94,7 @@ fn ahead_text(ahead: &v1::QueueAhead) -> String {
             ahead.users,
             "of users in its namespace whose turn is before",
         ),
-        (ahead.older, "of its own user that are older"),
+        (ahead.older, "of its own user, and older"),
     ];
     let parts = parts.iter().filter(|(count, _)| *count > 0);
     let parts = parts.map(|(count, why)| format!("{count} {why}"));
@@ -260,7 +260,7 @@ mod tests {
             ..v1::WhyReply::default()
         };
         let wanted = "place in the queue: 6 (1 is next); before it go 3 of a higher class, or risen to one, \
-                      2 of its own user that are older";
+                      2 of its own user, and older";
         assert!(why_text(&waiting).ends_with(wanted), "{waiting:?}");
         assert_eq!(why_json(&waiting)["ahead"]["higher_class"], 3);
         (waiting.queue_position, waiting.ahead) = (Some(1), Some(v1::QueueAhead::default()));

@@ -143,7 +143,13 @@ fn what_waits_ahead_for_long_is_asked_back_and_goes_where_a_slot_is_free() {
     leader.pass(900);
     assert_eq!(leader.told(), [], "they are short");
     leader.pass(200);
-    assert_eq!(leader.told(), [(session, ahead.task, Cause::Recalled)]);
+    // The agent goes on with what has begun.
+    let told: Vec<_> = leader.told();
+    let all = sent
+        .iter()
+        .map(|(session, fence)| (*session, fence.task, Cause::Recalled));
+    assert_eq!(told, all.collect::<Vec<_>>());
+    leader.pass(100);
     assert_eq!(leader.told(), [], "it was told once");
     let other = leader.agent("a2", 2, 1);
     let declined = Outcome::bare(End::Declined {
@@ -167,7 +173,34 @@ fn what_waits_ahead_for_long_is_asked_back_and_goes_where_a_slot_is_free() {
     let mut leader = Leader::with_a_quick_agent(1);
     leader.submit("long");
     leader.submit_once();
-    assert_eq!(leader.assigned().len(), 2);
+    let sent = leader.assigned();
+    let (_, once) = sent[1];
     leader.pass(5_000);
-    assert_eq!(leader.told(), [], "given back it would end for good");
+    let told = leader.told();
+    let given_back = told.iter().any(|(_, task, _)| *task == once.task);
+    assert!(!given_back, "it would end for good: {told:?}");
+}
+
+/// What is there for long may be from before this leader.
+#[test]
+fn a_new_leader_asks_back_what_waits_since_another_one() {
+    let mut leader = Leader::with_a_quick_agent(1);
+    leader.submit("long");
+    leader.submit("ahead");
+    let sent = leader.assigned();
+    assert_eq!(sent.len(), 2);
+    leader.dispatcher = Dispatcher::new();
+    leader.input(Input::Lead { term: 1 });
+    let session = SessionId(2);
+    leader.open("a1", session, 1);
+    leader.input(Input::Known {
+        session,
+        attempts: sent.iter().map(|(_, fence)| *fence).collect(),
+    });
+    leader.pass(1_100);
+    let told = leader.told();
+    let wanted = sent
+        .iter()
+        .map(|(_, it)| (session, it.task, Cause::Recalled));
+    assert_eq!(told, wanted.collect::<Vec<_>>());
 }

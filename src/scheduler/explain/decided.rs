@@ -65,10 +65,11 @@ fn past(task: &Task) -> Vec<String> {
         let nowhere = "It was never assigned to an agent.".to_owned();
         return std::iter::once(nowhere).chain(waited).collect();
     };
-    let place = match (task.attempts, task.started_at) {
-        (0 | 1, None) => "It was assigned to".into(),
-        (0 | 1, Some(_)) => "It ran on".into(),
-        (attempts, _) => format!("The last of its {attempts} attempts was on"),
+    let place = match (&task.phase, task.attempts, task.started_at) {
+        (Phase::Assigned { .. }, 0 | 1, _) | (_, 0 | 1, None) => "It was assigned to".into(),
+        (Phase::Assigned { .. }, attempts, _) => format!("Its attempt {attempts} was assigned to"),
+        (_, 0 | 1, Some(_)) => "It ran on".into(),
+        (_, attempts, _) => format!("The last of its {attempts} attempts was on"),
     };
     let assigned = Some(latest.since).filter(|since| since.0 > 0);
     let after = assigned.zip(submitted);

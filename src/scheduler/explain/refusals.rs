@@ -3,10 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use model::{AgentId, Cordon, Expression, Reason, State, TaskSpec};
+use model::{AgentId, AgentState, Cordon, Expression, Presence, Reason, State, TaskSpec};
 
 use super::shortfall::shortfall;
 use super::verdicts::AgentVerdict;
+use crate::filter;
 use crate::fleet::Fleet;
 use crate::rules::{RuleSet, Rules};
 
@@ -259,9 +260,7 @@ impl Until {
     fn of(reason: &Reason) -> Until {
         match reason {
             Reason::Cordoned | Reason::Draining => Until::Opened,
-            Reason::Lost | Reason::NotConnected | Reason::Suspect | Reason::Declining => {
-                Until::Back
-            }
+            Reason::Lost | Reason::NotConnected | Reason::Suspect => Until::Back,
             Reason::LabelMismatch
             | Reason::NotOffered
             | Reason::TooOld
@@ -272,6 +271,7 @@ impl Until {
             | Reason::Excluded
             | Reason::PinnedElsewhere => Until::Changed,
             Reason::NoFreeSlot
+            | Reason::Declining
             | Reason::LostBefore
             | Reason::BackendsFull
             | Reason::CpuTaken
@@ -294,37 +294,60 @@ pub fn may_start_by_itself(agents: &[AgentVerdict]) -> bool {
     untils.any(|until| matches!(until, None | Some(Until::Room)))
 }
 
-/// What lets a task start for which that can't be foreseen; agents are there, and each refuses it.
-pub fn remedy(agents: &[AgentVerdict]) -> Option<String> {
+/// What lets a task start for which that can't be foreseen, where each agent refuses it.
+pub fn remedy((state, fleet): (&State, &Fleet), agents: &[AgentVerdict]) -> Option<String> {
     let mut by_remedy: BTreeMap<Until, Vec<&AgentId>> = BTreeMap::new();
     for verdict in agents {
         let until = Until::of(verdict.standing.as_ref().err()?);
         by_remedy.entry(until).or_default().push(&verdict.agent);
     }
-    let some = |until| by_remedy.get(&until);
-    let told = if let Some(agents) = some(Until::Opened) {
-        format!(
-            "`quorate agent uncordon {}` lets it go there.",
-            agents.first()?
-        )
-    } else if some(Until::Room).is_some() {
-        "When it starts can't be foreseen.".into()
-    } else if let Some(agents) = some(Until::Back) {
-        let is = if agents.len() == 1 { "is" } else { "are" };
-        format!("It can start once {} {is} back.", names(agents))
-    } else if agents
-        .iter()
-        .any(|it| it.standing == Err(Reason::NotOffered))
-    {
+    let some = |until| by_remedy.get(&until).map(Vec::as_slice).unwrap_or_default();
+    let (closed, away) = (some(Until::Opened), some(Until::Back));
+    Some(
+        if let Some(agent) = closed.iter().find(|agent| has_room(state, fleet, agent)) {
+            format!("`quorate agent uncordon {agent}` lets it go there.")
+        } else if !some(Until::Room).is_empty() || !closed.is_empty() {
+            "When it starts can't be foreseen.".into()
+        } else if !away.is_empty() {
+            format!("It can start once {} is back.", one_of(away))
+        } else {
+            lasting(agents)?
+        },
+    )
+}
+
+/// Where nothing but a change of agents, of the task or of rules will do.
+fn lasting(agents: &[AgentVerdict]) -> Option<String> {
+    let is_there = |reason: Reason| agents.iter().any(|it| it.standing == Err(reason.clone()));
+    if agents.is_empty() {
+        return None;
+    }
+    Some(if is_there(Reason::NotOffered) {
         "It can start once a back end offers its model: see `quorate backend list`.".into()
+    } else if is_there(Reason::TooOld) {
+        "It can start once one of them is upgraded.".into()
+    } else if is_there(Reason::Excluded) || is_there(Reason::PinnedElsewhere) {
+        "None of them will take it while the rule holds: have an agent join that does, or wait for the rule's end, or have it removed.".into()
     } else {
-        let by_rule = [Err(Reason::Excluded), Err(Reason::PinnedElsewhere)];
-        let by_rule = agents.iter().any(|it| by_rule.contains(&it.standing));
-        let other = match by_rule {
-            true => "or have the rule removed",
-            false => "or ask for what they have",
-        };
-        format!("None of them will take it as things are: have an agent join that does, {other}.")
+        "None of them will take it as things are: have an agent join that does, or ask for what they have.".into()
+    })
+}
+
+/// Whether one that is closed could else begin something at once.
+fn has_room(state: &State, fleet: &Fleet, id: &AgentId) -> bool {
+    let Some(agent) = state.agent(id) else {
+        return false;
     };
-    Some(told)
+    let view = fleet.agents.get(id).cloned().unwrap_or_default();
+    let room = filter::room(state, agent, &view);
+    let is_there = agent.state == AgentState::Ready && view.sample.presence == Presence::Open;
+    is_there && room.taken < room.slots
+}
+
+/// `a1`, `one of a1, a2`.
+fn one_of(agents: &[&AgentId]) -> String {
+    match agents {
+        [one] => one.to_string(),
+        some => format!("one of {}", names(some)),
+    }
 }

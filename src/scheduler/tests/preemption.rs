@@ -55,7 +55,7 @@ fn plan_at(state: &State, fleet: &Fleet, now: u64) -> Plan {
 }
 
 /// Does what a round decides, all of which has to be accepted.
-fn carry_out(state: &mut State, now: u64) -> Plan {
+pub(super) fn carry_out(state: &mut State, now: u64) -> Plan {
     let plan = plan_at(state, &fleet(state), now);
     let ops = plan.clone().into_commands().map(Op::System);
     apply_at(state, Timestamp(now), ops.collect());

@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 
 use model::{
-    Command, Hardware, Incarnation, Millis, Op, Reason, SystemCommand, TaskId, TaskSpec, Timestamp,
+    Class, Command, Hardware, Incarnation, Millis, Op, Reason, SystemCommand, TaskId, TaskSpec,
+    Timestamp,
 };
 
 use super::farm::{Farm, SECOND};
+use super::preemption::carry_out;
 use super::resources::{machine, supply};
 use super::{End, Outcome, asked, cluster, fleet, id, registration, report, task};
 use crate::{Explanation, Rival, explain};
@@ -120,6 +122,71 @@ fn a_quota_that_is_used_up_is_told_with_when_there_is_a_place_and_hides_not_that
     assert_eq!(
         told(&farm, 5),
         format!("{} {nor} 0 satisfy `zone=mars`. {NOTHING_FITS}", lead(2))
+    );
+}
+
+#[test]
+fn what_runs_on_an_agent_that_is_closed_has_a_place_in_its_quota_too() {
+    let mut farm = Farm::of(cluster(&[("a1", 1, "a"), ("a2", 1, "b")], &[]));
+    farm.set("blue", |set| set.max_running = Some(1));
+    farm.submit(("blue", "ann"), &task("zone=a"), 1);
+    begin(&mut farm);
+    let (agent, reason) = (id("a1"), String::new());
+    farm.apply(vec![asked(Command::CordonAgent { agent, reason })]);
+    farm.submit(("blue", "ann"), &task("zone=b"), 1);
+    assert_eq!(
+        explained(&farm, 2).wait.map(|it| it.millis),
+        Some(Millis(1_000))
+    );
+    // The largest quota costs nothing.
+    farm.set("blue", |set| set.max_running = Some(u32::MAX));
+    assert_eq!(
+        told(&farm, 2),
+        "It is number 1 in the queue; 1 of 2 agents can take it."
+    );
+    farm.submit(("blue", "ann"), &task("zone=b"), 1);
+    begin(&mut farm);
+    assert_eq!(
+        explained(&farm, 3).wait.map(|it| it.millis),
+        Some(Millis(1_000))
+    );
+}
+
+#[test]
+fn the_place_of_what_has_to_end_comes_free_once_and_to_who_gets_it() {
+    let mut farm = Farm::of(cluster(&[], &[]));
+    farm.apply(vec![machine("a1", 4, supply(4, 1, &[8]))]);
+    let on_the_gpu = |class, preemptible| TaskSpec {
+        class: Some(class),
+        preemptible,
+        hardware: Hardware {
+            gpus: 1,
+            ..Hardware::default()
+        },
+        ..task("")
+    };
+    farm.submit(("blue", "ann"), &on_the_gpu(Class::Batch, true), 1);
+    begin(&mut farm);
+    farm.submit(("blue", "ann"), &on_the_gpu(Class::Critical, false), 1);
+    farm.submit(("blue", "ann"), &on_the_gpu(Class::Critical, false), 1);
+    later(&mut farm, 2_000);
+    carry_out(&mut farm.state, farm.now.0);
+    assert!(
+        told(&farm, 2).contains("It begins once t1 ended there"),
+        "{}",
+        told(&farm, 2)
+    );
+    // Until the second one has ended there is no room for the third.
+    let wait = explained(&farm, 3).wait.unwrap();
+    assert!(wait.is_rough && wait.millis >= Millis(1_000), "{wait:?}");
+}
+
+#[test]
+fn without_any_agent_it_is_said_how_one_joins_and_nothing_of_what_there_is() {
+    let farm = Farm::of(cluster(&[], &[task("")]));
+    assert_eq!(
+        told(&farm, 1),
+        "It waits: no agent has ever registered. `quorate join-token create --role agent` lets one join."
     );
 }
 

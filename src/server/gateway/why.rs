@@ -50,8 +50,13 @@ impl Gateway {
             }
             Found::Archived(record) => Some(scheduler::explain_decided(&record.task)),
         };
-        let explained = explained.ok_or_else(|| failure::no_task(id))?;
+        let mut explained = explained.ok_or_else(|| failure::no_task(id))?;
         let shown = self.show(&state, &found).await;
+        if shown.state() == v1::TaskState::Assigned
+            && let Some(waits) = scheduler::may_wait_there(&state, found.task())
+        {
+            explained.summary = format!("{} {waits}", explained.summary);
+        }
         let mut reply = explanation(found.task(), shown, explained);
         reply.position = Some(position);
         Ok(reply)
