@@ -18,6 +18,8 @@ use crate::traffic::{ExecutionLog, Onlookers};
 
 /// For clients that only look on to end, and for members to be at the same index.
 const SETTLED: Duration = Duration::from_secs(60);
+/// For tasks whose clients gave them up: what lost its agents again and again waits up to 72 s before it is tried again.
+const TRIED_AGAIN: Duration = Duration::from_secs(90);
 
 pub struct Gathering<'a> {
     pub nodes: &'a Nodes,
@@ -46,6 +48,8 @@ impl Gathering<'_> {
         self.noted("opening what was closed", ended);
         let whole = self.nodes.until_whole().await.map(drop);
         self.noted("waiting for everybody to be back", whole);
+        // Whether they have is what I13 judges.
+        let _judged = self.nodes.until_all_ended(TRIED_AGAIN).await;
         let converged = self.nodes.until_converged(SETTLED).await;
         if let Some(status) = self.noted("waiting for all members to agree", converged) {
             watcher.keep(status);

@@ -324,6 +324,22 @@ impl Nodes {
         .await
     }
 
+    /// Waits until no task waits or runs any more.
+    pub async fn until_all_ended(&self, patience: Duration) -> Result<(), Error> {
+        let ids = self.controllers();
+        let first = ids.first().map_or("", String::as_str);
+        wait::until("all tasks to end", patience, || async {
+            let all = self.finals_of(first).await;
+            let all = all.map_err(|error| error.to_string())?;
+            let mut open = all.iter().filter(|it| !it.task.state.is_terminal());
+            match open.next() {
+                None => Ok(()),
+                Some(it) => Err(format!("t{} is {}", it.task.id, it.task.state.as_str())),
+            }
+        })
+        .await
+    }
+
     /// A controller's own list of tasks.
     pub async fn finals_of(&self, id: &str) -> Result<Vec<Final>, Error> {
         let address = self.network.dial_from_outside(id, Service::Grpc);

@@ -118,6 +118,15 @@ fn frames_of_a_lower_term_are_ignored_and_end_that_sessions_leadership() {
 }
 
 #[test]
+fn a_controller_that_comes_back_is_greeted_though_it_does_not_know_the_term_yet() {
+    let mut talk = talk(Conduct::AtOnce);
+    talk.lead_with_lease(0, 2);
+    talk.hear(1, 1, Heard::Welcome(v1::Welcome::default()));
+    assert_eq!(talk.journal.open_sessions(), 1);
+    assert_eq!(verdicts(&talk.assign(0, 2, 5, 10)), [5]);
+}
+
+#[test]
 fn a_verdict_is_repeated_until_it_is_acknowledged() {
     let mut talk = talk(Conduct::AtOnce);
     talk.lead_with_lease(0, 1);

@@ -164,6 +164,12 @@ impl Journal {
         let Some(body) = frame.body else {
             return Vec::new();
         };
+        // A greeting orders nothing: whoever comes back says the term in which it went, and leads in none.
+        if let Heard::Welcome(welcome) = body {
+            self.cluster_id = welcome.cluster_id;
+            self.welcomed.insert(from);
+            return Vec::new();
+        }
         if at < self.highest {
             if self.leading == Some(from) {
                 self.leading = None;
@@ -176,11 +182,6 @@ impl Journal {
             self.leading = self.leading.filter(|leader| *leader == from);
         }
         match body {
-            Heard::Welcome(welcome) => {
-                self.cluster_id = welcome.cluster_id;
-                self.welcomed.insert(from);
-                Vec::new()
-            }
             Heard::Leader(leader) => self.on_leader(from, leader.leading, now),
             Heard::Assign(assign) => self.on_assign(from, assign, now),
             Heard::Cancel(cancel) => self.on_cancel(cancel),
@@ -200,7 +201,7 @@ impl Journal {
                 self.last_end = refused.reason;
                 Vec::new()
             }
-            Heard::Untail(_) | Heard::BackendsSet(_) => Vec::new(),
+            Heard::Welcome(_) | Heard::Untail(_) | Heard::BackendsSet(_) => Vec::new(),
         }
     }
 
