@@ -45,7 +45,7 @@ fn waiting(state: &State, agent: &Agent, now: Timestamp) -> Vec<Fence> {
             let since = it.since;
             since.0 > 0 && now.since(since) >= SHORT
         });
-        let is_first = task.attempts <= task.failures + 1;
+        let is_first = task.given_back() == 0;
         let repeats = state.spec(task.id).is_some_and(|spec| !spec.at_most_once);
         may_go && is_old && is_first && repeats
     });

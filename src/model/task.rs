@@ -191,14 +191,23 @@ pub struct Task {
     /// State time of its submit, from which its wait counts; 0 where the state was too old to say, and it never rises.
     #[serde(default)]
     pub waits_since: Timestamp,
+    /// Attempts that gave their place to another task.
+    #[serde(default)]
+    pub preemptions: u32,
 }
 
 positional!(Task {
     id, kind, class, user, phase, submit_index, last_index, submitted_at, started_at, finished_at, deadline, ended,
     attempts, failures, lost_agents, settled, latest, trace, request_id
-} later { waits_since });
+} later { waits_since, preemptions });
 
 impl Unset for u64 {
+    fn is_unset(&self) -> bool {
+        *self == 0
+    }
+}
+
+impl Unset for u32 {
     fn is_unset(&self) -> bool {
         *self == 0
     }
@@ -220,6 +229,13 @@ impl Task {
 
     pub fn is_terminal(&self) -> bool {
         self.state().is_terminal()
+    }
+
+    /// Attempts but one that came back through nothing the task did, and not for another task's sake: they were lost,
+    /// declined, or asked back.
+    pub fn given_back(&self) -> u32 {
+        let accounted = self.failures.saturating_add(self.preemptions);
+        self.attempts.saturating_sub(accounted.saturating_add(1))
     }
 
     /// Whose it is.

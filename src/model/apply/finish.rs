@@ -95,7 +95,7 @@ impl State {
         next.finished_at = Some(outcome.finished_at).filter(|at| at.0 > 0);
         next.phase = match &outcome.end {
             End::Exited { code: 0 } => Phase::Succeeded,
-            _ if let Some(by) = yields => after_preemption(&next, attempt, by),
+            _ if let Some(by) = yields => after_preemption(&mut next, attempt, by),
             End::Declined { .. } => {
                 let not_before = self.wait_after_decline(&next, step);
                 after_decline(&next, repeats, reason(), not_before)
@@ -165,7 +165,7 @@ impl State {
 
     /// The first time it goes on at once; what is given back again and again waits, or it would do nothing else.
     fn wait_after_decline(&self, task: &Task, step: &Step<'_>) -> Option<Timestamp> {
-        let again = task.attempts.saturating_sub(task.failures + 1);
+        let again = task.given_back();
         let waits = again > 0 && self.meta.state_version >= StateVersion::DECLINES_WAIT;
         waits.then(|| step.now.plus(backoff(task.id, again)))
     }
@@ -278,7 +278,8 @@ fn is_given_up(end: &End) -> bool {
 }
 
 /// It has done nothing wrong: it goes on as soon as there is room again.
-fn after_preemption(task: &Task, attempt: &Attempt, by: TaskId) -> Phase {
+fn after_preemption(task: &mut Task, attempt: &Attempt, by: TaskId) -> Phase {
+    task.preemptions += 1;
     match cancellation(task) {
         Some(cancel) => Phase::Cancelled(cancel),
         None => Phase::Queued {
@@ -316,7 +317,7 @@ fn after_interruption(
         );
         Phase::DeadLetter { reason }
     } else {
-        let again = task.attempts.saturating_sub(task.failures + 1);
+        let again = task.given_back();
         let not_before = (again > 0).then(|| step.now.plus(backoff(task.id, again)));
         Phase::Queued { not_before, reason }
     }

@@ -185,5 +185,6 @@ fn new_task(
         trace: None,
         request_id: request_id.map(|id| id.0.into()),
         waits_since: Timestamp::default(),
+        preemptions: 0,
     }
 }

@@ -497,6 +497,7 @@ fn bare(phase: Phase, class: Class) -> Task {
         trace: None,
         request_id: None,
         waits_since: Timestamp::default(),
+        preemptions: 0,
     }
 }
 

@@ -164,6 +164,34 @@ fn nothing_yields_of_an_incarnation_that_is_gone() {
     assert!(world.preempt(high, &[low]).is_err());
 }
 
+#[test]
+fn what_was_preempted_does_not_wait_for_that_when_its_agent_is_lost_later() {
+    let mut world = World::today();
+    world.register(machine(1)).unwrap();
+    let low = world.begun(asking(Class::Batch, 3, 0));
+    for _ in 0..3 {
+        let high = world.queued(asking(Class::Critical, 3, 0));
+        world.preempt(high, &[low]).unwrap();
+        world.gave_up(low);
+        let epoch = world.epoch(high);
+        let done = End::Exited { code: 0 };
+        world.finish(high, epoch.0, "a1", done).unwrap();
+        world.assign(low, "a1").unwrap();
+    }
+    let died = End::Interrupted {
+        cause: Interruption::AgentDied,
+        reason: "its agent died".into(),
+    };
+    world
+        .finish(low, world.epoch(low).0, "a1", died.clone())
+        .unwrap();
+    world.assign(low, "a1").unwrap();
+    // The second time it does.
+    world.finish(low, world.epoch(low).0, "a1", died).unwrap();
+    let refused = world.assign(low, "a1").unwrap_err().to_string();
+    assert!(refused.contains("waits for its retry"), "{refused}");
+}
+
 /// What happens next, by numbers that choose among what there is.
 type Step = (u8, usize, usize);
 
