@@ -196,6 +196,43 @@ async fn preferred_agents_are_taken_first_and_the_numbers_say_why() {
     site.cluster.stop().await.unwrap();
 }
 
+/// What can't be a rule, the exit code, and a part of why, in a cluster of one agent without model servers.
+const REFUSED: &[(&[&str], i32, &str)] = &[
+    (
+        &["exclude", "--agent", "a1", "--reason", "x"],
+        1,
+        "no agent would be left",
+    ),
+    (
+        &["exclude", "--agent", "a7", "--reason", "x"],
+        2,
+        "there is no agent a7",
+    ),
+    (
+        &["pin", "--require", "gpu=h100", "--reason", "x"],
+        1,
+        "no agent fits it",
+    ),
+    (
+        &["pin", "--agent=a1", "--kind=inference", "--reason=x"],
+        1,
+        "no model server is reached by a1",
+    ),
+    (
+        &["pin", "--require", "a in", "--reason", "x"],
+        1,
+        "character 5",
+    ),
+    (&["pin", "--reason", "x"], 1, "which agents?"),
+    (&["pin", "--agent", "a1"], 1, "--reason"),
+    (&["cap", "--agent", "a1", "--reason", "x"], 1, "--most"),
+    (
+        &["cap", "--most", "0", "--agent", "a1", "--reason", "x"],
+        1,
+        "0",
+    ),
+];
+
 #[test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cap_bounds_what_an_agent_holds_and_what_contradicts_is_refused() {
     let site = Site::start("rules-cap", |options| options.agents(1).slots(4)).await;
@@ -221,44 +258,12 @@ async fn a_cap_bounds_what_an_agent_holds_and_what_contradicts_is_refused() {
     let is_running = |task: &v1::Task| task.state() == v1::TaskState::Running;
     site.until(second, "running", PATIENCE, is_running).await;
 
-    for (words, code, part) in [
-        (
-            vec!["exclude", "--agent", "a1", "--reason", "x"],
-            1,
-            "no agent would be left",
-        ),
-        (
-            vec!["exclude", "--agent", "a7", "--reason", "x"],
-            2,
-            "there is no agent a7",
-        ),
-        (
-            vec!["pin", "--require", "gpu=h100", "--reason", "x"],
-            1,
-            "no agent fits it",
-        ),
-        (
-            vec!["pin", "--require", "a in", "--reason", "x"],
-            1,
-            "character 5",
-        ),
-        (vec!["pin", "--reason", "x"], 1, "which agents?"),
-        (vec!["pin", "--agent", "a1"], 1, "--reason"),
-        (vec!["cap", "--agent", "a1", "--reason", "x"], 1, "--most"),
-        (
-            vec!["cap", "--most", "0", "--agent", "a1", "--reason", "x"],
-            1,
-            "0",
-        ),
-    ] {
-        let words = [&["policy", "rule-add"], words.as_slice()].concat();
+    for (words, code, part) in REFUSED {
+        let words = [&["policy", "rule-add"], *words].concat();
         let refused = cli.run(&words).await.unwrap();
-        assert_eq!(refused.code, Some(code), "{words:?}: {}", refused.stderr);
-        assert!(
-            refused.stderr.contains(part),
-            "{words:?}: {}",
-            refused.stderr
-        );
+        let told = &refused.stderr;
+        assert_eq!(refused.code, Some(*code), "{words:?}: {told}");
+        assert!(told.contains(part), "{words:?}: {told}");
     }
     // Given again it is the same rule, with what was said last.
     let again = ["cap", "--most", "2", "--agent", "a1", "--namespace", "blue"];

@@ -42,6 +42,17 @@ impl State {
                 "no agent fits it: there are no {agents}; see `quorate agent list -o wide`"
             )));
         }
+        let leaves_some = asked.action == RuleAction::Exclude;
+        let mut can = named.ones().filter_map(|place| profiles.get(place));
+        if asked.scope.kind == Some(Kind::Inference)
+            && !leaves_some
+            && !can.any(|agent| !agent.backends.is_empty())
+        {
+            let agents = &asked.agents;
+            return Err(Rejected::Invalid(format!(
+                "no agent fits it: no model server is reached by {agents}; see `quorate backend list`"
+            )));
+        }
         // Those that it would leave to its tasks, or would be about.
         let left = match asked.action {
             RuleAction::Pin | RuleAction::Prefer | RuleAction::Cap(_) => named,
