@@ -1,6 +1,8 @@
 //! What somebody whose task does not run asks, through all that may be the matter: each answer names it, in words that lead
 //! on, and what is said of a task at its end says where it was and how long it waited.
 
+use std::time::Duration;
+
 use cluster_tests::faults;
 use cluster_tests::wait;
 use serde_json::Value;
@@ -98,6 +100,7 @@ async fn every_question_of_somebody_whose_task_does_not_run_has_an_answer_that_l
         user.does(&["task", "cancel", &format!("t{task}")]).await;
     }
     ended(&user, &site).await;
+    estimated(&user, &site).await;
 
     for agent in ["a1", "a2"] {
         faults::kill(&site.cluster, agent).await.unwrap();
@@ -166,6 +169,37 @@ async fn ended(user: &Asker<'_>, site: &Site) {
     user.hears(again, &["It waits for its next try, in"]).await;
     user.does(&["task", "cancel", &format!("t{again}")]).await;
     user.hears(again, &["It was cancelled by admin."]).await;
+}
+
+/// The leader looks ahead about once a second: what has waited for long enough says afterwards how right that was.
+async fn estimated(user: &Asker<'_>, site: &Site) {
+    let mut held = Duration::from_secs(2);
+    loop {
+        let before = [
+            user.submits(&[], &LONG).await,
+            user.submits(&[], &LONG).await,
+        ];
+        for task in before {
+            site.until_running(task).await;
+        }
+        let waiting = user.submits(&[], &["true"]).await;
+        user.hears(waiting, &["It is likely to start in"]).await;
+        tokio::time::sleep(held).await;
+        for task in before {
+            user.does(&["task", "cancel", &format!("t{task}")]).await;
+        }
+        site.wait(waiting).await;
+        let why = user.hears(waiting, &["It succeeded."]).await;
+        let estimate = &why["estimate"];
+        if let Some(waited) = estimate["waited_ms"].as_u64() {
+            assert!(estimate["expected_wait_ms"].as_u64() > Some(0), "{why}");
+            assert!((1..60_000).contains(&waited), "{why}");
+            user.hears(waiting, &["It was estimated to wait"]).await;
+            return;
+        }
+        held *= 2;
+        assert!(held < PATIENCE, "nothing was foreseen of what waited");
+    }
 }
 
 #[test(flavor = "multi_thread", worker_threads = 2)]
