@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use model::{
-    AgentId, AgentProfile, Fence, Incarnation, Magnitude, Millis, Phase, Presence, Principal,
-    Sample, Service, State, Twentieths,
+    AgentId, AgentProfile, Fence, Incarnation, Kind, Magnitude, Millis, Phase, Presence, Principal,
+    Sample, Service, State, Twentieths, Work,
 };
 use mutant::Mutant;
 use scheduler::Leases;
@@ -196,23 +196,25 @@ impl Agents {
 
     /// How long a task took that has succeeded there, by the agent's own clock.
     pub fn learn(&mut self, state: &State, id: &AgentId, fence: Fence) {
-        let (Some(task), Some(spec), Some(outcome)) = (
-            state.task(fence.task),
-            state.spec(fence.task),
-            state.result(fence.task),
-        ) else {
+        let (Some(task), Some(agent)) = (state.task(fence.task), self.agents.get_mut(id)) else {
             return;
         };
-        let Some(agent) = self.agents.get_mut(id) else {
+        let is_this_one = task.settled == Some(fence.epoch);
+        let (Phase::Succeeded, true, Some(started), Some(finished)) =
+            (&task.phase, is_this_one, task.started_at, task.finished_at)
+        else {
             return;
         };
-        let is_this_one = task.settled == Some(fence.epoch) && outcome.started_at.0 > 0;
-        if task.phase == Phase::Succeeded && is_this_one {
-            if agent.paces.is_empty() {
-                agent.paces.begin_with(&state.service(id));
-            }
-            let took = outcome.finished_at.since(outcome.started_at);
-            agent.paces.learn(spec.work(), took);
+        // Every controller does this for every task: a spec is looked up only where the kind does not say it all.
+        let work = match task.kind {
+            Kind::Inference => state.spec(task.id).map(|spec| spec.work()),
+            kind @ Kind::Process => Some(Work::Kind(kind)),
+        };
+        if agent.paces.is_empty() {
+            agent.paces.begin_with(&state.service(id));
+        }
+        if let Some(work) = work {
+            agent.paces.learn(work, finished.since(started));
         }
     }
 

@@ -104,6 +104,22 @@ pub struct Tally {
 }
 
 impl Tally {
+    fn add(&mut self, task: &Task, spec: &TaskSpec) {
+        match (&task.phase, task.live()) {
+            (Phase::Queued { .. }, _) => self.queued = self.queued.saturating_add(1),
+            (_, Some(attempt)) => self.begin(attempt, spec.price()),
+            (_, None) => {}
+        }
+    }
+
+    fn remove(&mut self, task: &Task, spec: &TaskSpec) {
+        match (&task.phase, task.live()) {
+            (Phase::Queued { .. }, _) => self.queued = self.queued.saturating_sub(1),
+            (_, Some(attempt)) => self.end(attempt, spec.price()),
+            (_, None) => {}
+        }
+    }
+
     fn begin(&mut self, attempt: &Attempt, price: Price) {
         self.live = self.live.saturating_add(1);
         if attempt.since.0 > 0 {
@@ -216,7 +232,33 @@ pub struct Index {
 
 impl Index {
     pub fn add(&mut self, task: &Task, spec: &TaskSpec) {
-        *self.counts.entry(task.state()).or_insert(0) += 1;
+        self.put(task, spec);
+        if counts(task) {
+            self.tally(&task.tenant(spec), |tally| tally.add(task, spec));
+        }
+    }
+
+    pub fn remove(&mut self, task: &Task, spec: &TaskSpec) {
+        self.take_out(task, spec);
+        if counts(task) {
+            self.tally(&task.tenant(spec), |tally| tally.remove(task, spec));
+        }
+    }
+
+    /// A task changes, and its spec stays.
+    pub fn replace(&mut self, old: &Task, new: &Task, spec: &TaskSpec) {
+        self.take_out(old, spec);
+        self.put(new, spec);
+        if counts(old) || counts(new) {
+            self.tally(&new.tenant(spec), |tally| {
+                tally.remove(old, spec);
+                tally.add(new, spec);
+            });
+        }
+    }
+
+    fn put(&mut self, task: &Task, spec: &TaskSpec) {
+        change(&mut self.counts, &task.state(), |count| *count += 1);
         match &task.phase {
             Phase::Queued { not_before, .. } => {
                 self.enqueue(task, *not_before, spec);
@@ -225,25 +267,18 @@ impl Index {
                 }
             }
             Phase::Assigned { attempt, cancel } => {
-                self.held
-                    .entry(attempt.agent.clone())
-                    .or_default()
-                    .entry(attempt.incarnation)
-                    .or_default()
-                    .insert(task.id);
+                change(&mut self.held, &attempt.agent, |incarnations| {
+                    change(incarnations, &attempt.incarnation, |held| {
+                        held.insert(task.id)
+                    })
+                });
                 self.take(attempt, spec);
                 if attempt.preempted_by.is_some() {
-                    let yielding = self.yielding.entry(attempt.agent.clone());
-                    yielding.or_default().insert(task.id);
+                    add_to(&mut self.yielding, &attempt.agent, task.id);
                 } else if spec.preemptible && cancel.is_none() {
-                    let preemptible = self.preemptible.entry(attempt.agent.clone());
-                    preemptible
-                        .or_default()
-                        .insert(place_among_preemptible(task, attempt));
+                    let place = place_among_preemptible(task, attempt);
+                    add_to(&mut self.preemptible, &attempt.agent, place);
                 }
-                self.tally(&task.tenant(spec), |tally| {
-                    tally.begin(attempt, spec.price());
-                });
             }
             Phase::Succeeded | Phase::Failed { .. } | Phase::Cancelled(_) => {
                 self.ended.insert((task.ended.unwrap_or_default(), task.id));
@@ -255,7 +290,7 @@ impl Index {
         }
     }
 
-    pub fn remove(&mut self, task: &Task, spec: &TaskSpec) {
+    fn take_out(&mut self, task: &Task, spec: &TaskSpec) {
         if let Some(count) = self.counts.get_mut(&task.state()) {
             *count = count.saturating_sub(1);
             if *count == 0 {
@@ -275,9 +310,6 @@ impl Index {
                 remove_from(&mut self.yielding, &attempt.agent, &task.id);
                 let place = place_among_preemptible(task, attempt);
                 remove_from(&mut self.preemptible, &attempt.agent, &place);
-                self.tally(&task.tenant(spec), |tally| {
-                    tally.end(attempt, spec.price());
-                });
             }
             Phase::Succeeded | Phase::Failed { .. } | Phase::Cancelled(_) => {
                 self.ended
@@ -292,8 +324,8 @@ impl Index {
 
     /// Changes the tallies of a tenant and of its namespace; one of nothing is not kept.
     fn tally(&mut self, tenant: &Tenant, change: impl Fn(&mut Tally)) {
-        changed(&mut self.tenants, tenant, &change);
-        changed(&mut self.namespaces, &tenant.namespace, &change);
+        tally(&mut self.tenants, tenant, &change);
+        tally(&mut self.namespaces, &tenant.namespace, &change);
     }
 
     pub fn queue(&self, spec: &TaskSpec, tenant: &Tenant) -> Option<&Waiting> {
@@ -306,7 +338,7 @@ impl Index {
             self.archived_blob_bytes += blob.size;
         }
         if let Some(segment) = blob.segment {
-            self.mentioned.entry(segment).or_default().insert(digest);
+            add_to(&mut self.mentioned, &segment, digest);
         }
     }
 
@@ -327,7 +359,6 @@ impl Index {
     fn enqueue(&mut self, task: &Task, not_before: Option<Timestamp>, spec: &TaskSpec) {
         let tenant = task.tenant(spec);
         self.waiting[task.class as usize] += 1;
-        self.tally(&tenant, |tally| tally.queued += 1);
         if !self.queues.contains_key(&Probe::of(spec, &tenant)) {
             let key = QueueKey::of(spec, tenant.clone());
             self.queues.insert(key, Waiting::default());
@@ -344,9 +375,6 @@ impl Index {
         let tenant = task.tenant(spec);
         let waiting = &mut self.waiting[task.class as usize];
         *waiting = waiting.saturating_sub(1);
-        self.tally(&tenant, |tally| {
-            tally.queued = tally.queued.saturating_sub(1);
-        });
         let probe = Probe::of(spec, &tenant);
         let Some(waiting) = self.queues.get_mut(&probe) else {
             return;
@@ -361,12 +389,14 @@ impl Index {
     }
 
     fn take(&mut self, attempt: &Attempt, spec: &TaskSpec) {
-        let mix = self.mixes.entry(attempt.agent.clone()).or_default();
-        Arc::make_mut(mix).add(spec.sort());
+        change(&mut self.mixes, &attempt.agent, |mix| {
+            Arc::make_mut(mix).add(spec.sort());
+        });
         let demand = spec.demand();
         if !demand.is_nothing() {
-            let taken = self.taken.entry(attempt.agent.clone()).or_default();
-            taken.add(&demand, &attempt.gpus);
+            change(&mut self.taken, &attempt.agent, |taken| {
+                taken.add(&demand, &attempt.gpus);
+            });
         }
     }
 
@@ -403,8 +433,32 @@ impl Index {
     }
 }
 
+/// Whether it is in its tenant's tally.
+fn counts(task: &Task) -> bool {
+    task.live().is_some() || matches!(task.phase, Phase::Queued { .. })
+}
+
 fn place_among_preemptible(task: &Task, attempt: &Attempt) -> Preemptible {
     (Reverse(task.class), Reverse((attempt.epoch, task.id)))
+}
+
+/// Changes what stands under a key; what is not there yet begins as its default. An entry of the map would look for it twice.
+fn change<K: Ord + Clone, V: Clone + Default, T>(
+    map: &mut OrdMap<K, V>,
+    key: &K,
+    change: impl FnOnce(&mut V) -> T,
+) -> T {
+    if let Some(value) = map.get_mut(key) {
+        return change(value);
+    }
+    let mut value = V::default();
+    let told = change(&mut value);
+    map.insert(key.clone(), value);
+    told
+}
+
+fn add_to<K: Ord + Clone, T: Ord + Clone>(sets: &mut OrdMap<K, OrdSet<T>>, key: &K, item: T) {
+    change(sets, key, |set| set.insert(item));
 }
 
 fn remove_from<T: Ord + Clone>(sets: &mut OrdMap<AgentId, OrdSet<T>>, agent: &AgentId, item: &T) {
@@ -416,10 +470,12 @@ fn remove_from<T: Ord + Clone>(sets: &mut OrdMap<AgentId, OrdSet<T>>, agent: &Ag
     }
 }
 
-fn changed<K: Ord + Clone>(tallies: &mut OrdMap<K, Tally>, key: &K, change: impl Fn(&mut Tally)) {
-    let tally = tallies.entry(key.clone()).or_default();
-    change(tally);
-    if *tally == Tally::default() {
+fn tally<K: Ord + Clone>(tallies: &mut OrdMap<K, Tally>, key: &K, by: impl Fn(&mut Tally)) {
+    let is_left = change(tallies, key, |tally| {
+        by(tally);
+        *tally != Tally::default()
+    });
+    if !is_left {
         tallies.remove(key);
     }
 }

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! What is live or has just left is found in maps that are cheap to copy and to change. All that left at one time is
-//! packed together, into arrays of some 45 bytes an id, and forgotten together, with the last of them: an id is
+//! packed together, into arrays of some 47 bytes an id, and forgotten together, with the last of them: an id is
 //! known for longer than it has to be, and never shorter. Where an id stands makes no difference to its record or
 //! to the state's hash; what a pack holds does to when it is forgotten, so packs are decided by the log, and
 //! snapshots carry them.
@@ -46,6 +46,8 @@ const PACKS_MAX: usize = 16;
 
 /// Ids to one place of a pack's directory.
 const IDS_PER_PLACE: usize = 4;
+/// For each place, as a power of two, bits that tell of most ids that are not there: 8 to 16 for an id.
+const HINTS_PER_PLACE: u32 = 6;
 
 /// The key of a request in the dedupe window: a 16-byte hash of namespace, principal and id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -330,6 +332,15 @@ where
 
 type Row = (RequestKey, Known, Left);
 
+/// Bits of a word, as a power of two.
+const WORD: u32 = u64::BITS.ilog2();
+
+/// The word and the bit of a key, in a pack of so many places as a power of two.
+fn hint(key: &RequestKey, bits: u32) -> (usize, u64) {
+    let prefix = key.prefix(bits + HINTS_PER_PLACE);
+    (prefix >> WORD, 1 << (prefix % u64::BITS as usize))
+}
+
 /// Ids of tasks that left memory at about the same time, by key, in arrays side by side.
 #[derive(Debug)]
 pub(crate) struct Pack {
@@ -339,6 +350,9 @@ pub(crate) struct Pack {
     /// Which of `lefts` it is: many left with one entry.
     runs: Box<[u32]>,
     lefts: Box<[Left]>,
+    /// A bit for each longer prefix, set where a key has it. A new id is in no pack, and most of them say so from here: one
+    /// look at memory for each, and not three.
+    hints: Box<[u64]>,
     /// Where the keys of each prefix begin, and behind the last one where they end.
     places: Box<[u32]>,
     bits: u32,
@@ -371,7 +385,15 @@ impl Pack {
         let bits = (keys.len() / IDS_PER_PLACE).max(1).ilog2();
         let places = (0..=1_usize << bits)
             .map(|prefix| place(keys.partition_point(|key| key.prefix(bits) < prefix)));
+        let mut hints = vec![0; 1_usize << (bits + HINTS_PER_PLACE - WORD)];
+        for key in &keys {
+            let (word, bit) = hint(key, bits);
+            if let Some(word) = hints.get_mut(word) {
+                *word |= bit;
+            }
+        }
         Some(Pack {
+            hints: hints.into(),
             places: places.collect(),
             runs: runs.collect(),
             tasks: rows.iter().map(|(_, known, _)| known.task).collect(),
@@ -397,6 +419,10 @@ impl Pack {
     }
 
     pub fn get(&self, key: &RequestKey) -> Option<Known> {
+        let (word, bit) = hint(key, self.bits);
+        if self.hints.get(word)? & bit == 0 {
+            return None;
+        }
         let prefix = key.prefix(self.bits);
         let begin = *self.places.get(prefix)? as usize;
         let end = *self.places.get(prefix + 1)? as usize;

@@ -426,10 +426,10 @@ impl State {
     /// Puts a task's record and keeps the indexes true. Its spec is there before it.
     pub(crate) fn write_task(&mut self, task: Task) {
         if let Some(spec) = self.specs.get(&task.id) {
-            if let Some(old) = self.tasks.get(&task.id) {
-                self.index.remove(old, spec);
+            match self.tasks.get(&task.id) {
+                Some(old) => self.index.replace(old, &task, spec),
+                None => self.index.add(&task, spec),
             }
-            self.index.add(&task, spec);
         }
         self.tasks.put(task.id, task);
     }
@@ -443,14 +443,15 @@ impl State {
     /// Puts a result in the place of an earlier attempt's. Where the budget is used up only its
     /// end is kept: a result is never refused for its size.
     pub(crate) fn write_result(&mut self, id: TaskId, mut outcome: Outcome) {
-        let earlier = self.results.get(&id).map_or(0, Outcome::size);
-        let others = self.index.kept_bytes.saturating_sub(earlier as u64);
+        let earlier = self.results.shared(&id);
+        let size = earlier.as_deref().map_or(0, Outcome::size);
+        let others = self.index.kept_bytes.saturating_sub(size as u64);
         if others + outcome.size() as u64 > limit::KEPT_MAX_BYTES as u64 {
             outcome.drop_tails();
         }
         self.index.kept_bytes = others + outcome.size() as u64;
         self.hold_blobs(outcome.blobs.refs());
-        if let Some(earlier) = self.results.shared(&id) {
+        if let Some(earlier) = earlier {
             self.release_blobs(earlier.blobs.refs());
         }
         self.results.put(id, outcome);

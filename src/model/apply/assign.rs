@@ -42,15 +42,17 @@ impl State {
         placement: Placement,
         step: &mut Step<'_>,
     ) -> Result<(), Rejected> {
-        let gpus = self.admit(task, &placement, &[], step)?;
-        self.begin(task, placement, gpus, step);
+        let spec = self.specs.shared(&task.id);
+        let spec = spec.as_deref();
+        let gpus = self.admit((task, spec), &placement, &[], step)?;
+        self.begin((task, spec), placement, gpus, step);
         Ok(())
     }
 
     /// Whether it may have its place, were these attempts of the agent gone, and which of its GPUs it gets.
     pub(super) fn admit(
         &self,
-        task: &Task,
+        (task, spec): (&Task, Option<&TaskSpec>),
         placement: &Placement,
         leaving: &[Task],
         step: &Step<'_>,
@@ -58,13 +60,13 @@ impl State {
         assignable(task, step)?;
         let agent = self.agents.get(&placement.agent);
         let agent = agent.ok_or_else(|| Rejected::NoSuchAgent(placement.agent.clone()))?;
-        self.accepts(agent, task, (placement, leaving), step.now)
+        self.accepts(agent, spec, (placement, leaving), step.now)
     }
 
     /// Gives a task its place. Writing it is the caller's.
     pub(super) fn begin(
         &mut self,
-        task: &mut Task,
+        (task, spec): (&mut Task, Option<&TaskSpec>),
         placement: Placement,
         gpus: Gpus,
         step: &mut Step<'_>,
@@ -79,7 +81,6 @@ impl State {
             true => u64::from(task.attempts) + 1,
             false => step.index,
         };
-        let spec = self.specs.get(&task.id);
         let charged = spec.map(|spec| (task.tenant(spec), spec.price()));
         let reserved = charged.map_or(0, |(tenant, price)| {
             self.reserve(tenant, (task.class, task.id), price, step.now)
@@ -152,7 +153,7 @@ impl State {
     fn accepts(
         &self,
         agent: &Agent,
-        task: &Task,
+        spec: Option<&TaskSpec>,
         (placement, leaving): (&Placement, &[Task]),
         now: Timestamp,
     ) -> Result<Gpus, Rejected> {
@@ -174,7 +175,6 @@ impl State {
         if taken >= capacity && !mutant::is(Mutant::CapacityUnchecked) {
             return Err(stale("is full"));
         }
-        let spec = self.specs.get(&task.id);
         if !spec.is_some_and(|spec| agent.profile.satisfies(&spec.require))
             && !mutant::is(Mutant::LabelsUnchecked)
         {

@@ -44,7 +44,9 @@ impl State {
         let victims = victims.into_iter();
         let victims = victims.map(|it| self.victim(it, &winner, &assignment.placement));
         let victims: Vec<Task> = victims.collect::<Result<_, _>>()?;
-        let gpus = self.admit(&winner, &assignment.placement, &victims, step)?;
+        let spec = self.specs.shared(&id);
+        let spec = spec.as_deref();
+        let gpus = self.admit((&winner, spec), &assignment.placement, &victims, step)?;
         for victim in told {
             self.write_yielding(victim.task, id, step);
         }
@@ -62,7 +64,7 @@ impl State {
             })
         });
         step.events.extend(preempted);
-        self.begin(&mut winner, assignment.placement, gpus, step);
+        self.begin((&mut winner, spec), assignment.placement, gpus, step);
         self.write_task(winner);
         Ok(Reply::Done)
     }
