@@ -192,7 +192,7 @@ async fn estimated(user: &Asker<'_>, site: &Site) {
         let why = user.hears(waiting, &["It succeeded."]).await;
         let estimate = &why["estimate"];
         if let Some(waited) = estimate["waited_ms"].as_u64() {
-            assert!(estimate["expected_wait_ms"].as_u64() > Some(0), "{why}");
+            assert!(estimate["expected_wait_ms"].is_u64(), "{why}");
             assert!((1..60_000).contains(&waited), "{why}");
             user.hears(waiting, &["It was estimated to wait"]).await;
             return;
